@@ -1,0 +1,44 @@
+"""Calibration samples as files: one .npz per sample, arrays by input name, shaped as the model takes them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Feeds = dict[str, npt.NDArray[np.generic]]
+
+
+@runtime_checkable
+class CalibrationSource(Protocol):
+    """Real inputs: sized, re-iterable, always in the same order, with a fingerprint of their content."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over names, dtypes, shapes and bytes of all samples."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> "Iterator[Feeds]": ...
+
+
+class SampleFolder:
+    """The samples in a folder, in name order, read one at a time.
+
+    The core has checked names, shapes, dtypes and values against the *source* model before a step sees them.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.files = sorted(Path(folder).glob("*.npz"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> "Iterator[Feeds]":
+        import numpy as np
+
+        for file in self.files:
+            with np.load(file, allow_pickle=False) as arrays:
+                yield {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,230 @@
+"""Edges: one offered step from a state to a state, and the protocol that runs it."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from hub.spec.artifacts import DescribeJob, ModelArtifact, ModelSummary
+from hub.spec.numerics import State
+from hub.spec.recipes import QuantRecipe
+from hub.spec.tensors import DType
+
+
+class Support(StrEnum):
+    """Five-valued capability. Only `YES` is true."""
+
+    YES = "yes"
+    NOTIMPL = "notimpl"
+    NOTYET = "notyet"
+    NEVER = "never"
+    UNKNOWN = "unknown"
+
+    def __bool__(self) -> bool:
+        return self is Support.YES
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether an edge can take a model, and why not."""
+
+    support: Support
+    reason: str = ""
+    hint: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.support)
+
+
+YES = Verdict(support=Support.YES)
+
+
+class Toolchain(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment of its own, for an edge whose pins fight with everything else.
+
+    It is built once into the cache with uv, never into the user's environment. The worker inside sees `hub.spec`, the
+    worker module and the plugin's own package, so `requires` must hold msgspec and numpy besides the tool.
+
+    Attributes:
+        name: Unique.
+        requires: Locked requirement lines (`name==version`), the whole closure: installed with `--no-deps`.
+        python: Python version, such as `3.11`.
+    """
+
+    name: str
+    requires: tuple[str, ...]
+    python: str = "3.11"
+
+
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
+    """One offered step.
+
+    Attributes:
+        id: `<plugin>.<verb>`, unique, such as `pytorch.tflite-litert`.
+        source: State it takes.
+        target: State it gives.
+        lossy: Whether it changes what is computed beyond float rounding.
+        needs_calibration: Whether it reads calibration samples.
+        deterministic: Same input, same output: only then is it cached.
+        keeps_dynamic: Whether symbolic dimensions survive; otherwise the core asks for shapes first.
+        needs_device: A device that must be there, such as `cuda`; empty for none.
+        requires: Distributions that must be importable, such as `litert-torch>=0.10`.
+        toolchain: Name of the toolchain it runs in; empty for the user's environment.
+        environment: Variables set before the worker process starts (KERAS_BACKEND).
+        process: Steps with the same word share one worker process, so that a framework is imported once.
+        cost: Relative effort; smaller is tried first among routes with the same number of lossy steps.
+        title: A few words for the plan: `LiteRT Torch`.
+    """
+
+    id: str
+    source: State
+    target: State
+    lossy: bool = False
+    needs_calibration: bool = False
+    deterministic: bool = True
+    keeps_dynamic: bool = False
+    needs_device: str = ""
+    requires: tuple[str, ...] = ()
+    toolchain: str = ""
+    environment: dict[str, str] = {}
+    process: str = ""
+    cost: float = 1.0
+    title: str = ""
+
+
+class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the user asked for beyond target and precision.
+
+    Attributes:
+        shapes: Input -> fixed shape. By the time an edge without `keeps_dynamic` runs, every symbolic input is here.
+        dtypes: Input -> dtype, where the model file does not say (builders, TorchScript).
+        constants: Input -> value; the input is frozen to it and leaves the signature.
+        io_layout: `nhwc` or `nchw`: give 4-D inputs and outputs this layout; empty keeps the source's.
+        io_dtype: `int8`: integer inputs and outputs; empty keeps the source's.
+        allow_pickle: The user allows code that comes with the model to run, in the worker.
+        allow_custom_ops: The user allows Flex and custom operators in the result.
+        submodule: Dotted path of the submodule to convert instead of the whole module; empty for the whole.
+        seed: For anything that draws random numbers.
+    """
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, DType] = {}
+    constants: dict[str, int | float | bool] = {}
+    io_layout: str = ""
+    io_dtype: str = ""
+    allow_pickle: bool = False
+    allow_custom_ops: bool = False
+    submodule: str = ""
+    seed: int = 0
+
+
+class ConvertJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything a step needs: files in, files out.
+
+    Attributes:
+        edge: The edge's id.
+        source: Input artifact. The file must not be changed; the core checks it.
+        output: Path to write: a file, or a folder for a directory format. Its parent exists and is the step's own.
+        options: The request.
+        calibration: Folder of samples (see `hub.spec.calibration.SampleFolder`); empty when there is none.
+        scratch: An empty folder for anything else.
+    """
+
+    edge: str
+    source: ModelArtifact
+    output: str
+    scratch: str
+    options: ConvertOptions = ConvertOptions()
+    calibration: str = ""
+
+
+class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one input or output of a step's source reappears in its result, where it is not simply the same.
+
+    The core feeds the result through these, so a declared change is also a tested one.
+
+    Attributes:
+        direction: `input` or `output`.
+        source: Name in the source.
+        target: Name in the result; empty when the input was frozen away.
+        reason: Why it changed, for the receipt.
+        dtype: The result's dtype when it differs: inputs are cast to it, outputs cast back.
+        permutation: result axes = source axes transposed by this; empty for none.
+        scale: Quantized I/O: real = scale * (q - zero_point); 0 for none.
+        zero_point: See `scale`.
+        constant: The value that a removed input was frozen to.
+    """
+
+    direction: Literal["input", "output"]
+    source: str
+    target: str
+    reason: str = ""
+    dtype: DType | None = None
+    permutation: tuple[int, ...] = ()
+    scale: float = 0.0
+    zero_point: int = 0
+    constant: int | float | bool | None = None
+
+
+class StepOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a step did.
+
+    Attributes:
+        notes: Every preparation, repair and second try, one line each, for the plan, the summary and the receipt.
+        bindings: Every input or output that is not simply the same (name, dtype, layout); nothing else may change.
+        recipe: The quantization recipe that was applied.
+    """
+
+    notes: tuple[str, ...] = ()
+    bindings: tuple[IoBinding, ...] = ()
+    recipe: QuantRecipe | None = None
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A format's reader. Instances are made without arguments, also in workers: `__init__` takes none."""
+
+    @property
+    def name(self) -> str:
+        """The format's name: `onnx`."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """File suffixes, the first is the one that hub writes: `('.onnx',)`."""
+
+    @property
+    def process(self) -> str:
+        """As `Edge.process`: which worker process the reader runs in."""
+
+    def describe(self, job: DescribeJob) -> ModelSummary:
+        """Read a model. Runs in a worker; may import the framework.
+
+        Raises:
+            ModelUnreadable: The file is not a valid model of this format.
+            ModelRefused: Reading it would execute code that came with it.
+            ExternalDataError: Data files are missing or outside the folder.
+        """
+
+
+@runtime_checkable
+class Converter(Protocol):
+    """A set of edges with the code that runs them. Instances are made without arguments, also in workers."""
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        """The edges on offer. No framework import."""
+
+    @property
+    def toolchains(self) -> Sequence[Toolchain]:
+        """Environments that the edges name."""
+
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+        """Say whether the edge can take this model. Cheap, total, no framework import, never raises."""
+
+    def convert(self, job: ConvertJob) -> StepOutput:
+        """Run one edge: read `job.source.path`, write `job.output`. Runs in a worker.
+
+        Raises:
+            UnsupportedModel: The model holds something that the edge cannot express.
+            StepError: The tool failed.
+        """

@@ -1,0 +1,63 @@
+"""The hooks: few, and only registering. Entry-point group `hub.v1`.
+
+A plugin is a module with functions of these names, marked with `hookimpl`:
+
+    from hub.spec import hookimpl
+
+    @hookimpl
+    def hub_register_converters() -> list[Converter]:
+        return [MyConverter()]
+
+The module is imported by `hub --help`, so it imports no framework.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from hub.spec.artifacts import Identification
+from hub.spec.edges import Converter, Format
+from hub.spec.reports import StepRecord
+from hub.spec.runtime import Runtime
+
+PROJECT = "hub"
+ENTRY_POINT_GROUP = "hub.v1"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def hub_register_formats() -> list[Format]:  # type: ignore[empty-body]
+    """Offer readers of formats."""
+
+
+@hookspec
+def hub_register_converters() -> list[Converter]:  # type: ignore[empty-body]
+    """Offer edges."""
+
+
+@hookspec
+def hub_register_runtimes() -> list[Runtime]:  # type: ignore[empty-body]
+    """Offer runtimes."""
+
+
+@hookspec
+def hub_register_commands() -> list[Any]:  # type: ignore[empty-body]
+    """Offer click commands for the command line."""
+
+
+@hookspec
+def hub_identify_format(path: Path, header: bytes) -> Identification | None:
+    """Recognise a file or folder by its bytes (`header`: the first 64 KiB, empty for a folder). Never execute it."""
+
+
+@hookspec
+def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path | None:
+    """Save a live model object of this plugin's framework into `folder`; None when it is not one of yours."""
+
+
+@hookspec
+def hub_step_finished(record: StepRecord) -> None:
+    """Be told that a step finished."""

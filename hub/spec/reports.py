@@ -1,0 +1,163 @@
+"""Reports: parity, routes, steps, and the receipt that goes with every artifact."""
+
+from typing import Literal
+
+import msgspec
+
+from hub.spec.artifacts import Finding, ModelArtifact
+from hub.spec.edges import IoBinding
+from hub.spec.numerics import Numerics
+from hub.spec.recipes import QuantRecipe
+
+RECEIPT_VERSION = 1
+SQNR_CAP_DB = 300.0
+"""SQNR of an exact match. Float64 itself ends near 6.02 * 53 = 319 dB, so no real measurement reaches it."""
+
+InputsKind = Literal["random", "held-out", "given"]
+
+
+class ParityPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A gate. Every bound that is set must hold for every output.
+
+    Attributes:
+        numerics: Precision that the gate is for.
+        relative_max: Bound on max |result - source| / max |source|, over all samples of one output.
+        cosine_min: Bound on the cosine between the flattened outputs.
+        sqnr_min_db: Bound on 10 log10(sum source^2 / sum (result - source)^2).
+        top1_min: Bound on the share of samples whose arg-max agrees, where the output is a classifier's.
+        source: Where the bounds come from.
+        custom: Whether the user set them.
+    """
+
+    numerics: Numerics
+    relative_max: float | None = None
+    cosine_min: float | None = None
+    sqnr_min_db: float | None = None
+    top1_min: float | None = None
+    source: str = ""
+    custom: bool = False
+
+
+class OutputParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One output of the result against the same output of the source, over all samples.
+
+    Attributes:
+        output: The source's output name.
+        runtime: Runtime and variant that ran the result.
+        samples: Samples compared.
+        elements: Numbers compared.
+        max_abs: Largest absolute error.
+        mean_abs: Mean absolute error.
+        relative: max_abs / max |source|.
+        cosine: In [-1, 1].
+        sqnr_db: Capped at `SQNR_CAP_DB`.
+        top1: Share of rows whose arg-max agrees; None where the output is not a classifier's.
+        failures: Bounds that do not hold, in words with values.
+    """
+
+    output: str
+    runtime: str
+    samples: int
+    elements: int
+    max_abs: float
+    mean_abs: float
+    relative: float
+    cosine: float
+    sqnr_db: float
+    top1: float | None = None
+    failures: tuple[str, ...] = ()
+
+
+class ParityReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The measurement after one edge."""
+
+    policy: ParityPolicy
+    inputs: InputsKind
+    reference_runtime: str
+    outputs: tuple[OutputParity, ...]
+    passed: bool
+
+    @property
+    def worst(self) -> OutputParity:
+        """The output with the lowest SQNR."""
+        return min(self.outputs, key=lambda output: output.sqnr_db)
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """Top-1 accuracy on labelled data, before and after."""
+
+    samples: int
+    source: float
+    result: float
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One edge as it was run.
+
+    Attributes:
+        seconds: Wall-clock time of the step in its worker; of the original run when `cached`.
+        peak_memory_bytes: Peak resident set of the worker during the step.
+        tools: Distribution -> version of everything that the edge requires.
+    """
+
+    edge: str
+    title: str
+    artifact: ModelArtifact
+    seconds: float
+    peak_memory_bytes: int
+    cached: bool
+    notes: tuple[str, ...] = ()
+    bindings: tuple[IoBinding, ...] = ()
+    recipe: QuantRecipe | None = None
+    parity: ParityReport | None = None
+    tools: dict[str, str] = {}
+
+
+class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A route that was tried and given up, and why."""
+
+    route: tuple[str, ...]
+    edge: str
+    code: str
+    message: str
+    log: str = ""
+    reproduce: str = ""
+    parity: ParityReport | None = None
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Edges in order, with everything that was left out and why."""
+
+    edges: tuple[str, ...]
+    left_out: dict[str, str] = {}
+
+
+class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What data was used."""
+
+    spec: str
+    fingerprint: str
+    calibration_samples: int
+    held_out_samples: int
+    warnings: tuple[str, ...] = ()
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was done and what was measured; written beside the artifact as `<artifact>.hub.json`."""
+
+    receipt_version: int
+    hub_version: str
+    created: str
+    requested: Numerics
+    source: ModelArtifact
+    result: ModelArtifact
+    route: Route
+    steps: tuple[StepRecord, ...]
+    parity: ParityReport
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    failed_attempts: tuple[FailedAttempt, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    calibration: CalibrationRecord | None = None
+    accuracy: Accuracy | None = None
+    environment: dict[str, str] = {}

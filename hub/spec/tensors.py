@@ -1,0 +1,110 @@
+"""Tensors at a model's border: dimensions, element types, layouts, signatures."""
+
+from enum import StrEnum
+from typing import Self
+
+import msgspec
+
+
+class DType(StrEnum):
+    """Element types, by numpy's name where numpy has one."""
+
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    INT64 = "int64"
+    INT32 = "int32"
+    INT16 = "int16"
+    INT8 = "int8"
+    INT4 = "int4"
+    UINT64 = "uint64"
+    UINT32 = "uint32"
+    UINT16 = "uint16"
+    UINT8 = "uint8"
+    BOOL = "bool"
+    STRING = "string"
+    COMPLEX64 = "complex64"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether this is a real floating-point type."""
+        return self in {DType.FLOAT64, DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16}
+
+
+class Dim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One dimension: a fixed size, or a named symbol with bounds. Never unknown without a name.
+
+    Attributes:
+        size: The fixed size; None when the dimension is symbolic.
+        symbol: The symbol's name; None when the dimension is fixed.
+        low: Smallest size that a symbolic dimension takes.
+        high: Largest size that a symbolic dimension takes; None when unbounded.
+    """
+
+    size: int | None = None
+    symbol: str | None = None
+    low: int = 1
+    high: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.size is None) == (self.symbol is None):
+            raise ValueError(f"a Dim has a size or a symbol, not both and not neither: {self.size}, {self.symbol}")
+
+    def __str__(self) -> str:
+        return str(self.symbol if self.size is None else self.size)
+
+    @classmethod
+    def of(cls, value: int | str) -> Self:
+        """Make a fixed dimension of an integer, a symbolic one of a string."""
+        return cls(size=value) if isinstance(value, int) else cls(symbol=value)
+
+
+class QuantParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Affine quantization, real = scale * (quantized - zero_point); one entry per tensor, or per channel of `axis`."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One input or output. `layout` is a word such as NCHW or NHWC where it is known, else empty."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+    layout: str = ""
+    quant: QuantParams | None = None
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every dimension has a fixed size."""
+        return all(dim.size is not None for dim in self.shape)
+
+    @property
+    def fixed_shape(self) -> tuple[int, ...]:
+        """The shape as integers.
+
+        Raises:
+            ValueError: A dimension is symbolic.
+        """
+        if not self.is_static:
+            raise ValueError(f"{self.name} has symbolic dimensions: {self}")
+        return tuple(dim.size for dim in self.shape if dim.size is not None)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype.value}[{'x'.join(map(str, self.shape))}]"
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """Ordered inputs and outputs."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every input has a fixed shape."""
+        return all(spec.is_static for spec in self.inputs)
