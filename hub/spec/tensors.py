@@ -70,13 +70,23 @@ class QuantParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One input or output. `layout` is a word such as NCHW or NHWC where it is known, else empty."""
+    """One input or output.
+
+    Attributes:
+        name: As the runtime takes it.
+        dtype: Element type.
+        shape: Dimensions, batch first where there is one.
+        layout: A word such as NCHW or NHWC where it is known, else empty.
+        quant: Scale and zero point of integer inputs and outputs.
+        value_range: Smallest and largest sensible value where the reader can tell (rows of an embedding, 0..255).
+    """
 
     name: str
     dtype: DType
     shape: tuple[Dim, ...]
     layout: str = ""
     quant: QuantParams | None = None
+    value_range: tuple[float, float] | None = None
 
     @property
     def is_static(self) -> bool:

@@ -1,0 +1,66 @@
+"""Carry samples over declared input and output changes, so that a declared change is also a tested one."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from hub.spec import IoBinding
+
+Array = npt.NDArray[np.generic]
+Feeds = dict[str, Array]
+Chain = Sequence[Sequence[IoBinding]]
+
+
+def to_artifact(feeds: Feeds, chain: Chain) -> Feeds:
+    """Turn inputs in the source's terms into inputs in the artifact's, step by step."""
+    for bindings in chain:
+        feeds = _forward(feeds, _of(bindings, "input"))
+    return feeds
+
+
+def to_source(outputs: Feeds, chain: Chain) -> Feeds:
+    """Turn outputs in the artifact's terms back into the source's."""
+    for bindings in reversed(chain):
+        outputs = _backward(outputs, _of(bindings, "output"))
+    return outputs
+
+
+def _of(bindings: Iterable[IoBinding], direction: str) -> dict[str, IoBinding]:
+    return {binding.source: binding for binding in bindings if binding.direction == direction}
+
+
+def _forward(feeds: Feeds, bindings: dict[str, IoBinding]) -> Feeds:
+    kept = {name: bindings.get(name) for name in feeds if name not in bindings or bindings[name].target}
+    return {bound.target if bound else name: _apply(feeds[name], bound) for name, bound in kept.items()}
+
+
+def _apply(array: Array, bound: IoBinding | None) -> Array:
+    if bound is None:
+        return array
+    moved = np.transpose(array, bound.permutation) if bound.permutation else array
+    if bound.scale:
+        return _quantize(moved, bound)
+    return moved.astype(bound.dtype.value) if bound.dtype else moved
+
+
+def _quantize(array: Array, bound: IoBinding) -> Array:
+    if bound.dtype is None:
+        raise ValueError(f"binding of {bound.source} has a scale and no dtype")
+    info = np.iinfo(bound.dtype.value)
+    scaled = np.round(array.astype(np.float64) / bound.scale) + bound.zero_point
+    return np.clip(scaled, info.min, info.max).astype(info.dtype)
+
+
+def _backward(outputs: Feeds, bindings: dict[str, IoBinding]) -> Feeds:
+    back = {bound.target: bound for bound in bindings.values()}
+    return {
+        back[name].source if name in back else name: _undo(array, back.get(name)) for name, array in outputs.items()
+    }
+
+
+def _undo(array: Array, bound: IoBinding | None) -> Array:
+    if bound is None:
+        return array
+    real = (array.astype(np.float32) - bound.zero_point) * np.float32(bound.scale) if bound.scale else array
+    return np.transpose(real, np.argsort(bound.permutation)) if bound.permutation else real

@@ -1,0 +1,72 @@
+"""What the parent asks of a worker, and what it gets back: files in, files out, JSON between."""
+
+from typing import Any
+
+import msgspec
+
+from hub.spec import ConvertJob, DescribeJob, IoBinding, ModelArtifact, RuntimeOptions
+
+
+class DescribeTask(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
+    """Have a format's reader describe a model. Gives a `ModelSummary`."""
+
+    plugin: str
+    job: DescribeJob
+
+
+class ConvertTask(msgspec.Struct, frozen=True, kw_only=True, tag="convert"):
+    """Run one edge. Gives a `StepOutput`."""
+
+    plugin: str
+    job: ConvertJob
+
+
+class RunTask(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
+    """Run an artifact over a folder of samples in the source's terms; write one .npz of outputs per sample.
+
+    Gives a `RunOutput`. The outputs are in the source's terms again.
+    """
+
+    plugin: str
+    artifact: ModelArtifact
+    options: RuntimeOptions
+    samples: str
+    outputs: str
+    chain: tuple[tuple[IoBinding, ...], ...] = ()
+
+
+class SampleTask(msgspec.Struct, frozen=True, kw_only=True, tag="samples"):
+    """Call `package.module:function` for samples; write one .npz for each dict of arrays that it yields."""
+
+    function: str
+    search_path: str
+    folder: str
+    limit: int
+
+
+Task = DescribeTask | ConvertTask | RunTask | SampleTask
+
+
+class RunOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run went: samples run, and seconds for each after the session was open."""
+
+    samples: int
+    seconds: tuple[float, ...]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """An error on its way from worker to parent."""
+
+    code: str
+    message: str
+    hint: str
+    traceback: str
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`result.json`: the value, or the failure; the time and the memory that it took."""
+
+    seconds: float
+    peak_memory_bytes: int
+    value: Any = None
+    failure: Failure | None = None

@@ -1,0 +1,169 @@
+"""The worker: runs tasks, one after the other, in a process that may crash, print, leak or exit.
+
+Protocol: the parent writes one folder path per line to standard input. The worker reads `job.json` in it, runs it with
+standard output and error redirected to `log.txt`, writes `result.json` and answers one line. When standard input
+closes, the parent is gone and the worker ends at once, also in the middle of a task: no orphan outlives a `kill -9`.
+
+It imports only `hub.spec`, msgspec, numpy and the standard library, so that it also runs inside a toolchain's
+environment. `python -m hub._worker FOLDER` runs one task and ends with status 0 or 1.
+"""
+
+import importlib
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hub._tasks import ConvertTask, DescribeTask, Failure, RunOutput, RunTask, SampleTask, Task, TaskResult
+from hub.spec import HubError, SampleFolder
+
+
+def load_reference(reference: str) -> Any:
+    """Import `package.module:attribute`."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _describe(task: DescribeTask) -> Any:
+    return load_reference(task.plugin)().describe(task.job)
+
+
+def _convert(task: ConvertTask) -> Any:
+    return load_reference(task.plugin)().convert(task.job)
+
+
+def _run(task: RunTask) -> RunOutput:
+    session = load_reference(task.plugin)().open(task.artifact, task.options)
+    try:
+        seconds = [_run_one(session.run, task, index, feeds) for index, feeds in enumerate(SampleFolder(task.samples))]
+    finally:
+        session.close()
+    return RunOutput(samples=len(seconds), seconds=tuple(seconds))
+
+
+def _run_one(run: Callable[[Any], Any], task: RunTask, index: int, feeds: Any) -> float:
+    import numpy as np
+
+    from hub._bindings import to_artifact, to_source
+
+    fed = to_artifact(feeds, task.chain)
+    start = time.perf_counter()
+    outputs = run(fed)
+    seconds = time.perf_counter() - start
+    save_sample(Path(task.outputs), index, {n: np.asarray(a) for n, a in to_source(outputs, task.chain).items()})
+    return seconds
+
+
+def save_sample(folder: Path, index: int, arrays: dict[str, Any]) -> None:
+    """Write one sample as `00000012.npz`."""
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{index:08d}.npz").open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _samples(task: SampleTask) -> int:
+    import numpy as np
+
+    sys.path.insert(0, task.search_path)
+    produced: Iterable[dict[str, Any]] = load_reference(task.function)()
+    count = 0
+    for count, feeds in enumerate(produced, start=1):
+        save_sample(Path(task.folder), count - 1, {name: np.asarray(array) for name, array in feeds.items()})
+        if count >= task.limit:
+            break
+    return count
+
+
+_HANDLERS: dict[type, Callable[[Any], Any]] = {
+    DescribeTask: _describe,
+    ConvertTask: _convert,
+    RunTask: _run,
+    SampleTask: _samples,
+}
+
+
+def _attempt(task: Any) -> tuple[Any, Failure | None]:
+    try:
+        return _HANDLERS[type(task)](task), None
+    except HubError as error:
+        return None, Failure(code=error.code, message=error.message, hint=error.hint, traceback=traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 the process boundary: whatever a framework raises becomes a report
+        message = f"{type(error).__name__}: {error}"
+        return None, Failure(code="step-failed", message=message, hint="", traceback=traceback.format_exc())
+
+
+def _reset_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or not allowed: the peak is then the process's whole life's
+        return
+
+
+def _peak_bytes() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def run_task(folder: Path) -> bool:
+    """Run the task in `folder`; write `result.json`. Returns whether it succeeded."""
+    task = msgspec.json.decode((folder / "job.json").read_bytes(), type=Task)
+    _reset_peak()
+    start = time.perf_counter()
+    value, failure = _attempt(task)
+    seconds = time.perf_counter() - start
+    if failure:
+        print(failure.traceback, file=sys.stderr, flush=True)  # noqa: T201 into the step's log
+    result = TaskResult(seconds=seconds, peak_memory_bytes=_peak_bytes(), value=value, failure=failure)
+    partial = folder / "result.json.partial"
+    partial.write_bytes(msgspec.json.encode(result))
+    partial.rename(folder / "result.json")
+    return failure is None
+
+
+def _redirect(log: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
+    for line in sys.stdin:
+        requests.put(line.strip())
+    os._exit(0)
+
+
+def serve() -> None:
+    """Answer requests until standard input closes."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    while True:
+        folder = Path(requests.get())
+        _redirect(folder / "log.txt")
+        run_task(folder)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        answers.write(f"{folder}\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(0 if run_task(Path(sys.argv[1])) else 1)
+    serve()

@@ -1,0 +1,163 @@
+"""The parent's side of the workers: start, ask, watch time and memory, and turn a death into a coded error."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import psutil
+
+from hub._tasks import Task, TaskResult
+from hub.spec import StepCrashed, StepError, StepOutOfMemory, StepTimeout
+from hub.spec.errors import error_from_code
+
+_POLL_SECONDS = 0.2
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Which process a task runs in; tasks at the same place share one.
+
+    Attributes:
+        process: Free word; a framework's name keeps its steps together.
+        python: Interpreter; empty for this one.
+        environment: Variables on top of this process's.
+    """
+
+    process: str = ""
+    python: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on one step: seconds, and bytes of resident memory (0 for none)."""
+
+    seconds: float = 1800.0
+    memory_bytes: int = 0
+
+
+class Workers:
+    """A pool with at most one process per place."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._running: dict[Place, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for process in self._running.values():
+            _kill(process)
+        self._running.clear()
+
+    def start(self, place: Place) -> None:
+        """Start the place's process ahead of its first task."""
+        process = self._running.get(place)
+        if process is None or process.poll() is not None:
+            self._running[place] = _spawn(place)
+
+    def run(self, task: Task, folder: Path, place: Place) -> TaskResult:
+        """Run a task in `folder` (job.json, log.txt, result.json).
+
+        Raises:
+            StepCrashed: The process died.
+            StepTimeout: It ran past its time.
+            StepOutOfMemory: It went past its memory.
+            HubError: What the task raised, with its own code.
+        """
+        write_job(task, folder)
+        self.start(place)
+        try:
+            self._ask(self._running[place], folder)
+        except BaseException:
+            _kill(self._running.pop(place))
+            raise
+        return _read_result(folder)
+
+    def _ask(self, process: "subprocess.Popen[str]", folder: Path) -> None:
+        start = time.monotonic()
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is told by the missing answer below
+            _stdin(process).write(f"{folder}\n")
+            _stdin(process).flush()
+        while not select.select([process.stdout], [], [], _POLL_SECONDS)[0]:
+            self._watch(process, folder, time.monotonic() - start)
+        if not (process.stdout and process.stdout.readline()):
+            raise _crash(process, folder)
+
+    def _watch(self, process: "subprocess.Popen[str]", folder: Path, seconds: float) -> None:
+        if seconds > self._limits.seconds:
+            raise StepTimeout(
+                f"the step ran longer than {self._limits.seconds:g} s and was stopped; its log: {folder / 'log.txt'}",
+                hint=f"allow more: --step-timeout {self._limits.seconds * 2:g}",
+            )
+        used = _resident_bytes(process.pid) if self._limits.memory_bytes else 0
+        if used > self._limits.memory_bytes:
+            raise StepOutOfMemory(
+                f"the step used {used / 2**20:.0f} MiB, over the limit of {self._limits.memory_bytes / 2**20:.0f} MiB",
+                hint=f"allow more: --max-memory {used * 2 // 2**20}",
+            )
+
+
+def write_job(task: Task, folder: Path) -> None:
+    """Write `job.json` and `reproduce.py`, which runs it again alone."""
+    (folder / "job.json").write_bytes(msgspec.json.format(msgspec.json.encode(task)))
+
+
+def _stdin(process: "subprocess.Popen[str]") -> Any:
+    return process.stdin
+
+
+def _spawn(place: Place) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [place.python or sys.executable, "-P", "-m", "hub._worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | dict(place.environment),
+        start_new_session=True,
+    )
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        root = psutil.Process(pid)
+        return sum(process.memory_info().rss for process in [root, *root.children(recursive=True)])
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _crash(process: "subprocess.Popen[str]", folder: Path) -> StepCrashed:
+    status = process.wait()
+    how = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit status {status}"
+    return StepCrashed(
+        f"the step's process died with {how}; its log: {folder / 'log.txt'}",
+        hint="see the log; hub tries the next route where there is one",
+    )
+
+
+def _read_result(folder: Path) -> TaskResult:
+    try:
+        result = msgspec.json.decode((folder / "result.json").read_bytes(), type=TaskResult)
+    except (OSError, msgspec.DecodeError) as error:
+        raise StepError(f"the step answered without a readable result: {error}", hint="see its log") from error
+    if result.failure:
+        raise error_from_code(result.failure.code, result.failure.message, result.failure.hint)
+    return result
