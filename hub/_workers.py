@@ -86,9 +86,9 @@ class Workers:
         with contextlib.suppress(BrokenPipeError):  # a dead worker is told by the missing answer below
             _stdin(process).write(f"{folder}\n")
             _stdin(process).flush()
-        while not select.select([process.stdout], [], [], _POLL_SECONDS)[0]:
+        while not _answered(process):
             self._watch(process, folder, time.monotonic() - start)
-        if not (process.stdout and process.stdout.readline()):
+        if not _stdout(process).readline():
             raise _crash(process, folder)
 
     def _watch(self, process: "subprocess.Popen[str]", folder: Path, seconds: float) -> None:
@@ -106,12 +106,20 @@ class Workers:
 
 
 def write_job(task: Task, folder: Path) -> None:
-    """Write `job.json` and `reproduce.py`, which runs it again alone."""
+    """Write `job.json`: the whole request, to run now or again later."""
     (folder / "job.json").write_bytes(msgspec.json.format(msgspec.json.encode(task)))
 
 
 def _stdin(process: "subprocess.Popen[str]") -> Any:
     return process.stdin
+
+
+def _stdout(process: "subprocess.Popen[str]") -> Any:
+    return process.stdout
+
+
+def _answered(process: "subprocess.Popen[str]") -> bool:
+    return bool(select.select([_stdout(process)], [], [], _POLL_SECONDS)[0])
 
 
 def _spawn(place: Place) -> "subprocess.Popen[str]":

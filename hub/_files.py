@@ -1,0 +1,83 @@
+"""Hashing models, and publishing results by rename."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from hub.spec import OutputExists, OutputNotWritable, StoreError
+
+_CHUNK = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """Hash one file; agrees with `sha256sum`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """List the file itself, or every file below a folder, in a fixed order."""
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def sha256_model(path: Path, files: Iterable[Path] = ()) -> str:
+    """Hash a model: a single file by its bytes, several by their names and hashes.
+
+    Args:
+        path: The model's own path.
+        files: Every file that belongs to it (external data); those at `path` when empty.
+    """
+    every = sorted(set(files)) or files_of(path)
+    if every == [path]:
+        return sha256_file(path)
+    root = path if path.is_dir() else path.parent
+    lines = (f"{os.path.relpath(file, root)} {sha256_file(file)}\n" for file in every)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuse an output path before any work is done.
+
+    Raises:
+        OutputExists: Something is there and `force` is off.
+        OutputNotWritable: It is a folder, or its parent takes no files.
+    """
+    if path.is_dir():
+        raise OutputNotWritable(f"the output path {path} is a folder", hint=f"name a file in it: -o {path / 'model'}")
+    if path.exists() and not force:
+        raise OutputExists(f"{path} exists", hint="replace it with --force, or name another path with -o")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputNotWritable(
+            f"{parent} takes no new files", hint="name a path in a folder you can write to: -o PATH"
+        )
+
+
+def publish(artifact: Path, receipt: bytes, destination: Path, receipt_path: Path) -> None:
+    """Put a finished artifact and its receipt at their places, each by one rename; the receipt first.
+
+    Whoever sees the artifact therefore sees its receipt too. An artifact that was there before is replaced at once.
+
+    Raises:
+        StoreError: The file system refused.
+    """
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".hub-") as scratch:
+            staged = Path(scratch) / destination.name
+            _copy(artifact, staged)
+            (Path(scratch) / "receipt").write_bytes(receipt)
+            (Path(scratch) / "receipt").replace(receipt_path)
+            staged.replace(destination)
+    except OSError as error:
+        raise StoreError(f"could not write {destination}: {error}", hint="free space, or name another path") from error
+
+
+def _copy(source: Path, destination: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, destination)
+    else:
+        shutil.copy2(source, destination)

@@ -1,0 +1,97 @@
+"""The content-addressed cache of finished steps. Only successes are kept; a key names everything a result hangs on."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import platformdirs
+import psutil
+
+from hub._tasks import TaskResult
+from hub.spec import StoreError
+
+
+def cache_root() -> Path:
+    """Folder of the cache: $HUB_CACHE_DIR, or the platform's place for caches."""
+    return Path(os.environ.get("HUB_CACHE_DIR") or platformdirs.user_cache_path("hub"))
+
+
+def key_of(*parts: Any) -> str:
+    """Hash anything that JSON can hold."""
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+
+
+class Store:
+    """Finished step folders by key, and a scratch area for unfinished ones."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or cache_root()
+        self._objects = self.root / "objects"
+        self._scratch = self.root / "scratch"
+        self.failed = self.root / "failed"
+        try:
+            for folder in (self._objects, self._scratch, self.failed):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            hint = "set HUB_CACHE_DIR to a folder you can write to"
+            raise StoreError(f"the cache {self.root} cannot be used: {error}", hint=hint) from error
+        self._sweep()
+
+    def place(self, key: str) -> Path:
+        """Folder where a finished step of this key lies, or would."""
+        return self._objects / key[:2] / key
+
+    def find(self, key: str) -> TaskResult | None:
+        """Look up a finished step; a damaged entry is removed and counts as absent."""
+        folder = self.place(key)
+        try:
+            result = msgspec.json.decode((folder / "result.json").read_bytes(), type=TaskResult)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError:
+            self.forget(key)
+            return None
+        return None if result.failure else result
+
+    def forget(self, key: str) -> None:
+        """Drop an entry."""
+        shutil.rmtree(self.place(key), ignore_errors=True)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend an empty folder; it is removed at the end, and by the next run if this one is killed."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._scratch))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, folder: Path, key: str) -> Path:
+        """Move a finished step's folder in, by one rename; when another run was faster, its result is used."""
+        place = self.place(key)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(place)
+        except OSError as error:
+            if not (place / "result.json").exists():
+                raise StoreError(f"could not keep a step in the cache: {error}", hint="free disk space") from error
+        return place
+
+    def keep_failed(self, folder: Path) -> Path:
+        """Move a failed step's folder to where a person can look at it."""
+        place = self.failed / folder.name
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.move(folder, place)
+        return place
+
+    def _sweep(self) -> None:
+        for folder in self._scratch.iterdir():
+            owner = folder.name.partition("-")[0]
+            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
