@@ -25,7 +25,6 @@ from hub.spec import (
 from hub.spec import hooks as hub_hooks
 from hub.spec.hooks import ENTRY_POINT_GROUP, PROJECT
 
-
 T = TypeVar("T")
 
 

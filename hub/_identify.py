@@ -1,0 +1,57 @@
+"""From a path to a format, by header bytes; nothing is executed."""
+
+from pathlib import Path
+
+from hub._plugins import Registry
+from hub.spec import Identification, ModelNotFound, ModelUnreadable
+
+HEADER_BYTES = 1 << 16
+
+
+def read_header(path: Path) -> bytes:
+    """Read the first 64 KiB of a file; empty for a folder.
+
+    Raises:
+        ModelNotFound: There is nothing at the path.
+        ModelUnreadable: It cannot be read, or is empty.
+    """
+    if not path.exists():
+        raise ModelNotFound(f"there is no file or folder {path}", hint=f"look around: ls {path.parent or '.'}")
+    if path.is_dir():
+        return b""
+    try:
+        with path.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise ModelUnreadable(f"{path} cannot be read: {error}", hint=f"check its permissions: ls -l {path}") from error
+    if not header:
+        raise ModelUnreadable(f"{path} is empty (0 bytes)", hint="export or download the model again")
+    return header
+
+
+def identify(path: Path, registry: Registry) -> Identification:
+    """Find out what a file or folder is.
+
+    Raises:
+        ModelNotFound: There is nothing at the path.
+        ModelUnreadable: No plugin recognises it, or two disagree.
+        ModelRefused: It is code that would run on loading (from the plugin that recognised it).
+    """
+    found = registry.identify(path, read_header(path))
+    if len({item.format for item in found}) > 1:
+        names = ", ".join(sorted(item.format for item in found))
+        raise ModelUnreadable(f"{path} is claimed as {names}", hint="uninstall one of the plugins: `hub plugins`")
+    if found:
+        return found[0]
+    raise _unknown(path, registry)
+
+
+def _unknown(path: Path, registry: Registry) -> ModelUnreadable:
+    kind = "folder" if path.is_dir() else "file"
+    claims = [name for name, item in registry.formats.items() if path.suffix in item.suffixes]
+    what = f"is named like {claims[0]} but its bytes are not" if claims else "is no model of any format"
+    known = ", ".join(registry.formats) or "none: no plugin is installed"
+    return ModelUnreadable(
+        f"the {kind} {path} {what} that a plugin reads (formats: {known})",
+        hint="export it again, or see `hub plugins` for what is installed",
+    )

@@ -1,0 +1,100 @@
+"""What a user asks for, parsed and frozen; names checked with did-you-mean."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from hub.spec import ConvertOptions, Numerics, ParityPolicy, UnknownName
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The model to start from.
+
+    Attributes:
+        path: File or folder; empty for a builder.
+        builder: `package.module:function` that returns a torch.nn.Module; empty for a file.
+        weights: Weights for the builder: `.safetensors` or a state dict; empty for the builder's own.
+    """
+
+    path: str = ""
+    builder: str = ""
+    weights: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the user wrote."""
+        return self.path or self.builder
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One conversion.
+
+    Attributes:
+        source: The model.
+        target: Format to reach.
+        numerics: Precision to reach.
+        output: Where the artifact goes.
+        options: Shapes, constants, layout and the like.
+        calibration: Calibration spec; empty for none.
+        test: Data spec for the parity check (and accuracy, when it has labels); empty to hold calibration data out.
+        policy: The user's own gate; None for the precision's.
+        strict: Refuse `int8-mixed` where `int8` was asked for.
+        force: Replace the output.
+        use_cache: Whether finished steps may be taken from the cache.
+        step_timeout: Seconds for one step.
+        max_memory_mib: Resident MiB for one step; 0 for no bound.
+        random_samples: Samples drawn when there is no data.
+    """
+
+    source: Source
+    target: str
+    numerics: Numerics
+    output: str
+    options: ConvertOptions = ConvertOptions()
+    calibration: str = ""
+    test: str = ""
+    policy: ParityPolicy | None = None
+    strict: bool = False
+    force: bool = False
+    use_cache: bool = True
+    step_timeout: float = 1800.0
+    max_memory_mib: int = 0
+    random_samples: int = 4
+
+    @property
+    def destination(self) -> Path:
+        """The artifact's path."""
+        return Path(self.output)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known words, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+
+
+def parse_numerics(name: str) -> Numerics:
+    """Read a precision's name.
+
+    Raises:
+        UnknownName: There is no such precision.
+    """
+    known = {numerics.value: numerics for numerics in Numerics}
+    if name not in known:
+        raise UnknownName(f"there is no precision {name!r}", hint=did_you_mean(name, known))
+    return known[name]
+
+
+def check_target(name: str, formats: Iterable[str]) -> str:
+    """Check a target format's name.
+
+    Raises:
+        UnknownName: No plugin writes it.
+    """
+    known = set(formats)
+    if name not in known:
+        raise UnknownName(f"there is no target {name!r}", hint=did_you_mean(name, known))
+    return name

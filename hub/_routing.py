@@ -1,0 +1,112 @@
+"""The planner: all simple routes over states, cheapest first, deterministic, with the reason for what is left out."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from hub._plugins import Registry, missing_requirements, versions_of
+from hub.spec import (
+    ConvertOptions,
+    Edge,
+    Expectation,
+    ModelSummary,
+    NoRouteError,
+    State,
+    Support,
+    Verdict,
+)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the planner found: routes in the order they are tried, and edges left out, each with the reason."""
+
+    routes: tuple[tuple[Edge, ...], ...]
+    left_out: dict[str, str]
+
+
+def make_plan(
+    registry: Registry, summary: ModelSummary, goals: tuple[State, ...], options: ConvertOptions, *, data: bool
+) -> Plan:
+    """Find every route from a model to the goals.
+
+    Args:
+        registry: The installed plugins.
+        summary: The source model, as its reader describes it.
+        goals: States to reach, the first preferred: routes to the second come after all routes to the first.
+        options: The request.
+        data: Whether calibration data is given.
+
+    Raises:
+        NoRouteError: There is none; the message says what was left out and why.
+    """
+    verdicts = {edge_id: judge(registry, edge_id, summary, options, data=data) for edge_id in registry.edges}
+    usable = [registry.edges[edge_id][0] for edge_id, verdict in verdicts.items() if verdict]
+    left_out = {edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if not v}
+    routes = tuple(route for goal in goals for route in simple_routes(usable, summary.state, goal))
+    if not routes:
+        raise _no_route(summary.state, goals, left_out, data=data)
+    return Plan(routes=routes, left_out=left_out)
+
+
+def judge(
+    registry: Registry, edge_id: str, summary: ModelSummary, options: ConvertOptions, *, data: bool = True
+) -> Verdict:
+    """Say whether an edge is usable here. The model itself is asked about only where the edge starts from its state."""
+    edge, converter = registry.edges[edge_id]
+    missing = [] if edge.toolchain else missing_requirements(edge.requires)
+    if missing:
+        hint = f"pip install {' '.join(missing)}"
+        return Verdict(support=Support.UNKNOWN, reason=f"not installed: {', '.join(missing)}", hint=hint)
+    if edge.needs_device:
+        return Verdict(support=Support.UNKNOWN, reason=f"needs a {edge.needs_device} device")
+    if edge.needs_calibration and not data:
+        return Verdict(support=Support.UNKNOWN, reason="needs --calibration", hint="--calibration DATA")
+    avoided = expected_gap(registry.expectations, edge, summary)
+    if avoided:
+        return Verdict(support=Support.NEVER, reason=f"{avoided.kind.value}: {avoided.reason}")
+    return converter.check(edge, summary, options) if edge.source == summary.state else Verdict(support=Support.YES)
+
+
+def expected_gap(expectations: Iterable[Expectation], edge: Edge, summary: ModelSummary) -> Expectation | None:
+    """The declared gap that keeps this edge from this model, if any."""
+    return next((item for item in expectations if _applies(item, edge, summary)), None)
+
+
+def _applies(item: Expectation, edge: Edge, summary: ModelSummary) -> bool:
+    if item.edge != edge.id or not item.kind.is_avoided:
+        return False
+    return (not item.operators or bool(set(item.operators) & set(summary.operators))) and _in_range(item.versions)
+
+
+def _in_range(requirement: str) -> bool:
+    from packaging.requirements import Requirement
+
+    if not requirement:
+        return True
+    ((_, version),) = versions_of((requirement,)).items()
+    return bool(version) and Requirement(requirement).specifier.contains(version, prereleases=True)
+
+
+def simple_routes(edges: Iterable[Edge], start: State, goal: State) -> Iterator[tuple[Edge, ...]]:
+    """Yield routes that visit no state twice: fewest lossy steps, then cost, then edge ids."""
+    offered = sorted(edges, key=lambda edge: edge.id)
+    heap: list[tuple[int, float, tuple[str, ...], tuple[Edge, ...]]] = [(0, 0.0, (), ())]
+    while heap:
+        lossy, cost, ids, route = heapq.heappop(heap)
+        here = route[-1].target if route else start
+        if here == goal:
+            yield route
+            continue
+        seen = {start, *(edge.target for edge in route)}
+        for edge in offered:
+            if edge.source == here and edge.target not in seen:
+                heapq.heappush(heap, (lossy + edge.lossy, cost + edge.cost, (*ids, edge.id), (*route, edge)))
+
+
+def _no_route(start: State, goals: tuple[State, ...], left_out: dict[str, str], *, data: bool) -> NoRouteError:
+    reasons = "; ".join(f"{edge_id} ({reason})" for edge_id, reason in left_out.items())
+    message = f"no route from {start} to {goals[0]}" + (f"; left out: {reasons}" if reasons else "")
+    needs = any("needs --calibration" in reason for reason in left_out.values()) and not data
+    hint = f"{goals[0].numerics.value} needs data: --calibration DATA" if needs else "`hub plugins` lists the edges"
+    return NoRouteError(message, hint=hint)
