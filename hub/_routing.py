@@ -1,6 +1,7 @@
 """The planner: all simple routes over states, cheapest first, deterministic, with the reason for what is left out."""
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -16,6 +17,9 @@ from hub.spec import (
     Support,
     Verdict,
 )
+
+MAX_ROUTES = 16
+"""Routes tried at most: past a dozen engines the next one is not what helps."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,8 @@ def make_plan(
     verdicts = {edge_id: judge(registry, edge_id, summary, options, data=data) for edge_id in registry.edges}
     usable = [registry.edges[edge_id][0] for edge_id, verdict in verdicts.items() if verdict]
     left_out = {edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if not v}
-    routes = tuple(route for goal in goals for route in simple_routes(usable, summary.state, goal))
+    found = (route for goal in goals for route in simple_routes(usable, summary.state, goal))
+    routes = tuple(itertools.islice(found, MAX_ROUTES))
     if not routes:
         raise _no_route(summary.state, goals, left_out, data=data)
     return Plan(routes=routes, left_out=left_out)

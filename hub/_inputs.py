@@ -1,0 +1,54 @@
+"""Random inputs that fit a model, for float gates when no data is given."""
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hub._worker import save_sample
+from hub.spec import DType, Signature, TensorSpec, UnsupportedModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic]
+
+IMAGE_CHANNELS = (1, 3, 4)
+
+
+def draw_samples(
+    signature: Signature, shapes: dict[str, tuple[int, ...]], folder: Path, *, count: int, seed: int
+) -> tuple[str, ...]:
+    """Write `count` random samples; returns what must be told about them.
+
+    Floats of an image-like input (rank 4 with 1, 3 or 4 channels) are uniform in [0, 1), other floats normal; a
+    reader's value range takes precedence. Integers lie in the reader's value range, else in {0, 1}, which every
+    embedding and every mask can take.
+    """
+    for index in range(count):
+        feeds = {spec.name: _draw(spec, shapes[spec.name], seed * 1000 + index) for spec in signature.inputs}
+        save_sample(folder, index, feeds)
+    unknown = [s.name for s in signature.inputs if not s.dtype.is_float and s.dtype != DType.BOOL and not s.value_range]
+    if not unknown:
+        return ()
+    return (f"the range of integer input {', '.join(unknown)} is unknown: drew 0 and 1; give real inputs: --test DATA",)
+
+
+def _draw(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> "Array":
+    import numpy as np
+
+    generator = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+    if spec.dtype in {DType.STRING, DType.UNKNOWN, DType.COMPLEX64, DType.BFLOAT16, DType.INT4}:
+        raise UnsupportedModel(f"hub cannot draw inputs of dtype {spec.dtype} for {spec.name}", hint="--test DATA")
+    if spec.dtype.is_float:
+        return _draw_float(spec, shape, generator).astype(spec.dtype.value)
+    low, high = spec.value_range or (0, 1)
+    return generator.integers(int(low), int(high), size=shape, endpoint=True).astype(spec.dtype.value)
+
+
+def _draw_float(spec: TensorSpec, shape: tuple[int, ...], generator: "np.random.Generator") -> "Array":
+    if spec.value_range:
+        return generator.uniform(*spec.value_range, size=shape)
+    if len(shape) == 4 and {shape[1], shape[3]} & set(IMAGE_CHANNELS):  # noqa: PLR2004 NCHW or NHWC
+        return generator.uniform(size=shape)
+    return generator.standard_normal(size=shape)
