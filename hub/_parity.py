@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -122,7 +122,7 @@ class _Sums(msgspec.Struct, kw_only=True):
         return self.max_abs / self.max_source if self.max_source else self.max_abs
 
 
-def is_classifier(shape: tuple[int, ...], source: "Array") -> bool:
+def is_classifier(shape: tuple[int, ...], source: Any) -> bool:
     """Whether an output is a classifier's probabilities: [batch, classes >= 2], rows not negative that sum to one."""
     import numpy as np
 

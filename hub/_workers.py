@@ -87,14 +87,14 @@ class Workers:
             _stdin(process).write(f"{folder}\n")
             _stdin(process).flush()
         while not _answered(process):
-            self._watch(process, folder, time.monotonic() - start)
+            self._watch(process, time.monotonic() - start)
         if not _stdout(process).readline():
-            raise _crash(process, folder)
+            raise _crash(process)
 
-    def _watch(self, process: "subprocess.Popen[str]", folder: Path, seconds: float) -> None:
+    def _watch(self, process: "subprocess.Popen[str]", seconds: float) -> None:
         if seconds > self._limits.seconds:
             raise StepTimeout(
-                f"the step ran longer than {self._limits.seconds:g} s and was stopped; its log: {folder / 'log.txt'}",
+                f"the step ran longer than {self._limits.seconds:g} s and was stopped",
                 hint=f"allow more: --step-timeout {self._limits.seconds * 2:g}",
             )
         used = _resident_bytes(process.pid) if self._limits.memory_bytes else 0
@@ -152,11 +152,11 @@ def _resident_bytes(pid: int) -> int:
         return 0
 
 
-def _crash(process: "subprocess.Popen[str]", folder: Path) -> StepCrashed:
+def _crash(process: "subprocess.Popen[str]") -> StepCrashed:
     status = process.wait()
     how = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit status {status}"
     return StepCrashed(
-        f"the step's process died with {how}; its log: {folder / 'log.txt'}",
+        f"the step's process died with {how}",
         hint="see the log; hub tries the next route where there is one",
     )
 

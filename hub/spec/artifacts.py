@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from hub.spec.numerics import Numerics, State
-from hub.spec.tensors import Signature
+from hub.spec.tensors import DType, Signature
 
 
 class ModelArtifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,12 +88,25 @@ class Identification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class DescribeJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Ask a format's reader for a summary. Runs in a worker."""
+    """Ask a format's reader for a summary. Runs in a worker.
+
+    Attributes:
+        path: File or folder.
+        form: The form that identification found.
+        allow_pickle: As `ConvertOptions.allow_pickle`.
+        allow_custom_ops: As `ConvertOptions.allow_custom_ops`.
+        shapes: Input -> shape that the user gave, for files that hold none (TorchScript, builders).
+        dtypes: Input -> dtype that the user gave, likewise.
+        submodule: As `ConvertOptions.submodule`.
+    """
 
     path: str
     form: str = ""
     allow_pickle: bool = False
     allow_custom_ops: bool = False
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, DType] = {}
+    submodule: str = ""
 
     @property
     def file(self) -> Path:

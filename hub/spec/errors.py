@@ -10,6 +10,9 @@ class HubError(Exception):
     Args:
         message: What happened, with the values.
         hint: One thing to do, with the exact command or flag where there is one.
+
+    Attributes:
+        log: Folder of the failed step (its log, its job, a script that runs it again); empty where no step ran.
     """
 
     code: ClassVar[str] = "error"
@@ -19,6 +22,7 @@ class HubError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.log = ""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.message, self.hint)

@@ -20,6 +20,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         device: `cpu` or a device that the runtime knows.
         allow_pickle: As `ConvertOptions.allow_pickle`.
         allow_custom_ops: As `ConvertOptions.allow_custom_ops`.
+        submodule: As `ConvertOptions.submodule`.
     """
 
     variant: str = ""
@@ -27,6 +28,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     device: str = "cpu"
     allow_pickle: bool = False
     allow_custom_ops: bool = False
+    submodule: str = ""
 
 
 class Session(Protocol):

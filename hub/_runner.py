@@ -1,0 +1,234 @@
+"""Runs tasks: from the cache where it can, else in a worker, and keeps what failed where a person can look at it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hub._files import sha256_model
+from hub._plugins import Registry, reference_of, versions_of
+from hub._store import Store, key_of
+from hub._tasks import ConvertTask, DescribeTask, RunOutput, RunTask, SampleTask, Task, TaskResult
+from hub._toolchains import toolchain_python
+from hub._version import VERSION
+from hub._workers import Place, Workers
+from hub.spec import (
+    Converter,
+    ConvertJob,
+    ConvertOptions,
+    DescribeJob,
+    Edge,
+    HubError,
+    Identification,
+    IoBinding,
+    ModelArtifact,
+    ModelSummary,
+    Runtime,
+    RuntimeOptions,
+    State,
+    StepOutput,
+)
+
+_REPRODUCE = '''"""Runs one failed step again, alone: python reproduce.py. Its job is `job.json`, its log was `log.txt`."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent.resolve()
+AGAIN = HERE / "again"
+AGAIN.mkdir(exist_ok=True)
+job = (HERE / "job.json").read_text().replace({folder!r}, str(AGAIN))
+(AGAIN / "job.json").write_text(job)
+environment = os.environ | {environment!r}
+sys.exit(subprocess.call([{python!r} or sys.executable, "-P", "-m", "hub._worker", str(AGAIN)], env=environment))
+'''
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished task: its folder, its result, and whether it came from the cache."""
+
+    folder: Path
+    result: TaskResult
+    cached: bool
+
+
+class Converted(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished edge."""
+
+    path: Path
+    output: StepOutput
+    done: Done
+
+
+class Runner:
+    """Executes tasks for one run of hub.
+
+    Args:
+        registry: The plugins.
+        store: The cache.
+        workers: The processes.
+        scratch: A folder for this run.
+        use_cache: Whether finished steps may be taken from the cache (they are always kept).
+    """
+
+    def __init__(self, registry: Registry, store: Store, workers: Workers, scratch: Path, *, use_cache: bool) -> None:
+        self.registry = registry
+        self.store = store
+        self.scratch = scratch
+        self._workers = workers
+        self._use_cache = use_cache
+        self._count = 0
+
+    def folder(self) -> Path:
+        """An empty folder of this run."""
+        self._count += 1
+        folder = self.scratch / f"{self._count:03d}"
+        folder.mkdir()
+        return folder
+
+    def execute(self, key: str, build: Callable[[Path], Task], place: Place) -> Done:
+        """Run a task, or take its result from the cache. An empty key is never cached."""
+        found = self.store.find(key) if key and self._use_cache else None
+        if found:
+            return Done(folder=self.store.place(key), result=found, cached=True)
+        folder = self.folder()
+        try:
+            result = self._workers.run(build(folder), folder, place)
+        except HubError as error:
+            error.log = str(self._keep_failed(folder, place))
+            raise
+        return Done(folder=self._keep(folder, key), result=result, cached=False)
+
+    def _keep(self, folder: Path, key: str) -> Path:
+        if not key:
+            return folder
+        if not self._use_cache:
+            self.store.forget(key)
+        return self.store.keep(folder, key)
+
+    def _keep_failed(self, folder: Path, place: Place) -> Path:
+        named = folder.with_name(f"{time.strftime('%Y%m%d-%H%M%S')}-{self.scratch.name}-{folder.name}")
+        folder.rename(named)
+        script = _REPRODUCE.format(folder=str(folder), environment=dict(place.environment), python=place.python)
+        (named / "reproduce.py").write_text(script)
+        return self.store.keep_failed(named)
+
+    def describe(self, path: Path, found: Identification, options: ConvertOptions) -> ModelSummary:
+        """Have the format's reader describe a model; from the cache only while all its files are there."""
+        reader = self.registry.format(found.format)
+        job = DescribeJob(
+            path=str(path.absolute()),
+            form=found.form,
+            allow_pickle=options.allow_pickle,
+            allow_custom_ops=options.allow_custom_ops,
+            shapes=options.shapes,
+            dtypes=options.dtypes,
+            submodule=options.submodule,
+        )
+        task = DescribeTask(plugin=reference_of(reader), job=job)
+        key = key_of("describe", task, sha256_model(path), self._versions(reader, ()))
+        done = self.execute(key, lambda _: task, Place(process=reader.process))
+        summary = msgspec.convert(done.result.value, ModelSummary)
+        if done.cached and not all(Path(file).exists() for file in summary.files):
+            self.store.forget(key)
+            return self.describe(path, found, options)
+        return summary
+
+    def convert(
+        self, edge: Edge, source: ModelArtifact, options: ConvertOptions, calibration: tuple[str, str]
+    ) -> Converted:
+        """Run one edge. `calibration` is a folder of samples in the source artifact's terms, and its fingerprint."""
+        converter = self.registry.edges[edge.id][1]
+        folder, fingerprint = calibration if edge.needs_calibration else ("", "")
+        tools = self._versions(converter, edge.requires), self._lock(edge)
+        parts = ("convert", edge.id, source.sha256, source.state, options, fingerprint, tools)
+        key = key_of(*parts) if edge.deterministic else ""
+        name = f"model{self.registry.format(edge.target.format).suffixes[0]}"
+
+        def build(place: Path) -> Task:
+            (place / "out").mkdir()
+            (place / "scratch").mkdir()
+            job = ConvertJob(
+                edge=edge.id,
+                source=source,
+                output=str(place / "out" / name),
+                scratch=str(place / "scratch"),
+                options=options,
+                calibration=folder,
+            )
+            return ConvertTask(plugin=reference_of(converter), job=job)
+
+        done = self.execute(key, build, self._place(edge, converter))
+        return Converted(
+            path=done.folder / "out" / name, output=msgspec.convert(done.result.value, StepOutput), done=done
+        )
+
+    def run(
+        self,
+        artifact: ModelArtifact,
+        options: RuntimeOptions,
+        samples: tuple[str, str],
+        chain: tuple[tuple[IoBinding, ...], ...],
+    ) -> tuple[Path, RunOutput]:
+        """Run an artifact on samples in the source's terms; returns the folder of outputs, in the source's terms too.
+
+        `samples` is the folder and its fingerprint.
+        """
+        runtime = self.registry.runtime_for(artifact.state.format)
+        folder, fingerprint = samples
+        versions = self._versions(runtime, runtime.requires)
+        key = key_of("run", artifact.sha256, artifact.state, options, fingerprint, chain, versions)
+
+        def build(place: Path) -> Task:
+            return RunTask(
+                plugin=reference_of(runtime),
+                artifact=artifact,
+                options=options,
+                samples=folder,
+                outputs=str(place / "outputs"),
+                chain=chain,
+            )
+
+        done = self.execute(key, build, Place(process=runtime.process))
+        return done.folder / "outputs", msgspec.convert(done.result.value, RunOutput)
+
+    def call_function(self, function: str, folder: Path) -> int:
+        """Call a user's function for samples, in a worker."""
+        task = SampleTask(function=function, search_path=str(Path.cwd()), folder=str(folder), limit=1024)
+        return int(self.execute("", lambda _: task, Place(process="user")).result.value)
+
+    def artifact(self, path: Path, state: State, summary: ModelSummary) -> ModelArtifact:
+        """Hash a model and put it together with what its reader says."""
+        files = [Path(file) for file in summary.files]
+        return ModelArtifact(
+            path=str(path.absolute()),
+            state=state,
+            signature=summary.signature,
+            sha256=sha256_model(path, files),
+            size_bytes=summary.size_bytes or sum(file.stat().st_size for file in files),
+        )
+
+    def warm(self, runtime: Runtime) -> None:
+        """Start a runtime's worker process ahead of its first task."""
+        self._workers.start(Place(process=runtime.process))
+
+    def _versions(self, plugin: Any, requires: tuple[str, ...]) -> dict[str, str]:
+        module = type(plugin).__module__.partition(".")[0]
+        own = {p.distribution: p.version for p in self.registry.plugins if p.module.partition(".")[0] == module}
+        return own | versions_of(requires) | {"hub": VERSION}
+
+    def _lock(self, edge: Edge) -> tuple[str, ...]:
+        return self.registry.toolchains[edge.toolchain].requires if edge.toolchain else ()
+
+    def _place(self, edge: Edge, converter: Converter) -> Place:
+        environment = dict(edge.environment)
+        if not edge.toolchain:
+            return Place(process=edge.process, environment=tuple(environment.items()))
+        package = type(converter).__module__.partition(".")[0]
+        python, path = toolchain_python(self.registry.toolchains[edge.toolchain], (package,), self.store)
+        environment["PYTHONPATH"] = str(path)
+        return Place(process=edge.toolchain, python=str(python), environment=tuple(environment.items()))

@@ -1,0 +1,5 @@
+"""hub's own version."""
+
+from importlib.metadata import version
+
+VERSION = version("hub-convert")
