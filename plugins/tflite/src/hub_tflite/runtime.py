@@ -1,0 +1,164 @@
+"""Runs TFLite files in LiteRT's interpreter, with XNNPACK's kernels and with the reference kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import (
+    YES,
+    ModelArtifact,
+    ModelSummary,
+    Runtime,
+    RuntimeOptions,
+    Session,
+    StepError,
+    Support,
+    UnsupportedModel,
+    UsageError,
+    Verdict,
+)
+from hub_tflite.describe import border
+from hub_tflite.schema import parse, read_bytes, verify
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic]
+    Feeds = dict[str, Array]
+
+XNNPACK = "xnnpack"
+REFERENCE = "reference"
+VARIANTS = (XNNPACK, REFERENCE)
+
+
+def _resolver(variant: str) -> Any:
+    from ai_edge_litert.interpreter import OpResolverType
+
+    kinds = {XNNPACK: OpResolverType.AUTO, REFERENCE: OpResolverType.BUILTIN_REF}
+    return kinds[variant or XNNPACK]
+
+
+def interpreter_of(content: bytes, variant: str = "", threads: int = 0) -> Any:
+    """Makes an interpreter that is not yet allocated.
+
+    Raises:
+        StepError: The runtime refuses the model.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        return Interpreter(
+            model_content=content,
+            num_threads=threads or None,
+            experimental_op_resolver_type=_resolver(variant),
+        )
+    except (ValueError, RuntimeError) as error:
+        raise _refused(variant, "open", error) from error
+
+
+def _refused(variant: str, action: str, error: Exception) -> StepError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return StepError(
+        f"LiteRT with {variant or XNNPACK} kernels does not {action} the model: {reason}",
+        hint=f"`hub inspect` lists the operators; `hub run --variant {REFERENCE}` uses the other kernels",
+    )
+
+
+class LiteRtSession:
+    """One opened model. Inputs of another size than the file's are resized to; results are copies.
+
+    Args:
+        content: Bytes of the file.
+        variant: `xnnpack` or `reference`.
+        threads: Interpreter threads; 0 for its default.
+
+    Raises:
+        ModelUnreadable: The bytes are corrupt.
+        StepError: The runtime refuses the model.
+    """
+
+    def __init__(self, content: bytes, variant: str = "", threads: int = 0) -> None:
+        self._variant = variant
+        self._interpreter = interpreter_of(content, variant, threads)
+        _, inputs, outputs = border(parse(content))
+        self.inputs = dict(inputs)
+        self.outputs = dict(outputs)
+        self._call("allocate", self._interpreter.allocate_tensors)
+
+    def _call(self, action: str, function: Any, *values: Any) -> Any:
+        try:
+            return function(*values)
+        except (ValueError, RuntimeError) as error:
+            raise _refused(self._variant, action, error) from error
+
+    def run(self, feeds: Feeds) -> Feeds:
+        """Runs once from fresh state: integer inputs take raw integers, integer outputs give them.
+
+        Raises:
+            UsageError: An input is missing, unknown, or of the wrong type.
+            StepError: The kernels fail.
+        """
+        if set(feeds) != set(self.inputs):
+            raise UsageError(f"the model takes {sorted(self.inputs)}, given were {sorted(feeds)}")
+        self._resize(feeds)
+        self._interpreter.reset_all_variables()
+        for name, array in feeds.items():
+            self._set(name, array)
+        self._call("run", self._interpreter.invoke)
+        return {name: self._interpreter.get_tensor(index).copy() for name, index in self.outputs.items()}
+
+    def _resize(self, feeds: Feeds) -> None:
+        details = {detail["index"]: detail for detail in self._interpreter.get_input_details()}
+        changed = [n for n, a in feeds.items() if tuple(details[self.inputs[n]]["shape"]) != a.shape]
+        for name in changed:
+            self._call(f"resize {name} of", self._interpreter.resize_tensor_input, self.inputs[name], feeds[name].shape)
+        if changed:
+            self._call("allocate", self._interpreter.allocate_tensors)
+
+    def _set(self, name: str, array: Array) -> None:
+        import numpy as np
+
+        try:
+            self._interpreter.set_tensor(self.inputs[name], np.ascontiguousarray(array).reshape(array.shape))
+        except ValueError as error:
+            raise UsageError(f"input {name}: {error}") from error
+
+    def close(self) -> None:
+        """Releases the interpreter."""
+        self._interpreter = None
+
+
+class LiteRtRuntime:
+    """LiteRT's CPU interpreter."""
+
+    name = "litert"
+    formats = ("tflite",)
+    variants = VARIANTS
+    requires = ("ai-edge-litert",)
+    process = "tflite"
+
+    def check(self, summary: ModelSummary) -> Verdict:
+        """Custom operators have no kernel here."""
+        if not summary.custom_operators:
+            return YES
+        names = ", ".join(summary.custom_operators)
+        return Verdict(support=Support.NEVER, reason=f"LiteRT has no kernel for {names}")
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> Session:
+        """Opens a file; see `LiteRtSession`.
+
+        Raises:
+            ModelUnreadable: The file is corrupt.
+            UnsupportedModel: Another device than the CPU was asked for.
+            StepError: The runtime refuses the model.
+        """
+        if options.device != "cpu":
+            raise UnsupportedModel(f"LiteRT runs on the CPU here, not on {options.device}", hint="use --device cpu")
+        content = read_bytes(Path(artifact.path))
+        verify(content, artifact.path)
+        return LiteRtSession(content, options.variant, options.threads)
+
+
+_: type[Runtime] = LiteRtRuntime
