@@ -30,16 +30,24 @@ def check_input_untouched(edge: Edge, source: ModelArtifact, files: tuple[str, .
         raise EffectError(f"{edge.id} changed its input {source.path}", hint="restore the model from a copy")
 
 
-def check_output(edge: Edge, path: Path, found: Identification | None, summary: ModelSummary) -> None:
+def check_written(edge: Edge, path: Path) -> None:
+    """Refuse a step that says it succeeded and left nothing.
+
+    Raises:
+        EffectError: There is no output.
+    """
+    if not path.exists():
+        raise EffectError(f"{edge.id} reported success and wrote no file", hint=_DEFECT)
+
+
+def check_state(edge: Edge, found: Identification, summary: ModelSummary) -> None:
     """Refuse an output that is not in the declared format and numerics.
 
     Raises:
         EffectError: The header, or the reader, says something else.
     """
-    if not path.exists():
-        raise EffectError(f"{edge.id} reported success and wrote no file", hint=_DEFECT)
-    if found is None or found.format != edge.target.format:
-        raise EffectError(f"{edge.id} wrote a file that is not {edge.target.format} by its bytes", hint=_DEFECT)
+    if found.format != edge.target.format:
+        raise EffectError(f"{edge.id} was to write {edge.target.format}; the bytes are {found.format}", hint=_DEFECT)
     if summary.state.numerics != edge.target.numerics:
         wanted, got = edge.target.numerics.value, summary.state.numerics.value
         raise EffectError(f"{edge.id} was to write {wanted}; the file holds {got}", hint=_DEFECT)

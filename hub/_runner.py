@@ -31,7 +31,7 @@ from hub.spec import (
     StepOutput,
 )
 
-_REPRODUCE = '''"""Runs one failed step again, alone: python reproduce.py. Its job is `job.json`, its log was `log.txt`."""
+_REPRODUCE = '''"""Runs one failed step again, alone: python reproduce.py. Its job is job.json, its log log.txt."""
 
 import os
 import pathlib

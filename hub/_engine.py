@@ -1,0 +1,349 @@
+"""The engine: from a request to a verified artifact and its receipt, or to an error with nothing left behind."""
+
+import datetime as dt
+import platform
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from hub import _effects
+from hub._files import check_output, publish
+from hub._identify import identify
+from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, reference_of
+from hub._opening import Opened, open_model
+from hub._parity import POLICIES, accuracy, describe_failures
+from hub._plugins import versions_of
+from hub._request import Request, check_target
+from hub._routing import Plan, judge, make_plan
+from hub._runner import Converted, Runner
+from hub._sampling import Samples, prepare_samples
+from hub._shapes import check_names
+from hub._version import VERSION
+from hub.spec import (
+    RECEIPT_VERSION,
+    Accuracy,
+    ConvertOptions,
+    Edge,
+    FailedAttempt,
+    HubError,
+    ModelArtifact,
+    ModelSummary,
+    ModelUnreadable,
+    Numerics,
+    ParityPolicy,
+    ParityReport,
+    Receipt,
+    Route,
+    State,
+    StepError,
+    StepRecord,
+    UnsupportedModel,
+    UsageError,
+    VerificationError,
+)
+
+
+class Events(Protocol):
+    """Who is told how a conversion goes."""
+
+    def started(self, what: str) -> None:
+        """A piece of work began."""
+
+    def finished(self, record: StepRecord) -> None:
+        """An edge ended, well or with a parity that fails."""
+
+    def noted(self, note: str) -> None:
+        """Something was done that the user did not ask for in so many words."""
+
+    def failed(self, attempt: FailedAttempt) -> None:
+        """A route was given up."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def started(self, what: str) -> None:
+        """Do nothing."""
+
+    def finished(self, record: StepRecord) -> None:
+        """Do nothing."""
+
+    def noted(self, note: str) -> None:
+        """Do nothing."""
+
+    def failed(self, attempt: FailedAttempt) -> None:
+        """Do nothing."""
+
+
+class _Failed(Exception):
+    """An edge of a route failed; `prefix` is the route up to and with it."""
+
+    def __init__(self, prefix: tuple[str, ...], error: HubError, parity: ParityReport | None = None) -> None:
+        super().__init__(str(error))
+        self.prefix = prefix
+        self.error = error
+        self.parity = parity
+
+
+class _Here(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a route has got to: the artifact, its summary, the changes so far, the steps so far."""
+
+    artifact: ModelArtifact
+    summary: ModelSummary
+    chain: Chain = ()
+    steps: tuple[StepRecord, ...] = ()
+
+
+class Conversion:
+    """One request on its way."""
+
+    def __init__(self, request: Request, runner: Runner, events: Events) -> None:
+        self._request = request
+        self._runner = runner
+        self._events = events
+        self._attempts: list[FailedAttempt] = []
+
+    def plan(self) -> tuple[Opened, Plan]:
+        """Open the model and find its routes; run none.
+
+        Raises:
+            UsageError: The request does not fit the model or the output path.
+            NoRouteError: There is no route.
+        """
+        request, registry = self._request, self._runner.registry
+        check_target(request.target, {edge.target.format for edge, _ in registry.edges.values()})
+        self._events.started(f"reading {request.source.label}")
+        opened = open_model(self._runner, request.source, request.options)
+        check_names(opened.summary.signature, request.options)
+        goals = _goals(request)
+        if opened.summary.state in goals:
+            raise UsageError(
+                f"{request.source.label} already is {goals[0]}", hint="ask for another --to or --precision"
+            )
+        plan = make_plan(registry, opened.summary, goals, request.options, data=bool(request.calibration))
+        return opened, plan
+
+    def run(self) -> Receipt:
+        """Convert, verify, publish.
+
+        Raises:
+            HubError: Anything; nothing is then at the output path that was not there before.
+        """
+        check_output(self._request.destination, force=self._request.force)
+        opened, plan = self.plan()
+        samples = self._samples(opened, plan)
+        self._events.started("running the source model")
+        kind, options = samples.kind, samples.options
+        reference = reference_of(self._runner, opened.artifact, samples.check, kind, options)
+        here = self._first_right_route(opened, plan, samples, reference)
+        receipt = self._receipt(opened, plan, samples, reference, here)
+        artifact = Path(here.artifact.path)
+        publish(artifact, encode_receipt(receipt), self._request.destination, receipt_path(self._request.destination))
+        return receipt
+
+    def _samples(self, opened: Opened, plan: Plan) -> Samples:
+        fix = not all(edge.keeps_dynamic for edge in plan.routes[0])
+        samples = prepare_samples(self._request, self._runner, opened.summary.signature, fix=fix)
+        for note in (*samples.notes, *samples.warnings):
+            self._events.noted(note)
+        return samples
+
+    def _first_right_route(self, opened: Opened, plan: Plan, samples: Samples, reference: Reference) -> _Here:
+        """Try the routes in order. A failed prefix is not tried again, nor a lossy edge whose result was wrong."""
+        dead: set[tuple[str, ...]] = set()
+        wrong: set[str] = set()
+        for route in plan.routes:
+            ids = tuple(edge.id for edge in route)
+            if wrong & set(ids) or any(ids[: len(prefix)] == prefix for prefix in dead):
+                continue
+            try:
+                return self._walk(opened, route, samples, reference)
+            except _Failed as failed:
+                dead.add(failed.prefix)
+                if failed.parity and route[len(failed.prefix) - 1].lossy:
+                    wrong.add(failed.prefix[-1])
+                self._give_up(ids, failed)
+        raise self._all_failed()
+
+    def _walk(self, opened: Opened, route: tuple[Edge, ...], samples: Samples, reference: Reference) -> _Here:
+        here = _Here(artifact=opened.artifact, summary=opened.summary)
+        for index, edge in enumerate(route):
+            prefix = tuple(item.id for item in route[: index + 1])
+            try:
+                here = self._step(here, edge, samples, reference)
+            except HubError as error:
+                raise _Failed(prefix, error) from error
+            parity = here.steps[-1].parity
+            if parity and not parity.passed:
+                raise _Failed(prefix, _parity_error(edge, parity), parity)
+        return here
+
+    def _step(self, here: _Here, edge: Edge, samples: Samples, reference: Reference) -> _Here:
+        """Run one edge, check what it declared, measure what it computes."""
+        verdict = judge(self._runner.registry, edge.id, here.summary, samples.options)
+        if not verdict:
+            raise UnsupportedModel(f"{edge.id} does not take this model: {verdict.reason}", hint=verdict.hint)
+        self._events.started(f"{edge.title or edge.id}: {edge.source} to {edge.target}")
+        calibration = (
+            adapt_samples(self._runner, samples.calibration, here.chain) if edge.needs_calibration else ("", "")
+        )
+        options = _options_for(here, samples)
+        converted = self._runner.convert(edge, here.artifact, options, calibration)
+        summary = self._checked(here, edge, converted, samples)
+        artifact = self._runner.artifact(converted.path, edge.target, summary)
+        chain = (*here.chain, converted.output.bindings)
+        self._events.started(f"comparing {edge.target} with the source")
+        parity = measure(self._runner, artifact, reference, chain, self._policy(edge), samples.options)
+        record = self._record(edge, artifact, converted, parity)
+        return _Here(artifact=artifact, summary=summary, chain=chain, steps=(*here.steps, record))
+
+    def _checked(self, here: _Here, edge: Edge, converted: Converted, samples: Samples) -> ModelSummary:
+        """Check the declared effects; a cached step is checked again, which also guards the cache."""
+        options = _options_for(here, samples)
+        _effects.check_input_untouched(edge, here.artifact, here.summary.files)
+        _effects.check_written(edge, converted.path)
+        try:
+            found = identify(converted.path, self._runner.registry)
+        except ModelUnreadable as error:
+            raise StepError(f"{edge.id} wrote a file that nobody can read: {error}", hint=error.hint) from error
+        summary = self._runner.describe(converted.path, found, options)
+        _effects.check_state(edge, found, summary)
+        _effects.check_operators(edge, summary, options)
+        before, after = here.summary.signature, summary.signature
+        _effects.check_border(edge, before, after, converted.output.bindings, options)
+        return msgspec.structs.replace(summary, state=edge.target)
+
+    def _policy(self, edge: Edge) -> ParityPolicy:
+        own = self._request.policy
+        return own if own and edge.target.numerics == own.numerics else POLICIES[edge.target.numerics]
+
+    def _record(self, edge: Edge, artifact: ModelArtifact, converted: Converted, parity: ParityReport) -> StepRecord:
+        done, output = converted.done, converted.output
+        record = StepRecord(
+            edge=edge.id,
+            title=edge.title or edge.id,
+            artifact=artifact,
+            seconds=done.result.seconds,
+            peak_memory_bytes=done.result.peak_memory_bytes,
+            cached=done.cached,
+            notes=output.notes,
+            bindings=output.bindings,
+            recipe=output.recipe,
+            parity=parity,
+            tools=versions_of(edge.requires),
+        )
+        self._runner.registry.manager.hook.hub_step_finished(record=record)
+        self._events.finished(record)
+        return record
+
+    def _give_up(self, route: tuple[str, ...], failed: _Failed) -> None:
+        attempt = FailedAttempt(
+            route=route,
+            edge=failed.prefix[-1],
+            code=failed.error.code,
+            message=failed.error.message,
+            log=failed.error.log,
+            parity=failed.parity,
+        )
+        self._attempts.append(attempt)
+        self._events.failed(attempt)
+
+    def _all_failed(self) -> HubError:
+        """One error for all attempts: verification where any result was wrong, else the last failure's own kind."""
+        wanted = self._request.numerics.value
+        tried = "; ".join(f"{item.edge}: {item.message}" for item in self._attempts)
+        kind = VerificationError if any(item.parity for item in self._attempts) else StepError
+        error = kind(f"no route gave a right {wanted} model; nothing was written. Tried {tried}", hint=self._advice())
+        error.log = next((item.log for item in reversed(self._attempts) if item.log), "")
+        return error
+
+    def _advice(self) -> str:
+        softer = {Numerics.INT8: "int16x8 or int8-dynamic", Numerics.INT4_WEIGHTS: "int8-dynamic"}
+        names = softer.get(self._request.numerics)
+        return f"try --precision {names}" if names else "see the logs; `hub plan` shows the routes"
+
+    def _receipt(self, opened: Opened, plan: Plan, samples: Samples, reference: Reference, here: _Here) -> Receipt:
+        last = here.steps[-1]
+        if last.parity is None:
+            raise VerificationError("the last step was not compared", hint="this is a defect in hub")
+        return Receipt(
+            receipt_version=RECEIPT_VERSION,
+            hub_version=VERSION,
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            requested=self._request.numerics,
+            source=opened.artifact,
+            result=msgspec.structs.replace(last.artifact, path=str(self._request.destination.absolute())),
+            route=Route(edges=tuple(step.edge for step in here.steps), left_out=plan.left_out),
+            steps=here.steps,
+            parity=last.parity,
+            notes=(*samples.notes, *(note for step in here.steps for note in step.notes)),
+            warnings=(*samples.warnings, *self._warnings(last)),
+            failed_attempts=tuple(self._attempts),
+            findings=opened.summary.findings,
+            calibration=samples.record,
+            accuracy=self._accuracy(samples, reference, here),
+            environment={
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+                "system": platform.system(),
+            },
+        )
+
+    def _warnings(self, last: StepRecord) -> tuple[str, ...]:
+        got, wanted = last.artifact.state.numerics, self._request.numerics
+        if got == wanted:
+            return ()
+        kept = ", ".join(last.recipe.kept_float) if last.recipe else "some layers"
+        return (f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)",)
+
+    def _accuracy(self, samples: Samples, reference: Reference, here: _Here) -> Accuracy | None:
+        if not samples.labels:
+            return None
+        outputs = outputs_of(self._runner, here.artifact, reference, here.chain, samples.options)
+        return accuracy(samples.labels, reference.outputs, outputs)
+
+
+def _goals(request: Request) -> tuple[State, ...]:
+    """The state asked for, and the mixed form behind it where the user allows it."""
+    first = State(format=request.target, numerics=request.numerics)
+    if request.numerics != Numerics.INT8 or request.strict:
+        return (first,)
+    return (first, State(format=request.target, numerics=Numerics.INT8_MIXED))
+
+
+def _options_for(here: _Here, samples: Samples) -> ConvertOptions:
+    """The request's options in the terms of the artifact that the route has got to: names may have changed."""
+    options = samples.options
+    for bindings in here.chain:
+        renamed = {bound.source: bound for bound in bindings if bound.direction == "input"}
+        shapes = {name: shape for name, shape in options.shapes.items() if name not in renamed}
+        moved = {
+            bound.target: _permuted(options.shapes[name], bound.permutation)
+            for name, bound in renamed.items()
+            if bound.target and name in options.shapes
+        }
+        constants = {name: value for name, value in options.constants.items() if name not in renamed}
+        options = msgspec.structs.replace(options, shapes=shapes | moved, constants=constants)
+    return options
+
+
+def _permuted(shape: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in permutation) if permutation else shape
+
+
+def _parity_error(edge: Edge, parity: ParityReport) -> VerificationError:
+    return VerificationError(
+        f"{edge.id} gave a result that is not the source's: {describe_failures(parity)}",
+        hint="hub tries the next route where there is one",
+    )
+
+
+def receipt_path(artifact: Path) -> Path:
+    """Where an artifact's receipt lies."""
+    return artifact.with_name(f"{artifact.name}.hub.json")
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """The receipt as JSON for people and machines."""
+    return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"

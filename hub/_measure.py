@@ -1,0 +1,119 @@
+"""Run a source and a result on the same samples, and compare."""
+
+from pathlib import Path
+
+import msgspec
+
+from hub._bindings import to_artifact
+from hub._parity import compare
+from hub._runner import Runner
+from hub._worker import save_sample
+from hub.spec import (
+    ConvertOptions,
+    InputsKind,
+    IoBinding,
+    ModelArtifact,
+    ParityPolicy,
+    ParityReport,
+    RuntimeOptions,
+    SampleFolder,
+)
+
+Chain = tuple[tuple[IoBinding, ...], ...]
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What the source computes.
+
+    Attributes:
+        inputs: Folder and fingerprint of the samples, frozen inputs included.
+        kind: Where they came from.
+        outputs: Folder of the source's outputs.
+        runtime: Who ran it.
+    """
+
+    inputs: tuple[str, str]
+    kind: InputsKind
+    outputs: Path
+    runtime: str
+
+
+def run_options(options: ConvertOptions, variant: str = "") -> RuntimeOptions:
+    """How a model of this request is opened."""
+    return RuntimeOptions(
+        variant=variant,
+        allow_pickle=options.allow_pickle,
+        allow_custom_ops=options.allow_custom_ops,
+        submodule=options.submodule,
+    )
+
+
+def reference_of(
+    runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], kind: InputsKind, options: ConvertOptions
+) -> Reference:
+    """Run the source in its own runtime; inputs that the request freezes are fed their constants."""
+    inputs = _with_constants(runner, artifact, samples, options)
+    runtime = runner.registry.runtime_for(artifact.state.format)
+    outputs, _ = runner.run(artifact, run_options(options), inputs, ())
+    return Reference(inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name)
+
+
+def _with_constants(
+    runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], options: ConvertOptions
+) -> tuple[str, str]:
+    if not options.constants:
+        return samples
+    import numpy as np
+
+    folder, fingerprint = runner.folder(), f"{samples[1]} {sorted(options.constants.items())}"
+    specs = {spec.name: spec for spec in artifact.signature.inputs}
+    frozen = {
+        name: np.full(specs[name].fixed_shape if specs[name].is_static else (), value, specs[name].dtype.value)
+        for name, value in options.constants.items()
+    }
+    for index, feeds in enumerate(SampleFolder(samples[0])):
+        save_sample(folder, index, feeds | frozen)
+    return str(folder), fingerprint
+
+
+def measure(
+    runner: Runner,
+    artifact: ModelArtifact,
+    reference: Reference,
+    chain: Chain,
+    policy: ParityPolicy,
+    options: ConvertOptions,
+) -> ParityReport:
+    """Run an artifact with every kernel set of its runtime, and compare each with the reference.
+
+    Raises:
+        StepError: A runtime refuses the artifact.
+        NothingCompared: See `hub._parity.compare`.
+        EffectError: Outputs have other names or shapes.
+    """
+    runtime = runner.registry.runtime_for(artifact.state.format)
+    folders = {
+        " ".join(filter(None, (runtime.name, variant))): runner.run(
+            artifact, run_options(options, variant), reference.inputs, chain
+        )[0]
+        for variant in runtime.variants
+    }
+    return compare(reference.outputs, folders, policy, inputs=reference.kind, reference_runtime=reference.runtime)
+
+
+def adapt_samples(runner: Runner, samples: tuple[str, str], chain: Chain) -> tuple[str, str]:
+    """Carry calibration samples over the changes of the steps before."""
+    if not samples[0] or not any(chain):
+        return samples
+    folder = runner.folder()
+    for index, feeds in enumerate(SampleFolder(samples[0])):
+        save_sample(folder, index, to_artifact(feeds, chain))
+    return str(folder), f"{samples[1]} {chain!r}"
+
+
+def outputs_of(
+    runner: Runner, artifact: ModelArtifact, reference: Reference, chain: Chain, options: ConvertOptions
+) -> Path:
+    """Folder of an artifact's outputs on the reference's inputs, with its runtime's first kernel set."""
+    runtime = runner.registry.runtime_for(artifact.state.format)
+    return runner.run(artifact, run_options(options, runtime.variants[0]), reference.inputs, chain)[0]

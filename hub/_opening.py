@@ -1,0 +1,54 @@
+"""Open a model: identify it, have it described, hash it."""
+
+from pathlib import Path
+
+import msgspec
+
+from hub._identify import identify
+from hub._request import Source
+from hub._runner import Runner
+from hub.spec import ConvertOptions, ModelArtifact, ModelNotFound, ModelSummary, UnsupportedModel
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on disk with what its reader says of it."""
+
+    artifact: ModelArtifact
+    summary: ModelSummary
+
+
+def open_model(runner: Runner, source: Source, options: ConvertOptions) -> Opened:
+    """Identify and describe a model.
+
+    Raises:
+        ModelNotFound: Nothing is there.
+        ModelUnreadable: It is not a model that a plugin reads.
+        UnsupportedModel: Its reader found something that blocks every conversion.
+    """
+    path = _builder_file(runner, source, options) if source.builder else Path(source.path)
+    found = identify(path, runner.registry)
+    summary = runner.describe(path, found, options)
+    blocking = next((finding for finding in summary.findings if finding.blocking), None)
+    if blocking:
+        raise UnsupportedModel(blocking.message, hint=blocking.hint)
+    return Opened(artifact=runner.artifact(path, summary.state, summary), summary=summary)
+
+
+def _builder_file(runner: Runner, source: Source, options: ConvertOptions) -> Path:
+    """Write a builder down as a file, so that it travels like any other model.
+
+    The scratch folder's name makes each one unique: what a builder returns hangs on code that hub cannot hash.
+    """
+    if source.weights and not Path(source.weights).is_file():
+        raise ModelNotFound(f"there is no weights file {source.weights}", hint="check --weights")
+    content = {
+        "builder": source.builder,
+        "weights": str(Path(source.weights).absolute()) if source.weights else "",
+        "search_path": str(Path.cwd()),
+        "shapes": options.shapes,
+        "dtypes": options.dtypes,
+        "nonce": str(runner.scratch),
+    }
+    file = runner.folder() / "model.builder.json"
+    file.write_bytes(msgspec.json.encode(content))
+    return file

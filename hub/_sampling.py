@@ -1,0 +1,118 @@
+"""The samples of one conversion: real ones loaded and held out, or random ones drawn to fit."""
+
+import msgspec
+
+from hub._calibration import LoadedSamples, infer_shapes, load_samples, split
+from hub._inputs import draw_samples
+from hub._request import Request
+from hub._runner import Runner
+from hub._shapes import Shapes, fix_shapes
+from hub._store import key_of
+from hub.spec import CalibrationRecord, ConvertOptions, InputsKind, Signature
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """Inputs for the parity check, and for calibration.
+
+    Attributes:
+        check: Folder and fingerprint of the inputs that source and result are compared on.
+        kind: Where they came from.
+        options: The request's options, with every shape fixed.
+        calibration: Folder and fingerprint of the calibration inputs; empty strings for none.
+        record: For the receipt.
+        labels: Class of each checked row, where the data says.
+        notes: What was fixed without being asked for in so many words.
+        warnings: What is doubtful about the data.
+    """
+
+    check: tuple[str, str]
+    kind: InputsKind
+    options: ConvertOptions
+    calibration: tuple[str, str] = ("", "")
+    record: CalibrationRecord | None = None
+    labels: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def prepare_samples(request: Request, runner: Runner, signature: Signature, *, fix: bool) -> Samples:
+    """Load, check and split the request's data, or draw random inputs; fix the shapes that are still open.
+
+    Args:
+        request: The request.
+        runner: To call a user's sample function in a worker.
+        signature: The source's border.
+        fix: Whether the route needs fixed shapes.
+
+    Raises:
+        CalibrationError: The data does not fit the model.
+        ShapeNeeded: A dimension is symbolic and nothing says its size.
+    """
+    shapes, notes = fix_shapes(signature, request.options, _data_shapes(request, runner, signature))
+    options = msgspec.structs.replace(request.options, shapes=shapes) if fix else request.options
+    if request.calibration or request.test:
+        found = _real(request, runner, signature, shapes, options)
+    else:
+        found = _random(request, runner, signature, shapes, options)
+    return msgspec.structs.replace(found, notes=notes if fix else ())
+
+
+def _data_shapes(request: Request, runner: Runner, signature: Signature) -> Shapes:
+    spec = request.calibration or request.test
+    if not spec or signature.is_static:
+        return {}
+    constants = request.options.constants
+    return infer_shapes(spec, signature, constants, call_function=runner.call_function)
+
+
+def _random(request: Request, runner: Runner, signature: Signature, shapes: Shapes, options: ConvertOptions) -> Samples:
+    folder = runner.folder()
+    kept = tuple(spec for spec in signature.inputs if spec.name in shapes)
+    border = Signature(inputs=kept, outputs=signature.outputs)
+    seed, count = request.options.seed, request.random_samples
+    warnings = draw_samples(border, shapes, folder, count=count, seed=seed)
+    fingerprint = key_of("random", border, shapes, seed, count)
+    return Samples(check=(str(folder), fingerprint), kind="random", options=options, warnings=warnings)
+
+
+def _real(request: Request, runner: Runner, signature: Signature, shapes: Shapes, options: ConvertOptions) -> Samples:
+    def load(spec: str) -> LoadedSamples:
+        return load_samples(
+            spec,
+            signature,
+            into=runner.folder(),
+            shapes=shapes,
+            constants=request.options.constants,
+            call_function=runner.call_function,
+        )
+
+    whole = load(request.calibration) if request.calibration else None
+    if request.test:
+        return _samples(request, whole, load(request.test), options)
+    if whole is None:
+        raise ValueError("neither calibration nor test data")
+    return _samples(request, *split(whole, runner.folder()), options)
+
+
+def _samples(
+    request: Request,
+    calibration: LoadedSamples | None,
+    check: LoadedSamples,
+    options: ConvertOptions,
+) -> Samples:
+    record = CalibrationRecord(
+        spec=request.calibration,
+        fingerprint=calibration.fingerprint if calibration else "",
+        calibration_samples=calibration.count if calibration else 0,
+        held_out_samples=check.count,
+        warnings=calibration.warnings if calibration else check.warnings,
+    )
+    return Samples(
+        check=(check.folder, check.fingerprint),
+        kind="given" if request.test else "held-out",
+        options=options,
+        calibration=(calibration.folder, calibration.fingerprint) if calibration else ("", ""),
+        record=record,
+        labels=check.labels,
+        warnings=record.warnings,
+    )

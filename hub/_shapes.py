@@ -1,0 +1,78 @@
+"""Symbolic dimensions: fixed by the user, by the data, or (a batch alone) to one; never in silence."""
+
+from collections.abc import Iterable
+
+from hub._request import did_you_mean
+from hub.spec import ConvertOptions, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def check_names(signature: Signature, options: ConvertOptions) -> None:
+    """Check that every shape and constant of the request names an input and fits it.
+
+    Raises:
+        UnknownName: There is no such input.
+        UsageError: A shape has another rank than the input, or contradicts a fixed dimension.
+    """
+    known = {spec.name: spec for spec in signature.inputs}
+    for name in (*options.shapes, *options.constants):
+        if name not in known:
+            raise UnknownName(f"the model has no input {name!r}", hint=did_you_mean(name, known))
+    for name, shape in options.shapes.items():
+        _check_fits(known[name], shape)
+
+
+def _check_fits(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    fits = len(shape) == len(spec.shape) and all(
+        dim.size in (None, size) and size > 0 for dim, size in zip(spec.shape, shape, strict=True)
+    )
+    if not fits:
+        message = f"shape {'x'.join(map(str, shape))} does not fit the model's {spec}"
+        raise UsageError(message, hint=f"give {_flag(spec)} with your numbers in place of the names")
+
+
+def fix_shapes(signature: Signature, options: ConvertOptions, data: Shapes) -> tuple[Shapes, tuple[str, ...]]:
+    """Find a fixed shape for every input that stays an input.
+
+    Args:
+        signature: The source's border.
+        options: The request: shapes and constants.
+        data: Shapes that the calibration or test data has.
+
+    Returns:
+        Shapes by input, and a note for each that the user did not give.
+
+    Raises:
+        ShapeNeeded: A dimension other than the batch is symbolic and neither user nor data says its size.
+    """
+    inputs = [spec for spec in signature.inputs if spec.name not in options.constants]
+    given = {**{s.name: s.fixed_shape for s in inputs if s.is_static}, **options.shapes}
+    open_specs = [spec for spec in inputs if spec.name not in given]
+    from_data = {spec.name: data[spec.name] for spec in open_specs if spec.name in data}
+    rest = [spec for spec in open_specs if spec.name not in from_data]
+    batch = _batch_of_one(inputs, rest)
+    notes = [f"fixed {name} to {_x(shape)}, the shape of the data" for name, shape in from_data.items()]
+    notes += [f"fixed the batch of {n} to 1: {_x(s)} (another: --shape {n}=...)" for n, s in batch.items()]
+    known = {**batch, **from_data, **given}
+    return {spec.name: known[spec.name] for spec in inputs}, tuple(notes)
+
+
+def _batch_of_one(inputs: Iterable[TensorSpec], rest: list[TensorSpec]) -> Shapes:
+    """Shapes with batch 1 where the leading dimension is the only symbolic one."""
+    symbols = {dim.symbol for spec in rest for dim in spec.shape if dim.symbol}
+    leading = {spec.shape[0].symbol for spec in inputs if spec.shape}
+    if not symbols <= leading or len(symbols) > 1:
+        raise ShapeNeeded(
+            f"the target needs fixed shapes; unknown in {'; '.join(map(str, rest))}",
+            hint=f"add {' '.join(map(_flag, rest))} with your numbers in place of the names",
+        )
+    return {spec.name: tuple(dim.size or 1 for dim in spec.shape) for spec in rest}
+
+
+def _flag(spec: TensorSpec) -> str:
+    return f"--shape {spec.name}={'x'.join(map(str, spec.shape))}"
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
