@@ -1,0 +1,74 @@
+"""PyTorch for hub: `.pt2`, TorchScript and builder sources; to ONNX and TFLite; from ONNX."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hub.spec import Converter, DescribeJob, Format, Identification, ModelSummary, Runtime, UsageError, hookimpl
+from hub_pytorch.converter import PyTorchConverter
+from hub_pytorch.runtime import PyTorchRuntime
+from hub_pytorch.sniff import SUFFIXES, identify
+
+
+class PyTorchFormat:
+    """Reads `.pt2`, TorchScript, references to builders, and (when allowed) pickled modules."""
+
+    name = "pytorch"
+    suffixes = SUFFIXES
+    process = "torch"
+
+    def describe(self, job: DescribeJob) -> ModelSummary:
+        """Describe a file. Raises as `hub_pytorch.describe.describe`."""
+        from hub_pytorch.describe import describe
+
+        return describe(job)
+
+
+@hookimpl
+def hub_register_formats() -> list[Format]:
+    """Offer the PyTorch reader."""
+    return [PyTorchFormat()]
+
+
+@hookimpl
+def hub_register_converters() -> list[Converter]:
+    """Offer PyTorch's edges."""
+    return [PyTorchConverter()]
+
+
+@hookimpl
+def hub_register_runtimes() -> list[Runtime]:
+    """Offer PyTorch itself as a runtime."""
+    return [PyTorchRuntime()]
+
+
+@hookimpl
+def hub_identify_format(path: Path, header: bytes) -> Identification | None:
+    """Recognise PyTorch files by their bytes."""
+    return identify(path, header)
+
+
+@hookimpl
+def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path | None:
+    """Export a live `torch.nn.Module` to `.pt2`."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return None
+    if example_inputs is None:
+        hint = 'pass example_inputs={"image": torch.zeros(1, 3, 224, 224)}'
+        raise UsageError("a live module does not say the shapes of its inputs", hint=hint)
+    return _save(model, folder / "model.pt2", example_inputs)
+
+
+def _save(model: Any, path: Path, example_inputs: Any) -> Path:
+    from hub_pytorch.export import export_built, save_exported
+    from hub_pytorch.reference import Reference
+
+    was_training = model.training
+    try:
+        save_exported(*export_built(model.eval(), example_inputs, Reference()), path)
+    finally:
+        model.train(was_training)
+    return path

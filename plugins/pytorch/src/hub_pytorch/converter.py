@@ -1,0 +1,175 @@
+"""The edges that PyTorch offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hub.spec import (
+    YES,
+    ConvertJob,
+    ConvertOptions,
+    Edge,
+    IoBinding,
+    ModelSummary,
+    State,
+    StepOutput,
+    Support,
+    Toolchain,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hub_pytorch.reference import Reference
+
+PT2 = State(format="pytorch")
+TORCHSCRIPT = State(format="pytorch", form="torchscript")
+BUILDER = State(format="pytorch", form="builder")
+PICKLE = State(format="pytorch", form="pickle")
+ONNX = State(format="onnx")
+STATIC_ONNX = State(format="onnx", form="static")
+TFLITE = State(format="tflite")
+
+_TORCH = ("torch>=2.9",)
+
+EDGES = (
+    Edge(
+        id="pytorch.tflite-litert",
+        source=PT2,
+        target=TFLITE,
+        requires=("litert-torch>=0.10", *_TORCH),
+        process="torch",
+        title="LiteRT Torch",
+    ),
+    Edge(
+        id="pytorch.onnx-dynamo",
+        source=PT2,
+        target=ONNX,
+        keeps_dynamic=True,
+        requires=("onnxscript>=0.7", *_TORCH),
+        process="torch",
+        title="torch.onnx",
+    ),
+    Edge(
+        id="pytorch.export-builder", source=BUILDER, target=PT2, requires=_TORCH, process="torch", title="torch.export"
+    ),
+    Edge(
+        id="pytorch.export-torchscript",
+        source=TORCHSCRIPT,
+        target=PT2,
+        requires=_TORCH,
+        process="torch",
+        title="torch.export of TorchScript",
+    ),
+    Edge(id="pytorch.export-pickle", source=PICKLE, target=PT2, requires=_TORCH, process="torch", title="torch.export"),
+    Edge(
+        id="pytorch.onnx-torchscript",
+        source=TORCHSCRIPT,
+        target=ONNX,
+        requires=_TORCH,
+        process="torch",
+        cost=4.0,
+        title="torch.onnx (TorchScript)",
+    ),
+    Edge(
+        id="pytorch.import-onnx",
+        source=STATIC_ONNX,
+        target=PT2,
+        requires=("onnx>=1.17", *_TORCH),
+        process="torch",
+        title="ONNX importer",
+    ),
+)
+
+
+class PyTorchConverter:
+    """Export to `.pt2`, conversion to TFLite and ONNX, and the import of ONNX."""
+
+    edges = EDGES
+    toolchains: tuple[Toolchain, ...] = ()
+
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+        """Refuse what the summary already shows to be in the way."""
+        if edge.source == PICKLE and not options.allow_pickle:
+            return Verdict(support=Support.NEVER, reason="it is a pickle", hint="--allow-pickle runs its code")
+        return _blocking(edge, summary, options)
+
+    def convert(self, job: ConvertJob) -> StepOutput:
+        """Run one edge. Raises as the functions of its module."""
+        return _STEPS[job.edge](job)
+
+
+def _blocking(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    if edge.source.format != "pytorch" or options.submodule:  # a submodule may be free of what the whole has
+        return YES
+    for finding in summary.findings:
+        if finding.blocking:
+            return Verdict(support=Support.NEVER, reason=finding.message, hint=finding.hint)
+    return YES
+
+
+def _tflite(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.load import exported_program
+    from hub_pytorch.to_tflite import convert_to_tflite
+
+    return convert_to_tflite(exported_program(Path(job.source.path)), job.options, Path(job.output))
+
+
+def _onnx(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.load import exported_program
+    from hub_pytorch.to_onnx import convert_to_onnx
+
+    return convert_to_onnx(exported_program(Path(job.source.path)), job.options, Path(job.output))
+
+
+def _reference(job: ConvertJob) -> Reference:
+    from hub_pytorch.reference import Reference, read_reference
+
+    form = job.source.state.form
+    found = read_reference(Path(job.source.path)) if form == "builder" else Reference(file=job.source.path)
+    return found.merged(job.options)
+
+
+def _export(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.export import export_pickled, export_reference, save_exported
+
+    reference = _reference(job)
+    if job.source.state.form == "pickle":
+        made = export_pickled(Path(job.source.path), reference, allow_pickle=job.options.allow_pickle)
+    else:
+        made = export_reference(reference)
+    save_exported(*made, Path(job.output))
+    notes = (f"took the submodule {reference.submodule}",) if reference.submodule else ()
+    return StepOutput(notes=notes, bindings=_frozen(job.options))
+
+
+def _frozen(options: ConvertOptions) -> tuple[IoBinding, ...]:
+    return tuple(
+        IoBinding(direction="input", source=name, target="", reason="frozen on request", constant=value)
+        for name, value in options.constants.items()
+    )
+
+
+def _onnx_torchscript(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.to_onnx import convert_torchscript_to_onnx
+
+    return convert_torchscript_to_onnx(Path(job.source.path), _reference(job), Path(job.output))
+
+
+def _import(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.from_onnx import convert_from_onnx
+
+    return convert_from_onnx(Path(job.source.path), job.source.signature, Path(job.output))
+
+
+_STEPS: dict[str, Callable[[ConvertJob], StepOutput]] = {
+    "pytorch.tflite-litert": _tflite,
+    "pytorch.onnx-dynamo": _onnx,
+    "pytorch.export-builder": _export,
+    "pytorch.export-torchscript": _export,
+    "pytorch.export-pickle": _export,
+    "pytorch.onnx-torchscript": _onnx_torchscript,
+    "pytorch.import-onnx": _import,
+}

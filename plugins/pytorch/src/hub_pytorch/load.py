@@ -1,0 +1,315 @@
+"""Read PyTorch files: exported programs, TorchScript, references to builders. Runs in a worker."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import (
+    DependencyMissing,
+    ModelNotFound,
+    ModelRefused,
+    ModelUnreadable,
+    Signature,
+    TensorSpec,
+    UnsupportedModel,
+)
+from hub_pytorch.program import Program, output_names, spec_of
+from hub_pytorch.reference import Reference, import_builder
+from hub_pytorch.sniff import identify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NAMES_FILE = "hub.json"
+_PICKLE_HINT = "running a pickle runs code from the file: pass --allow-pickle if you trust its author, or export a .pt2"
+
+
+def load_exported(path: Path) -> Any:
+    """Read a `.pt2` file.
+
+    Returns:
+        The ExportedProgram. Its `module()` is what runs.
+
+    Raises:
+        ModelUnreadable: Truncated, damaged, or written by a torch that this one cannot read.
+        DependencyMissing: Its return type comes from a package that is not installed.
+    """
+    import torch
+
+    _import_return_types(path)
+    try:
+        return torch.export.load(path)
+    except (RuntimeError, ValueError, KeyError, AssertionError, zipfile.BadZipFile, OSError, EOFError) as error:
+        hint = f"export it again with torch.export.save; this is torch {torch.__version__}"
+        raise ModelUnreadable(f"{path.name} is no readable exported program: {error}", hint=hint) from error
+    except pickle.UnpicklingError as error:  # its weights or sample inputs hold objects, not tensors
+        raise ModelRefused(f"{path.name} holds pickled objects: {error}", hint=_PICKLE_HINT) from error
+
+
+def _import_return_types(path: Path) -> None:
+    # A program that returns a transformers data class loads only after transformers has registered that class.
+    import importlib
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            graphs = [name for name in archive.namelist() if name.endswith(".json") and "/data/" not in name]
+            mentions = any(b"transformers.modeling_outputs" in archive.read(name) for name in graphs)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ModelUnreadable(f"{path.name} is truncated or damaged: {error}", hint="export it again") from error
+    if not mentions:
+        return
+    try:
+        importlib.import_module("transformers.modeling_outputs")
+    except ModuleNotFoundError as error:
+        hint = "install transformers, or export a wrapper that returns a tuple or a dict"
+        raise DependencyMissing(f"{path.name} returns a class of transformers: {error}", hint=hint) from error
+
+
+def stored_names(path: Path) -> dict[str, list[str]]:
+    """Names of inputs and outputs that hub wrote into a `.pt2`; empty for other writers' files."""
+    with zipfile.ZipFile(path) as archive:
+        found = [name for name in archive.namelist() if name.endswith(f"/extra/{NAMES_FILE}")]
+        return json.loads(archive.read(found[0])) if found else {}
+
+
+def exported_program(path: Path) -> Program:
+    """Read a `.pt2` file as a flat function. Raises as `load_exported`."""
+    return flatten_exported(load_exported(path), stored_names(path))
+
+
+def flatten_exported(exported: Any, names: dict[str, list[str]] | None = None) -> Program:
+    """Make a flat function of an ExportedProgram.
+
+    Args:
+        exported: The ExportedProgram.
+        names: `inputs` and `outputs` to use instead of the program's own names.
+
+    Raises:
+        UnsupportedModel: An input or output is a number that changes (SymInt), not a tensor.
+    """
+    module = exported.module(check_guards=False)
+    call = _flat_call(module, exported)
+    return Program(
+        call=call,
+        signature=exported_signature(exported, names or {}),
+        exported=exported,
+        graph=module,
+        reset=_buffer_reset(module, exported),
+    )
+
+
+def _user_specs(exported: Any, side: str) -> list[Any]:
+    kind = f"USER_{side.upper()}"
+    specs = getattr(exported.graph_signature, f"{side}_specs")
+    return [spec.arg for spec in specs if spec.kind.name == kind]
+
+
+def _is_tensor(argument: Any, side: str) -> bool:
+    kind = type(argument).__name__
+    if kind not in {"TensorArgument", "ConstantArgument"}:
+        raise UnsupportedModel(f"{side} {argument.name!r} of the exported program is a {kind}, not a tensor")
+    return kind == "TensorArgument"
+
+
+def exported_signature(exported: Any, names: dict[str, list[str]]) -> Signature:
+    """Inputs and outputs of an ExportedProgram; constants among them are left out."""
+    ranges = {str(symbol): _bounds(interval) for symbol, interval in exported.range_constraints.items()}
+    values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+    inputs = [arg.name for arg in _user_specs(exported, "input") if _is_tensor(arg, "input")]
+    outputs = _user_specs(exported, "output")
+    titles = names.get("outputs") or _output_titles(exported, outputs)
+    tensors = [values[arg.name] for arg in outputs if _is_tensor(arg, "output")]
+    return Signature(
+        inputs=tuple(
+            spec_of(title, values[name], ranges)
+            for title, name in zip(names.get("inputs") or inputs, inputs, strict=True)
+        ),
+        outputs=tuple(spec_of(title, value, ranges) for title, value in zip(titles, tensors, strict=True)),
+    )
+
+
+def _bounds(interval: Any) -> tuple[int, int | None]:
+    # sympy: `is_Integer` is False for the infinity that stands for "no upper bound".
+    return int(interval.lower), int(interval.upper) if interval.upper.is_Integer else None
+
+
+def _output_titles(exported: Any, outputs: Sequence[Any]) -> tuple[str, ...]:
+    from torch.utils import _pytree as pytree
+
+    spec = exported.call_spec.out_spec
+    paths = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))[0]
+    return output_names([path for (path, _), arg in zip(paths, outputs, strict=True) if _is_tensor(arg, "output")])
+
+
+def _flat_call(module: Any, exported: Any) -> Callable[..., tuple[Any, ...]]:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    arguments = _user_specs(exported, "input")
+    in_spec = exported.call_spec.in_spec
+
+    class Flat(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+            self.training = False
+
+        def forward(self, *tensors: Any) -> tuple[Any, ...]:
+            feed = iter(tensors)
+            flat = [next(feed) if _is_tensor(argument, "input") else argument.value for argument in arguments]
+            positional, named = pytree.tree_unflatten(flat, in_spec)
+            leaves = pytree.tree_leaves(self.module(*positional, **named))
+            return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+    flat: Callable[..., tuple[Any, ...]] = Flat()
+    return flat
+
+
+def _buffer_reset(module: Any, exported: Any) -> Callable[[], None]:
+    if not exported.graph_signature.buffers_to_mutate:
+        return lambda: None
+    initial = {name: tensor.clone() for name, tensor in module.named_buffers()}
+
+    def reset() -> None:
+        for name, tensor in module.named_buffers():
+            tensor.copy_(initial[name])
+
+    return reset
+
+
+def load_torchscript(path: Path, submodule: str = "") -> Any:
+    """Read a TorchScript archive, or one of its submodules.
+
+    Raises:
+        ModelUnreadable: Truncated, damaged, or written by a torch that this one cannot read.
+        ModelNotFound: It has no such submodule.
+    """
+    import torch
+
+    try:
+        module = torch.jit.load(path, map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        raise ModelUnreadable(f"{path.name} is no readable TorchScript file: {error}", hint="export a .pt2") from error
+    return pick_submodule(module, submodule)
+
+
+def pick_submodule(module: Any, submodule: str) -> Any:
+    """The submodule of that dotted path; the module itself for an empty path.
+
+    Raises:
+        ModelNotFound: There is none; the hint lists the first levels.
+    """
+    found = dict(module.named_modules())
+    if submodule in found:
+        return found[submodule]
+    names = [name for name in found if name and name.count(".") < 2]  # noqa: PLR2004 - the first two levels
+    raise ModelNotFound(f"no submodule {submodule!r}", hint=f"it has: {', '.join(names[:20])}")
+
+
+def load_pickled(path: Path, *, allow_pickle: bool) -> Any:
+    """Read a module that was saved whole with `torch.save`, when the user allows its code to run.
+
+    Raises:
+        ModelRefused: Nobody allowed it.
+        ModelUnreadable: It does not load, or is no module.
+    """
+    import torch
+
+    found = identify(path, path.open("rb").read(64))
+    if not allow_pickle:
+        raise ModelRefused(f"{path.name}: {found.detail if found else 'a pickle'}", hint=_PICKLE_HINT)
+    try:
+        module = torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, ValueError, AttributeError, ImportError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelUnreadable(f"{path.name} cannot be unpickled: {error}", hint="export a .pt2 file") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ModelUnreadable(f"{path.name} holds a {type(module).__name__}, not a module", hint="export a .pt2 file")
+    return module.eval()
+
+
+def build(reference: Reference) -> tuple[Any, Any]:
+    """Call a reference's builder and load its weights.
+
+    Returns:
+        The module in eval mode, and the example inputs that the builder gave (None when it gave none).
+
+    Raises:
+        ModelNotFound: No such builder or submodule.
+        ModelUnreadable: The weights do not fit, or cannot be read.
+    """
+    import torch
+
+    made = import_builder(reference.builder, reference.search_path)()
+    module, example = made if isinstance(made, tuple) else (made, None)
+    if not isinstance(module, torch.nn.Module):
+        raise ModelNotFound(f"the builder {reference.builder!r} returned {type(module).__name__}, not an nn.Module")
+    if reference.weights:
+        load_weights(module, Path(reference.weights))
+    return pick_submodule(module.eval(), reference.submodule), example
+
+
+def load_weights(module: Any, path: Path) -> None:
+    """Load weights into a module, all of them (`strict=True`), without running a pickle.
+
+    Raises:
+        ModelUnreadable: They do not fit the module, or the file is damaged.
+        ModelRefused: The file is a pickle of more than tensors.
+    """
+    state = read_weights(path)
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        hint = "the weights are of another architecture, or of another version of it"
+        raise ModelUnreadable(f"{path.name} does not fit the builder's module: {error}", hint=hint) from error
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Read `.safetensors`, or a state dict with `weights_only=True`. Raises as `load_weights`."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if re.match(rb".{6}\x00\x00\{\"", path.open("rb").read(16), re.DOTALL):
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelRefused(f"{path.name} holds more than tensors: {error}", hint=_PICKLE_HINT) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelUnreadable(f"cannot read weights from {path.name}: {error}") from error
+    return dict(state.get("state_dict", state))
+
+
+def forward_inputs(module: Any) -> tuple[str, ...]:
+    """Names of the inputs that a module's `forward` needs (those without a default).
+
+    Raises:
+        UnsupportedModel: It takes `*args`, so the inputs have no names.
+    """
+    import inspect
+
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        hint = "give example inputs, or wrap the module in one with named parameters"
+        raise UnsupportedModel("forward(*args) does not name the module's inputs", hint=hint)
+    return tuple(
+        parameter.name
+        for parameter in parameters
+        if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    )
+
+
+def example_specs(module: Any, example: Any) -> tuple[TensorSpec, ...]:
+    """Names, dtypes and shapes of example inputs: a tensor, a tuple of tensors, or a dict by input name."""
+    import inspect
+
+    if isinstance(example, dict):
+        return tuple(spec_of(name, tensor) for name, tensor in example.items())
+    tensors = example if isinstance(example, tuple | list) else (example,)
+    names = tuple(inspect.signature(module.forward).parameters)
+    return tuple(spec_of(name, tensor) for name, tensor in zip(names, tensors, strict=False))

@@ -1,0 +1,106 @@
+"""A PyTorch model as one flat function: tensors in by name and order, tensors out by name and order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import Dim, DType, Signature, TensorSpec, UnsupportedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_DTYPE_NAMES = {"float64": "float64", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16"} | {
+    name: name for name in ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
+}
+
+
+def dtype_of(torch_dtype: Any) -> DType:
+    """A torch dtype as hub names it; `unknown` for one that hub has no name for."""
+    name = str(torch_dtype).removeprefix("torch.")
+    return DType(_DTYPE_NAMES[name]) if name in _DTYPE_NAMES else DType.UNKNOWN
+
+
+def torch_dtype_of(dtype: DType) -> Any:
+    """Hub's dtype as torch's.
+
+    Raises:
+        UnsupportedModel: torch has no such type.
+    """
+    import torch
+
+    if dtype.value not in _DTYPE_NAMES:
+        raise UnsupportedModel(f"PyTorch has no tensors of type {dtype.value}")
+    return getattr(torch, dtype.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A loaded model.
+
+    Attributes:
+        call: Takes the inputs in order, gives a tuple of the outputs in order. An `nn.Module` or a function.
+        signature: Names, dtypes and shapes.
+        exported: The ExportedProgram behind it, where there is one.
+        graph: Its graph module, which `call` runs; rewriting it in place changes `call`.
+        reset: Brings hidden state back to what the file holds; does nothing for a pure function.
+    """
+
+    call: Callable[..., tuple[Any, ...]]
+    signature: Signature
+    exported: Any = None
+    graph: Any = None
+    reset: Callable[[], None] = lambda: None
+
+
+def dims_of(shape: Sequence[Any], ranges: dict[str, tuple[int, int | None]]) -> tuple[Dim, ...]:
+    """A fake tensor's shape, symbols bounded by `ranges`."""
+    return tuple(_dim_of(size, ranges) for size in shape)
+
+
+def _dim_of(size: Any, ranges: dict[str, tuple[int, int | None]]) -> Dim:
+    if isinstance(size, int):
+        return Dim(size=size)
+    low, high = ranges.get(str(size), (0, None))
+    return Dim(symbol=str(size), low=max(low, 1), high=high)
+
+
+def spec_of(name: str, tensor: Any, ranges: dict[str, tuple[int, int | None]] | None = None) -> TensorSpec:
+    """A tensor (fake or real) as a `TensorSpec`."""
+    return TensorSpec(name=name, dtype=dtype_of(tensor.dtype), shape=dims_of(tensor.shape, ranges or {}))
+
+
+def flat_outputs(value: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The tensors inside a module's return value, with a name each.
+
+    Args:
+        value: A tensor, or nested tuples, lists, dicts and data classes of tensors and None.
+
+    Returns:
+        Names (keys and field names joined by `_`, `output` or `output_<i>` where there are none) and tensors.
+
+    Raises:
+        UnsupportedModel: Something in it is no tensor.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves = [(path, leaf) for path, leaf in pytree.tree_flatten_with_path(value)[0] if leaf is not None]
+    strange = [type(leaf).__name__ for _, leaf in leaves if not isinstance(leaf, torch.Tensor)]
+    if strange:
+        raise UnsupportedModel(f"the model returns {', '.join(strange)} besides tensors")
+    return output_names([path for path, _ in leaves]), tuple(leaf for _, leaf in leaves)
+
+
+def output_names(paths: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+    """Names for outputs at these places of a return value: keys and fields; positions where there is nothing else."""
+    if len(paths) == 1 and not any(map(_key_name, paths[0])):
+        return ("output",)
+    names = ["_".join(filter(None, map(_key_name, path))) for path in paths]
+    unnamed = all(not name for name in names) or len(set(names)) < len(names) or "" in names
+    return tuple(f"output_{index}" for index in range(len(names))) if unnamed else tuple(names)
+
+
+def _key_name(key: Any) -> str:
+    name = getattr(key, "key", getattr(key, "name", ""))
+    return name if isinstance(name, str) else ""

@@ -1,0 +1,132 @@
+"""Run PyTorch models: eval mode, float32, deterministic. Runs in a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Verdict
+from hub_pytorch.export import freeze
+from hub_pytorch.load import build, exported_program, load_pickled, load_torchscript
+from hub_pytorch.program import flat_outputs
+from hub_pytorch.reference import Reference, read_reference
+from hub_pytorch.script import hidden_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Feeds = dict[str, npt.NDArray[np.generic]]
+    # Takes tensors by input name, gives tensors by output name.
+    NamedCall = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class PyTorchRuntime:
+    """Runs exported programs, TorchScript, and what references name, with PyTorch on the CPU."""
+
+    name = "pytorch"
+    formats = ("pytorch",)
+    variants = ("",)
+    requires = ("torch",)
+    process = "torch"
+
+    def check(self, summary: ModelSummary) -> Verdict:
+        """PyTorch opens all of its own formats."""
+        del summary
+        return YES
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> PyTorchSession:
+        """Open a model.
+
+        Raises:
+            ModelUnreadable: The file is damaged.
+            ModelRefused: It is a pickle and nobody allowed that.
+        """
+        import torch
+
+        torch.use_deterministic_algorithms(mode=True)
+        torch.set_float32_matmul_precision("highest")
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        return PyTorchSession(open_model(artifact, allow_pickle=options.allow_pickle))
+
+
+class PyTorchSession:
+    """An opened model."""
+
+    def __init__(self, call: NamedCall) -> None:
+        self._call = call
+
+    def run(self, feeds: Feeds) -> Feeds:
+        """Run once, from the state that the file holds.
+
+        Raises:
+            StepError: PyTorch failed on these inputs.
+        """
+        import torch
+
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in feeds.items()}
+        try:
+            with torch.no_grad():
+                outputs = self._call(tensors)
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+            raise StepError(f"PyTorch cannot run the model on these inputs: {error}") from error
+        return {name: tensor.detach().numpy().copy() for name, tensor in outputs.items()}
+
+    def close(self) -> None:
+        """Release the model."""
+        self._call = dict
+
+
+def open_model(artifact: ModelArtifact, *, allow_pickle: bool) -> NamedCall:
+    """A function from tensors by input name to tensors by output name, for any form of PyTorch file."""
+    path = Path(artifact.path)
+    if artifact.state.form == "torchscript":
+        return _script_call(path, Reference(file=artifact.path))
+    if artifact.state.form == "builder":
+        reference = read_reference(path)
+        return _script_call(Path(reference.file), reference) if reference.file else _built_call(reference)
+    if artifact.state.form == "pickle":
+        return _module_call(load_pickled(path, allow_pickle=allow_pickle))
+    return _program_call(path)
+
+
+def _program_call(path: Path) -> NamedCall:
+    program = exported_program(path)
+    inputs = [spec.name for spec in program.signature.inputs]
+    outputs = [spec.name for spec in program.signature.outputs]
+
+    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        program.reset()
+        return dict(zip(outputs, program.call(*(feeds[name] for name in inputs)), strict=True))
+
+    return call
+
+
+def _built_call(reference: Reference) -> NamedCall:
+    module, _ = build(reference)
+    return _module_call(freeze(module, reference.constants))
+
+
+def _module_call(module: Any) -> NamedCall:
+    initial = {name: tensor.clone() for name, tensor in module.named_buffers()}
+
+    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        for name, tensor in module.named_buffers():
+            tensor.copy_(initial[name])
+        return dict(zip(*flat_outputs(module(**feeds)), strict=True))
+
+    return call
+
+
+def _script_call(path: Path, reference: Reference) -> NamedCall:
+    script = load_torchscript(path, reference.submodule)
+    keeps_state = bool(hidden_state(script))
+
+    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        fresh = load_torchscript(path, reference.submodule) if keeps_state else script
+        return dict(zip(*flat_outputs(fresh(**feeds, **reference.constants)), strict=True))
+
+    return call

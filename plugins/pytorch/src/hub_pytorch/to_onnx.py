@@ -1,0 +1,156 @@
+"""PyTorch -> ONNX with torch.onnx. Runs in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import IoBinding, StepError, StepOutput, UnsupportedModel
+from hub_pytorch.adapt import adapt, check_names
+from hub_pytorch.export import export_module, fixed_specs, sample
+from hub_pytorch.load import load_torchscript
+from hub_pytorch.script import script_call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from hub.spec import ConvertOptions
+    from hub_pytorch.program import Program
+    from hub_pytorch.reference import Reference
+
+# A protobuf ends at 2 GiB; the graph needs some of that.
+_EXTERNAL_ABOVE_BYTES = 1_800_000_000
+
+
+def convert_to_onnx(program: Program, options: ConvertOptions, output: Path) -> StepOutput:
+    """Convert an exported program to ONNX with the dynamo exporter; symbolic dimensions stay symbolic.
+
+    Args:
+        program: The model.
+        options: With shapes, constants or a layout the program is traced again at fixed shapes; else as it is.
+        output: File to write; large weights go to `<output>.data` beside it.
+
+    Raises:
+        UnsupportedModel: Neither the program nor its decomposition can be expressed in ONNX.
+    """
+    if not (options.shapes or options.constants or options.io_layout):
+        names = [[spec.name for spec in specs] for specs in (program.signature.inputs, program.signature.outputs)]
+        return StepOutput(notes=_export_with_retry(program.exported, names, output))
+    check_names(program, options)
+    adapted = adapt(program, options)
+    inputs = tuple(
+        type(spec)(name=word, dtype=spec.dtype, shape=spec.shape)
+        for word, spec in zip(adapted.words, adapted.inputs, strict=True)
+    )
+    exported, _ = export_module(adapted.module, inputs, by_name=True)
+    names = [[spec.name for spec in adapted.inputs], [*adapted.outputs]]
+    return StepOutput(notes=_export_with_retry(exported, names, output), bindings=adapted.bindings)
+
+
+def _export_with_retry(exported: Any, names: Sequence[Sequence[str]], output: Path) -> tuple[str, ...]:
+    import torch
+
+    try:
+        _export(exported, names, output)
+    except torch.onnx.OnnxExporterError as error:
+        try:
+            _export(exported.run_decompositions(), names, output)
+        except (torch.onnx.OnnxExporterError, RuntimeError) as second:
+            raise UnsupportedModel(f"torch.onnx cannot express the model: {_reason(second)}") from second
+        return (f"decomposed to core operators first, because torch.onnx failed on the program: {_reason(error)}",)
+    return ()
+
+
+def _export(exported: Any, names: Sequence[Sequence[str]], output: Path) -> None:
+    import torch
+
+    with quiet():
+        torch.onnx.export(
+            exported,
+            (),
+            output,
+            dynamo=True,
+            input_names=[*names[0]],
+            output_names=[*names[1]],
+            external_data=_weight_bytes(exported) > _EXTERNAL_ABOVE_BYTES,
+            verbose=False,
+        )
+
+
+def _weight_bytes(exported: Any) -> int:
+    tensors = [*exported.state_dict.values(), *exported.constants.values()]
+    return sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes"))
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {(lines or ['no message'])[0][:300]}"
+
+
+def convert_torchscript_to_onnx(path: Path, reference: Reference, output: Path) -> StepOutput:
+    """Convert a TorchScript file with the TorchScript exporter, which bakes in control flow without saying so.
+
+    Its result is never to be trusted without a parity check; the core makes one.
+
+    Args:
+        path: The TorchScript file.
+        reference: Shapes and dtypes of the inputs, constants, submodule.
+        output: File to write.
+
+    Raises:
+        ShapeNeeded: An input has no shape.
+        UnsupportedModel: Hidden state, inputs that are no tensors, or an operator without an ONNX form.
+    """
+    import torch
+
+    script = load_torchscript(path, reference.submodule)
+    call, names = script_call(script, reference.constants)
+    wanted = [name for name in names.required if name not in reference.constants]
+    specs = fixed_specs(wanted + [name for name in names.optional if name in reference.inputs], reference)
+    feeds = {spec.name: sample(spec) for spec in specs}
+    with torch.no_grad():
+        results = call(**feeds)
+    outputs = ["output"] if isinstance(results, torch.Tensor) else [f"output_{index}" for index in range(len(results))]
+    try:
+        with quiet(), torch.no_grad():
+            _trace_export(script, feeds, outputs, output)
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {_reason(error)}") from error
+    frozen = tuple(
+        IoBinding(direction="input", source=name, target="", reason="frozen on request", constant=value)
+        for name, value in reference.constants.items()
+    )
+    return StepOutput(notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",), bindings=frozen)
+
+
+def _trace_export(script: Any, feeds: dict[str, Any], outputs: list[str], output: Path) -> None:
+    import torch
+
+    positional = tuple(feeds.values())
+    torch.onnx.export(
+        script, positional, str(output), dynamo=False, input_names=[*feeds], output_names=outputs, opset_version=17
+    )
+    if not output.exists():
+        raise StepError("torch.onnx wrote no file")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch.onnx's progress lines off standard output, and its deprecation warnings off the log."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
