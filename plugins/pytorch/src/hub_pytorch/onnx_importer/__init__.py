@@ -1,0 +1,59 @@
+"""ONNX to PyTorch: reads an ONNX graph of fixed shapes and writes a torch.fx graph that torch.export accepts.
+
+Everything that is known at import time (shapes, axes, sizes, conditions) is computed at import time, so the result
+is a straight line of torch calls on tensors. What is not implemented is refused with `UnsupportedOperator`; nothing
+is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hub_pytorch.onnx_importer.errors import UnsupportedOperator
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["UnsupportedOperator", "import_onnx", "unsupported_operators"]
+
+
+def import_onnx(model: onnx.ModelProto) -> Any:
+    """Translate an ONNX model into a torch.fx.GraphModule in evaluation mode.
+
+    Inputs keep their order, dtype and layout, and their names as far as they are Python identifiers (the exact names
+    are in `module.meta["onnx_inputs"]` and `["onnx_outputs"]`). One output is returned as a tensor, several as a tuple
+    in the model's order. Initializers of float type become frozen parameters, everything else that is constant becomes
+    a buffer, both named after the ONNX value, dots making submodules.
+
+    Args:
+        model: A checked model with its external data loaded and static input shapes.
+
+    Returns:
+        The module. It computes in the model's own dtypes: int64 stays int64.
+
+    Raises:
+        UnsupportedOperator: A node, an attribute or a form of it is not implemented, or an input's shape is not fixed.
+    """
+    from hub_pytorch.onnx_importer.interpreter import Importer
+
+    return Importer(model).run()
+
+
+def unsupported_operators(model: onnx.ModelProto) -> dict[str, str]:
+    """Say which operators of a model cannot be imported, from the operator table alone.
+
+    Cheap (torch is not imported, nothing is computed) and total (it never raises for a readable model). A model that
+    passes can still be refused by `import_onnx` for a form that only shows in its values.
+
+    Returns:
+        Operator type, prefixed by its domain when that is not ONNX's, to the reason. Empty when all are known.
+    """
+    from hub_pytorch.onnx_importer.standard import all_nodes, opsets_of, reason_against
+
+    opsets = opsets_of(model)
+    found: dict[str, str] = {}
+    for node in all_nodes(model):
+        reason = reason_against(node, opsets)
+        if reason is not None:
+            found.setdefault(f"{node.domain}.{node.op_type}" if node.domain else node.op_type, reason)
+    return found

@@ -1,0 +1,34 @@
+"""The one coded error of the importer, and the short form that operator functions raise."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """An operator function met a form it does not implement; the interpreter adds the node and re-raises."""
+
+
+class UnsupportedOperator(Exception):
+    """An operator, or a form of it, that the importer does not translate.
+
+    Attributes:
+        code: The stable identifier of this error.
+        op: Operator type, prefixed by its domain when that is not the ONNX one.
+        version: The operator's since-version under the model's opset; 0 when the standard does not know it.
+        node: The node's name, or the name of its first output.
+        reason: What is not implemented, in words.
+    """
+
+    code = "onnx-unsupported-operator"
+
+    def __init__(self, op: str, version: int, node: str, reason: str) -> None:
+        super().__init__(f"{op} (version {version}) at node {node!r}: {reason}")
+        self.op = op
+        self.version = version
+        self.node = node
+        self.reason = reason
+
+
+def refuse_if(condition: object, reason: str) -> None:
+    """Raise `Refused` with the reason when the condition holds."""
+    if condition:
+        raise Refused(reason)

@@ -1,0 +1,47 @@
+"""Conditions and loops whose course is known at import time: folded and unrolled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_pytorch.onnx_importer.lazy import torch
+from hub_pytorch.onnx_importer.registry import NodeContext, op
+from hub_pytorch.onnx_importer.values import scalar
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor
+
+_MAX_STEPS = 1024
+
+
+@op("If", 1, 11, 13, 16, 19, 21, 23, 24, 25)
+def if_(node: NodeContext, condition: Tensor, *, then_branch: onnx.GraphProto, else_branch: onnx.GraphProto) -> Any:
+    """The branch that a constant condition takes."""
+    return tuple(node.run(then_branch if scalar(condition, "condition") else else_branch, []))
+
+
+@op("Loop", 1, 11, 13, 16, 19, 21, 23, 24, 25)
+def loop(
+    node: NodeContext,
+    trip_count: Tensor | None = None,
+    condition: Tensor | None = None,
+    *carried: Any,
+    body: onnx.GraphProto,
+) -> Any:
+    """Unrolled: the trip count, and the condition before each step, must be known."""
+    limit = None if trip_count is None else scalar(trip_count, "trip count")
+    refuse_if((limit or 0) > _MAX_STEPS, f"{limit} steps, {_MAX_STEPS} are unrolled at most")
+    values, collected = list(carried), [[] for _ in range(node.outputs - len(carried))]
+    step = 0
+    go = condition
+    while (limit is None or step < limit) and (go is None or scalar(go, "loop condition")):
+        refuse_if(step >= _MAX_STEPS, f"more than {_MAX_STEPS} steps")
+        go, *results = node.run(body, [torch.tensor(step), torch.tensor(True) if go is None else go, *values])  # noqa: FBT003
+        values = results[: len(values)]
+        for column, item in zip(collected, results[len(values) :], strict=True):
+            column.append(item)
+        step += 1
+    refuse_if(collected and not step, "a scan output of no steps has no known shape")
+    return (*values, *(torch.stack(column) for column in collected))

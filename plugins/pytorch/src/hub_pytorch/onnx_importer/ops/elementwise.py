@@ -1,0 +1,278 @@
+"""Arithmetic, comparisons, logic and activations: one element of the result from one element of each input."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_pytorch.onnx_importer.lazy import functional, torch
+from hub_pytorch.onnx_importer.registry import op
+from hub_pytorch.onnx_importer.values import is_constant, scalar, torch_dtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Operators that are one torch function of the same meaning: name, torch name, since-versions.
+_UNARY = (
+    ("Abs", "abs", (6, 13)),
+    ("Acos", "acos", (7, 22)),
+    ("Acosh", "acosh", (9, 22)),
+    ("Asin", "asin", (7, 22)),
+    ("Asinh", "asinh", (9, 22)),
+    ("Atan", "atan", (7, 22)),
+    ("Atanh", "atanh", (9, 22)),
+    ("BitwiseNot", "bitwise_not", (18,)),
+    ("Ceil", "ceil", (6, 13)),
+    ("Cos", "cos", (7, 22)),
+    ("Cosh", "cosh", (9, 22)),
+    ("Erf", "erf", (9, 13)),
+    ("Exp", "exp", (6, 13)),
+    ("Floor", "floor", (6, 13)),
+    ("IsNaN", "isnan", (9, 13, 20)),
+    ("Log", "log", (6, 13)),
+    ("Neg", "neg", (6, 13)),
+    ("Not", "logical_not", (1,)),
+    ("Reciprocal", "reciprocal", (6, 13)),
+    ("Relu", "relu", (6, 13, 14)),
+    ("Round", "round", (11, 22)),  # both round halves to even
+    ("Sigmoid", "sigmoid", (6, 13)),
+    ("Sign", "sign", (9, 13)),
+    ("Sin", "sin", (7, 22)),
+    ("Sinh", "sinh", (9, 22)),
+    ("Sqrt", "sqrt", (6, 13)),
+    ("Tan", "tan", (7, 22)),
+    ("Tanh", "tanh", (6, 13)),
+)
+_BINARY = (
+    ("Add", "add", (7, 13, 14)),
+    ("And", "logical_and", (7,)),
+    ("BitwiseAnd", "bitwise_and", (18,)),
+    ("BitwiseOr", "bitwise_or", (18,)),
+    ("BitwiseXor", "bitwise_xor", (18,)),
+    ("Equal", "eq", (7, 11, 13, 19)),
+    ("Greater", "gt", (7, 9, 13)),
+    ("GreaterOrEqual", "ge", (12, 16)),
+    ("Less", "lt", (7, 9, 13)),
+    ("LessOrEqual", "le", (12, 16)),
+    ("Mul", "mul", (7, 13, 14)),
+    ("Or", "logical_or", (7,)),
+    ("Sub", "sub", (7, 13, 14)),
+    ("Xor", "logical_xor", (7,)),
+)
+_VARIADIC = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
+
+
+def _register_unary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def unary(x: Tensor) -> Tensor:
+        return getattr(torch, torch_name)(x)
+
+
+def _register_binary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def binary(a: Tensor, b: Tensor) -> Tensor:
+        return getattr(torch, torch_name)(a, b)
+
+
+def _register_variadic(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def variadic(first: Tensor, *others: Tensor) -> Tensor:
+        return reduce(getattr(torch, torch_name), others, first)
+
+
+for _row in _UNARY:
+    _register_unary(*_row)
+for _row in _BINARY:
+    _register_binary(*_row)
+for _row in _VARIADIC:
+    _register_variadic(*_row)
+
+
+@op("Mean", 8, 13)
+def mean(first: Tensor, *others: Tensor) -> Tensor:
+    """Mean of all inputs, broadcast."""
+    return torch.div(reduce(torch.add, others, first), 1 + len(others))
+
+
+@op("Div", 7, 13, 14)
+def div(a: Tensor, b: Tensor) -> Tensor:
+    """Division; of integers, truncated."""
+    return torch.div(a, b) if a.dtype.is_floating_point else torch.div(a, b, rounding_mode="trunc")
+
+
+@op("Mod", 10, 13)
+def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
+    """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
+    refuse_if(not fmod and a.dtype.is_floating_point, "Mod of floats with fmod=0 is not in the standard")
+    return torch.fmod(a, b) if fmod else torch.remainder(a, b)
+
+
+@op("Pow", 7, 12, 13, 15)
+def power(a: Tensor, b: Tensor) -> Tensor:
+    """Power in the base's dtype."""
+    if is_constant(b) and b.numel() == 1 and b.ndim <= a.ndim and float(b) in {1.0, 2.0, 3.0, 0.5}:
+        return torch.pow(a, scalar(b, "exponent")).to(a.dtype)
+    return torch.pow(a, b).to(a.dtype)
+
+
+@op("BitShift", 11)
+def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
+    """Shift of unsigned integers."""
+    shift = torch.bitwise_left_shift if direction == "LEFT" else torch.bitwise_right_shift
+    return shift(a, b)
+
+
+@op("Where", 9, 16)
+def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Choice by element."""
+    return torch.where(condition, a, b)
+
+
+@op("IsInf", 10, 20)
+def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
+    """Whether an element is an infinity of a wanted sign."""
+    if detect_negative and detect_positive:
+        return torch.isinf(x)
+    if detect_negative:
+        return torch.eq(x, -torch.inf)
+    return torch.eq(x, torch.inf) if detect_positive else torch.zeros_like(x, dtype=torch.bool)
+
+
+@op("Cast", 6, 9, 13)
+@op("Cast", 19, 21, 23)
+def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
+    """Conversion of type; saturate concerns 8-bit floats only, which are refused."""
+    del saturate
+    return x.to(torch_dtype(to))
+
+
+@op("CastLike", 15, 19, 21, 23)
+def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1) -> Tensor:
+    """Conversion to another tensor's type."""
+    del saturate
+    return x.to(like.dtype)
+
+
+@op("Clip", 6)
+def clip_attributes(x: Tensor, *, min: float = -3.402823466e38, max: float = 3.402823466e38) -> Tensor:  # noqa: A002
+    """Limits as attributes."""
+    return torch.clamp(x, min, max)
+
+
+@op("Clip", 11, 12, 13)
+def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Limits as inputs; a low limit above the high one gives the high one, as in torch."""
+    if all(limit is None or is_constant(limit) for limit in (low, high)):
+        limits = [None if limit is None else scalar(limit, "limit") for limit in (low, high)]
+        return x if limits == [None, None] else torch.clamp(x, *limits)
+    x = x if low is None else torch.maximum(x, low)
+    return x if high is None else torch.minimum(x, high)
+
+
+@op("Elu", 6, 22)
+def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """ELU."""
+    return functional.elu(x, alpha)
+
+
+@op("Celu", 12)
+def celu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """CELU."""
+    return functional.celu(x, alpha)
+
+
+@op("Selu", 6, 22)
+def selu(x: Tensor, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> Tensor:
+    """SELU with its two constants."""
+    return gamma * torch.where(torch.gt(x, 0), x, alpha * (torch.exp(x) - 1))
+
+
+@op("LeakyRelu", 6, 16)
+def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
+    """Leaky ReLU."""
+    return functional.leaky_relu(x, alpha)
+
+
+@op("PRelu", 7, 9, 16)
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """Parametric ReLU; the slope broadcasts to x."""
+    return torch.where(torch.lt(x, 0), torch.mul(x, slope), x)
+
+
+@op("HardSigmoid", 6, 22)
+def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
+    """Clamp of a line to 0..1."""
+    return torch.clamp(x * alpha + beta, 0.0, 1.0)
+
+
+@op("HardSwish", 14, 22)
+def hard_swish(x: Tensor) -> Tensor:
+    """Hard swish: alpha 1/6, beta 0.5."""
+    return functional.hardswish(x)
+
+
+@op("Gelu", 20)
+def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    """GELU, exact or by tanh."""
+    return functional.gelu(x, approximate=approximate)
+
+
+@op("Mish", 18, 22)
+def mish(x: Tensor) -> Tensor:
+    """Mish."""
+    return functional.mish(x)
+
+
+@op("Swish", 24)
+def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """Swish, x times the sigmoid of alpha x."""
+    return torch.mul(x, torch.sigmoid(x if alpha == 1.0 else x * alpha))
+
+
+@op("Softplus", 1, 22)
+def softplus(x: Tensor) -> Tensor:
+    """Log of 1 + exp; torch switches to x above 20, where float32 cannot tell them apart."""
+    return functional.softplus(x)
+
+
+@op("Softsign", 1, 22)
+def softsign(x: Tensor) -> Tensor:
+    """Softsign."""
+    return functional.softsign(x)
+
+
+@op("ThresholdedRelu", 10, 22)
+def thresholded_relu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """Keep what is above alpha."""
+    return torch.where(torch.gt(x, alpha), x, 0.0)
+
+
+@op("Shrink", 9)
+def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
+    """Shrink towards zero beyond lambd, zero within."""
+    inner = torch.where(torch.gt(x, lambd), x - bias, torch.zeros_like(x))
+    return torch.where(torch.lt(x, -lambd), x + bias, inner)
+
+
+@op("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25)
+def identity(x: Any) -> Any:
+    """Return the input."""
+    return x
+
+
+@op("Dropout", 7, 10)
+def dropout_attributes(x: Tensor, *, ratio: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Nothing at inference; the mask is all ones."""
+    del ratio
+    return x, torch.ones(x.shape, dtype=torch.bool)
+
+
+@op("Dropout", 12, 13, 22)
+def dropout(
+    x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Nothing at inference; the mask is all ones. Training is refused."""
+    del ratio, seed
+    refuse_if(training is not None and scalar(training, "training_mode"), "training_mode is not implemented")
+    return x, torch.ones(x.shape, dtype=torch.bool)

@@ -1,0 +1,228 @@
+"""Resizing of images by interpolation along each axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_pytorch.onnx_importer.lazy import functional, torch
+from hub_pytorch.onnx_importer.registry import op
+from hub_pytorch.onnx_importer.values import ints, known, positive_axes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One resized axis: its sizes and the scale that its coordinates are computed with."""
+
+    axis: int
+    size: int
+    wanted: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How values between the elements are found."""
+
+    mode: str
+    coordinates: str
+    nearest: str
+    cubic: float = -0.75
+    exclude_outside: bool = False
+    antialias: bool = False
+
+
+def _half_pixel(x: Array, a: _Axis) -> Array:
+    return (x + x.dtype.type(0.5)) / x.dtype.type(a.scale) - x.dtype.type(0.5)
+
+
+def _pytorch_half_pixel(x: Array, a: _Axis) -> Array:
+    return _half_pixel(x, a) if a.wanted > 1 else x * 0
+
+
+def _half_pixel_symmetric(x: Array, a: _Axis) -> Array:
+    """Half pixel around the centre that the fractional output size scale * size would have."""
+    adjustment = a.wanted / (a.scale * a.size)
+    return _half_pixel(x, a) + x.dtype.type(a.size / 2 * (1 - adjustment))
+
+
+def _align_corners(x: Array, a: _Axis) -> Array:
+    return x * 0 if a.wanted == 1 else x * x.dtype.type(a.size - 1) / x.dtype.type(a.wanted - 1)
+
+
+def _asymmetric(x: Array, a: _Axis) -> Array:
+    return x / x.dtype.type(a.scale)
+
+
+_COORDINATES: dict[str, Callable[[Array, _Axis], Array]] = {
+    "align_corners": _align_corners,
+    "asymmetric": _asymmetric,
+    "half_pixel": _half_pixel,
+    "half_pixel_symmetric": _half_pixel_symmetric,
+    "pytorch_half_pixel": _pytorch_half_pixel,
+}
+
+
+def _sources(a: _Axis, rule: _Rule) -> Array:
+    """The input coordinate of each output element, in float32 as ONNX Runtime computes it."""
+    import numpy as np
+
+    refuse_if(rule.coordinates not in _COORDINATES, f"coordinate_transformation_mode {rule.coordinates}")
+    return _COORDINATES[rule.coordinates](np.arange(a.wanted, dtype=np.float32), a)
+
+
+def _nearest(x: Array, rounding: str) -> Array:
+    import numpy as np
+
+    half = x.dtype.type(0.5)
+    rounded = {
+        "ceil": lambda: np.ceil(x),
+        "floor": lambda: np.floor(x),
+        "round_prefer_ceil": lambda: np.floor(x + half),
+        "round_prefer_floor": lambda: np.ceil(x - half),
+    }
+    refuse_if(rounding not in rounded, f"nearest_mode {rounding}")
+    return rounded[rounding]().astype(np.int64)
+
+
+def _linear_kernel(distance: Array) -> Array:
+    import numpy as np
+
+    return np.clip(1 - np.abs(distance), 0, 1)
+
+
+def _cubic_kernel(distance: Array, a: float) -> Array:
+    """Keys' cubic convolution with parameter a."""
+    import numpy as np
+
+    d = np.abs(distance)
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))  # noqa: PLR2004 - the kernel's own support
+
+
+def _matrix(a: _Axis, rule: _Rule) -> Array:
+    """The weights [wanted, size] of a linear or cubic interpolation along one axis."""
+    import numpy as np
+
+    sources = _sources(a, rule).astype(np.float64)
+    shrink = min(a.scale, 1.0) if rule.antialias else 1.0
+    reach = math.ceil((1 if rule.mode == "linear" else 2) / shrink)
+    taps = np.floor(sources)[:, None].astype(np.int64) + np.arange(-reach, reach + 1)
+    distance = (taps - sources[:, None]) * shrink
+    weights = _linear_kernel(distance) if rule.mode == "linear" else _cubic_kernel(distance, rule.cubic)
+    if rule.exclude_outside:
+        weights = np.where((taps < 0) | (taps >= a.size), 0, weights)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    matrix = np.zeros((a.wanted, a.size))
+    np.add.at(matrix, (np.arange(a.wanted)[:, None], np.clip(taps, 0, a.size - 1)), weights)
+    return matrix
+
+
+def _along(x: Tensor, a: _Axis, rule: _Rule) -> Tensor:
+    """Resize one axis."""
+    import numpy as np
+
+    if rule.mode == "nearest":
+        index = np.clip(_nearest(_sources(a, rule), rule.nearest), 0, a.size - 1)
+        return torch.index_select(x, a.axis, torch.from_numpy(index))
+    matrix = torch.from_numpy(_matrix(a, rule).T.astype(np.float32)).to(x.dtype)
+    last = x.ndim - 1
+    if a.axis == last:
+        return torch.matmul(x, matrix)
+    return torch.transpose(torch.matmul(torch.transpose(x, a.axis, last), matrix), a.axis, last)
+
+
+def _by_torch(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor | None:
+    """The same by torch's interpolate, where it means the same; None where it does not."""
+    sizes = [next((a.wanted for a in axes if a.axis == i), x.shape[i]) for i in range(2, x.ndim)]
+    spatial = 3 <= x.ndim <= 5 and all(a.axis > 1 for a in axes)  # noqa: PLR2004 - NCL, NCHW, NCDHW
+    if not spatial or not x.dtype.is_floating_point or rule.antialias:
+        return None
+    if rule.mode == "nearest":
+        whole = all(a.wanted % a.size == 0 and a.scale == a.wanted // a.size for a in axes)
+        same = (rule.coordinates, rule.nearest) in {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor")}
+        return functional.interpolate(x, sizes, mode="nearest") if whole and same else None
+    exact = all(a.scale * a.size == a.wanted for a in axes)
+    if (
+        rule.mode != "linear"
+        or rule.exclude_outside
+        or not exact
+        or rule.coordinates not in {"half_pixel", "align_corners"}
+    ):
+        return None
+    mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
+    return functional.interpolate(x, sizes, mode=mode, align_corners=rule.coordinates == "align_corners")
+
+
+def _resize(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
+    refuse_if(rule.mode not in {"nearest", "linear", "cubic"}, f"mode {rule.mode}")
+    axes = [a for a in axes if a.wanted != a.size or a.scale != 1]
+    native = _by_torch(x, axes, rule) if axes else x
+    if native is not None:
+        return native
+    for a in axes:
+        x = _along(x, a, rule)
+    return x
+
+
+def _by_scales(x: Tensor, axes: list[int], scales: list[float]) -> list[_Axis]:
+    return [
+        _Axis(axis, x.shape[axis], math.floor(x.shape[axis] * scale), scale)
+        for axis, scale in zip(axes, scales, strict=True)
+    ]
+
+
+def _by_sizes(x: Tensor, axes: list[int], sizes: list[int], policy: str) -> list[_Axis]:
+    ratios = [size / x.shape[axis] for axis, size in zip(axes, sizes, strict=True)]
+    if policy == "stretch":
+        return [_Axis(axis, x.shape[axis], s, r) for axis, s, r in zip(axes, sizes, ratios, strict=True)]
+    refuse_if(policy not in {"not_larger", "not_smaller"}, f"keep_aspect_ratio_policy {policy}")
+    scale = min(ratios) if policy == "not_larger" else max(ratios)
+    return [_Axis(axis, x.shape[axis], math.floor(x.shape[axis] * scale + 0.5), scale) for axis in axes]
+
+
+@op("Upsample", 9)
+@op("Resize", 10)
+def resize_10(x: Tensor, scales: Tensor, *, mode: str = "nearest") -> Tensor:
+    """The first forms: asymmetric coordinates, rounded down."""
+    return _resize(x, _by_scales(x, list(range(x.ndim)), known(scales, "scales")), _Rule(mode, "asymmetric", "floor"))
+
+
+@op("Resize", 11, 13)
+@op("Resize", 18, 19)
+def resize(  # noqa: PLR0913 - the operator's own parameters
+    x: Tensor,
+    roi: Tensor | None = None,
+    scales: Tensor | None = None,
+    sizes: Tensor | None = None,
+    *,
+    antialias: int = 0,
+    axes: list[int] | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Tensor:
+    """Every form but tf_crop_and_resize, the only one to use roi and extrapolation_value."""
+    del roi, extrapolation_value
+    chosen = list(range(x.ndim)) if axes is None else positive_axes(axes, x.ndim)
+    rule = _Rule(
+        mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a, bool(exclude_outside), bool(antialias)
+    )
+    if sizes is not None and math.prod(sizes.shape):
+        return _resize(x, _by_sizes(x, chosen, ints(sizes, "sizes"), keep_aspect_ratio_policy), rule)
+    refuse_if(scales is None, "neither scales nor sizes")
+    return _resize(x, _by_scales(x, chosen, known(scales, "scales")), rule)

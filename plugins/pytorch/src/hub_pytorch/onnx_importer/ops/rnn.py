@@ -1,0 +1,224 @@
+"""Recurrent networks. Tensors are ONNX's: X [T, B, I], W [D, gates H, I], R [D, gates H, H], B [D, 2 gates H]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_pytorch.onnx_importer.lazy import torch
+from hub_pytorch.onnx_importer.registry import op
+from hub_pytorch.onnx_importer.values import ints
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Recurrence:
+    """The inputs of a recurrent operator, gates in torch's order and time in the first axis."""
+
+    x: Tensor
+    weights: tuple[Tensor, ...]
+    hidden: int
+    directions: int
+    reverse: bool
+
+    def initial(self, state: Tensor | None) -> Tensor:
+        """The initial state [D, B, H], zero when absent."""
+        shape = [self.directions, self.x.shape[1], self.hidden]
+        return torch.zeros(shape, dtype=self.x.dtype) if state is None else state
+
+    def outputs(self, y: Tensor) -> Tensor:
+        """Torch's output [T, B, D H] as ONNX's Y [T, D, B, H]."""
+        y = torch.flip(y, [0]) if self.reverse else y
+        steps, batch = y.shape[0], y.shape[1]
+        if self.directions == 1:
+            return torch.unsqueeze(y, 1)
+        return torch.permute(torch.reshape(y, [steps, batch, self.directions, self.hidden]), [0, 2, 1, 3])
+
+
+def _recurrence(
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+    order: Sequence[int],
+    direction: str,
+    hidden_size: int | None,
+) -> _Recurrence:
+    x, w, r, b, lengths = tensors
+    refuse_if(direction not in {"forward", "reverse", "bidirectional"}, f"direction {direction}")
+    hidden = r.shape[2]
+    refuse_if(hidden_size not in {None, hidden}, f"hidden_size {hidden_size} with R of {r.shape}")
+    steps, batch = x.shape[0], x.shape[1]
+    full = lengths is None or ints(lengths, "sequence_lens") == [steps] * batch
+    refuse_if(not full, "sequence_lens other than the whole length are not implemented")
+    directions = 2 if direction == "bidirectional" else 1
+    weights = tuple(t for d in range(directions) for t in _direction_weights(w, r, b, d, order))
+    source = torch.flip(x, [0]) if direction == "reverse" else x
+    return _Recurrence(source, weights, hidden, directions, direction == "reverse")
+
+
+def _direction_weights(w: Tensor, r: Tensor, b: Tensor | None, d: int, order: Sequence[int]) -> tuple[Tensor, ...]:
+    """W, R, input bias and recurrent bias of one direction with its gates in the given order."""
+    rows = len(order) * r.shape[2]
+    both = torch.zeros(2 * rows, dtype=w.dtype) if b is None else torch.select(b, 0, d)
+    parts = (
+        torch.select(w, 0, d),
+        torch.select(r, 0, d),
+        torch.narrow(both, 0, 0, rows),
+        torch.narrow(both, 0, rows, rows),
+    )
+    return tuple(_reorder(part, order) for part in parts)
+
+
+def _reorder(rows: Tensor, order: Sequence[int]) -> Tensor:
+    size = rows.shape[0] // len(order)
+    return torch.cat([torch.narrow(rows, 0, gate * size, size) for gate in order], 0)
+
+
+def _refuse_activations(given: list[str] | None, expected: list[str], directions: int) -> None:
+    wanted = [name.lower() for name in expected * directions]
+    refuse_if(given is not None and [name.lower() for name in given] != wanted, f"activations {given}")
+
+
+def _refuse_extras(clip: float | None, alpha: list[float] | None, beta: list[float] | None) -> None:
+    refuse_if(clip is not None, f"clip {clip}")
+    refuse_if(alpha or beta, "activation_alpha and activation_beta")
+
+
+def _batch_first(layout: int, *tensors: Tensor | None) -> list[Tensor | None]:
+    """Swap the first two axes when layout is 1."""
+    return [torch.transpose(t, 0, 1) if layout and t is not None else t for t in tensors]
+
+
+def _laid_out(layout: int, y: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    """Y [T, D, B, H] and states [D, B, H], or with layout 1 [B, T, D, H] and [B, D, H]."""
+    if not layout:
+        return (y, *states)
+    return (torch.permute(y, [2, 0, 1, 3]), *(torch.transpose(state, 0, 1) for state in states))
+
+
+@op("LSTM", 7)
+@op("LSTM", 14, 22)
+def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    initial_c: Tensor | None = None,
+    peepholes: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
+    """LSTM without peepholes and with the default activations; ONNX's gates i o f c are torch's i f c o."""
+    refuse_if(peepholes is not None, "peepholes (input P) are not implemented")
+    refuse_if(input_forget, "input_forget is not implemented")
+    _refuse_extras(clip, activation_alpha, activation_beta)
+    x, initial_h, initial_c = _batch_first(layout, x, initial_h, initial_c)
+    net = _recurrence((x, w, r, b, sequence_lens), (0, 2, 3, 1), direction, hidden_size)
+    _refuse_activations(activations, ["sigmoid", "tanh", "tanh"], net.directions)
+    states = (net.initial(initial_h), net.initial(initial_c))
+    both = net.directions > 1
+    y, h, c = torch.lstm(net.x, states, net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
+    return _laid_out(layout, net.outputs(y), h, c)
+
+
+@op("GRU", 7)
+@op("GRU", 14, 22)
+def gru(  # noqa: PLR0913 - the operator's own parameters
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+) -> tuple[Tensor, ...]:
+    """GRU with the default activations; ONNX's gates z r h are torch's r z n."""
+    _refuse_extras(clip, activation_alpha, activation_beta)
+    x, initial_h = _batch_first(layout, x, initial_h)
+    net = _recurrence((x, w, r, b, sequence_lens), (1, 0, 2), direction, hidden_size)
+    _refuse_activations(activations, ["sigmoid", "tanh"], net.directions)
+    run = _gru_by_torch if linear_before_reset else _gru_reset_first
+    y, h = run(net, net.initial(initial_h))
+    return _laid_out(layout, net.outputs(y), h)
+
+
+def _gru_by_torch(net: _Recurrence, state: Tensor) -> tuple[Tensor, Tensor]:
+    both = net.directions > 1
+    y, h = torch.gru(net.x, state, net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
+    return y, h
+
+
+def _gru_reset_first(net: _Recurrence, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The variant that torch lacks, step by step: the reset gate is applied before the recurrent product."""
+    runs = []
+    for d in range(net.directions):
+        source = torch.flip(net.x, [0]) if d else net.x
+        y, h = _gru_direction(source, torch.select(state, 0, d), net.weights[4 * d : 4 * d + 4])
+        runs.append((torch.flip(y, [0]) if d else y, h))
+    return torch.cat([y for y, _ in runs], -1), torch.stack([h for _, h in runs])
+
+
+def _gru_direction(x: Tensor, h: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    w, r, wb, rb = weights
+    size = r.shape[1]
+    gates = torch.add(torch.matmul(x, torch.t(w)), torch.add(wb, rb))
+    r_gates, r_new = torch.t(torch.narrow(r, 0, 0, 2 * size)), torch.t(torch.narrow(r, 0, 2 * size, size))
+    steps = []
+    for t in range(x.shape[0]):
+        now = torch.select(gates, 0, t)
+        both = torch.sigmoid(torch.add(torch.narrow(now, -1, 0, 2 * size), torch.matmul(h, r_gates)))
+        reset, update = torch.narrow(both, -1, 0, size), torch.narrow(both, -1, size, size)
+        new = torch.tanh(torch.add(torch.narrow(now, -1, 2 * size, size), torch.matmul(torch.mul(reset, h), r_new)))
+        h = torch.add(new, torch.mul(update, torch.sub(h, new)))
+        steps.append(h)
+    return torch.stack(steps), h
+
+
+@op("RNN", 7)
+@op("RNN", 14, 22)
+def rnn(  # noqa: PLR0913 - the operator's own parameters
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
+    """Elman network with tanh or ReLU, the same in both directions."""
+    _refuse_extras(clip, activation_alpha, activation_beta)
+    x, initial_h = _batch_first(layout, x, initial_h)
+    net = _recurrence((x, w, r, b, sequence_lens), (0,), direction, hidden_size)
+    kind = (activations or ["tanh"])[0].lower()
+    refuse_if(kind not in {"tanh", "relu"}, f"activations {activations}")
+    _refuse_activations(activations, [kind], net.directions)
+    run = torch.rnn_tanh if kind == "tanh" else torch.rnn_relu
+    both = net.directions > 1
+    y, h = run(net.x, net.initial(initial_h), net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
+    return _laid_out(layout, net.outputs(y), h)

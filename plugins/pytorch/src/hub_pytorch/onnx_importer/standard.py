@@ -1,0 +1,98 @@
+"""What the ONNX standard says of a node: its version, its attributes, the opsets of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+
+from hub_pytorch.onnx_importer.errors import Refused
+from hub_pytorch.onnx_importer.registry import find
+from hub_pytorch.onnx_importer.values import tensor_of
+
+_AS_IS = {
+    onnx.AttributeProto.FLOAT: "f",
+    onnx.AttributeProto.INT: "i",
+    onnx.AttributeProto.GRAPH: "g",
+}
+
+
+def domain_of(domain: str) -> str:
+    """Return a domain's canonical spelling: the standard's own is empty."""
+    return "" if domain == "ai.onnx" else domain
+
+
+def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the opset version of each domain the model imports."""
+    return {domain_of(entry.domain): entry.version for entry in model.opset_import}
+
+
+def since_version(node: onnx.NodeProto, opsets: dict[str, int]) -> int:
+    """Return the since-version of a node's operator; for other domains than ONNX's, the domain's version.
+
+    0 when the standard has no such operator in the model's opset.
+    """
+    domain = domain_of(node.domain)
+    opset = opsets.get(domain, 0)
+    if not onnx.defs.has(node.op_type, opset, domain):
+        return opset if domain else 0
+    return int(onnx.defs.get_schema(node.op_type, opset, domain).since_version)
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return a node's attributes as Python numbers, strings and lists, torch tensors and GraphProtos.
+
+    Raises:
+        Refused: an attribute has a type that no implemented operator uses.
+    """
+    return {attribute.name: _attribute(attribute) for attribute in node.attribute}
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Any:
+    kinds = onnx.AttributeProto
+    if attribute.ref_attr_name:
+        raise Refused(f"attribute {attribute.name} refers to a function's attribute")
+    if attribute.type in _AS_IS:
+        return getattr(attribute, _AS_IS[attribute.type])
+    readers = {
+        kinds.STRING: attribute.s.decode,
+        kinds.TENSOR: lambda: tensor_of(attribute.t),
+        kinds.INTS: lambda: list(attribute.ints),
+        kinds.FLOATS: lambda: list(attribute.floats),
+        kinds.STRINGS: lambda: [text.decode() for text in attribute.strings],
+    }
+    if attribute.type not in readers:
+        raise Refused(f"attribute {attribute.name} has a type that is not implemented")
+    return readers[attribute.type]()
+
+
+def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its local functions inlined; the model itself when it has none."""
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    return inliner.inline_local_functions(model)
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph and of its subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from nodes_of(attribute.g)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of a model with its local functions inlined."""
+    yield from nodes_of(without_functions(model).graph)
+
+
+def reason_against(node: onnx.NodeProto, opsets: dict[str, int]) -> str | None:
+    """Say why the operator table has no row that fits a node, or None when one fits."""
+    row = find(domain_of(node.domain), node.op_type, since_version(node, opsets))
+    if isinstance(row, str):
+        return row
+    return row.mismatch([bool(name) for name in node.input], [attribute.name for attribute in node.attribute])

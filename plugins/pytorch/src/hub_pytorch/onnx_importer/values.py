@@ -1,0 +1,109 @@
+"""Reading constants: ONNX tensors as torch tensors, and constant inputs as Python values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hub_pytorch.onnx_importer.errors import Refused
+from hub_pytorch.onnx_importer.lazy import torch
+
+if TYPE_CHECKING:
+    import onnx
+
+# onnx.TensorProto.DataType -> name of the torch dtype.
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    14: "complex64",
+    15: "complex128",
+    16: "bfloat16",
+}
+
+
+def torch_dtype(element_type: int) -> Any:
+    """Return the torch dtype of an ONNX element type.
+
+    Raises:
+        Refused: torch has no such type (strings, 2- and 4-bit integers, 8-bit floats).
+    """
+    if element_type not in _DTYPES:
+        raise Refused(f"element type {element_type} is not implemented")
+    return getattr(torch, _DTYPES[element_type])
+
+
+def tensor_of(proto: onnx.TensorProto) -> Any:
+    """Return an ONNX tensor as a torch tensor that owns its memory.
+
+    Raises:
+        Refused: the element type is not implemented, or the data lies outside the model and was not loaded.
+    """
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    dtype = torch_dtype(proto.data_type)
+    if proto.data_location == TensorProto.EXTERNAL:
+        raise Refused(f"the data of tensor {proto.name!r} is external and was not loaded")
+    array = np.ascontiguousarray(numpy_helper.to_array(proto)).reshape(tuple(proto.dims))
+    if dtype is torch.bfloat16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def is_constant(value: Any) -> bool:
+    """Tell whether a value is known at import time."""
+    return isinstance(value, torch.Tensor)
+
+
+def known(value: Any, what: str) -> Any:
+    """Return a constant's content as Python numbers, nested as its shape is.
+
+    Raises:
+        Refused: the value is computed from the model's inputs.
+    """
+    if not is_constant(value):
+        raise Refused(f"{what} must be known at import time, and is computed from the model's inputs")
+    return value.tolist()
+
+
+def ints(value: Any, what: str) -> list[int]:
+    """Return a constant of rank 0 or 1 as a list of integers."""
+    content = known(value, what)
+    return [int(item) for item in content] if isinstance(content, list) else [int(content)]
+
+
+def scalar(value: Any, what: str) -> Any:
+    """Return a constant of one element as a Python number.
+
+    Raises:
+        Refused: the value is not constant, or has not exactly one element.
+    """
+    content = known(value.reshape(-1) if is_constant(value) else value, what)
+    if len(content) != 1:
+        raise Refused(f"{what} has {len(content)} elements, one is expected")
+    return content[0]
+
+
+def positive_axis(axis: int, rank: int) -> int:
+    """Count an axis from the front.
+
+    Raises:
+        Refused: the axis is outside the rank.
+    """
+    if not -rank <= axis < rank:
+        raise Refused(f"axis {axis} is outside rank {rank}")
+    return axis % rank
+
+
+def positive_axes(axes: list[int], rank: int) -> list[int]:
+    """Count axes from the front, in the given order."""
+    return [positive_axis(axis, rank) for axis in axes]
