@@ -1,1 +1,42 @@
 """hub: convert a trained model to where it will run, and prove by measurement that it computes the same thing."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hub._api import convert, identify_file, run, verify
+    from hub._version import VERSION as __version__  # noqa: N811 the name that Python packages give it
+    from hub.spec import ConvertOptions, HubError, ParityPolicy, Receipt
+
+__all__ = [
+    "ConvertOptions",
+    "HubError",
+    "ParityPolicy",
+    "Receipt",
+    "__version__",
+    "convert",
+    "identify_file",
+    "run",
+    "verify",
+]
+
+_HOME = {
+    "convert": "hub._api",
+    "identify_file": "hub._api",
+    "run": "hub._api",
+    "verify": "hub._api",
+    "ConvertOptions": "hub.spec",
+    "HubError": "hub.spec",
+    "ParityPolicy": "hub.spec",
+    "Receipt": "hub.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `import hub` and `hub --help` stay light."""
+    import importlib
+
+    if name == "__version__":
+        return importlib.import_module("hub._version").VERSION
+    if name not in _HOME:
+        raise AttributeError(f"module 'hub' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

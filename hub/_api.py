@@ -1,0 +1,271 @@
+"""The Python interface: what the command line does, also for live models and arrays."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hub._engine import Conversion, Events, Silent
+from hub._identify import identify
+from hub._measure import measure, reference_of
+from hub._opening import Opened, open_model
+from hub._parity import POLICIES
+from hub._plugins import Registry
+from hub._request import Request, Source, parse_numerics
+from hub._routing import Plan
+from hub._runner import Runner
+from hub._sampling import prepare_samples
+from hub._store import Store
+from hub._workers import Limits, Workers
+from hub.spec import (
+    ConvertOptions,
+    ModelArtifact,
+    ModelNotFound,
+    Numerics,
+    ParityPolicy,
+    ParityReport,
+    Receipt,
+    RuntimeOptions,
+    SampleFolder,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from hub.spec.calibration import Feeds
+
+
+@contextlib.contextmanager
+def session(registry: Registry, *, limits: Limits | None = None, use_cache: bool = True) -> Iterator[Runner]:
+    """A runner with its cache, its processes and its scratch folder."""
+    store = Store()
+    with store.scratch() as scratch, Workers(limits) as workers:
+        yield Runner(registry, store, workers, scratch, use_cache=use_cache)
+
+
+def _limits(request: Request) -> Limits:
+    return Limits(seconds=request.step_timeout, memory_bytes=request.max_memory_mib << 20)
+
+
+def run_request(request: Request, registry: Registry, events: Events | None = None) -> Receipt:
+    """Carry out a conversion."""
+    with session(registry, limits=_limits(request), use_cache=request.use_cache) as runner:
+        return Conversion(request, runner, events or Silent()).run()
+
+
+def plan_request(request: Request, registry: Registry, events: Events | None = None) -> tuple[Opened, Plan]:
+    """Plan a conversion and run none of it."""
+    with session(registry, limits=_limits(request)) as runner:
+        return Conversion(request, runner, events or Silent()).plan()
+
+
+def inspect_source(source: Source, options: ConvertOptions, registry: Registry) -> Opened:
+    """Describe a model."""
+    with session(registry) as runner:
+        return open_model(runner, source, options)
+
+
+def default_output(source: Source, registry: Registry, target: str, numerics: Numerics) -> str:
+    """`digits.int8.tflite` for `models/digits.pt2`, in the current folder."""
+    stem = Path(source.path).stem if source.path else source.builder.partition(":")[0].rpartition(".")[2]
+    suffix = registry.formats[target].suffixes[0] if target in registry.formats else f".{target}"
+    return f"{stem}.{numerics.value}{suffix}"
+
+
+def choose_numerics(name: str, *, calibration: bool) -> Numerics:
+    """The precision of a name; the short `int8!` (a bare --int8) means static with data and dynamic without."""
+    if name == "int8!":
+        return Numerics.INT8 if calibration else Numerics.INT8_DYNAMIC
+    return parse_numerics(name)
+
+
+def convert(  # noqa: PLR0913 the whole request as keywords, like the command line
+    model: Any,
+    to: str,
+    *,
+    precision: str = "fp32",
+    calibration: Any = None,
+    test: Any = None,
+    output: str | Path = "",
+    example_inputs: Any = None,
+    weights: str | Path = "",
+    options: ConvertOptions | None = None,
+    strict: bool = False,
+    force: bool = False,
+    policy: ParityPolicy | None = None,
+    events: Events | None = None,
+) -> Receipt:
+    """Convert a model, prove that the result computes the same thing, and write it with its receipt.
+
+    Args:
+        model: A path, `package.module:builder`, a torch.nn.Module or a keras.Model.
+        to: Target format: `tflite`.
+        precision: `fp32`, `fp16`, `int8`, `int8-dynamic`, `int16x8`, `int4-weights`.
+        calibration: A data spec as on the command line, an array (models with one input), or arrays by input name
+            with samples along the first axis.
+        test: Data to check parity on, in the same forms; by default a part of the calibration data is held out.
+        output: The artifact's path; by default named after the model, in the current folder.
+        example_inputs: For a live torch module: a tuple of tensors, or a dict of keyword arguments.
+        weights: For a builder: `.safetensors` or a state dict.
+        options: Shapes, constants, layouts.
+        strict: Refuse `int8-mixed` where `int8` is asked for.
+        force: Replace the output.
+        policy: Your own gate.
+        events: Told about progress.
+
+    Raises:
+        HubError: With a code, a message with the values, and a hint. Nothing is written then.
+    """
+    registry = Registry()
+    with tempfile.TemporaryDirectory(prefix="hub-") as folder:
+        source = source_of(model, Path(folder), registry, example_inputs, str(weights))
+        numerics = choose_numerics(precision, calibration=calibration is not None)
+        request = Request(
+            source=source,
+            target=to,
+            numerics=numerics,
+            output=str(output) or default_output(source, registry, to, numerics),
+            options=options or ConvertOptions(),
+            calibration=_data_spec(calibration, Path(folder), "calibration"),
+            test=_data_spec(test, Path(folder), "test"),
+            policy=policy,
+            strict=strict,
+            force=force,
+        )
+        return run_request(request, registry, events)
+
+
+def source_of(model: Any, folder: Path, registry: Registry, example_inputs: Any = None, weights: str = "") -> Source:
+    """Turn what the user gave into a source: a path, a builder, or a live model saved into `folder`."""
+    if isinstance(model, str | Path):
+        return parse_source(str(model), weights)
+    saved = registry.manager.hook.hub_save_live_model(model=model, folder=folder, example_inputs=example_inputs)
+    path = next((path for path in saved if path), None)
+    if path is None:
+        raise UsageError(
+            f"a {type(model).__module__}.{type(model).__name__} is no model of an installed plugin",
+            hint="give a path, a torch.nn.Module or a keras.Model; `hub plugins` shows what is installed",
+        )
+    return Source(path=str(path))
+
+
+def parse_source(text: str, weights: str = "") -> Source:
+    """Tell a path from `package.module:builder`."""
+    module, colon, function = text.partition(":")
+    names = [*module.split("."), function]
+    if colon and not Path(text).exists() and all(name.isidentifier() for name in names):
+        return Source(builder=text, weights=weights)
+    if weights:
+        raise UsageError("--weights goes with a builder", hint="name the builder: hub convert package.module:function")
+    return Source(path=text)
+
+
+def _data_spec(data: Any, folder: Path, name: str) -> str:
+    """A data spec; arrays are written down first."""
+    if data is None:
+        return ""
+    if isinstance(data, str | Path):
+        return str(data)
+    import numpy as np
+
+    file = folder / f"{name}.npz"
+    arrays = data if isinstance(data, Mapping) else {"arr_0": data}
+    np.savez(file, allow_pickle=False, **{key: np.asarray(array) for key, array in arrays.items()})
+    return str(file)
+
+
+def verify(
+    source: str,
+    result: str,
+    *,
+    data: str = "",
+    numerics: str = "",
+    options: ConvertOptions | None = None,
+    policy: ParityPolicy | None = None,
+) -> ParityReport:
+    """Measure a result against its source, whoever made it.
+
+    Args:
+        source: Path or builder of the source.
+        result: Path of the result.
+        data: Data spec; random inputs when empty.
+        numerics: Precision whose gate applies; by default what the reader finds in the result.
+        options: Shapes and constants of the source.
+        policy: Your own gate.
+
+    Returns:
+        The measurement; `passed` says whether the gate held. The result's receipt, when it lies beside it, gives the
+        declared changes of inputs and outputs.
+    """
+    registry = Registry()
+    request = Request(
+        source=parse_source(source), target="", numerics=Numerics.FP32, output="", test=data,
+        options=options or ConvertOptions(),
+    )  # fmt: skip
+    with session(registry) as runner:
+        opened = open_model(runner, request.source, request.options)
+        other = open_model(runner, Source(path=result), ConvertOptions())
+        receipt = read_receipt(Path(result), other.artifact)
+        if receipt:
+            shapes = {
+                spec.name: spec.fixed_shape for spec in receipt.steps[0].artifact.signature.inputs if spec.is_static
+            }
+            request = _with_shapes(request, opened, shapes)
+        samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
+        reference = reference_of(runner, opened.artifact, samples.check, samples.kind, samples.options)
+        gate = policy or POLICIES[parse_numerics(numerics) if numerics else other.summary.state.numerics]
+        chain = tuple(step.bindings for step in receipt.steps) if receipt else ()
+        return measure(runner, other.artifact, reference, chain, gate, samples.options)
+
+
+def _with_shapes(request: Request, opened: Opened, receipt: Receipt) -> Request:
+    """The shapes that the source was fixed to when the result was made, under those that the user gives now."""
+    known = {spec.name for spec in opened.summary.signature.inputs}
+    inputs = receipt.steps[0].artifact.signature.inputs
+    merged = {spec.name: spec.fixed_shape for spec in inputs if spec.is_static and spec.name in known}
+    merged |= request.options.shapes
+    options = msgspec.structs.replace(request.options, shapes=merged)
+    return msgspec.structs.replace(request, options=options)
+
+
+def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
+    """The receipt beside an artifact, if there is one and it is this artifact's.
+
+    Raises:
+        UsageError: The receipt belongs to other bytes, or cannot be read.
+    """
+    file = artifact.with_name(f"{artifact.name}.hub.json")
+    if not file.exists():
+        return None
+    try:
+        receipt = msgspec.json.decode(file.read_bytes(), type=Receipt)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"the receipt {file} cannot be read: {error}", hint=f"remove it: rm {file}") from error
+    if receipt.result.sha256 != found.sha256:
+        message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
+        raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint="convert again, or remove the receipt")
+    return receipt
+
+
+def run(model: str, data: str, *, options: ConvertOptions | None = None, variant: str = "") -> "list[Feeds]":
+    """Run a model on data and return its outputs, one dict of arrays per sample."""
+    registry = Registry()
+    request = Request(
+        source=parse_source(model), target="", numerics=Numerics.FP32, output="", test=data,
+        options=options or ConvertOptions(),
+    )  # fmt: skip
+    with session(registry) as runner:
+        opened = open_model(runner, request.source, request.options)
+        samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
+        folder, _ = runner.run(opened.artifact, RuntimeOptions(variant=variant), samples.check, ())
+        return list(SampleFolder(folder))
+
+
+def identify_file(path: str) -> str:
+    """The format of a file, as `format` or `format+form`."""
+    if not Path(path).exists():
+        raise ModelNotFound(f"there is no file or folder {path}", hint="check the path")
+    found = identify(Path(path), Registry())
+    return f"{found.format}+{found.form}" if found.form else found.format

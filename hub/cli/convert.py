@@ -1,0 +1,142 @@
+"""`hub convert` and `hub plan`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hub.cli.options import F, model_options, parse_options, verbosity
+
+if TYPE_CHECKING:
+    from hub._plugins import Registry
+    from hub._request import Request
+    from hub.spec import Numerics, ParityPolicy
+
+
+class _Int8Command(click.Command):
+    """Lets `--int8=static` and `--int8=dynamic` stand beside the bare `--int8`, which takes no value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Rewrite the two long forms."""
+        forms = {"--int8=static": "--precision=int8", "--int8=dynamic": "--precision=int8-dynamic"}
+        return super().parse_args(ctx, [forms.get(word, word) for word in args])
+
+
+_REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("model", metavar="MODEL"),
+    click.option("--to", "target", required=True, metavar="FORMAT", help="Target format: tflite."),
+    click.option("--int8", is_flag=True, help="int8: static with --calibration, dynamic-range without."),
+    click.option("--fp16", is_flag=True, help="Short for --precision fp16."),
+    click.option("--precision", default="", metavar="NAME", help="fp32, fp16, int8, int8-dynamic, ..."),
+    click.option(
+        "--calibration",
+        default="",
+        metavar="SPEC",
+        help="Real samples: .npz, .npy, a folder, module:function.",
+    ),
+    click.option("--test", default="", metavar="SPEC", help="Samples to check on; an array `label` gives accuracy."),
+    click.option("--weights", default="", metavar="FILE", help="Weights for a package.module:builder."),
+    click.option("-o", "--output", default="", metavar="PATH", help="The artifact's path."),
+    click.option("--io-layout", type=click.Choice(["", "nhwc", "nchw"]), default="", help="Layout of 4-D tensors."),
+    click.option("--io-dtype", type=click.Choice(["", "int8"]), default="", help="Integer inputs and outputs."),
+    click.option("--force", is_flag=True, help="Replace the output."),
+    click.option("--strict", is_flag=True, help="Refuse int8-mixed where int8 is asked for."),
+    click.option("--no-cache", is_flag=True, help="Run every step again."),
+    click.option("--max-relative", type=float, help="Your own gate: largest relative error."),
+    click.option("--min-cosine", type=float, help="Your own gate: smallest cosine."),
+    click.option("--min-sqnr", type=float, help="Your own gate: smallest SQNR in dB."),
+    click.option("--step-timeout", type=float, default=1800.0, show_default=True, help="Seconds for one step."),
+    click.option("--max-memory", type=int, default=0, metavar="MIB", help="Memory for one step; 0 for no bound."),
+    click.option("--seed", type=int, default=0, show_default=True, help="For random inputs."),
+)
+
+
+def _request_options(function: F) -> F:
+    for option in reversed(_REQUEST_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command("convert", cls=_Int8Command)
+@_request_options
+@model_options
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@verbosity
+def convert_command(**values: Any) -> None:
+    """Convert MODEL (a file, a folder, or package.module:builder), verify the result and write it with its receipt."""
+    if values["dry_run"]:
+        _show_plan(values)
+        return
+    from hub._api import run_request
+    from hub._plugins import Registry
+    from hub.cli.render import Progress, show_receipt
+
+    registry = Registry()
+    request = _request(values, registry)
+    with Progress(quiet=values["quiet"], verbose=values["verbose"]) as progress:
+        receipt = run_request(request, registry, progress)
+    show_receipt(receipt, as_json=values["as_json"], quiet=values["quiet"], verbose=values["verbose"])
+
+
+@click.command("plan", cls=_Int8Command)
+@_request_options
+@model_options
+@verbosity
+def plan_command(**values: Any) -> None:
+    """Show the routes from MODEL to a target in the order they would be tried, and every edge left out."""
+    _show_plan(values)
+
+
+def _show_plan(values: dict[str, Any]) -> None:
+    from hub._api import plan_request
+    from hub._plugins import Registry
+    from hub.cli.render import show_plan
+
+    registry = Registry()
+    request = _request(values, registry)
+    opened, plan = plan_request(request, registry)
+    show_plan(request, opened.summary, plan, as_json=values["as_json"])
+
+
+def _request(values: dict[str, Any], registry: "Registry") -> "Request":
+    from hub._api import choose_numerics, default_output, parse_source
+    from hub._request import Request
+
+    numerics = choose_numerics(_precision(values), calibration=bool(values["calibration"]))
+    source = parse_source(values["model"], values["weights"])
+    return Request(
+        source=source,
+        target=values["target"],
+        numerics=numerics,
+        output=values["output"] or default_output(source, registry, values["target"], numerics),
+        options=parse_options(values),
+        calibration=values["calibration"],
+        test=values["test"],
+        policy=_policy(values, numerics),
+        strict=values["strict"],
+        force=values["force"],
+        use_cache=not values["no_cache"],
+        step_timeout=values["step_timeout"],
+        max_memory_mib=values["max_memory"],
+    )
+
+
+def _precision(values: dict[str, Any]) -> str:
+    asked = [name for flag, name in (("int8", "int8!"), ("fp16", "fp16")) if values[flag]]
+    asked += [values["precision"]] if values["precision"] else []
+    if len(asked) > 1:
+        raise click.UsageError("--int8, --fp16 and --precision name one precision: give one of them")
+    return asked[0] if asked else "fp32"
+
+
+def _policy(values: dict[str, Any], numerics: "Numerics") -> "ParityPolicy | None":
+    bounds = {
+        "relative_max": values["max_relative"],
+        "cosine_min": values["min_cosine"],
+        "sqnr_min_db": values["min_sqnr"],
+    }
+    if all(bound is None for bound in bounds.values()):
+        return None
+    from hub.spec import ParityPolicy
+
+    return ParityPolicy(numerics=numerics, source="set on the command line", custom=True, **bounds)

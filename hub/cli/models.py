@@ -1,0 +1,71 @@
+"""`hub inspect`, `hub verify` and `hub run`."""
+
+from typing import Any
+
+import click
+
+from hub.cli.options import model_options, parse_options, verbosity
+
+
+@click.command("inspect")
+@click.argument("model", metavar="MODEL")
+@click.option("--weights", default="", metavar="FILE", help="Weights for a package.module:builder.")
+@click.option("--layers", is_flag=True, help="List every operator with its precision.")
+@model_options
+@verbosity
+def inspect_command(**values: Any) -> None:
+    """Show what MODEL is: format, inputs, outputs, operators, precision, findings."""
+    from hub._api import inspect_source, parse_source
+    from hub._plugins import Registry
+    from hub.cli.render import show_model
+
+    source = parse_source(values["model"], values["weights"])
+    opened = inspect_source(source, parse_options(values), Registry())
+    show_model(opened, as_json=values["as_json"], layers=values["layers"])
+
+
+@click.command("verify")
+@click.argument("source", metavar="SOURCE")
+@click.argument("result", metavar="RESULT")
+@click.option("--data", default="", metavar="SPEC", help="Samples, as for `hub convert --test`; random when not given.")
+@click.option("--precision", default="", metavar="NAME", help="Whose gate applies; by default what the result holds.")
+@model_options
+@verbosity
+def verify_command(**values: Any) -> None:
+    """Measure RESULT against SOURCE; exit status 6 when the gate does not hold."""
+    from hub._api import verify
+    from hub.cli.render import show_parity
+    from hub.spec import VerificationError
+
+    options = parse_options(values)
+    report = verify(
+        values["source"], values["result"], data=values["data"], numerics=values["precision"], options=options
+    )
+    show_parity(report, as_json=values["as_json"])
+    if not report.passed and not values["as_json"]:
+        raise VerificationError(
+            f"{values['result']} does not compute what {values['source']} does",
+            hint="convert again: hub convert, or see the table above",
+        )
+    if not report.passed:
+        raise click.exceptions.Exit(VerificationError.exit_status)
+
+
+@click.command("run")
+@click.argument("model", metavar="MODEL")
+@click.option("--data", required=True, metavar="SPEC", help="Samples, as for `hub convert --calibration`.")
+@click.option("-o", "--output", required=True, metavar="FILE.npz", help="Where the outputs go, samples along axis 0.")
+@click.option("--kernels", default="", metavar="NAME", help="Kernel set of the runtime, such as reference.")
+@model_options
+@verbosity
+def run_command(**values: Any) -> None:
+    """Run MODEL on data and save its outputs."""
+    from pathlib import Path
+
+    from hub._api import run
+    from hub._files import check_output
+    from hub.cli.render import save_outputs
+
+    check_output(Path(values["output"]), force=True)
+    outputs = run(values["model"], values["data"], options=parse_options(values), variant=values["kernels"])
+    save_outputs(outputs, Path(values["output"]), as_json=values["as_json"])

@@ -1,0 +1,90 @@
+"""Options that several commands share, and their parsing."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from hub.spec import ConvertOptions, DType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MODEL_OPTIONS = (
+    click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x320x320[:DTYPE]", help="Fix an input's shape."),
+    click.option("--constant", "constants", multiple=True, metavar="INPUT=VALUE", help="Freeze an input to a value."),
+    click.option("--submodule", default="", metavar="NAME", help="Take this submodule of a PyTorch model."),
+    click.option("--allow-pickle", is_flag=True, help="Let code that came with the model run, in the worker."),
+    click.option("--allow-custom-ops", is_flag=True, help="Accept Flex and custom operators."),
+)
+_VERBOSITY = (
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, all else on error."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more: notes, logs, tracebacks."),
+)
+
+
+def model_options(function: F) -> F:
+    """Add the options that say how to read a model."""
+    return _with(function, _MODEL_OPTIONS)
+
+
+def verbosity(function: F) -> F:
+    """Add --json, -q and -v."""
+    return _with(function, _VERBOSITY)
+
+
+def _with(function: F, options: tuple[Callable[[F], F], ...]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def parse_options(values: dict[str, Any]) -> "ConvertOptions":
+    """Build the options record from click's values."""
+    from hub.spec import ConvertOptions
+
+    shapes = [_parse_shape(text) for text in values["shapes"]]
+    return ConvertOptions(
+        shapes={name: shape for name, shape, _ in shapes},
+        dtypes={name: dtype for name, _, dtype in shapes if dtype},
+        constants=dict(_parse_constant(text) for text in values["constants"]),
+        io_layout=values.get("io_layout", ""),
+        io_dtype=values.get("io_dtype", ""),
+        allow_pickle=values["allow_pickle"],
+        allow_custom_ops=values["allow_custom_ops"],
+        submodule=values["submodule"],
+        seed=values.get("seed", 0),
+    )
+
+
+def _parse_shape(text: str) -> "tuple[str, tuple[int, ...], DType | None]":
+    name, equals, rest = text.rpartition("=")
+    sizes, _, dtype = rest.partition(":")
+    parts = [part for part in sizes.split("x") if part]
+    if not equals or not all(part.isdigit() and int(part) for part in parts):
+        raise click.BadParameter(f"{text!r} is not INPUT=1x3x320x320", param_hint="--shape")
+    return name, tuple(map(int, parts)), _parse_dtype(dtype) if dtype else None
+
+
+def _parse_dtype(text: str) -> "DType":
+    from hub._request import did_you_mean
+    from hub.spec import DType
+
+    known = {dtype.value for dtype in DType}
+    if text not in known:
+        raise click.BadParameter(f"there is no dtype {text!r}; {did_you_mean(text, known)}", param_hint="--shape")
+    return DType(text)
+
+
+def _parse_constant(text: str) -> tuple[str, int | float | bool]:
+    name, equals, value = text.rpartition("=")
+    words = {"true": True, "false": False}
+    try:
+        number = words[value.lower()] if value.lower() in words else float(value)
+    except ValueError:
+        equals, number = "", 0.0
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not INPUT=NUMBER", param_hint="--constant")
+    whole = not isinstance(number, bool) and number.is_integer() and "." not in value and "e" not in value.lower()
+    return name, int(number) if whole else number

@@ -1,0 +1,339 @@
+"""Results as tables for people, or as one JSON document."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hub._opening import Opened
+from hub._plugins import Registry, missing_requirements
+from hub._request import Request
+from hub._routing import Plan
+from hub._store import cache_root
+from hub.spec import FailedAttempt, ModelSummary, OutputParity, ParityReport, Receipt, Signature, StepRecord
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from hub.spec.calibration import Feeds
+
+
+def out() -> Console:
+    """The console of results; wide when it is not a terminal, so that nothing is cut in logs."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+class Progress:
+    """Tells on standard error how a conversion goes; implements the engine's events."""
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._verbose = verbose
+        self._status: Status | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._status = self._console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._status:
+            self._status.stop()
+
+    def started(self, what: str) -> None:
+        """Show what is going on."""
+        if self._status:
+            self._status.update(escape(what))
+        elif self._verbose:
+            self._console.print(f"[dim]… {escape(what)}[/]")
+
+    def finished(self, record: StepRecord) -> None:
+        """Say that a step ended, and how right it is."""
+        how = "from the cache" if record.cached else f"{record.seconds:.1f} s"
+        good = record.parity is not None and record.parity.passed
+        mark = "[green]✓[/]" if good else "[red]✗[/]"
+        worst = f", SQNR {_db(record.parity.worst.sqnr_db)}" if record.parity else ""
+        self._console.print(f"{mark} {escape(record.title)} → {record.artifact.state} ({how}{worst})")
+        for note in record.notes if self._verbose else ():
+            self.noted(note)
+
+    def noted(self, note: str) -> None:
+        """Say what was done unasked."""
+        self._console.print(f"[yellow]·[/] {escape(note)}")
+
+    def failed(self, attempt: FailedAttempt) -> None:
+        """Say that a route was given up and the next is tried."""
+        self._console.print(f"[red]✗[/] {attempt.edge}: {escape(attempt.message)}")
+        if attempt.log and self._verbose:
+            self._console.print(f"  [dim]log and reproduce.py: {escape(attempt.log)}[/]")
+
+
+def show_receipt(receipt: Receipt, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Show a finished conversion."""
+    if as_json:
+        print_json(receipt)
+        return
+    if quiet:
+        return
+    console = out()
+    console.print(_steps_table(receipt.steps))
+    console.print(_parity_table(receipt.parity))
+    for name, text in _facts(receipt):
+        console.print(f"[bold]{name:<9}[/] {text}")
+    for note in receipt.notes if verbose else receipt.notes[:8]:
+        console.print(f"[yellow]note[/]      {escape(note)}")
+    for warning in receipt.warnings:
+        console.print(f"[bold yellow]warning[/]   {escape(warning)}")
+
+
+def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
+    before, after = receipt.source.size_bytes, receipt.result.size_bytes
+    yield "inputs", escape(_tensors(receipt.result.signature.inputs))
+    yield "outputs", escape(_tensors(receipt.result.signature.outputs))
+    yield "size", f"{_size(before)} → {_size(after)} ({before / after:.2f}x smaller)" if after else _size(before)
+    if receipt.accuracy:
+        a = receipt.accuracy
+        yield "accuracy", f"{a.source:.2%} → {a.result:.2%} on {a.samples} labelled samples"
+    for attempt in receipt.failed_attempts:
+        yield "gave up", f"{attempt.edge}: {escape(attempt.message)}"
+    yield (
+        "written",
+        f"[green]{escape(receipt.result.path)}[/] (receipt: {escape(Path(receipt.result.path).name)}.hub.json)",
+    )
+
+
+def _steps_table(steps: Iterable[StepRecord]) -> Table:
+    table = _table("step", "result", "time", "peak memory", "SQNR", "cosine", "gate")
+    for step in steps:
+        worst = step.parity.worst if step.parity else None
+        table.add_row(
+            escape(step.title),
+            str(step.artifact.state),
+            "cached" if step.cached else f"{step.seconds:.1f} s",
+            _size(step.peak_memory_bytes),
+            _db(worst.sqnr_db) if worst else "",
+            f"{worst.cosine:.5f}" if worst else "",
+            _passed(step.parity.passed) if step.parity else "",
+        )
+    return table
+
+
+def _parity_table(report: ParityReport) -> Table:
+    title = f"against the source in {report.reference_runtime}, {report.inputs} inputs; gate: {_gate(report)}"
+    table = _table("output", "runtime", "samples", "max abs", "mean abs", "relative", "cosine", "SQNR", "top-1", "gate")
+    table.caption = escape(title)
+    for item in report.outputs:
+        table.add_row(*_parity_row(item))
+    return table
+
+
+def _parity_row(item: OutputParity) -> tuple[str, ...]:
+    return (
+        escape(item.output),
+        item.runtime,
+        str(item.samples),
+        f"{item.max_abs:.3g}",
+        f"{item.mean_abs:.3g}",
+        f"{item.relative:.2g}",
+        f"{item.cosine:.5f}",
+        _db(item.sqnr_db),
+        "" if item.top1 is None else f"{item.top1:.1%}",
+        _passed(not item.failures) if not item.failures else f"[red]{escape('; '.join(item.failures))}[/]",
+    )
+
+
+def _gate(report: ParityReport) -> str:
+    policy = report.policy
+    bounds = (
+        ("relative ≤", policy.relative_max),
+        ("cosine ≥", policy.cosine_min),
+        ("SQNR dB ≥", policy.sqnr_min_db),
+        ("top-1 ≥", policy.top1_min),
+    )
+    return ", ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
+
+
+def show_parity(report: ParityReport, *, as_json: bool) -> None:
+    """Show a measurement."""
+    if as_json:
+        print_json(report)
+        return
+    out().print(_parity_table(report))
+
+
+def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: bool) -> None:
+    """Show routes in the order they would be tried, and what was left out."""
+    if as_json:
+        routes = [[edge.id for edge in route] for route in plan.routes]
+        print_json({"source": str(summary.state), "routes": routes, "left_out": plan.left_out})
+        return
+    console = out()
+    table = _table(
+        "", f"route from {summary.state} to {request.target}/{request.numerics.value}", "lossy steps", "cost"
+    )
+    for number, route in enumerate(plan.routes, start=1):
+        words = " → ".join(f"{edge.title or edge.id} ({edge.target})" for edge in route)
+        table.add_row(str(number), escape(words), str(sum(e.lossy for e in route)), f"{sum(e.cost for e in route):g}")
+    console.print(table)
+    for edge, reason in plan.left_out.items():
+        console.print(f"[dim]left out[/]  {edge}: {escape(reason)}")
+
+
+def show_model(opened: Opened, *, as_json: bool, layers: bool) -> None:
+    """Show what a model is."""
+    summary = opened.summary
+    if as_json:
+        print_json({"artifact": opened.artifact, "summary": summary})
+        return
+    console = out()
+    console.print(f"[bold]{escape(opened.artifact.path)}[/]  {summary.state}  sha256 {opened.artifact.sha256[:16]}")
+    console.print(_border_table(summary.signature))
+    for name, text in _model_facts(opened):
+        console.print(f"[bold]{name:<10}[/] {escape(text)}")
+    for finding in summary.findings:
+        console.print(f"[yellow]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
+    if layers:
+        console.print(_layers_table(summary))
+
+
+def _model_facts(opened: Opened) -> Iterator[tuple[str, str]]:
+    summary = opened.summary
+    operators = sorted(summary.operators.items(), key=lambda item: (-item[1], item[0]))
+    yield "operators", ", ".join(f"{count} {name}" for name, count in operators)
+    yield "size", _size(opened.artifact.size_bytes)
+    if summary.parameters is not None:
+        yield "parameters", f"{summary.parameters:,}"
+    if summary.versions:
+        yield "versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())
+    if summary.custom_operators:
+        yield "custom", ", ".join(summary.custom_operators)
+
+
+def _border_table(signature: Signature) -> Table:
+    table = _table("", "name", "dtype", "shape", "scale, zero point")
+    for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs:
+            quant = f"{spec.quant.scale[0]:.6g}, {spec.quant.zero_point[0]}" if spec.quant else ""
+            table.add_row(kind, escape(spec.name), spec.dtype.value, "x".join(map(str, spec.shape)) or "scalar", quant)
+    return table
+
+
+def _layers_table(summary: ModelSummary) -> Table:
+    table = _table("", "operator", "precision", "name")
+    for number, layer in enumerate(summary.layers):
+        table.add_row(str(number), layer.operator, layer.precision, escape(layer.name))
+    return table
+
+
+def show_plugins(registry: Registry, *, as_json: bool, verbose: bool) -> None:
+    """Show what is installed and what it offers."""
+    if as_json:
+        edges = [edge for edge, _ in registry.edges.values()]
+        names = {"formats": list(registry.formats), "runtimes": list(registry.runtimes)}
+        print_json({"plugins": registry.plugins, "edges": edges} | names)
+        return
+    console = out()
+    table = _table("plugin", "distribution", "version", "state")
+    for plugin in registry.plugins:
+        state = f"[red]broken: {escape(plugin.error.strip().splitlines()[-1])}[/]" if plugin.error else "[green]ok[/]"
+        table.add_row(plugin.name, plugin.distribution, plugin.version, state)
+    console.print(table)
+    console.print(_edges_table(registry))
+    console.print(f"formats: {', '.join(registry.formats)}; runtimes: {', '.join(registry.runtimes)}")
+    for plugin in registry.broken if verbose else ():
+        console.print(escape(plugin.error))
+
+
+def _edges_table(registry: Registry) -> Table:
+    table = _table("edge", "from", "to", "engine", "needs")
+    for edge, _ in registry.edges.values():
+        needs = [*(["calibration"] if edge.needs_calibration else []), *([edge.toolchain] if edge.toolchain else [])]
+        table.add_row(edge.id, str(edge.source), str(edge.target), escape(edge.title), ", ".join(needs))
+    return table
+
+
+def show_doctor(registry: Registry, *, as_json: bool) -> bool:
+    """Show problems; returns whether there are none."""
+    problems = list(_problems(registry))
+    if as_json:
+        print_json({"problems": [{"what": what, "mend": mend} for what, mend in problems], "cache": str(cache_root())})
+        return not problems
+    console = out()
+    for what, mend in problems:
+        console.print(f"[red]✗[/] {escape(what)}\n  mend: {escape(mend)}")
+    console.print(f"{len(registry.plugins)} plugins, {len(registry.edges)} edges; cache: {escape(str(cache_root()))}")
+    if not problems:
+        console.print("[green]✓[/] nothing to mend")
+    return not problems
+
+
+def _problems(registry: Registry) -> Iterator[tuple[str, str]]:
+    if not registry.plugins:
+        yield "no plugin is installed", "pip install hub-pytorch hub-keras hub-onnxruntime hub-tflite"
+    for plugin in registry.broken:
+        yield (
+            f"{plugin.name} does not load: {plugin.error.strip().splitlines()[-1]}",
+            f"pip install -U {plugin.distribution}",
+        )
+    for edge, _ in registry.edges.values():
+        missing = [] if edge.toolchain else missing_requirements(edge.requires)
+        if missing:
+            yield f"edge {edge.id} misses {', '.join(missing)}", f"pip install {' '.join(repr(m) for m in missing)}"
+
+
+def save_outputs(outputs: "list[Feeds]", path: Path, *, as_json: bool) -> None:
+    """Write outputs, stacked along a new first axis, and say what they are."""
+    import numpy as np
+
+    stacked = {name: np.stack([sample[name] for sample in outputs]) for name in outputs[0]}
+    np.savez(path, allow_pickle=False, **stacked)
+    facts = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in stacked.items()}
+    if as_json:
+        print_json({"output": str(path), "samples": len(outputs), "arrays": facts})
+        return
+    for name, fact in facts.items():
+        out().print(f"{escape(name)}: {fact['dtype']} {fact['shape']}")
+    out().print(f"written [green]{escape(str(path))}[/] ({len(outputs)} samples)")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", caption_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _tensors(specs: Iterable[Any]) -> str:
+    return ", ".join(map(str, specs))
+
+
+def _passed(passed: bool) -> str:
+    return "[green]pass[/]" if passed else "[red]fail[/]"
+
+
+def _db(value: float) -> str:
+    from hub.spec import SQNR_CAP_DB
+
+    return "exact" if value >= SQNR_CAP_DB else f"{value:.1f} dB"
+
+
+def _size(count: int) -> str:
+    number = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:  # noqa: PLR2004 binary prefix
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.2f} GiB"

@@ -1,0 +1,51 @@
+"""Errors as text or JSON."""
+
+import sys
+import traceback
+
+import click
+
+
+def report_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
+    """Print an error; returns the exit status."""
+    if isinstance(error, click.ClickException):
+        return _show(_click_fields(error), error.exit_code, as_json=as_json)
+    from hub.spec import HubError
+
+    if isinstance(error, HubError):
+        fields = {"code": error.code, "message": error.message, "hint": error.hint, "log": error.log}
+        return _show(fields, error.exit_status, as_json=as_json, trace=error if verbose else None)
+    fields = {
+        "code": "internal",
+        "message": f"a defect in hub: {type(error).__name__}: {error}",
+        "hint": "please report it with the lines above",
+        "log": "",
+    }
+    return _show(fields, 70, as_json=as_json, trace=error)
+
+
+def _click_fields(error: click.ClickException) -> dict[str, str]:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "hub"
+    return {"code": "usage", "message": error.format_message(), "hint": f"{path} --help", "log": ""}
+
+
+def _show(fields: dict[str, str], status: int, *, as_json: bool, trace: Exception | None = None) -> int:
+    if trace is not None:
+        traceback.print_exception(trace, file=sys.stderr)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode({"error": fields | {"exit_status": status}}).decode())
+        return status
+    click.echo(f"{click.style('error', fg='red', bold=True)}[{fields['code']}]: {fields['message']}", err=True)
+    for name in ("hint", "log"):
+        if fields[name]:
+            click.echo(f"{click.style(name, fg='cyan', bold=True)}: {fields[name]}", err=True)
+    return status
+
+
+def report_interrupt() -> int:
+    """Say what an interrupt leaves behind; returns the shell's status for SIGINT."""
+    click.echo("interrupted: nothing was written; the next run reuses the finished steps", err=True)
+    return 130
