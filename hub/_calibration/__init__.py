@@ -120,7 +120,7 @@ def _only(name: str, shapes: set[tuple[int, ...]]) -> tuple[int, ...]:
         raise CalibrationError(f"the data has no samples, so the shape of {name} is open", hint=f"--shape {name}=...")
     if len(shapes) > 1:
         some = ", ".join(rows.shape_text(shape) for shape in sorted(shapes)[:4])
-        largest = rows.shape_text(max(shapes, key=lambda shape: (len(shape), shape)))
+        largest = rows.shape_text(max(sizes) for sizes in zip(*shapes, strict=True))
         raise ShapeNeeded(
             f"the samples of {name} have {len(shapes)} different shapes: {some}",
             hint=f"pad the data to one shape and give it: --shape {name}={largest}",

@@ -75,10 +75,10 @@ def _is_function(spec: str) -> bool:
 def _absent(spec: str, path: Path) -> Place:
     if _is_function(spec):
         return Place(spec, "function", Path(), {})
-    near = [str(path.parent / entry.name) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = did_you_mean(str(path), near) if near else ""
-    useful = hint if hint.startswith("did you mean") else f"give {FORMS}"
-    raise CalibrationError(f"there is no file, folder or function {spec!r}", hint=useful)
+    there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, there)
+    hint = f"{near} (in {path.parent}/)" if near.startswith("did you mean") else f"give {FORMS}"
+    raise CalibrationError(f"there is no file, folder or function {spec!r}", hint=hint)
 
 
 def _file_kind(path: Path) -> str:

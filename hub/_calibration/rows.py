@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -34,7 +35,8 @@ class Chunk(NamedTuple):
     labels: Array | None = None
 
 
-class Cut(NamedTuple):
+@dataclass(frozen=True)
+class Cut:
     """How one array is cut.
 
     Attributes:

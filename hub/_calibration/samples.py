@@ -1,0 +1,146 @@
+"""Write checked samples one at a time, and hash them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hub._calibration.checks import Digests, Watch
+from hub._calibration.rows import Chunk, Cut, cuts_of
+from hub._calibration.sources import Source
+from hub.spec import CalibrationError, InternalError, SampleFolder
+
+if TYPE_CHECKING:
+    from hub._calibration.rows import Array
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is in the folder."""
+
+    count: int
+    fingerprint: str
+    warnings: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def file_of(folder: Path, index: int) -> Path:
+    """The file of a sample."""
+    return folder / f"{index:08d}.npz"
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Hash the samples in a folder, in order."""
+    digests = Digests()
+    for arrays in SampleFolder(folder):
+        digests.add(arrays)
+    return digests.fingerprint
+
+
+def write(source: Source, into: Path) -> Written:
+    """Check and write every sample of a source.
+
+    Raises:
+        CalibrationError: See `hub._calibration.load_samples`.
+    """
+    if any(into.iterdir()):
+        raise InternalError(f"samples would mix with what is in {into}")
+    return _Writer(source, into).run()
+
+
+class _Writer:
+    def __init__(self, source: Source, into: Path) -> None:
+        self.source = source
+        self.into = into
+        self.watches = [Watch(tensor) for tensor in source.wanted]
+        self.digests = Digests()
+        self.notes: dict[str, int] = {}
+        self.labels = _Labels()
+        self.dropped = 0
+
+    def run(self) -> Written:
+        largest = 0
+        for chunk in self.source.chunks(self.notes):
+            cuts = cuts_of(chunk, self.source.wanted)
+            largest = max(largest, *(cut.dropped for cut in cuts.values()))
+            self._write(chunk, cuts)
+        self._check_count(largest)
+        return Written(len(self.digests.every), self.digests.fingerprint, tuple(self._warnings()), self.labels.all())
+
+    def _write(self, chunk: Chunk, cuts: dict[str, Cut]) -> None:
+        first = next(iter(cuts.values()))
+        self.dropped += max(cut.dropped for cut in cuts.values())
+        self.labels.add(chunk, first)
+        for index in range(first.count):
+            where = chunk.origin if first.count == 1 else f"{chunk.origin}, sample {index}"
+            arrays = {
+                watch.name: watch.see(cuts[watch.name].sample(chunk.arrays[watch.name], index), where)
+                for watch in self.watches
+            }
+            _save(file_of(self.into, len(self.digests.every)), arrays)
+            self.digests.add(arrays)
+
+    def _check_count(self, largest: int) -> None:
+        if self.digests.every:
+            return
+        spec, takes = self.source.place.spec, ", ".join(map(str, self.source.wanted))
+        rows = f" ({largest} rows are less than a batch)" if largest else ""
+        raise CalibrationError(f"{spec} holds no samples{rows}; the model takes {takes}", hint="give real inputs")
+
+    def _warnings(self) -> Iterator[str]:
+        for note, count in self.notes.items():
+            yield note if count == 1 else f"{note} ({count} times)"
+        if self.dropped:
+            yield f"{self.dropped} rows were left over from the last batch and dropped"
+        for watch in self.watches:
+            yield from watch.findings()
+        yield from self.labels.warnings
+        yield from self.digests.findings()
+
+
+class _Labels:
+    def __init__(self) -> None:
+        self.values: list[int] = []
+        self.warnings: list[str] = []
+        self.chunks = self.labelled = 0
+
+    def add(self, chunk: Chunk, cut: Cut) -> None:
+        """Take over the labels of a chunk, as far as its samples go."""
+        self.chunks += 1
+        if chunk.labels is None or (self.warnings and not self.values):
+            return
+        if chunk.labels.dtype.kind not in "iu":
+            self.warnings.append(f"labels in {chunk.origin} are {chunk.labels.dtype.name}, no integers: not used")
+            return
+        self.labelled += 1
+        self.values.extend(_aligned(chunk, cut, chunk.labels))
+
+    def all(self) -> tuple[int, ...]:
+        """The labels, when every chunk had some."""
+        if self.labelled < self.chunks:
+            return ()
+        return tuple(self.values)
+
+
+def _aligned(chunk: Chunk, cut: Cut, labels: Array) -> list[int]:
+    flat = labels.reshape(-1)
+    kept = flat[: flat.size - cut.dropped]
+    per_sample = cut.shape[0] if cut.shape else 1
+    if kept.size not in {cut.count, cut.count * per_sample}:
+        raise CalibrationError(
+            f"{chunk.origin}: {flat.size} labels for {cut.count * cut.batch + cut.dropped} rows",
+            hint="give one label per row, as class indices",
+        )
+    return [int(value) for value in kept]
+
+
+def _save(file: Path, arrays: dict[str, Array]) -> None:
+    import numpy as np
+
+    with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
