@@ -1,0 +1,174 @@
+"""Reading and writing ONNX files: external data, its safety, versions, size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+from hub.spec import ExternalDataError, ModelNotFound, ModelUnreadable, UnsupportedModel
+from hub_onnxruntime.identify import Kind, probe
+
+# A protocol buffer cannot be larger (onnx.checker.MAXIMUM_PROTOBUF).
+MAX_PROTOBUF_BYTES = 2**31 - 1
+_COPY_AGAIN = "Check that it is the right file; copy or download it again and compare its size."
+
+
+class ExternalTensor(NamedTuple):
+    """One tensor whose bytes are in another file; `location` is as written in the model."""
+
+    name: str
+    location: str
+    offset: int
+    length: int
+
+
+def graphs(graph: Any) -> Iterator[Any]:
+    """Yields a GraphProto and every subgraph under it, outermost first."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from graphs(subgraph)
+
+
+def all_nodes(model: Any) -> Iterator[Any]:
+    """Yields every NodeProto of a model: main graph, subgraphs and local functions."""
+    for graph in graphs(model.graph):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def all_tensors(model: Any) -> Iterator[Any]:
+    """Yields every TensorProto that a model stores: initializers and attribute tensors, subgraphs included."""
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+    for node in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def external_tensors(model: Any) -> list[ExternalTensor]:
+    """Returns the tensors that are stored outside the file, read from a model loaded without external data."""
+    from onnx import TensorProto
+
+    found = []
+    for tensor in all_tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            entry = {item.key: item.value for item in tensor.external_data}
+            place = (entry.get("location", ""), int(entry.get("offset", 0)), int(entry.get("length", 0)))
+            found.append(ExternalTensor(tensor.name, *place))
+    return found
+
+
+def _leaves_folder(location: str) -> bool:
+    """Whether a written location is absolute or climbs, in POSIX's or Windows' reading of it."""
+    for reading in (PurePosixPath(location), PureWindowsPath(location)):
+        if reading.is_absolute() or reading.drive or reading.root or ".." in reading.parts:
+            return True
+    return not location
+
+
+def external_path(folder: Path, tensor: ExternalTensor) -> Path:
+    """Returns the file that holds an external tensor.
+
+    Raises:
+        ExternalDataError: The location is absolute, climbs with `..` or goes through a symbolic link to outside
+            `folder`; or the file is absent or shorter than it must be.
+    """
+    path = folder / tensor.location
+    inside = not _leaves_folder(tensor.location) and path.resolve().is_relative_to(folder.resolve())
+    if not inside:
+        raise ExternalDataError(
+            f"tensor {tensor.name!r} asks for data at {tensor.location!r}, outside the model's folder",
+            hint="Put the data beside the model and save it again: onnx.save_model(..., save_as_external_data=True).",
+        )
+    size = os.path.getsize(path) if path.is_file() else -1  # noqa: PTH202 - no second stat object needed
+    if size < tensor.offset + max(tensor.length, 0):
+        state = "is missing" if size < 0 else f"has {size} bytes, {tensor.offset + tensor.length} are needed"
+        raise ExternalDataError(
+            f"the data file {tensor.location!r} of tensor {tensor.name!r} {state}",
+            hint="Copy every data file that was written with the model into the model's folder.",
+        )
+    return path
+
+
+def external_files(model: Any, folder: Path) -> list[Path]:
+    """Returns each file of external data once, in order of first use; raises as `external_path`."""
+    return list(dict.fromkeys(external_path(folder, tensor) for tensor in external_tensors(model)))
+
+
+def check_versions(model: Any) -> None:
+    """Refuses a model that is newer than the installed onnx library.
+
+    Raises:
+        UnsupportedModel: Its opset or its IR version is unknown to the library.
+    """
+    import onnx
+
+    known = onnx.defs.onnx_opset_version()
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    hint = "Upgrade the onnx package, or save the model with an older opset."
+    if opset > known:
+        raise UnsupportedModel(f"the model uses opset {opset}; onnx {onnx.__version__} knows {known}", hint=hint)
+    if model.ir_version > onnx.IR_VERSION:
+        message = f"the model uses IR version {model.ir_version}; onnx {onnx.__version__} knows {onnx.IR_VERSION}"
+        raise UnsupportedModel(message, hint=hint)
+
+
+def load_structure(path: Path) -> Any:
+    """Loads a model without its external data and checks that it can be read at all.
+
+    Raises:
+        ModelNotFound: There is no such file.
+        ModelUnreadable: The file is empty, truncated, or no ONNX model.
+        UnsupportedModel: It is newer than the installed onnx library.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    if not path.is_file():
+        raise ModelNotFound(f"there is no file {path}", hint="Check the path; an ONNX model is one file.")
+    answer = probe(path)
+    if answer.kind is not Kind.ONNX:
+        state = "is a damaged ONNX model" if answer.kind is Kind.DAMAGED else "is no ONNX model"
+        raise ModelUnreadable(f"{path.name} {state}: {answer.reason}", hint=_COPY_AGAIN)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ModelUnreadable(f"{path.name} is a damaged ONNX model: {error}", hint=_COPY_AGAIN) from error
+    check_versions(model)
+    return model
+
+
+def load(path: Path) -> Any:
+    """Loads a model with all its data in memory; its external data is checked before any byte of it is read.
+
+    Raises:
+        HubError: As `load_structure` and `external_path`.
+    """
+    from onnx.external_data_helper import load_external_data_for_model
+
+    model = load_structure(path)
+    if external_files(model, path.parent):
+        load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def save(model: Any, path: Path) -> None:
+    """Writes a model as one file.
+
+    Raises:
+        UnsupportedModel: It takes more than the 2 GiB that one protocol buffer can hold.
+    """
+    size = model.ByteSize()
+    if size > MAX_PROTOBUF_BYTES:
+        message = f"the model takes {size} bytes, one ONNX file holds {MAX_PROTOBUF_BYTES}"
+        raise UnsupportedModel(message, hint="Convert a smaller model, or one with float16 weights.")
+    path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,114 @@
+"""What this plugin offers to hub. Imports no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hub.spec import (
+    YES,
+    Converter,
+    ConvertJob,
+    ConvertOptions,
+    Edge,
+    Format,
+    Identification,
+    IoBinding,
+    ModelSummary,
+    ModelUnreadable,
+    Numerics,
+    Runtime,
+    State,
+    StepOutput,
+    Support,
+    Toolchain,
+    Verdict,
+    hookimpl,
+)
+from hub_onnxruntime.describe import OnnxFormat
+from hub_onnxruntime.identify import Kind, probe
+from hub_onnxruntime.onnx2tf_edge import Onnx2tfConverter
+from hub_onnxruntime.prepare import prepare
+from hub_onnxruntime.session import OrtRuntime
+
+PREPARE = Edge(
+    id="onnx.prepare",
+    source=State(format="onnx", numerics=Numerics.FP32),
+    target=State(format="onnx", numerics=Numerics.FP32, form="static"),
+    requires=("onnx>=1.17", "onnxslim>=0.1.60", "onnxruntime>=1.20"),
+    process="onnx",
+    cost=0.2,
+    title="ONNX preparation",
+)
+
+
+class OnnxPreparer:
+    """The edge ONNX -> ONNX in its static form."""
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        """One edge."""
+        return (PREPARE,)
+
+    @property
+    def toolchains(self) -> Sequence[Toolchain]:
+        """None: it runs in the user's environment."""
+        return ()
+
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:  # noqa: ARG002 - protocol
+        """Refuses what the format's reader marked as blocking: foreign operators, and values that are no tensors."""
+        blocking = [finding for finding in summary.findings if finding.blocking]
+        if blocking:
+            return Verdict(support=Support.NEVER, reason=blocking[0].message, hint=blocking[0].hint)
+        if summary.custom_operators:
+            names = ", ".join(summary.custom_operators)
+            return Verdict(support=Support.NOTIMPL, reason=f"operators of one runtime only: {names}")
+        return YES
+
+    def convert(self, job: ConvertJob) -> StepOutput:
+        """Writes the static form of `job.source`. See `hub_onnxruntime.prepare.prepare`."""
+        options = job.options
+        source, target, scratch = Path(job.source.path), Path(job.output), Path(job.scratch)
+        done = prepare(source, target, scratch, options.shapes, options.constants, options.seed)
+        bindings = (_frozen(name, value) for name, value in done.frozen.items())
+        return StepOutput(notes=tuple(done.notes), bindings=tuple(bindings))
+
+
+def _frozen(name: str, value: float | bool) -> IoBinding:
+    return IoBinding(direction="input", source=name, target="", constant=value, reason=f"frozen to {value}")
+
+
+@hookimpl
+def hub_register_formats() -> list[Format]:
+    """Offers the reader of ONNX files."""
+    return [OnnxFormat()]
+
+
+@hookimpl
+def hub_register_converters() -> list[Converter]:
+    """Offers the preparation and onnx2tf."""
+    return [OnnxPreparer(), Onnx2tfConverter()]
+
+
+@hookimpl
+def hub_register_runtimes() -> list[Runtime]:
+    """Offers ONNX Runtime on the CPU."""
+    return [OrtRuntime()]
+
+
+@hookimpl
+def hub_identify_format(path: Path, header: bytes) -> Identification | None:
+    """Recognises an ONNX file by the chain of its fields; a damaged `.onnx` file is an error that says where it breaks.
+
+    Raises:
+        ModelUnreadable: The file is named `.onnx` and is none, or is damaged.
+    """
+    if not header or path.is_dir():
+        return None
+    answer = probe(path)
+    if answer.kind is Kind.ONNX:
+        return Identification(format="onnx", detail=answer.reason)
+    if path.suffix == ".onnx":
+        state = "is a damaged ONNX model" if answer.kind is Kind.DAMAGED else "is named .onnx and is no ONNX model"
+        raise ModelUnreadable(f"{path.name} {state}: {answer.reason}", hint="Copy it again and compare its size.")
+    return None

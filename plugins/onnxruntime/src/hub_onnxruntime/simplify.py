@@ -1,0 +1,185 @@
+"""Simplifies a graph with the tool that gets it right: onnxslim, ONNX Runtime's basic optimization, or onnxsim."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hub_onnxruntime import compare
+from hub_onnxruntime.files import save
+from hub_onnxruntime.signature import inputs_of, outputs_of
+
+if TYPE_CHECKING:
+    from hub.spec.calibration import Feeds
+
+# Simplifying reorders float32 sums (1e-6 to 1e-4 on the networks measured); a wrong graph is off by 1e-2 and more.
+# The core's parity gate is the strict one: this bound only tells a tool that broke the graph from one that did not.
+WRONG_ABOVE = 5e-3
+_TIMEOUT_S = 900
+
+
+class Simplified(NamedTuple):
+    """A simplified model, what made it, and what was said about the tools before it."""
+
+    model: Any
+    notes: list[str]
+
+
+class Rejected(Exception):
+    """This tool's result is no good; the text says why."""
+
+
+def _onnxslim(model: Any, _scratch: Path) -> Any:
+    import onnxslim
+
+    return onnxslim.slim(model)
+
+
+def _ort_basic(model: Any, scratch: Path) -> Any:
+    import onnx
+
+    source, target = scratch / "ort-basic-in.onnx", scratch / "ort-basic-out.onnx"
+    save(model, source)
+    _script("--optimize", str(source), str(target))
+    return onnx.load(target)
+
+
+def _onnxsim(model: Any, _scratch: Path) -> Any:
+    onnxsim = importlib.import_module("onnxsim")  # optional: without it the next tool is tried
+    simplified, valid = onnxsim.simplify(model)
+    if not valid:
+        raise Rejected("its own check failed")
+    return simplified
+
+
+def _unchanged(model: Any, _scratch: Path) -> Any:
+    return model
+
+
+# In the order of how many hard graphs they got right (onnxslim 9 of 9, ONNX Runtime 8, onnxsim 6).
+TOOLS: dict[str, Callable[[Any, Path], Any]] = {
+    "onnxslim": _onnxslim,
+    "ONNX Runtime's basic optimization": _ort_basic,
+    "onnxsim": _onnxsim,
+    "no tool": _unchanged,
+}
+
+
+def _script(*arguments: str) -> str:
+    """Runs `compare.py`; raises `Rejected` with its last line, or the signal that ended it."""
+    command = [sys.executable, str(Path(compare.__file__)), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise Rejected(f"ONNX Runtime did not end within {_TIMEOUT_S} s") from error
+    if done.returncode < 0:
+        raise Rejected(f"ONNX Runtime ended with signal {-done.returncode}")
+    if done.returncode:
+        raise Rejected((done.stderr.strip().splitlines() or ["ONNX Runtime failed"])[-1])
+    return done.stdout
+
+
+def random_feeds(model: Any, seed: int) -> Feeds:
+    """Returns inputs for a static model: normal floats, integers 0 and 1 (valid as token, index and flag), booleans."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    feeds: Feeds = {}
+    for info in inputs_of(model.graph):
+        shape = tuple(int(dim) for dim in info.shape or ())
+        if "float" in info.dtype:
+            feeds[info.name] = generator.standard_normal(shape).astype(info.dtype)
+        else:
+            feeds[info.name] = generator.integers(0, 2, shape).astype(info.dtype)
+    return feeds
+
+
+class Oracle:
+    """Tells whether a candidate computes what the original file computes, both in ONNX Runtime, in another process.
+
+    Args:
+        original: The file as the user gave it, or None when only validity can be told.
+        feeds: Inputs for the original, frozen ones included.
+        scratch: A folder for files.
+    """
+
+    def __init__(self, original: Path | None, feeds: Feeds, scratch: Path) -> None:
+        import numpy as np
+
+        self._original, self._scratch = original, scratch
+        np.savez(scratch / "feeds.npz", **feeds)  # type: ignore[arg-type]  # numpy's stub takes a bool named allow_pickle
+
+    def error_of(self, candidate: Any) -> tuple[float, float]:
+        """Returns (largest relative error, the original's own noise).
+
+        Raises:
+            Rejected: One of the two did not run.
+        """
+        path = self._scratch / "candidate.onnx"
+        save(candidate, path)
+        reference = str(self._original or path)
+        answer = json.loads(_script(reference, str(path), str(self._scratch / "feeds.npz")))
+        return float(answer["error"]), float(answer["noise"])
+
+
+def _check_border(before: Any, after: Any) -> None:
+    for read in (inputs_of, outputs_of):
+        wanted = [(info.name, info.dtype) for info in read(before.graph)]
+        found = [(info.name, info.dtype) for info in read(after.graph)]
+        if wanted != found:
+            raise Rejected(f"it changed inputs or outputs from {wanted} to {found}")
+
+
+def _check(before: Any, after: Any, oracle: Oracle) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(after, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise Rejected(f"it wrote an invalid model: {str(error).strip().splitlines()[0]}") from error
+    _check_border(before, after)
+    difference, noise = oracle.error_of(after)
+    if difference > max(WRONG_ABOVE, 10 * noise):
+        raise Rejected(f"its result differs by {difference:.2g} relative from the original in ONNX Runtime")
+
+
+def _attempt(name: str, model: Any, oracle: Oracle, scratch: Path) -> Any:
+    copy = model.__class__.FromString(model.SerializeToString())
+    try:
+        result = TOOLS[name](copy, scratch)
+    except Rejected:
+        raise
+    except Exception as error:  # the boundary to tools that raise whatever they meet: any failure means the next tool
+        raise Rejected(f"it failed: {type(error).__name__}: {str(error).strip()[:200]}") from error
+    _check(model, result, oracle)
+    return result
+
+
+def attempts(model: Any, oracle: Oracle, scratch: Path) -> Iterator[tuple[str, Any, str]]:
+    """Yields (tool, model or None, reason) for each tool in turn."""
+    for name in TOOLS:
+        try:
+            yield name, _attempt(name, model, oracle, scratch), ""
+        except Rejected as reason:
+            yield name, None, str(reason)
+
+
+def simplify(model: Any, oracle: Oracle, scratch: Path) -> Simplified:
+    """Returns the first tool's result that is valid, keeps the inputs and outputs, and computes the same.
+
+    Raises:
+        Rejected: Not even the model as given passes, with every tool's reason.
+    """
+    notes = []
+    before = len(model.graph.node)
+    for name, result, reason in attempts(model, oracle, scratch):
+        if result is not None:
+            notes.append(f"simplified with {name}: {before} -> {len(result.graph.node)} operators")
+            return Simplified(result, notes)
+        notes.append(f"rejected {name}: {reason}")
+    raise Rejected("; ".join(notes))
