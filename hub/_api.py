@@ -208,11 +208,7 @@ def verify(
         opened = open_model(runner, request.source, request.options)
         other = open_model(runner, Source(path=result), ConvertOptions())
         receipt = read_receipt(Path(result), other.artifact)
-        if receipt:
-            shapes = {
-                spec.name: spec.fixed_shape for spec in receipt.steps[0].artifact.signature.inputs if spec.is_static
-            }
-            request = _with_shapes(request, opened, shapes)
+        request = _as_made(request, opened, receipt) if receipt else request
         samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
         reference = reference_of(runner, opened.artifact, samples.check, samples.kind, samples.options)
         gate = policy or POLICIES[parse_numerics(numerics) if numerics else other.summary.state.numerics]
@@ -220,13 +216,15 @@ def verify(
         return measure(runner, other.artifact, reference, chain, gate, samples.options)
 
 
-def _with_shapes(request: Request, opened: Opened, receipt: Receipt) -> Request:
-    """The shapes that the source was fixed to when the result was made, under those that the user gives now."""
+def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
+    """The shapes and constants that the result was made with, under those that the user gives now."""
     known = {spec.name for spec in opened.summary.signature.inputs}
     inputs = receipt.steps[0].artifact.signature.inputs
-    merged = {spec.name: spec.fixed_shape for spec in inputs if spec.is_static and spec.name in known}
-    merged |= request.options.shapes
-    options = msgspec.structs.replace(request.options, shapes=merged)
+    shapes = {spec.name: spec.fixed_shape for spec in inputs if spec.is_static and spec.name in known}
+    bindings = (bound for step in receipt.steps for bound in step.bindings)
+    constants = {bound.source: bound.constant for bound in bindings if bound.constant is not None}
+    asked = request.options
+    options = msgspec.structs.replace(asked, shapes=shapes | asked.shapes, constants=constants | asked.constants)
     return msgspec.structs.replace(request, options=options)
 
 

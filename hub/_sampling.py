@@ -61,8 +61,10 @@ def _data_shapes(request: Request, runner: Runner, signature: Signature) -> Shap
     spec = request.calibration or request.test
     if not spec or signature.is_static:
         return {}
-    constants = request.options.constants
-    return infer_shapes(spec, signature, constants, call_function=runner.call_function)
+    options = request.options
+    return infer_shapes(
+        spec, signature, constants=options.constants, shapes=options.shapes, call_function=runner.call_function
+    )
 
 
 def _random(request: Request, runner: Runner, signature: Signature, shapes: Shapes, options: ConvertOptions) -> Samples:
