@@ -1,0 +1,200 @@
+"""Load `.keras` and HDF5 models with Keras, on whichever backend this process runs."""
+
+from __future__ import annotations
+
+import collections
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hub.spec import Finding, ModelUnreadable, SetupError, Signature, TensorSpec, UnsupportedModel
+from hub_keras.archive import Archive, classes_without_module, kind_of, read_archive, refuse_code, unknown_classes
+from hub_keras.loaded import Key, Loaded, leaves, pick, rebuild, spec_of, unique
+from hub_keras.ranges import input_ranges
+
+_SUFFIX = {"keras-zip": ".keras", "hdf5": ".h5"}
+
+
+def load_model(path: Path, *, backend: str = "tensorflow", allow_pickle: bool = False) -> Loaded:
+    """Load a Keras file or a SavedModel folder.
+
+    Args:
+        path: File or folder.
+        backend: The Keras backend to load on; SavedModel needs `tensorflow`.
+        allow_pickle: Whether code that comes with the model may run.
+
+    Raises:
+        ModelUnreadable: It is no whole model.
+        ModelRefused: It holds code.
+        UnsupportedModel: It uses a class or operator that the framework does not have.
+        SetupError: This process already runs another Keras backend.
+    """
+    if path.is_dir():
+        from hub_keras.savedmodel import load_saved_model
+
+        return load_saved_model(path, allow_pickle=allow_pickle)
+    return load_keras(path, backend=backend, allow_pickle=allow_pickle)
+
+
+def load_keras(path: Path, *, backend: str, allow_pickle: bool) -> Loaded:
+    """Load a `.keras` or HDF5 file. See `load_model`."""
+    archive = read_archive(path)
+    refuse_code(archive, path, allow_pickle=allow_pickle)
+    keras = _import_keras(backend)
+    _refuse_unknown(keras, archive, path)
+    model = _load(keras, path, archive, allow_pickle=allow_pickle)
+    return wrap(keras, model, archive)
+
+
+def _import_keras(backend: str) -> Any:
+    """Import Keras on a backend: the choice is fixed when it is imported first."""
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = backend
+    import keras
+
+    if keras.backend.backend() != backend:
+        raise SetupError(
+            f"Keras runs on {keras.backend.backend()} in this process, and this needs {backend}",
+            hint=f"start the process with KERAS_BACKEND={backend}",
+        )
+    return keras
+
+
+def _refuse_unknown(keras: Any, archive: Archive, path: Path) -> None:
+    known = {*dir(keras.layers), *dir(keras.models), "Functional"}
+    unknown = tuple(name for name in classes_without_module(archive.config) if name not in known)
+    if unknown:
+        raise unknown_classes(path, unknown)
+
+
+def _load(keras: Any, path: Path, archive: Archive, *, allow_pickle: bool) -> Any:
+    with tempfile.TemporaryDirectory(prefix="hub-keras-") as folder:
+        named = _with_suffix(path, _SUFFIX[archive.kind], Path(folder))
+        try:
+            return keras.saving.load_model(named, compile=False, safe_mode=not allow_pickle)
+        except (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, NotImplementedError) as error:
+            raise ModelUnreadable(
+                f"Keras {keras.__version__} cannot load {path} (written by {archive.versions}): {error}",
+                hint="save it again with Keras 3: model.save('model.keras')",
+            ) from error
+
+
+def _with_suffix(path: Path, suffix: str, folder: Path) -> Path:
+    """Keras chooses its reader by the suffix: give it the one that the bytes ask for."""
+    if path.suffix == suffix or (suffix, path.suffix) == (".h5", ".hdf5"):
+        return path
+    return Path(shutil.copyfile(path, folder / f"model{suffix}"))
+
+
+def wrap(keras: Any, model: Any, archive: Archive) -> Loaded:
+    """Describe a loaded Keras model.
+
+    Raises:
+        UnsupportedModel: It is a subclassed model, which has no declared inputs.
+    """
+    graph = getattr(model, "_functional", None) or model
+    inputs, outputs = getattr(graph, "_inputs_struct", None), getattr(graph, "_outputs_struct", None)
+    if inputs is None or outputs is None:
+        raise UnsupportedModel(
+            f"{model.name} ({type(model).__name__}) declares no inputs: only its author's program knows its shapes",
+            hint="there: model.export('FOLDER'), then convert the SavedModel FOLDER",
+        )
+    layers = list(model._flatten_layers(include_self=False))  # noqa: SLF001 the public `layers` stops at nested models
+    signature = Signature(inputs=_input_specs(inputs, layers, input_ranges(layers)), outputs=_output_specs(outputs))
+    keys = [key for key, _ in leaves(outputs)]
+    return Loaded(
+        call=lambda tensors: _call(model, inputs, keys, tensors),
+        signature=signature,
+        operators=dict(collections.Counter(type(layer).__name__ for layer in layers)),
+        model=model,
+        parameters=int(model.count_params()),
+        weight_dtypes=tuple(str(weight.dtype) for weight in model.weights),
+        findings=_findings(layers, signature),
+        versions={**archive.versions, "read_with": f"keras {keras.__version__}", "file": archive.kind},
+    )
+
+
+def _call(model: Any, inputs: Any, keys: Sequence[Key], tensors: Sequence[Any]) -> list[Any]:
+    outputs = model(rebuild(inputs, iter(tensors)), training=False)
+    return [pick(outputs, key) for key in keys]
+
+
+def _input_specs(inputs: Any, layers: Sequence[Any], ranges: dict[str, tuple[float, float]]) -> tuple[TensorSpec, ...]:
+    layout = _layout(layers)
+    found = list(leaves(inputs))
+    names = unique([_dict_name(key) or tensor.name for key, tensor in found])
+    specs = []
+    for name, (_, tensor) in zip(names, found, strict=True):
+        spec = spec_of(name, str(tensor.dtype), tensor.shape, layout if len(tensor.shape) == _IMAGE_RANK else "")
+        specs.append(_with_range(spec, ranges.get(tensor.name)))
+    return tuple(specs)
+
+
+_IMAGE_RANK = 4
+
+
+def _with_range(spec: TensorSpec, value_range: tuple[float, float] | None) -> TensorSpec:
+    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape, layout=spec.layout, value_range=value_range)
+
+
+def _layout(layers: Sequence[Any]) -> str:
+    words = {"channels_last": "NHWC", "channels_first": "NCHW"}
+    said = (words.get(str(getattr(layer, "data_format", "")), "") for layer in layers)
+    return next((word for word in said if word), "")
+
+
+def _output_specs(outputs: Any) -> tuple[TensorSpec, ...]:
+    """Name outputs by their key in a dict, else by the layer that makes them."""
+    found = list(leaves(outputs))
+    names = unique([_dict_name(key) or tensor._keras_history.operation.name for key, tensor in found])  # noqa: SLF001
+    return tuple(spec_of(name, str(tensor.dtype), tensor.shape) for name, (_, tensor) in zip(names, found, strict=True))
+
+
+def _dict_name(key: Key) -> str:
+    return "_".join(map(str, key)) if any(isinstance(part, str) for part in key) else ""
+
+
+def _findings(layers: Sequence[Any], signature: Signature) -> tuple[Finding, ...]:
+    return (*_precision_findings(layers), *_state_findings(layers), *_string_findings(signature))
+
+
+def _precision_findings(layers: Sequence[Any]) -> list[Finding]:
+    computed = {str(getattr(layer, "compute_dtype", "float32")) for layer in layers} - {"float32", "None"}
+    low = sorted(computed & {"float16", "bfloat16", "float64"})
+    message = f"layers compute in {', '.join(low)}; TFLite and the parity check compute in float32"
+    return [Finding(code="mixed-precision", message=message)] if low else []
+
+
+def _state_findings(layers: Sequence[Any]) -> list[Finding]:
+    names = [layer.name for layer in layers if getattr(layer, "stateful", False)]
+    message = f"{', '.join(names)}: stateful; the state between calls is lost, each call starts from the saved one"
+    hint = "give the state as inputs and outputs (return_state=True, initial_state=...)"
+    return [Finding(code="hidden-state", message=message, hint=hint)] if names else []
+
+
+def _string_findings(signature: Signature) -> list[Finding]:
+    names = [spec.name for spec in signature.inputs if spec.dtype.value == "string"]
+    message = f"{', '.join(names)}: string input; no target takes strings"
+    hint = "convert the part after the text layer: its inputs are token numbers"
+    return [Finding(code="string-input", message=message, hint=hint, blocking=True)] if names else []
+
+
+def tensorflow_version() -> str:
+    """Version of the TensorFlow distribution that is installed, without importing it; empty for none."""
+    for name in ("tensorflow-cpu", "tensorflow"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def is_keras_file(path: Path) -> bool:
+    """Whether the path is a Keras file or SavedModel folder, by its bytes."""
+    header = b"" if path.is_dir() else path.open("rb").read(16)
+    return bool(kind_of(path, header))

@@ -1,0 +1,59 @@
+"""The hooks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hub.spec import Converter, Format, Identification, Runtime, hookimpl
+from hub_keras.archive import custom_objects, kind_of
+from hub_keras.converters import KerasConverter
+from hub_keras.formats import KerasFormat
+from hub_keras.runtime import KerasRuntime
+
+_DETAIL = {"keras-zip": ".keras archive", "hdf5": "HDF5", "savedmodel": "TensorFlow SavedModel"}
+
+
+@hookimpl
+def hub_register_formats() -> list[Format]:
+    """Offer the reader."""
+    return [KerasFormat()]
+
+
+@hookimpl
+def hub_register_converters() -> list[Converter]:
+    """Offer the edges."""
+    return [KerasConverter()]
+
+
+@hookimpl
+def hub_register_runtimes() -> list[Runtime]:
+    """Offer the runtime."""
+    return [KerasRuntime()]
+
+
+@hookimpl
+def hub_identify_format(path: Path, header: bytes) -> Identification | None:
+    """Recognise a `.keras` archive, an HDF5 file, or a SavedModel folder."""
+    kind = kind_of(path, header)
+    if not kind:
+        return None
+    form = "savedmodel" if kind == "savedmodel" else ""
+    return Identification(format="keras", form=form, detail=_DETAIL[kind])
+
+
+@hookimpl
+def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path | None:
+    """Save a `keras.Model`: as `.keras`, or exported as a SavedModel when it holds classes of the caller's own."""
+    del example_inputs
+    keras = sys.modules.get("keras")
+    if keras is None or not isinstance(model, keras.Model):
+        return None
+    if model.inputs and not custom_objects(keras.saving.serialize_keras_object(model)):
+        path = folder / "model.keras"
+        model.save(path)
+        return path
+    path = folder / "model"
+    model.export(path, verbose=False)
+    return path

@@ -1,0 +1,135 @@
+"""SavedModel folders: read the graph before loading it, and call it through its serving signature."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hub.spec import ModelRefused, ModelUnreadable, Signature, TensorSpec, UnsupportedModel
+from hub_keras.archive import SAVED_MODEL_FILE
+from hub_keras.loaded import Loaded, spec_of
+
+SERVING = "serving_default"
+
+# Operators that call Python, or read and write files by names that the graph gives.
+_CODE_OPERATORS = frozenset(
+    {"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "SaveV2", "MergeV2Checkpoints", "PrintV2"}
+)
+# Bookkeeping of every SavedModel's own saver; its functions are not the model's.
+_SAVER_PREFIXES = ("__inference__traced_save", "__inference__traced_restore")
+_PLUMBING = frozenset({"Const", "Placeholder", "Identity", "NoOp", "ReadVariableOp", "VarHandleOp", "IdentityN"})
+
+
+def read_operators(folder: Path) -> dict[str, int]:
+    """Count the operators of a SavedModel's functions from its protobuf alone; the saver's functions are left out.
+
+    Raises:
+        ModelUnreadable: `saved_model.pb` is truncated or something else.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    proto = saved_model_pb2.SavedModel()
+    try:
+        proto.ParseFromString((folder / SAVED_MODEL_FILE).read_bytes())
+    except (DecodeError, OSError) as error:
+        raise _unreadable(folder, f"is no whole {SAVED_MODEL_FILE}: {error}") from error
+    if not proto.meta_graphs:
+        raise _unreadable(folder, "holds no graph")
+    return dict(collections.Counter(_operators(proto.meta_graphs[0].graph_def.library.function)))
+
+
+def _operators(functions: Any) -> Iterator[str]:
+    for function in functions:
+        if not function.signature.name.startswith(_SAVER_PREFIXES):
+            yield from (node.op for node in function.node_def)
+
+
+def _unreadable(folder: Path, what: str) -> ModelUnreadable:
+    return ModelUnreadable(f"{folder} {what}", hint="export it again: model.export('FOLDER')")
+
+
+def refuse_code(folder: Path, operators: dict[str, int], *, allow_pickle: bool) -> None:
+    """Stop at graphs that call Python or touch files.
+
+    Raises:
+        ModelRefused: There is such an operator, and `allow_pickle` is off.
+    """
+    found = sorted(_CODE_OPERATORS & operators.keys())
+    if found and not allow_pickle:
+        raise ModelRefused(
+            f"the graph in {folder} calls {', '.join(found)}: running it would run code or touch files that it names",
+            hint="export the model without it, or, for a model you trust, add --allow-pickle",
+        )
+
+
+def load_saved_model(folder: Path, *, allow_pickle: bool) -> Loaded:
+    """Load a SavedModel through its serving signature. See `hub_keras.load.load_model`."""
+    operators = read_operators(folder)
+    refuse_code(folder, operators, allow_pickle=allow_pickle)
+    model = _load(folder)
+    name, function = _serving(model, folder)
+    signature = Signature(
+        inputs=_specs(function.structured_input_signature[1]), outputs=_specs(function.structured_outputs)
+    )
+    weights = _weights(function)
+    return Loaded(
+        call=lambda tensors: _call(function, signature, tensors),
+        signature=signature,
+        operators={key: count for key, count in operators.items() if key not in _PLUMBING},
+        model=model,
+        parameters=sum(int(np.prod(variable.shape)) for variable in weights),
+        weight_dtypes=tuple(variable.dtype.name for variable in weights),
+        versions={"file": "savedmodel", "signature": name, "tensorflow": str(model.tensorflow_version)},
+    )
+
+
+def _load(folder: Path) -> Any:
+    import tensorflow as tf
+
+    try:
+        return tf.saved_model.load(str(folder))
+    except tf.errors.NotFoundError as error:
+        raise UnsupportedModel(
+            f"TensorFlow cannot load {folder}: {error.message}", hint="custom operators are not supported"
+        ) from error
+    except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise _unreadable(folder, f"cannot be loaded by TensorFlow {tf.__version__}: {error}") from error
+
+
+def _serving(model: Any, folder: Path) -> tuple[str, Any]:
+    signatures = dict(getattr(model, "signatures", {}))
+    if SERVING in signatures:
+        return SERVING, signatures[SERVING]
+    if len(signatures) == 1:
+        return next(iter(signatures.items()))
+    names = ", ".join(sorted(signatures)) or "none"
+    raise UnsupportedModel(
+        f"{folder} has no signature {SERVING} (signatures: {names})",
+        hint="save it with signatures={'serving_default': function}",
+    )
+
+
+def _specs(tensors: dict[str, Any]) -> tuple[TensorSpec, ...]:
+    """SavedModel keeps signatures by name, without an order: hub takes them by name."""
+    return tuple(_spec(name, tensors[name]) for name in sorted(tensors))
+
+
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    if tensor.shape.rank is None:
+        raise UnsupportedModel(f"{name} has no rank", hint="export with an input_signature that says it")
+    return spec_of(name, tensor.dtype.name, tensor.shape.as_list())
+
+
+def _weights(function: Any) -> list[Any]:
+    return list({id(variable): variable for variable in function.graph.variables}.values())
+
+
+def _call(function: Any, signature: Signature, tensors: Any) -> list[Any]:
+    named = {spec.name: tensor for spec, tensor in zip(signature.inputs, tensors, strict=True)}
+    outputs = function(**named)
+    return [outputs[spec.name] for spec in signature.outputs]

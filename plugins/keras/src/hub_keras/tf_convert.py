@@ -1,0 +1,178 @@
+"""TensorFlow's own converter, fed with frozen functions of fixed shape: what makes it reliable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hub.spec import ConvertJob, EffectError, Numerics, SampleFolder, StepError
+from hub_keras.flatbuffer import Slots, name_interface, refuse_custom
+from hub_keras.loaded import Loaded
+from hub_keras.static import StaticInputs
+
+Maker = Callable[[Loaded, StaticInputs, Path], tuple[Any, Slots | None]]
+
+
+def positional(prefix: str, count: int) -> list[str]:
+    """Names that sort in their order and that every tool takes: `in_000`, `in_001`."""
+    return [f"{prefix}_{index:03d}" for index in range(count)]
+
+
+def concrete_function(loaded: Loaded, static: StaticInputs) -> Any:
+    """Trace a model over fixed shapes.
+
+    Returns:
+        A concrete function from `in_000`... to a dict of `out_000`....
+    """
+    import tensorflow as tf
+
+    names = positional("in", len(static.kept))
+    specs = [
+        tf.TensorSpec(static.shapes[spec.name], spec.dtype.value, name=name)
+        for spec, name in zip(static.kept, names, strict=True)
+    ]
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        results = loaded.call(static.complete(tensors, _constant))
+        slots = positional("out", len(results))
+        return {slot: tf.identity(result, name=slot) for slot, result in zip(slots, results, strict=True)}
+
+    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _constant(value: float, shape: tuple[int, ...], dtype: str) -> Any:
+    import tensorflow as tf
+
+    return tf.constant(value, dtype=dtype, shape=shape)
+
+
+def from_frozen(loaded: Loaded, static: StaticInputs, scratch: Path) -> tuple[Any, Slots | None]:
+    """Make a converter of a frozen function: variables are constants, functions are inlined."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    del scratch
+    frozen = convert_variables_to_constants_v2(concrete_function(loaded, static))
+    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]), None
+
+
+def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> tuple[Any, Slots | None]:
+    """Make a converter of a SavedModel with one signature of fixed shape."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.model = loaded.model
+    function = concrete_function(loaded, static)
+    folder = str(scratch / "static_savedmodel")
+    tf.saved_model.save(module, folder, signatures={"serving_default": function})
+    slots = positional("in", len(static.kept)), positional("out", len(static.outputs))
+    return tf.lite.TFLiteConverter.from_saved_model(folder), slots
+
+
+def write_tflite(
+    loaded: Loaded, static: StaticInputs, job: ConvertJob, make: Maker, numerics: Numerics = Numerics.FP32
+) -> tuple[str, ...]:
+    """Convert a model into `job.output` with TFLite's own operators only.
+
+    Returns:
+        Notes.
+
+    Raises:
+        StepError: The converter refused; with what it said.
+        EffectError: It wrote Flex or custom operators, or another interface.
+    """
+    output = Path(job.output)
+    converter, slots = make(loaded, static, Path(job.scratch))
+    _configure(converter, static, job, numerics)
+    output.write_bytes(_convert(converter))
+    if not job.options.allow_custom_ops:
+        refuse_custom(output)
+    note = name_interface(output, [spec.name for spec in static.kept], static.outputs, slots)
+    return (*static.notes, *([note] if note else []))
+
+
+def _convert(converter: Any) -> bytes:
+    import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    try:
+        data = converter.convert()
+    except (ConverterError, ValueError, RuntimeError, TypeError, KeyError, tf.errors.OpError) as error:
+        raise StepError(f"TensorFlow's converter failed: {error}") from error
+    if not isinstance(data, bytes) or not data:
+        raise EffectError(f"TensorFlow's converter gave {type(data).__name__} of length {len(data)}")
+    return data
+
+
+def _configure(converter: Any, static: StaticInputs, job: ConvertJob, numerics: Numerics) -> None:
+    import tensorflow as tf
+
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if job.options.allow_custom_ops:
+        converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
+    settings = _PRECISIONS.get(numerics)
+    if settings:
+        settings(converter, static, job)
+
+
+def _optimize(converter: Any) -> None:
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+def _fp16(converter: Any, static: StaticInputs, job: ConvertJob) -> None:
+    import tensorflow as tf
+
+    del static, job
+    _optimize(converter)
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def _int8_dynamic(converter: Any, static: StaticInputs, job: ConvertJob) -> None:
+    del static, job
+    _optimize(converter)
+
+
+def _int8(converter: Any, static: StaticInputs, job: ConvertJob) -> None:
+    import tensorflow as tf
+
+    _optimize(converter)
+    converter.representative_dataset = lambda: representative(static, job.calibration)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if job.options.io_dtype == "int8":
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+
+
+def _int16x8(converter: Any, static: StaticInputs, job: ConvertJob) -> None:
+    import tensorflow as tf
+
+    _optimize(converter)
+    converter.representative_dataset = lambda: representative(static, job.calibration)
+    name = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, name)]
+
+
+_PRECISIONS: dict[Numerics, Callable[[Any, StaticInputs, ConvertJob], None]] = {
+    Numerics.FP16: _fp16,
+    Numerics.INT8_DYNAMIC: _int8_dynamic,
+    Numerics.INT8: _int8,
+    Numerics.INT16X8: _int16x8,
+}
+
+
+def representative(static: StaticInputs, folder: str) -> Iterator[list[Any]]:
+    """Yield calibration samples as lists in the order of the kept inputs.
+
+    Raises:
+        StepError: There are no samples, or one lacks an input.
+    """
+    source = SampleFolder(folder)
+    if not folder or not len(source):
+        raise StepError(f"no calibration samples in {folder!r}", hint="--calibration DATA")
+    for feeds in source:
+        missing = [spec.name for spec in static.kept if spec.name not in feeds]
+        if missing:
+            raise StepError(f"a calibration sample lacks {', '.join(missing)}; it has {', '.join(feeds)}")
+        yield [feeds[spec.name].astype(spec.dtype.value, copy=False) for spec in static.kept]
