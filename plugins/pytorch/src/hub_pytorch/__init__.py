@@ -63,12 +63,12 @@ def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path |
 
 
 def _save(model: Any, path: Path, example_inputs: Any) -> Path:
-    from hub_pytorch.export import export_built, save_exported
+    from hub_pytorch.export import export_eager, save_exported
     from hub_pytorch.reference import Reference
 
     was_training = model.training
     try:
-        save_exported(*export_built(model.eval(), example_inputs, Reference()), path)
+        save_exported(*export_eager(model.eval(), example_inputs, Reference()), path)
     finally:
         model.train(was_training)
     return path

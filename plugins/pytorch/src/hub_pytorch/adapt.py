@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hub.spec import ConvertOptions, IoBinding, ShapeNeeded, TensorSpec, UnknownName
 from hub_pytorch.export import fixed_spec
-from hub_pytorch.program import torch_dtype_of
+from hub_pytorch.program import module_of, torch_dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def _fixed(spec: TensorSpec, options: ConvertOptions) -> TensorSpec:
     shape = options.shapes.get(spec.name)
     if shape is not None:
         return fixed_spec(spec.name, spec.dtype, shape)
-    if spec.is_static or spec.name in options.constants:
+    if spec.is_static:
         return spec
     example = "x".join(str(dim.size or 1) for dim in spec.shape)
     hint = f"fix it: --shape {spec.name}={example}"
@@ -114,9 +114,13 @@ def _bindings(
     )
     forward = _LAYOUTS[options.io_layout][0]
     reason = f"layout {options.io_layout} on request"
+    sides: tuple[tuple[Literal["input", "output"], Sequence[TensorSpec]], ...] = (
+        ("input", inputs),
+        ("output", outputs),
+    )
     return frozen + tuple(
         IoBinding(direction=direction, source=spec.name, target=spec.name, reason=reason, permutation=forward)
-        for direction, specs in (("input", inputs), ("output", outputs))
+        for direction, specs in sides
         for spec in specs
         if spec.name in moved and spec.name not in options.constants
     )
@@ -135,21 +139,15 @@ def _border(
     moved, forward, back = layout
     outputs = [spec.name for spec in program.signature.outputs]
 
-    class Border(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.call = program.call
-            self.training = False
+    def take(spec: TensorSpec, given: dict[str, Any]) -> Any:
+        if spec.name in constants:
+            return torch.full(spec.fixed_shape, constants[spec.name], dtype=torch_dtype_of(spec.dtype))
+        tensor = given[feeds[spec.name]]
+        return tensor.permute(back) if spec.name in moved else tensor
 
-        def take(self, spec: TensorSpec, given: dict[str, Any]) -> Any:
-            if spec.name in constants:
-                return torch.full(spec.fixed_shape, constants[spec.name], dtype=torch_dtype_of(spec.dtype))
-            tensor = given[feeds[spec.name]]
-            return tensor.permute(back) if spec.name in moved else tensor
+    def call(**given: Any) -> dict[str, Any]:
+        results = program.call(*(take(spec, given) for spec in specs))
+        named = zip(outputs, output_words, results, strict=True)
+        return {word: tensor.permute(forward) if name in moved else tensor for name, word, tensor in named}
 
-        def forward(self, **given: Any) -> dict[str, Any]:
-            results = self.call(*(self.take(spec, given) for spec in specs))
-            named = zip(outputs, output_words, results, strict=True)
-            return {word: tensor.permute(forward) if name in moved else tensor for name, word, tensor in named}
-
-    return Border()
+    return module_of(call, program.call)

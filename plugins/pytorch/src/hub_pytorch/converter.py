@@ -10,7 +10,6 @@ from hub.spec import (
     ConvertJob,
     ConvertOptions,
     Edge,
-    IoBinding,
     ModelSummary,
     State,
     StepOutput,
@@ -125,37 +124,30 @@ def _onnx(job: ConvertJob) -> StepOutput:
 
 
 def _reference(job: ConvertJob) -> Reference:
-    from hub_pytorch.reference import Reference, read_reference
+    from hub_pytorch.reference import reference_for
 
-    form = job.source.state.form
-    found = read_reference(Path(job.source.path)) if form == "builder" else Reference(file=job.source.path)
-    return found.merged(job.options)
+    return reference_for(job.source.path, job.source.state.form, job.options)
 
 
 def _export(job: ConvertJob) -> StepOutput:
-    from hub_pytorch.export import export_pickled, export_reference, save_exported
+    from hub_pytorch.export import export_eager, export_torchscript, save_exported
+    from hub_pytorch.load import load_eager
+    from hub_pytorch.to_onnx import frozen_bindings
 
     reference = _reference(job)
-    if job.source.state.form == "pickle":
-        made = export_pickled(Path(job.source.path), reference, allow_pickle=job.options.allow_pickle)
+    if job.source.state.form == "torchscript":
+        made = export_torchscript(reference)
     else:
-        made = export_reference(reference)
+        made = export_eager(*load_eager(reference, allow_pickle=job.options.allow_pickle), reference)
     save_exported(*made, Path(job.output))
     notes = (f"took the submodule {reference.submodule}",) if reference.submodule else ()
-    return StepOutput(notes=notes, bindings=_frozen(job.options))
-
-
-def _frozen(options: ConvertOptions) -> tuple[IoBinding, ...]:
-    return tuple(
-        IoBinding(direction="input", source=name, target="", reason="frozen on request", constant=value)
-        for name, value in options.constants.items()
-    )
+    return StepOutput(notes=notes, bindings=frozen_bindings(reference))
 
 
 def _onnx_torchscript(job: ConvertJob) -> StepOutput:
     from hub_pytorch.to_onnx import convert_torchscript_to_onnx
 
-    return convert_torchscript_to_onnx(Path(job.source.path), _reference(job), Path(job.output))
+    return convert_torchscript_to_onnx(_reference(job), Path(job.output))
 
 
 def _import(job: ConvertJob) -> StepOutput:

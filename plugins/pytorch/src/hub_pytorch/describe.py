@@ -6,9 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hub.spec import (
     DescribeJob,
-    Dim,
     DType,
     Finding,
     ModelSummary,
@@ -17,24 +18,24 @@ from hub.spec import (
     Signature,
     State,
     TensorSpec,
+    UnsupportedModel,
 )
-from hub_pytorch.export import export_built, export_reference
+from hub_pytorch.export import eager_inputs, export_eager, fixed_specs, sample
 from hub_pytorch.load import (
-    build,
-    example_specs,
     exported_signature,
-    forward_inputs,
+    load_eager,
     load_exported,
-    load_pickled,
     load_torchscript,
+    number_inputs,
     stored_names,
 )
-from hub_pytorch.reference import Reference, read_reference
+from hub_pytorch.program import flat_outputs, spec_of
+from hub_pytorch.reference import Reference, reference_for
 from hub_pytorch.script import hidden_state, script_inputs, state_message
 from hub_pytorch.sniff import identify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _HALF = {DType.FLOAT16: Numerics.FP16, DType.BFLOAT16: Numerics.BF16}
 _RANDOM = ("aten.rand", "aten.randn", "aten.bernoulli", "aten.normal", "aten.multinomial", "aten.randint")
@@ -44,13 +45,13 @@ _TRAINING_FLAG = {"aten.dropout.default": 2, "aten.batch_norm.default": 5, "aten
 def describe(job: DescribeJob) -> ModelSummary:
     """Describe a PyTorch file.
 
-    A TorchScript file and a builder without example inputs do not say their shapes: their inputs are described with
-    one symbolic dimension `<input>_shape` and a finding `shape-unknown`.
+    A TorchScript file and a builder without example inputs do not say their shapes: the job must.
 
     Raises:
         ModelRefused: Only running a pickle would tell.
         ModelUnreadable: Truncated or damaged, or weights without an architecture.
         ModelNotFound: The builder does not exist.
+        ShapeNeeded: Nothing says the shape of an input.
     """
     form = job.form or _form(job.file)
     return _DESCRIBERS[form](job)
@@ -93,10 +94,11 @@ def summary_of(exported: Any, signature: Signature, form: str, files: Sequence[P
 
 
 def _operator(node: Any) -> str:
-    target = str(node.target)
-    if target.startswith("aten."):
-        return target.split(".")[1]
-    return "" if "getitem" in target or "sym_size" in target else target.replace(".", "::", 1)
+    """`conv2d` for an operator of PyTorch, `domain::name` for somebody's own, empty for bookkeeping."""
+    namespace, _, rest = str(node.target).partition(".")
+    if namespace in {"aten", "prims", "quantized_decomposed"}:
+        return rest.partition(".")[0]
+    return f"{namespace}::{rest.partition('.')[0]}" if hasattr(node.target, "_schema") else ""
 
 
 def _numerics(tensors: Sequence[Any]) -> Numerics:
@@ -181,50 +183,61 @@ _CHECKS: tuple[Callable[[Any, Sequence[Any]], Finding | None], ...] = (
 )
 
 
-def _unknown_shapes(names: Sequence[str]) -> tuple[tuple[TensorSpec, ...], Finding]:
-    specs = tuple(
-        TensorSpec(name=name, dtype=DType.UNKNOWN, shape=(Dim(symbol=f"{name}_shape", low=0),)) for name in names
-    )
-    flags = " ".join(f"--shape {name}=1x3x224x224" for name in names)
-    message = "the file does not say the shapes and dtypes of its inputs"
-    return specs, Finding(code="shape-unknown", message=message, hint=f"give them: {flags}")
-
-
 def _describe_torchscript(job: DescribeJob) -> ModelSummary:
-    return describe_script(job.file, Reference(file=job.path), (job.file,))
-
-
-def describe_script(path: Path, reference: Reference, files: Sequence[Path]) -> ModelSummary:
-    """Describe a TorchScript file, or a submodule of it; exactly, once the reference gives its inputs' shapes."""
+    """Describe a TorchScript file by its schema, and by one run at the shapes that the user gave."""
     import torch
 
-    script = load_torchscript(path, reference.submodule)
-    inputs = script_inputs(script)
-    names = [name for name in (*inputs.required, *inputs.optional) if name not in reference.constants]
-    form = "torchscript" if len(files) == 1 else "builder"
-    if not hidden_state(script) and all(name in reference.inputs for name in inputs.required if name in names):
-        return summary_of(*export_reference(reference), form, files)
-    specs, unknown = _unknown_shapes([name for name in names if name not in inputs.numbers])
-    numbers = tuple(TensorSpec(name=name, dtype=DType.INT64, shape=()) for name in names if name in inputs.numbers)
+    reference = reference_for(job.path, "torchscript", job)
+    script = load_torchscript(job.file, job.submodule)
     graph = script.inlined_graph
-    operators = Counter(node.kind().removeprefix("aten::") for node in graph.nodes() if node.kind()[:6] == "aten::")
+    operators = Counter(node.kind().removeprefix("aten::") for node in _all_nodes(graph) if "aten::" in node.kind())
+    state = State(format="pytorch", form="torchscript")
+    known = hidden_state(script)  # its shapes do not matter: it cannot be converted
     return ModelSummary(
-        state=State(format="pytorch", form=form),
-        signature=Signature(inputs=specs + numbers, outputs=_script_outputs(script)),
+        state=state,
+        signature=Signature(inputs=(), outputs=()) if known else script_signature(script, reference),
         operators=dict(sorted(operators.items())),
         parameters=sum(item.numel() for item in script.parameters()),
-        size_bytes=sum(file.stat().st_size for file in files),
-        files=tuple(str(file.resolve()) for file in files),
+        size_bytes=job.file.stat().st_size,
+        files=(str(job.file.resolve()),),
         versions={"torch": torch.__version__},
-        findings=(*_script_findings(script, graph), unknown),
+        findings=tuple(_script_findings(script, graph)),
     )
 
 
-def _script_outputs(script: Any) -> tuple[TensorSpec, ...]:
-    kind = str(script.forward.schema.returns[0].type)
-    count = kind.count("Tensor")
-    names = ["output"] if count == 1 and not kind.startswith("(") else [f"output_{index}" for index in range(count)]
-    return _unknown_shapes(names)[0]
+def _all_nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _all_nodes(inner)
+
+
+def script_signature(script: Any, reference: Reference) -> Signature:
+    """Inputs and outputs of a script at the shapes that the reference gives.
+
+    Numbers among the inputs are scalars; a number without a default value is tried as 1 to learn the outputs.
+
+    Raises:
+        ShapeNeeded: An input has no shape.
+        UnsupportedModel: It does not run at these shapes.
+    """
+    import torch
+
+    found = script_inputs(script)
+    scalars = {name: () for name in found.required if name in found.numbers}
+    full = msgspec.structs.replace(
+        reference, shapes=reference.shapes | scalars, dtypes=reference.dtypes | found.numbers
+    )
+    inputs = fixed_specs(found.wanted(full), full)
+    feeds = {spec.name: 1 if spec.name in scalars else sample(spec) for spec in inputs}
+    try:
+        with torch.no_grad():
+            names, tensors = flat_outputs(script(**feeds))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        shapes = ", ".join(map(str, inputs))
+        raise UnsupportedModel(f"the model does not run on {shapes}: {reason}", hint="give other shapes") from error
+    return Signature(inputs=inputs, outputs=tuple(map(spec_of, names, tensors)))
 
 
 def _script_findings(script: Any, graph: Any) -> list[Finding]:
@@ -238,34 +251,31 @@ def _script_findings(script: Any, graph: Any) -> list[Finding]:
     return found
 
 
-def _describe_builder(job: DescribeJob) -> ModelSummary:
-    reference = read_reference(job.file)
-    files = [job.file, *map(Path, reference.files)]
-    if reference.file:
-        return describe_script(Path(reference.file), reference, files)
-    module, example = build(reference)
-    return _describe_module(module, example, reference, ("builder", files))
+def _describe_eager(job: DescribeJob) -> ModelSummary:
+    form = job.form or _form(job.file)
+    reference = reference_for(job.path, form, job)
+    module, example = load_eager(reference, allow_pickle=job.allow_pickle)
+    files = [job.file, *([Path(reference.weights)] if reference.weights else [])]
+    inputs = eager_inputs(module, example, reference)
+    if any(spec.name in number_inputs(module) for spec in inputs):  # torch.export would freeze them: run instead
+        return _summary_by_running(module, inputs, form, files)
+    return summary_of(*export_eager(module, example, reference), form, files)
 
 
-def _describe_pickle(job: DescribeJob) -> ModelSummary:
-    module = load_pickled(job.file, allow_pickle=job.allow_pickle)
-    return _describe_module(module, None, Reference(), ("pickle", [job.file]))
+def _summary_by_running(module: Any, inputs: tuple[TensorSpec, ...], form: str, files: Sequence[Path]) -> ModelSummary:
+    import torch
 
-
-def _describe_module(module: Any, example: Any, reference: Reference, origin: tuple[str, list[Path]]) -> ModelSummary:
-    form, files = origin
-    given = {spec.name for spec in example_specs(module, example)} if example is not None else set()
-    names = [*given] or [name for name in forward_inputs(module) if name not in reference.constants]
-    if given or all(name in reference.inputs for name in names):
-        return summary_of(*export_built(module, example, reference), form, files)
-    specs, unknown = _unknown_shapes(names)
+    numbers = number_inputs(module)
+    feeds = {spec.name: 1 if spec.name in numbers else sample(spec) for spec in inputs}
+    with torch.no_grad():
+        names, tensors = flat_outputs(module(**feeds))
     return ModelSummary(
         state=State(format="pytorch", form=form),
-        signature=Signature(inputs=specs, outputs=()),
+        signature=Signature(inputs=inputs, outputs=tuple(map(spec_of, names, tensors))),
         parameters=sum(item.numel() for item in module.parameters()),
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
-        findings=(unknown,),
+        versions={"torch": torch.__version__},
     )
 
 
@@ -277,7 +287,7 @@ def _describe_weights(job: DescribeJob) -> ModelSummary:
 _DESCRIBERS: dict[str, Callable[[DescribeJob], ModelSummary]] = {
     "": _describe_pt2,
     "torchscript": _describe_torchscript,
-    "builder": _describe_builder,
-    "pickle": _describe_pickle,
+    "builder": _describe_eager,
+    "pickle": _describe_eager,
     "weights": _describe_weights,
 }

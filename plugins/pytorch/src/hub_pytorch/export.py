@@ -6,18 +6,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hub.spec import Dim, DType, HubError, ShapeNeeded, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_pytorch.load import (
     NAMES_FILE,
-    build,
     example_specs,
     exported_signature,
     forward_inputs,
-    load_pickled,
     load_torchscript,
+    number_inputs,
 )
-from hub_pytorch.program import flat_outputs, torch_dtype_of
-from hub_pytorch.script import script_call
+from hub_pytorch.program import flat_outputs, module_of, torch_dtype_of
+from hub_pytorch.script import frozen_values, script_call, script_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,19 +41,19 @@ def sample(spec: TensorSpec) -> Any:
 
 
 def fixed_specs(names: Sequence[str], reference: Reference) -> tuple[TensorSpec, ...]:
-    """The inputs of that name, as the reference fixes their shapes.
+    """The inputs of that name, as the reference fixes their shapes and dtypes.
 
     Raises:
         ShapeNeeded: The reference says nothing of one of them.
     """
-    missing = [name for name in names if name not in reference.inputs]
+    missing = [name for name in names if name not in reference.shapes]
     if missing:
         flags = " ".join(f"--shape {name}=1x3x224x224" for name in missing)
         raise ShapeNeeded(
             f"the model does not say the shapes of its inputs: {', '.join(missing)}",
-            hint=f"give them, with the dtype where it is not float32: {flags}",
+            hint=f"give them, and the dtype of each that is not float32: {flags}",
         )
-    return tuple(fixed_spec(name, reference.inputs[name].dtype, reference.inputs[name].shape) for name in names)
+    return tuple(fixed_spec(name, reference.dtypes.get(name, DType.FLOAT32), reference.shapes[name]) for name in names)
 
 
 def fixed_spec(name: str, dtype: DType, shape: Sequence[int]) -> TensorSpec:
@@ -60,73 +61,73 @@ def fixed_spec(name: str, dtype: DType, shape: Sequence[int]) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=tuple(map(Dim.of, shape)))
 
 
-def export_reference(reference: Reference) -> tuple[Any, Signature]:
-    """Export what a reference names.
+def export_torchscript(reference: Reference) -> tuple[Any, Signature]:
+    """Export a TorchScript file, or a submodule of it, at fixed shapes.
+
+    The script runs once under torch.export's tracer: control flow on shapes and Python numbers is resolved, control
+    flow on tensor values is an error.
 
     Returns:
         The ExportedProgram and its signature.
 
     Raises:
         ShapeNeeded: An input has no shape.
-        UnsupportedModel: Control flow depends on values, the model keeps hidden state, or it takes no tensors.
+        UnsupportedModel: Control flow depends on values, it keeps hidden state, or an input is a number.
         StepError: torch.export failed.
     """
-    if reference.file:
-        return export_torchscript(Path(reference.file), reference)
-    module, example = build(reference)
-    return export_built(module, example, reference)
-
-
-def export_pickled(path: Path, reference: Reference, *, allow_pickle: bool) -> tuple[Any, Signature]:
-    """Export a module that was pickled whole. Raises as `load_pickled` and `export_reference`."""
-    return export_built(load_pickled(path, allow_pickle=allow_pickle), None, reference)
-
-
-def export_built(module: Any, example: Any, reference: Reference) -> tuple[Any, Signature]:
-    """Export an eager module with the shapes of its example inputs, or of the reference."""
-    frozen = reference.constants
-    given = example_specs(module, example) if example is not None else ()
-    names = [spec.name for spec in given] or [*forward_inputs(module)]
-    known = {spec.name: spec for spec in given} | {
-        name: fixed_spec(name, item.dtype, item.shape) for name, item in reference.inputs.items()
-    }
-    names += [name for name in reference.inputs if name not in names]
-    open_names = [name for name in names if name not in frozen]
-    if any(name not in known for name in open_names):
-        fixed_specs(open_names, reference)
-    return export_module(freeze(module, frozen), tuple(known[name] for name in open_names))
-
-
-def export_torchscript(path: Path, reference: Reference) -> tuple[Any, Signature]:
-    """Export a TorchScript file, or a submodule of it, at fixed shapes.
-
-    The script runs once under torch.export's tracer: control flow on shapes and Python numbers is resolved, control
-    flow on tensor values is an error.
-    """
-    script = load_torchscript(path, reference.submodule)
-    call, names = script_call(script, reference.constants)
-    wanted = [name for name in names.required if name not in reference.constants]
-    wanted += [name for name in names.optional if name in reference.inputs]
+    script = load_torchscript(Path(reference.file), reference.submodule)
+    call = script_call(script, reference)
+    wanted = [name for name in script_inputs(script).wanted(reference) if name not in reference.constants]
     return export_module(call, fixed_specs(wanted, reference), by_name=True)
 
 
-def freeze(module: Any, constants: dict[str, int | float | bool]) -> Any:
-    """A module whose named inputs are those Python numbers."""
-    import torch
+def eager_inputs(module: Any, example: Any, reference: Reference) -> tuple[TensorSpec, ...]:
+    """Inputs of an eager module: from its example inputs, overridden by the reference.
 
-    if not constants:
+    Raises:
+        ShapeNeeded: Neither says the shape of an input.
+        UnsupportedModel: `forward` does not name its inputs.
+    """
+    given = example_specs(module, example) if example is not None else ()
+    known = {spec.name: (spec.dtype, spec.fixed_shape) for spec in given}
+    shapes = {name: shape for name, (_, shape) in known.items()} | reference.shapes
+    dtypes = {name: dtype for name, (dtype, _) in known.items()} | reference.dtypes
+    numbers = number_inputs(module)
+    names = [*known] or [name for name in forward_inputs(module) if name not in numbers]
+    names += [name for name in reference.shapes if name not in names]
+    loose = {name: () for name in numbers if name in forward_inputs(module) and name not in names}
+    full = msgspec.structs.replace(reference, shapes=shapes | loose, dtypes=dtypes | numbers)
+    return fixed_specs([*names, *loose], full)
+
+
+def export_eager(module: Any, example: Any, reference: Reference) -> tuple[Any, Signature]:
+    """Export an eager module at the shapes of its example inputs, or of the reference.
+
+    Raises:
+        ShapeNeeded: An input has no shape.
+        UnsupportedModel: Control flow depends on values, or it returns something besides tensors.
+        StepError: torch.export failed.
+    """
+    inputs = eager_inputs(module, example, reference)
+    kept = tuple(spec for spec in inputs if spec.name not in reference.constants)
+    known = msgspec.structs.replace(
+        reference,
+        shapes={spec.name: spec.fixed_shape for spec in inputs},
+        dtypes={spec.name: spec.dtype for spec in inputs},
+    )
+    return export_module(freeze(module, known), kept)
+
+
+def freeze(module: Any, reference: Reference) -> Any:
+    """A module with the reference's constants in place of those inputs; it takes the others by keyword."""
+    if not reference.constants:
         return module
+    frozen = frozen_values(reference, number_inputs(module))
 
-    class Frozen(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-            self.training = False
+    def call(**feeds: Any) -> Any:
+        return module(**feeds, **{name: value() for name, value in frozen.items()})
 
-        def forward(self, **feeds: Any) -> Any:
-            return self.module(**feeds, **constants)
-
-    return Frozen()
+    return module_of(call, module)
 
 
 def export_module(module: Any, inputs: tuple[TensorSpec, ...], *, by_name: bool = False) -> tuple[Any, Signature]:
@@ -156,19 +157,11 @@ def _is_plain(spec: Any) -> bool:
 
 
 def _plain_outputs(module: Any) -> Any:
-    import torch
+    def call(*args: Any, **feeds: Any) -> dict[str, Any]:
+        names, tensors = flat_outputs(module(*args, **feeds))
+        return dict(zip(names, tensors, strict=True))
 
-    class PlainOutputs(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-            self.training = False
-
-        def forward(self, *args: Any, **feeds: Any) -> dict[str, Any]:
-            names, tensors = flat_outputs(self.module(*args, **feeds))
-            return dict(zip(names, tensors, strict=True))
-
-    return PlainOutputs()
+    return module_of(call, module)
 
 
 def _export(module: Any, tensors: dict[str, Any], *, by_name: bool) -> Any:

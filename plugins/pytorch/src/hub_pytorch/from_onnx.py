@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hub.spec import Signature, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.adapt import words
 from hub_pytorch.export import export_module, save_exported
+from hub_pytorch.program import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,26 +40,18 @@ def convert_from_onnx(path: Path, signature: Signature, output: Path) -> StepOut
 
 def export_graph(graph: Any, signature: Signature) -> Any:
     """Export an imported graph; inputs go in by position, outputs come out by position."""
-    import torch
-
     names = words([spec.name for spec in signature.inputs])
     outputs = words([spec.name for spec in signature.outputs])
 
-    class Imported(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.graph_module = graph
-            self.training = False
-
-        def forward(self, **feeds: Any) -> dict[str, Any]:
-            results = self.graph_module(*(feeds[name] for name in names))
-            return dict(zip(outputs, _as_tuple(results), strict=True))
+    def call(**feeds: Any) -> dict[str, Any]:
+        results = graph(*(feeds[name] for name in names))
+        return dict(zip(outputs, _as_tuple(results), strict=True))
 
     inputs = tuple(
         TensorSpec(name=name, dtype=spec.dtype, shape=spec.shape)
         for name, spec in zip(names, signature.inputs, strict=True)
     )
-    exported, _ = export_module(Imported(), inputs, by_name=True)
+    exported, _ = export_module(module_of(call, graph), inputs, by_name=True)
     return exported
 
 

@@ -9,8 +9,11 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hub.spec import (
     DependencyMissing,
+    DType,
     ModelNotFound,
     ModelRefused,
     ModelUnreadable,
@@ -18,7 +21,7 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
-from hub_pytorch.program import Program, output_names, spec_of
+from hub_pytorch.program import Program, module_of, output_names, spec_of
 from hub_pytorch.reference import Reference, import_builder
 from hub_pytorch.sniff import identify
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 NAMES_FILE = "hub.json"
+_MOVES = [["to"], ["_to_copy"], ["view"], ["reshape"], ["slice"], ["unsqueeze"], ["clone"], ["expand"], ["contiguous"]]
 _PICKLE_HINT = "running a pickle runs code from the file: pass --allow-pickle if you trust its author, or export a .pt2"
 
 
@@ -120,17 +124,40 @@ def exported_signature(exported: Any, names: dict[str, list[str]]) -> Signature:
     """Inputs and outputs of an ExportedProgram; constants among them are left out."""
     ranges = {str(symbol): _bounds(interval) for symbol, interval in exported.range_constraints.items()}
     values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+    indexed = embedding_rows(exported)
     inputs = [arg.name for arg in _user_specs(exported, "input") if _is_tensor(arg, "input")]
     outputs = _user_specs(exported, "output")
     titles = names.get("outputs") or _output_titles(exported, outputs)
     tensors = [values[arg.name] for arg in outputs if _is_tensor(arg, "output")]
     return Signature(
         inputs=tuple(
-            spec_of(title, values[name], ranges)
+            _with_range(spec_of(title, values[name], ranges), indexed.get(name))
             for title, name in zip(names.get("inputs") or inputs, inputs, strict=True)
         ),
         outputs=tuple(spec_of(title, value, ranges) for title, value in zip(titles, tensors, strict=True)),
     )
+
+
+def _with_range(spec: TensorSpec, rows: int | None) -> TensorSpec:
+    return spec if rows is None else msgspec.structs.replace(spec, value_range=(0, rows - 1))
+
+
+def embedding_rows(exported: Any) -> dict[str, int]:
+    """For each integer input that indexes an embedding: how many rows the smallest such embedding has."""
+    found: dict[str, int] = {}
+    for node in exported.graph.nodes:
+        if str(node.target) == "aten.embedding.default":
+            name = _origin(node.args[1]).name
+            rows = int(node.args[0].meta["val"].shape[0])
+            found[name] = min(rows, found.get(name, rows))
+    return found
+
+
+def _origin(node: Any) -> Any:
+    """Follow an index back through operators that only move or cast it."""
+    while str(node.target).split(".")[1:2] in _MOVES and node.args:
+        node = node.args[0]
+    return node
 
 
 def _bounds(interval: Any) -> tuple[int, int | None]:
@@ -153,21 +180,15 @@ def _flat_call(module: Any, exported: Any) -> Callable[..., tuple[Any, ...]]:
     arguments = _user_specs(exported, "input")
     in_spec = exported.call_spec.in_spec
 
-    class Flat(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-            self.training = False
+    def call(*tensors: Any) -> tuple[Any, ...]:
+        feed = iter(tensors)
+        flat = [next(feed) if _is_tensor(argument, "input") else argument.value for argument in arguments]
+        positional, named = pytree.tree_unflatten(flat, in_spec)
+        leaves = pytree.tree_leaves(module(*positional, **named))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
-        def forward(self, *tensors: Any) -> tuple[Any, ...]:
-            feed = iter(tensors)
-            flat = [next(feed) if _is_tensor(argument, "input") else argument.value for argument in arguments]
-            positional, named = pytree.tree_unflatten(flat, in_spec)
-            leaves = pytree.tree_leaves(self.module(*positional, **named))
-            return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
-
-    flat: Callable[..., tuple[Any, ...]] = Flat()
-    return flat
+    wrapped: Callable[..., tuple[Any, ...]] = module_of(call, module)
+    return wrapped
 
 
 def _buffer_reset(module: Any, exported: Any) -> Callable[[], None]:
@@ -232,6 +253,20 @@ def load_pickled(path: Path, *, allow_pickle: bool) -> Any:
     return module.eval()
 
 
+def load_eager(reference: Reference, *, allow_pickle: bool) -> tuple[Any, Any]:
+    """The eager module that a reference names (by builder or as a pickle), and its example inputs (or None).
+
+    Raises:
+        ModelNotFound: No such builder or submodule.
+        ModelUnreadable: The file or the weights cannot be read, or do not fit.
+        ModelRefused: It is a pickle and nobody allowed that.
+    """
+    if reference.builder:
+        return build(reference)
+    module = load_pickled(Path(reference.file), allow_pickle=allow_pickle)
+    return pick_submodule(module, reference.submodule), None
+
+
 def build(reference: Reference) -> tuple[Any, Any]:
     """Call a reference's builder and load its weights.
 
@@ -244,7 +279,7 @@ def build(reference: Reference) -> tuple[Any, Any]:
     """
     import torch
 
-    made = import_builder(reference.builder, reference.search_path)()
+    made = import_builder(reference)()
     module, example = made if isinstance(made, tuple) else (made, None)
     if not isinstance(module, torch.nn.Module):
         raise ModelNotFound(f"the builder {reference.builder!r} returned {type(module).__name__}, not an nn.Module")
@@ -302,6 +337,19 @@ def forward_inputs(module: Any) -> tuple[str, ...]:
         for parameter in parameters
         if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     )
+
+
+def number_inputs(module: Any) -> dict[str, DType]:
+    """Inputs that `forward` annotates as a Python number, with its type."""
+    import inspect
+
+    names = {int: DType.INT64, float: DType.FLOAT32, bool: DType.BOOL, "int": DType.INT64, "float": DType.FLOAT32}
+    parameters = inspect.signature(module.forward).parameters.values()
+    return {item.name: names[item.annotation] for item in parameters if _is_number(item.annotation, names)}
+
+
+def _is_number(annotation: Any, names: dict[Any, DType]) -> bool:
+    return isinstance(annotation, type | str) and annotation in names
 
 
 def example_specs(module: Any, example: Any) -> tuple[TensorSpec, ...]:

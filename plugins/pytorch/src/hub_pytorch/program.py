@@ -104,3 +104,25 @@ def output_names(paths: Sequence[Sequence[Any]]) -> tuple[str, ...]:
 def _key_name(key: Any) -> str:
     name = getattr(key, "key", getattr(key, "name", ""))
     return name if isinstance(name, str) else ""
+
+
+def module_of(function: Callable[..., Any], body: Any = None) -> Any:
+    """An `nn.Module` in eval mode whose forward is that function.
+
+    Args:
+        function: Called with the module's arguments. Export names the inputs by their keywords.
+        body: An `nn.Module` that the function calls; its weights become the weights of the result. None where there
+            is none, and for ScriptModules, which torch.export refuses as children but traces through when called.
+    """
+    import torch
+
+    class Wrapped(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+            self.training = False
+
+        def forward(self, *args: Any, **feeds: Any) -> Any:
+            return function(*args, **feeds)
+
+    return Wrapped()

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Verdict
-from hub_pytorch.export import freeze
-from hub_pytorch.load import build, exported_program, load_pickled, load_torchscript
+from hub_pytorch.load import exported_program, load_eager, load_torchscript, number_inputs
 from hub_pytorch.program import flat_outputs
 from hub_pytorch.reference import Reference, read_reference
-from hub_pytorch.script import hidden_state
+from hub_pytorch.script import hidden_state, script_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     import numpy as np
     import numpy.typing as npt
@@ -50,7 +51,7 @@ class PyTorchRuntime:
         torch.set_float32_matmul_precision("highest")
         if options.threads:
             torch.set_num_threads(options.threads)
-        return PyTorchSession(open_model(artifact, allow_pickle=options.allow_pickle))
+        return PyTorchSession(open_model(artifact, options))
 
 
 class PyTorchSession:
@@ -80,17 +81,16 @@ class PyTorchSession:
         self._call = dict
 
 
-def open_model(artifact: ModelArtifact, *, allow_pickle: bool) -> NamedCall:
+def open_model(artifact: ModelArtifact, options: RuntimeOptions) -> NamedCall:
     """A function from tensors by input name to tensors by output name, for any form of PyTorch file."""
-    path = Path(artifact.path)
-    if artifact.state.form == "torchscript":
-        return _script_call(path, Reference(file=artifact.path))
-    if artifact.state.form == "builder":
-        reference = read_reference(path)
-        return _script_call(Path(reference.file), reference) if reference.file else _built_call(reference)
-    if artifact.state.form == "pickle":
-        return _module_call(load_pickled(path, allow_pickle=allow_pickle))
-    return _program_call(path)
+    form = artifact.state.form
+    if not form:
+        return _program_call(Path(artifact.path))
+    found = read_reference(Path(artifact.path)) if form == "builder" else Reference(file=artifact.path)
+    reference = msgspec.structs.replace(found, submodule=options.submodule)
+    if form == "torchscript":
+        return _script_call(reference)
+    return _module_call(load_eager(reference, allow_pickle=options.allow_pickle)[0])
 
 
 def _program_call(path: Path) -> NamedCall:
@@ -105,28 +105,28 @@ def _program_call(path: Path) -> NamedCall:
     return call
 
 
-def _built_call(reference: Reference) -> NamedCall:
-    module, _ = build(reference)
-    return _module_call(freeze(module, reference.constants))
-
-
 def _module_call(module: Any) -> NamedCall:
     initial = {name: tensor.clone() for name, tensor in module.named_buffers()}
+    numbers = number_inputs(module)
 
     def call(feeds: dict[str, Any]) -> dict[str, Any]:
         for name, tensor in module.named_buffers():
             tensor.copy_(initial[name])
-        return dict(zip(*flat_outputs(module(**feeds)), strict=True))
+        return dict(zip(*flat_outputs(module(**_with_numbers(feeds, numbers))), strict=True))
 
     return call
 
 
-def _script_call(path: Path, reference: Reference) -> NamedCall:
-    script = load_torchscript(path, reference.submodule)
-    keeps_state = bool(hidden_state(script))
+def _script_call(reference: Reference) -> NamedCall:
+    script = load_torchscript(Path(reference.file), reference.submodule)
+    keeps_state, numbers = bool(hidden_state(script)), script_inputs(script).numbers
 
     def call(feeds: dict[str, Any]) -> dict[str, Any]:
-        fresh = load_torchscript(path, reference.submodule) if keeps_state else script
-        return dict(zip(*flat_outputs(fresh(**feeds, **reference.constants)), strict=True))
+        fresh = load_torchscript(Path(reference.file), reference.submodule) if keeps_state else script
+        return dict(zip(*flat_outputs(fresh(**_with_numbers(feeds, numbers))), strict=True))
 
     return call
+
+
+def _with_numbers(feeds: dict[str, Any], numbers: Container[str]) -> dict[str, Any]:
+    return {name: tensor.item() if name in numbers else tensor for name, tensor in feeds.items()}

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hub.spec import UnsupportedModel
+from hub.spec import DType, UnsupportedModel
+from hub_pytorch.program import module_of, torch_dtype_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hub_pytorch.reference import Reference
+
+NUMBERS = {"int": DType.INT64, "float": DType.FLOAT32, "bool": DType.BOOL}
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptInputs:
-    """Names of a script's tensor and number inputs, in order; `optional` ones have a default value in the file."""
+    """Names of a script's inputs in order.
+
+    Attributes:
+        required: Those without a default value in the file.
+        optional: Those with one.
+        numbers: Those that are a Python number instead of a tensor, with its type.
+    """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
-    numbers: tuple[str, ...]
+    numbers: dict[str, DType]
+
+    def wanted(self, reference: Reference) -> list[str]:
+        """The inputs that are open: all required ones, and the optional ones that the user gave a shape."""
+        return [*self.required, *(name for name in self.optional if name in reference.shapes)]
 
 
 def script_inputs(script: Any) -> ScriptInputs:
@@ -23,7 +41,7 @@ def script_inputs(script: Any) -> ScriptInputs:
     return ScriptInputs(
         required=tuple(item.name for item in arguments if not item.has_default_value()),
         optional=tuple(item.name for item in arguments if item.has_default_value()),
-        numbers=tuple(item.name for item in arguments if str(item.type) in {"int", "float", "bool"}),
+        numbers={item.name: NUMBERS[str(item.type)] for item in arguments if str(item.type) in NUMBERS},
     )
 
 
@@ -34,7 +52,7 @@ def hidden_state(script: Any) -> tuple[str, ...]:
 
 
 def stateless_submodules(script: Any) -> tuple[str, ...]:
-    """Direct submodules that hide no state and take a tensor, as candidates for `--submodule`."""
+    """Direct submodules that hide no state, as candidates for `--submodule`."""
     return tuple(name for name, child in script.named_children() if _is_candidate(child))
 
 
@@ -50,41 +68,49 @@ def state_message(script: Any) -> tuple[str, str]:
     flag = f"convert the part that takes its state as an input: --submodule {candidates[0]}" if candidates else ""
     others = f" (or {', '.join(candidates[1:])})" if candidates[1:] else ""
     return (
-        f"the TorchScript model keeps hidden state between calls ({names}), which the target has no place for",
+        f"the TorchScript model keeps hidden state between calls ({names}), which no target has a place for",
         flag + others or "use an ONNX file of the model, or export it with its state as an input and an output",
     )
 
 
-def script_call(script: Any, constants: dict[str, int | float | bool]) -> tuple[Any, ScriptInputs]:
-    """A module that runs a script with some inputs frozen.
+def frozen_values(reference: Reference, numbers: dict[str, DType]) -> dict[str, Callable[[], Any]]:
+    """The reference's constants as what the model takes: Python numbers, or tensors of the input's shape and dtype."""
+    return {name: _frozen_value(name, reference, numbers) for name in reference.constants}
 
-    Returns:
-        The module, which takes keywords, and the script's inputs.
+
+def _frozen_value(name: str, reference: Reference, numbers: dict[str, DType]) -> Callable[[], Any]:
+    value = reference.constants[name]
+    if name in numbers:
+        kinds = {DType.INT64: int, DType.FLOAT32: float, DType.BOOL: bool}
+        return lambda: kinds[numbers[name]](value)
+    return lambda: _full(reference.shapes.get(name, ()), value, reference.dtypes.get(name, DType.FLOAT32))
+
+
+def _full(shape: tuple[int, ...], value: float, dtype: DType) -> Any:
+    import torch
+
+    return torch.full(shape, value, dtype=torch_dtype_of(dtype))
+
+
+def script_call(script: Any, reference: Reference) -> Any:
+    """A module that runs a script by keyword, with the reference's constants frozen.
 
     Raises:
         UnsupportedModel: The script keeps hidden state, or an input that is a number is not frozen.
     """
-    import torch
-
     if hidden_state(script):
         message, hint = state_message(script)
         raise UnsupportedModel(message, hint=hint)
-    names = script_inputs(script)
-    loose = [name for name in names.numbers if name in names.required and name not in constants]
+    inputs = script_inputs(script)
+    loose = [name for name in inputs.required if name in inputs.numbers and name not in reference.constants]
     if loose:
         hint = " ".join(f"--constant {name}=VALUE" for name in loose)
         raise UnsupportedModel(f"inputs that are numbers, not tensors: {', '.join(loose)}", hint=f"freeze them: {hint}")
     for parameter in script.parameters():
         parameter.requires_grad_(requires_grad=False)
+    frozen = frozen_values(reference, inputs.numbers)
 
-    class ScriptCall(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            # Not a registered submodule: torch.export refuses ScriptModules, but traces through a call of one.
-            object.__setattr__(self, "script", script)
-            self.training = False
+    def call(**feeds: Any) -> Any:
+        return script(**feeds, **{name: value() for name, value in frozen.items()})
 
-        def forward(self, **feeds: Any) -> Any:
-            return self.script(**feeds, **constants)
-
-    return ScriptCall(), names
+    return module_of(call)

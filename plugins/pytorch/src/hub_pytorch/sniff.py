@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUFFIXES = (".pt2", ".pt", ".pth", ".jit", ".ts", ".torchscript")
-BUILDER_MAGIC = b'{"hub_source":"pytorch-builder"'
+BUILDER_MAGIC = b'{"builder":"'
 
 # torch.save before the zip format: a pickle of the number 0x1950a86a20f9469cfc6c (torch/serialization.py).
 _LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
@@ -35,7 +35,7 @@ def identify(path: Path, header: bytes) -> Identification | None:
         header: Its first bytes.
 
     Returns:
-        The form: plain for `.pt2`, `torchscript`, `builder` (a reference file written by hub), `weights` (a state
+        The form: plain for `.pt2`, `torchscript`, `builder` (a reference file that hub wrote), `weights` (a state
         dict or safetensors: no model by itself), `pickle` (an object that only running its pickle would rebuild);
         None when it is none of these.
     """
@@ -124,8 +124,8 @@ def _globals_of(stream: IO[bytes]) -> Iterator[str]:
         elif code.name == "MEMOIZE":
             memo[len(memo)] = strings[-1] if strings else "?"
         elif code.name in {"BINPUT", "LONG_BINPUT"}:
-            memo[int(argument)] = strings[-1] if strings else "?"
+            memo[int(str(argument))] = strings[-1] if strings else "?"
         elif code.name in {"BINGET", "LONG_BINGET"}:
-            strings.append(memo.get(int(argument), "?"))
+            strings.append(memo.get(int(str(argument)), "?"))
         elif isinstance(argument, str) and code.name.endswith("UNICODE"):
             strings.append(argument)

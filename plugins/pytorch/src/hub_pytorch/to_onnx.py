@@ -6,17 +6,18 @@ import contextlib
 import logging
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import IoBinding, StepError, StepOutput, UnsupportedModel
 from hub_pytorch.adapt import adapt, check_names
 from hub_pytorch.export import export_module, fixed_specs, sample
 from hub_pytorch.load import load_torchscript
-from hub_pytorch.script import script_call
+from hub_pytorch.program import flat_outputs, module_of
+from hub_pytorch.script import script_call, script_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from hub.spec import ConvertOptions
     from hub_pytorch.program import Program
@@ -37,10 +38,11 @@ def convert_to_onnx(program: Program, options: ConvertOptions, output: Path) -> 
     Raises:
         UnsupportedModel: Neither the program nor its decomposition can be expressed in ONNX.
     """
-    if not (options.shapes or options.constants or options.io_layout):
+    check_names(program, options)
+    open_names = {spec.name for spec in program.signature.inputs if not spec.is_static}
+    if not (open_names & options.shapes.keys() or options.constants or options.io_layout):
         names = [[spec.name for spec in specs] for specs in (program.signature.inputs, program.signature.outputs)]
         return StepOutput(notes=_export_with_retry(program.exported, names, output))
-    check_names(program, options)
     adapted = adapt(program, options)
     inputs = tuple(
         type(spec)(name=word, dtype=spec.dtype, shape=spec.shape)
@@ -93,14 +95,13 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {(lines or ['no message'])[0][:300]}"
 
 
-def convert_torchscript_to_onnx(path: Path, reference: Reference, output: Path) -> StepOutput:
+def convert_torchscript_to_onnx(reference: Reference, output: Path) -> StepOutput:
     """Convert a TorchScript file with the TorchScript exporter, which bakes in control flow without saying so.
 
     Its result is never to be trusted without a parity check; the core makes one.
 
     Args:
-        path: The TorchScript file.
-        reference: Shapes and dtypes of the inputs, constants, submodule.
+        reference: The file, shapes and dtypes of its inputs, constants, submodule.
         output: File to write.
 
     Raises:
@@ -109,32 +110,40 @@ def convert_torchscript_to_onnx(path: Path, reference: Reference, output: Path) 
     """
     import torch
 
-    script = load_torchscript(path, reference.submodule)
-    call, names = script_call(script, reference.constants)
-    wanted = [name for name in names.required if name not in reference.constants]
-    specs = fixed_specs(wanted + [name for name in names.optional if name in reference.inputs], reference)
-    feeds = {spec.name: sample(spec) for spec in specs}
+    script = load_torchscript(Path(reference.file), reference.submodule)
+    call = script_call(script, reference)
+    wanted = [name for name in script_inputs(script).wanted(reference) if name not in reference.constants]
+    feeds = {spec.name: sample(spec) for spec in fixed_specs(wanted, reference)}
     with torch.no_grad():
-        results = call(**feeds)
-    outputs = ["output"] if isinstance(results, torch.Tensor) else [f"output_{index}" for index in range(len(results))]
+        names, _ = flat_outputs(call(**feeds))
     try:
         with quiet(), torch.no_grad():
-            _trace_export(script, feeds, outputs, output)
+            _trace_export(_positional(call, [*feeds]), feeds, names, output)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {_reason(error)}") from error
-    frozen = tuple(
-        IoBinding(direction="input", source=name, target="", reason="frozen on request", constant=value)
-        for name, value in reference.constants.items()
+    return StepOutput(
+        notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",), bindings=frozen_bindings(reference)
     )
-    return StepOutput(notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",), bindings=frozen)
 
 
-def _trace_export(script: Any, feeds: dict[str, Any], outputs: list[str], output: Path) -> None:
+def _positional(call: Any, names: Sequence[str]) -> Any:
+    return module_of(lambda *tensors: call(**dict(zip(names, tensors, strict=True))))
+
+
+def frozen_bindings(asked: Reference | ConvertOptions) -> tuple[IoBinding, ...]:
+    """How inputs that were frozen are declared."""
+    return tuple(
+        IoBinding(direction="input", source=name, target="", reason="frozen on request", constant=value)
+        for name, value in asked.constants.items()
+    )
+
+
+def _trace_export(module: Any, feeds: dict[str, Any], outputs: Sequence[str], output: Path) -> None:
     import torch
 
     positional = tuple(feeds.values())
     torch.onnx.export(
-        script, positional, str(output), dynamo=False, input_names=[*feeds], output_names=outputs, opset_version=17
+        module, positional, str(output), dynamo=False, input_names=[*feeds], output_names=[*outputs], opset_version=17
     )
     if not output.exists():
         raise StepError("torch.onnx wrote no file")
