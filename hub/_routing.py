@@ -59,6 +59,9 @@ def judge(
 ) -> Verdict:
     """Say whether an edge is usable here. The model itself is asked about only where the edge starts from its state."""
     edge, converter = registry.edges[edge_id]
+    if edge.target.format not in registry.formats:
+        hint = f"pip install hub-{edge.target.format}"
+        return Verdict(support=Support.UNKNOWN, reason=f"no plugin reads {edge.target.format}", hint=hint)
     missing = [] if edge.toolchain else missing_requirements(edge.requires)
     if missing:
         hint = f"pip install {' '.join(missing)}"
