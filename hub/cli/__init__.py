@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-_COMMANDS = {
+COMMANDS = {
     "convert": ("hub.cli.convert", "Convert a model, prove that the result computes the same, write it."),
     "plan": ("hub.cli.convert", "Show the routes from a model to a target, and what was left out and why."),
     "inspect": ("hub.cli.models", "Show what a model is: inputs, outputs, operators, precision, findings."),
@@ -24,14 +24,14 @@ class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name hub's own commands, then those of plugins."""
         del ctx
-        return [*_COMMANDS, *sorted(_plugin_commands())]
+        return [*COMMANDS, *sorted(_plugin_commands())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find one command."""
         del ctx
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return _plugin_commands().get(cmd_name)
-        module = importlib.import_module(_COMMANDS[cmd_name][0])
+        module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
@@ -40,7 +40,7 @@ class _Lazy(click.Group):
         extra = [(name, command.get_short_help_str()) for name, command in sorted(_plugin_commands().items())]
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()] + extra)
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()] + extra)
 
 
 def _plugin_commands() -> dict[str, click.Command]:

@@ -1,0 +1,103 @@
+"""Write the reference pages that are generated from the code: `python docs/generate.py [--check]`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import msgspec
+
+from hub._parity import POLICIES
+from hub.cli import cli
+from hub.spec import Receipt
+from hub.spec.errors import error_classes
+
+REFERENCE = Path(__file__).parent / "reference"
+_MADE = "<!-- made by docs/generate.py: change the code, not this page -->\n\n"
+
+
+def cli_page() -> str:
+    """Every command's help."""
+    context = click.Context(cli, info_name="hub", max_content_width=110, terminal_width=110)
+    names = [name for name in cli.list_commands(context) if name in _own_commands()]
+    return _MADE + "# Command line\n\n" + "\n".join(_command_section(context, name) for name in names)
+
+
+def _own_commands() -> set[str]:
+    from hub.cli import COMMANDS
+
+    return set(COMMANDS)
+
+
+def _command_section(parent: click.Context, name: str) -> str:
+    command = cli.get_command(parent, name)
+    if command is None:
+        raise ValueError(f"no command {name}")
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=110, terminal_width=110)
+    return f"## hub {name}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def gates_page() -> str:
+    """The gate of each precision and where it comes from."""
+    rows = [
+        f"| {name.value} | {name.meaning} | {_bound(p.relative_max)} | {_bound(p.cosine_min)} | {_bound(p.sqnr_min_db)} "
+        f"| {_bound(p.top1_min)} | {p.source} |"
+        for name, p in POLICIES.items()
+    ]
+    head = (
+        "| precision | meaning | relative ≤ | cosine ≥ | SQNR dB ≥ | top-1 ≥ | why |\n|---|---|---|---|---|---|---|\n"
+    )
+    return _MADE + "# Gates\n\n" + _GATES_TEXT + head + "\n".join(rows) + "\n"
+
+
+_GATES_TEXT = """Every bound must hold for every output, with every kernel set of the result's runtime, against the source
+model in its own runtime. Top-1 is judged where an output is a classifier's: rank 2, rows not negative that sum to one.
+A comparison over no samples, of NaN, or against outputs that are zero throughout is an error, not a pass. Your own gate:
+`--max-relative`, `--min-cosine`, `--min-sqnr`; the receipt then says `custom`.
+
+"""
+
+
+def _bound(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def errors_page() -> str:
+    """Every error code with its exit status."""
+    rows = [
+        f"| `{k.code}` | {k.exit_status} | {(k.__doc__ or '').splitlines()[0]} |" for k in list(error_classes())[1:]
+    ]
+    return _MADE + "# Errors\n\n| code | exit status | when |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def schema_page() -> str:
+    """The receipt's JSON Schema."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Receipt)), indent=2).decode() + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "gates.md": gates_page,
+    "errors.md": errors_page,
+    "receipt.schema.json": schema_page,
+}
+
+
+def main() -> int:
+    """Write the pages, or with --check say which are stale."""
+    stale = [name for name, page in PAGES.items() if _read(REFERENCE / name) != page()]
+    if "--check" in sys.argv:
+        sys.stderr.write("".join(f"stale: {name}; run: python docs/generate.py\n" for name in stale))
+        return int(bool(stale))
+    REFERENCE.mkdir(exist_ok=True)
+    for name in stale:
+        (REFERENCE / name).write_text(PAGES[name]())
+    return 0
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
