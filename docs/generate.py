@@ -40,8 +40,8 @@ def _command_section(parent: click.Context, name: str) -> str:
 def gates_page() -> str:
     """The gate of each precision and where it comes from."""
     rows = [
-        f"| {name.value} | {name.meaning} | {_bound(p.relative_max)} | {_bound(p.cosine_min)} | {_bound(p.sqnr_min_db)} "
-        f"| {_bound(p.top1_min)} | {p.source} |"
+        f"| {name.value} | {name.meaning} | {_bound(p.relative_max)} | {_bound(p.cosine_min)} | "
+        f"{_bound(p.sqnr_min_db)} | {_bound(p.top1_min)} | {p.source} |"
         for name, p in POLICIES.items()
     ]
     head = (
@@ -50,10 +50,10 @@ def gates_page() -> str:
     return _MADE + "# Gates\n\n" + _GATES_TEXT + head + "\n".join(rows) + "\n"
 
 
-_GATES_TEXT = """Every bound must hold for every output, with every kernel set of the result's runtime, against the source
-model in its own runtime. Top-1 is judged where an output is a classifier's: rank 2, rows not negative that sum to one.
-A comparison over no samples, of NaN, or against outputs that are zero throughout is an error, not a pass. Your own gate:
-`--max-relative`, `--min-cosine`, `--min-sqnr`; the receipt then says `custom`.
+_GATES_TEXT = """Every bound must hold for every output, with every kernel set of the result's runtime, against the
+source model in its own runtime. Top-1 is judged where an output is a classifier's: rank 2, rows not negative that sum to one.
+A comparison over no samples, of NaN, or against outputs that are zero throughout is an error, not a pass. Your own
+gate: `--max-relative`, `--min-cosine`, `--min-sqnr`; the receipt then says `custom`.
 
 """
 
