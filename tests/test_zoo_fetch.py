@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import threading
 import zipfile
 from dataclasses import replace
@@ -104,9 +105,14 @@ def test_offline_is_loud(package: fetch.Package, tmp_path: Path, monkeypatch: py
         fetch.fetch(package, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("own", [True, pytest.param(False, marks=pytest.mark.real)], ids=["pip", "uv runs pip"])
 def test_pip_takes_the_wheel_that_its_settings_offer(
-    package: fetch.Package, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: fetch.Package, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, own: bool
 ) -> None:
+    if not own:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    elif importlib.util.find_spec("pip") is None:
+        pytest.skip("this environment has no pip of its own")
     with zipfile.ZipFile(index.folder / package.wheel, "a") as archive:
         archive.writestr("toy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
         archive.writestr("toy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")

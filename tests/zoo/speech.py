@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter  # type: ignore[import-untyped]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -27,11 +26,17 @@ FORMANTS: tuple[tuple[float, ...], ...] = (
 BANDWIDTHS = (60.0, 90.0, 150.0)  # Hz
 
 
+def _filter(numerator: list[float], denominator: list[float], signal: Float64) -> Float64:
+    from scipy.signal import lfilter  # type: ignore[import-untyped]
+
+    return np.asarray(lfilter(numerator, denominator, signal))
+
+
 def _resonate(signal: Float64, frequency: float, bandwidth: float) -> Float64:
     """A two-pole resonator with unit gain at zero frequency."""
     radius = np.exp(-np.pi * bandwidth / RATE)
     poles = [1.0, -2 * radius * np.cos(2 * np.pi * frequency / RATE), radius**2]
-    return np.asarray(lfilter([sum(poles)], poles, signal))
+    return _filter([sum(poles)], poles, signal)
 
 
 def _envelope(length: int) -> Float64:
@@ -42,7 +47,7 @@ def _vowel(length: int, pitch: float, random: np.random.Generator) -> Float64:
     track = pitch * (1 + np.linspace(0, random.uniform(-0.2, 0.15), length) + 0.01 * random.standard_normal())
     phase = np.cumsum(track) / RATE
     pulses = np.diff(np.floor(phase), prepend=0.0)
-    sound = np.asarray(lfilter([1.0], [1.0, -0.95], pulses + 0.003 * random.standard_normal(length)))
+    sound = _filter([1.0], [1.0, -0.95], pulses + 0.003 * random.standard_normal(length))
     for frequency, bandwidth in zip(FORMANTS[random.integers(len(FORMANTS))], BANDWIDTHS, strict=True):
         sound = _resonate(sound, frequency * random.uniform(0.95, 1.08), bandwidth)
     sound = np.diff(sound, prepend=0.0)  # the lips radiate the derivative
