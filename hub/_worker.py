@@ -93,7 +93,7 @@ _HANDLERS: dict[type, Callable[[Any], Any]] = {
 
 def _attempt(task: Any) -> tuple[Any, Failure | None]:
     try:
-        return _HANDLERS[type(task)](task), None
+        return msgspec.to_builtins(_HANDLERS[type(task)](task)), None
     except HubError as error:
         return None, Failure(code=error.code, message=error.message, hint=error.hint, traceback=traceback.format_exc())
     except Exception as error:  # noqa: BLE001 the process boundary: whatever a framework raises becomes a report
