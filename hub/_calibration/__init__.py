@@ -83,8 +83,8 @@ def load_samples(
 def infer_shapes(
     spec: str,
     signature: Signature,
-    *,
     constants: Container[str],
+    *,
     call_function: CallFunction,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, tuple[int, ...]]:
@@ -131,7 +131,7 @@ def _only(name: str, shapes: set[tuple[int, ...]]) -> tuple[int, ...]:
 def split(loaded: LoadedSamples, into: Path) -> tuple[LoadedSamples, LoadedSamples]:
     """Part the samples into those for calibration and those held out for the parity check.
 
-    Every fifth sample is held out, at least 1 and at most 64 (spread evenly). The same samples give the same parts.
+    Every fifth sample is held out, at least 1 and at most 64 (spread evenly). The same samples give the same parts; both keep the warnings.
 
     Args:
         loaded: At least two samples.
@@ -163,7 +163,9 @@ def _part(loaded: LoadedSamples, indices: list[int], folder: Path) -> LoadedSamp
     each = len(loaded.labels) // loaded.count
     labels = tuple(label for index in indices for label in loaded.labels[index * each : (index + 1) * each])
     fingerprint = samples.fingerprint_of(folder)
-    return LoadedSamples(folder=str(folder), count=len(indices), fingerprint=fingerprint, labels=labels)
+    return msgspec.structs.replace(
+        loaded, folder=str(folder), count=len(indices), fingerprint=fingerprint, labels=labels
+    )
 
 
 def _link(source: Path, target: Path) -> None:
