@@ -35,7 +35,7 @@ def _bounds(numerics: Numerics, sqnr: float, top1: float, why: str) -> ParityPol
     return ParityPolicy(
         numerics=numerics,
         sqnr_min_db=sqnr,
-        cosine_min=round(1 / math.sqrt(1 + noise), 4),
+        cosine_min=math.floor(1e4 / math.sqrt(1 + noise)) / 1e4,  # rounding up would ask fp16 for a cosine of 1
         top1_min=top1,
         source=f"{_NOISE.format(noise)}; {why}",
     )
@@ -237,7 +237,7 @@ def _failures(measured: OutputParity, policy: ParityPolicy) -> Iterator[str]:
     if policy.relative_max is not None and measured.relative > policy.relative_max:
         yield f"relative error {measured.relative:.3g} > {policy.relative_max:g}"
     if policy.cosine_min is not None and measured.cosine < policy.cosine_min:
-        yield f"cosine {measured.cosine:.4f} < {policy.cosine_min:g}"
+        yield f"cosine {measured.cosine:.6f} < {policy.cosine_min:g}"
     if policy.sqnr_min_db is not None and measured.sqnr_db < policy.sqnr_min_db:
         yield f"SQNR {measured.sqnr_db:.1f} dB < {policy.sqnr_min_db:g} dB"
     if policy.top1_min is not None and measured.top1 is not None and measured.top1 < policy.top1_min:
