@@ -30,7 +30,8 @@ def sha256_model(path: Path, files: Iterable[Path] = ()) -> str:
         path: The model's own path.
         files: Every file that belongs to it (external data); those at `path` when empty.
     """
-    every = sorted(set(files)) or files_of(path)
+    path = path.absolute()
+    every = sorted({file.absolute() for file in files}) or files_of(path)
     if every == [path]:
         return sha256_file(path)
     root = path if path.is_dir() else path.parent
