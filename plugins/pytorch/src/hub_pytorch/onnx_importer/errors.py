@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from hub.spec import UnsupportedModel
+
 
 class Refused(Exception):
     """An operator function met a form it does not implement; the interpreter adds the node and re-raises."""
 
 
-class UnsupportedOperator(Exception):
+class UnsupportedOperator(UnsupportedModel):
     """An operator, or a form of it, that the importer does not translate.
 
-    Attributes:
-        code: The stable identifier of this error.
+    Args:
         op: Operator type, prefixed by its domain when that is not the ONNX one.
         version: The operator's since-version under the model's opset; 0 when the standard does not know it.
         node: The node's name, or the name of its first output.
         reason: What is not implemented, in words.
     """
 
-    code = "onnx-unsupported-operator"
+    code = "unsupported-operator"
 
     def __init__(self, op: str, version: int, node: str, reason: str) -> None:
         super().__init__(f"{op} (version {version}) at node {node!r}: {reason}")
@@ -26,6 +27,9 @@ class UnsupportedOperator(Exception):
         self.version = version
         self.node = node
         self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.op, self.version, self.node, self.reason)
 
 
 def refuse_if(condition: object, reason: str) -> None:

@@ -77,6 +77,7 @@ class Importer:
 
     def _run_node(self, node: onnx.NodeProto, scope: Scope) -> None:
         version = since_version(node, self._opsets)
+        self._builder.current = next(iter(node.output), node.op_type)
         try:
             results = self._call(node, version, scope)
         except (Refused, *_TORCH_ERRORS) as error:

@@ -11,7 +11,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 
-class Value(fx.Proxy):
+class Value(fx.Proxy):  # type: ignore[misc] # torch is Any to mypy
     """A tensor of the graph under construction. Its shape and dtype are static and known."""
 
     @property
@@ -33,7 +33,13 @@ class Value(fx.Proxy):
 class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
     """Records torch calls made on `Value` as nodes, running each on fake tensors to learn its shape.
 
-    Real tensors that meet a `Value` become parameters or buffers of `root`, named by `name_constant`.
+    Real tensors that meet a `Value` become parameters or buffers of `root`, named by `name_constant`, or else after
+    `current`. They are made contiguous: LiteRT Torch mixes up constants that are not (litert-torch issue 1061).
+
+    Attributes:
+        graph: The graph being built.
+        root: The module that will own its constants.
+        current: Name of the ONNX value being computed.
     """
 
     def __init__(self) -> None:
@@ -45,6 +51,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         self._trainable: set[int] = set()
         self._attributes: dict[int, fx.Node] = {}
         self._used: set[str] = set()
+        self.current = "constant"
 
     def proxy(self, node: fx.Node) -> Value:
         """Wrap a node."""
@@ -103,7 +110,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         return self._attributes[id(tensor)]
 
     def _new_attribute(self, tensor: Any) -> fx.Node:
-        _, wanted = self._names.setdefault(id(tensor), (tensor, "constant"))
+        _, wanted = self._names.setdefault(id(tensor), (tensor, f"{self.current}_constant"))
         target = self._free_path(wanted)
         *folders, leaf = target.split(".")
         owner = self.root
@@ -112,9 +119,9 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
                 owner.add_module(folder, torch.nn.Module())
             owner = getattr(owner, folder)
         if id(tensor) in self._trainable:
-            owner.register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
+            owner.register_parameter(leaf, torch.nn.Parameter(tensor.contiguous(), requires_grad=False))
         else:
-            owner.register_buffer(leaf, tensor)
+            owner.register_buffer(leaf, tensor.contiguous())
         return self._attribute_node(target, tensor)
 
     def _attribute_node(self, target: str, tensor: Any) -> fx.Node:

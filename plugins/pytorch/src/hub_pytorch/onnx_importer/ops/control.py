@@ -33,7 +33,8 @@ def loop(
     """Unrolled: the trip count, and the condition before each step, must be known."""
     limit = None if trip_count is None else scalar(trip_count, "trip count")
     refuse_if((limit or 0) > _MAX_STEPS, f"{limit} steps, {_MAX_STEPS} are unrolled at most")
-    values, collected = list(carried), [[] for _ in range(node.outputs - len(carried))]
+    values = list(carried)
+    collected: list[list[Tensor]] = [[] for _ in range(node.outputs - len(carried))]
     step = 0
     go = condition
     while (limit is None or step < limit) and (go is None or scalar(go, "loop condition")):

@@ -17,7 +17,7 @@ _MAX_SPATIAL = 3
 
 def spatial_rank(x: Tensor) -> int:
     """The number of spatial axes of an NC... tensor; torch has functions for 1 to 3."""
-    rank = x.ndim - 2
+    rank: int = x.ndim - 2
     refuse_if(not 1 <= rank <= _MAX_SPATIAL, f"{rank} spatial axes, torch has 1 to {_MAX_SPATIAL}")
     return rank
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Operators that are one torch function of the same meaning: name, torch name, since-versions.
-_UNARY = (
+_Rows = tuple[tuple[str, str, tuple[int, ...]], ...]
+_UNARY: _Rows = (
     ("Abs", "abs", (6, 13)),
     ("Acos", "acos", (7, 22)),
     ("Acosh", "acosh", (9, 22)),
@@ -44,7 +45,7 @@ _UNARY = (
     ("Tan", "tan", (7, 22)),
     ("Tanh", "tanh", (6, 13)),
 )
-_BINARY = (
+_BINARY: _Rows = (
     ("Add", "add", (7, 13, 14)),
     ("And", "logical_and", (7,)),
     ("BitwiseAnd", "bitwise_and", (18,)),
@@ -60,7 +61,7 @@ _BINARY = (
     ("Sub", "sub", (7, 13, 14)),
     ("Xor", "logical_xor", (7,)),
 )
-_VARIADIC = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
+_VARIADIC: _Rows = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
 
 
 def _register_unary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:

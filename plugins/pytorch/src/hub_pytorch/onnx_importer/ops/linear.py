@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_pytorch.onnx_importer.lazy import torch
+from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import op
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ def gemm(  # noqa: PLR0913 - the operator's own parameters
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,
+    transA: int = 0,  # noqa: N803
     transB: int = 0,  # noqa: N803
 ) -> Tensor:
     """The sum alpha A B + beta C, the factors transposed on demand."""
-    product = torch.matmul(torch.t(a) if transA else a, torch.t(b) if transB else b)
+    a = torch.t(a) if transA else a
+    if transB and alpha == beta == 1.0 and (c is None or c.ndim == 1):
+        return functional.linear(a, b, c)
+    product = torch.matmul(a, torch.t(b) if transB else b)
     product = product if alpha == 1.0 else product * alpha
     if c is None:
         return product

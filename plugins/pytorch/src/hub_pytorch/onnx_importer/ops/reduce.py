@@ -79,10 +79,9 @@ _REDUCTIONS: tuple[tuple[str, Reduction, tuple[int, ...], tuple[int, ...]], ...]
 
 
 def _apply(reduction: Reduction, x: Tensor, axes: list[int], keepdims: int) -> Tensor:
-    if x.ndim == 0:
-        return reduction(x.reshape(1), [0], False)
-    chosen = positive_axes(axes, x.ndim) or list(range(x.ndim))
-    return reduction(x, chosen, bool(keepdims))
+    source = x.reshape(1) if x.ndim == 0 else x
+    chosen = positive_axes(axes, source.ndim) or list(range(source.ndim))
+    return reduction(source, chosen, bool(keepdims and x.ndim))
 
 
 def _register(name: str, reduction: Reduction, by_attribute: tuple[int, ...], by_input: tuple[int, ...]) -> None:

@@ -13,10 +13,9 @@ from hub_pytorch.onnx_importer.registry import op
 from hub_pytorch.onnx_importer.values import ints, known, positive_axes
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    Array = np.ndarray[Any, Any]
+Array = Any  # a numpy array; numpy is imported where it is used
 
 
 @dataclass(frozen=True, slots=True)
