@@ -1,0 +1,103 @@
+"""The runtime: runs both formats with numpy, quantized layers in integer arithmetic."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Verdict
+from hub_toy.files import Array, Layer, Model, read
+
+Floats = npt.NDArray[np.float32]
+INT8_MAX = 127
+
+
+class ToySession:
+    """An opened model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Run once.
+
+        Raises:
+            StepError: An input is missing.
+        """
+        missing = [value.name for value in self._model.graph.inputs if value.name not in feeds]
+        if missing:
+            raise StepError(f"no input {', '.join(missing)}; given: {', '.join(feeds)}", hint="feed every input")
+        values = values_of(self._model, feeds)
+        return {value.name: values[value.name].copy() for value in self._model.graph.outputs}
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class ToyRuntime:
+    """Opens both formats."""
+
+    name = "numpy"
+    formats = ("toy", "toybin")
+    variants = ("",)
+    requires = ("numpy>=2.0",)
+    process = "toy"
+
+    def check(self, summary: ModelSummary) -> Verdict:  # noqa: ARG002 the protocol's signature
+        """It can open all of them."""
+        return YES
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:  # noqa: ARG002 as above
+        """Open a model. Raises as `hub_toy.files.read`."""
+        return ToySession(read(Path(artifact.path)))
+
+
+def values_of(model: Model, feeds: dict[str, Array]) -> dict[str, Floats]:
+    """Compute every named value of a model, inputs included."""
+    values = {name: array.astype(np.float32) for name, array in feeds.items()}
+    for layer in model.graph.layers:
+        values[layer.output] = _RUN[layer.op](layer, model.arrays, [values[name] for name in layer.inputs])
+    return values
+
+
+def quantize(array: Floats, scale: Floats) -> npt.NDArray[np.int8]:
+    """Round to the symmetric int8 grid: real = scale * q, q in [-127, 127]."""
+    return np.clip(np.round(array / scale), -INT8_MAX, INT8_MAX).astype(np.int8)
+
+
+def scale_of(array: Floats, axis: int | None = None) -> Floats:
+    """The scale that just holds the largest magnitude, per tensor or per slice; 1 where all is zero."""
+    largest = np.abs(array).max(axis=axis, initial=0.0)
+    return np.where(largest > 0, largest / INT8_MAX, 1).astype(np.float32)
+
+
+def _affine(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:
+    (x,), w, b = inputs, arrays[f"{layer.name}.w"], arrays[f"{layer.name}.b"].astype(np.float32)
+    if w.dtype != np.int8:
+        return x @ w.astype(np.float32) + b
+    x_scale = arrays.get(f"{layer.name}.x_scale", scale_of(x)).astype(np.float32)
+    total = quantize(x, x_scale).astype(np.int32) @ w.astype(np.int32)
+    return total.astype(np.float32) * x_scale * arrays[f"{layer.name}.w_scale"].astype(np.float32) + b
+
+
+def _add(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
+    return inputs[0] + inputs[1]
+
+
+def _relu(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
+    return np.maximum(inputs[0], 0)
+
+
+def _softmax(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
+    powers: Floats = np.exp(inputs[0] - inputs[0].max(axis=-1, keepdims=True))
+    total: Floats = powers.sum(axis=-1, keepdims=True)
+    return powers / total
+
+
+_RUN: dict[str, Callable[[Layer, dict[str, Array], list[Floats]], Floats]] = {
+    "affine": _affine,
+    "add": _add,
+    "relu": _relu,
+    "softmax": _softmax,
+}

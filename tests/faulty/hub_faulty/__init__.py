@@ -1,0 +1,228 @@
+"""A plugin of planted faults, for tests only: each edge takes a toy model to toybin and does one thing wrong.
+
+$HUB_FAULTS names the faults on offer. They are cheaper than the sound edge, so the planner tries them first.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from hub_toy.files import Model, Value, read, write_binary
+
+from hub.spec import (
+    YES,
+    Converter,
+    ConvertJob,
+    ConvertOptions,
+    Edge,
+    IoBinding,
+    ModelSummary,
+    Numerics,
+    State,
+    StepOutput,
+    UnsupportedModel,
+    Verdict,
+    hookimpl,
+)
+
+Fault = Callable[[Model, ConvertJob], StepOutput | None]
+
+
+def _segfault(model: Model, job: ConvertJob) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _exit(model: Model, job: ConvertJob) -> None:
+    os._exit(0)
+
+
+def _sys_exit(model: Model, job: ConvertJob) -> None:
+    sys.exit(3)
+
+
+def _hang(model: Model, job: ConvertJob) -> None:
+    time.sleep(120)
+
+
+def _hang_with_the_lock(model: Model, job: ConvertJob) -> None:
+    ctypes.PyDLL(None).sleep(120)  # native code that never lets another thread of the interpreter run
+
+
+def _slow(model: Model, job: ConvertJob) -> None:
+    Path(os.environ["HUB_FAULTS_MARK"]).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+def _memory(model: Model, job: ConvertJob) -> None:
+    hoard = [np.ones(16 << 20, np.uint8)]
+    while len(hoard) < 40:
+        time.sleep(0.02)
+        hoard.append(np.ones(16 << 20, np.uint8))
+    time.sleep(60)
+
+
+def _nothing(model: Model, job: ConvertJob) -> None:
+    """Claim success and write no file."""
+
+
+def _text(model: Model, job: ConvertJob) -> None:
+    Path(job.output).write_bytes(Path(job.source.path).read_bytes())
+
+
+def _garbage(model: Model, job: ConvertJob) -> None:
+    Path(job.output).write_bytes(np.random.default_rng(0).bytes(4096))
+
+
+def _half(model: Model, job: ConvertJob) -> None:
+    arrays = {name: array.astype(np.float16) for name, array in model.arrays.items()}
+    write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
+
+
+def _eat_input(model: Model, job: ConvertJob) -> None:
+    write_binary(Path(job.output), model)
+    Path(job.source.path).write_text("gone")
+
+
+def _border(model: Model, job: ConvertJob, side: str, **change: object) -> None:
+    first, *rest = getattr(model.graph, side)
+    moved: tuple[Value, ...] = (msgspec.structs.replace(first, **change), *rest)
+    write_binary(
+        Path(job.output),
+        msgspec.structs.replace(model, graph=msgspec.structs.replace(model.graph, **{side: moved})),
+    )
+
+
+def _rename(model: Model, job: ConvertJob) -> None:
+    old = model.graph.outputs[0].name
+    layers = tuple(
+        msgspec.structs.replace(layer, output="renamed") if layer.output == old else layer
+        for layer in model.graph.layers
+    )
+    graph = msgspec.structs.replace(model.graph, layers=layers)
+    _border(msgspec.structs.replace(model, graph=graph), job, "outputs", name="renamed")
+
+
+def _rename_declared(model: Model, job: ConvertJob) -> StepOutput:
+    _rename(model, job)
+    bound = IoBinding(direction="output", source=model.graph.outputs[0].name, target="renamed", reason="a test")
+    return StepOutput(bindings=(bound,))
+
+
+def _dtype(model: Model, job: ConvertJob) -> None:
+    _border(model, job, "outputs", dtype="float64")
+
+
+def _fix_dim(model: Model, job: ConvertJob) -> None:
+    _border(model, job, "inputs", shape=(1, *model.graph.inputs[0].shape[1:]))
+
+
+def _scale(model: Model, job: ConvertJob, factor: float) -> None:
+    arrays = {name: array * np.float32(factor) for name, array in model.arrays.items()}
+    write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
+
+
+def _slightly_wrong(model: Model, job: ConvertJob) -> None:
+    _scale(model, job, 1.01)
+
+
+def _nan(model: Model, job: ConvertJob) -> None:
+    _scale(model, job, float("nan"))
+
+
+def _swap(model: Model, job: ConvertJob) -> None:
+    swap = {value.name: other.name for value, other in zip(model.graph.outputs, model.graph.outputs[::-1], strict=True)}
+    layers = tuple(
+        msgspec.structs.replace(layer, output=swap.get(layer.output, layer.output)) for layer in model.graph.layers
+    )
+    graph = msgspec.structs.replace(model.graph, layers=layers)
+    write_binary(Path(job.output), msgspec.structs.replace(model, graph=graph))
+
+
+def _reverse(model: Model, job: ConvertJob) -> None:
+    arrays = {name: array[..., ::-1] for name, array in model.arrays.items()}
+    write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
+
+
+def _noise(model: Model, job: ConvertJob) -> None:
+    print("noise on standard output", flush=True)
+    print("noise on standard error", file=sys.stderr, flush=True)
+    os.write(1, b"noise from native code\n")
+    write_binary(Path(job.output), model)
+
+
+def _refuse(model: Model, job: ConvertJob) -> None:
+    raise UnsupportedModel("the operator frobnicate has no counterpart", hint="leave it out")
+
+
+def _raise(model: Model, job: ConvertJob) -> None:
+    raise LookupError("tensor 17 has no producer")
+
+
+FAULTS: dict[str, Fault] = {
+    "segfault": _segfault,
+    "exit": _exit,
+    "sys-exit": _sys_exit,
+    "hang": _hang,
+    "hang-with-the-lock": _hang_with_the_lock,
+    "slow": _slow,
+    "memory": _memory,
+    "nothing": _nothing,
+    "text": _text,
+    "garbage": _garbage,
+    "half": _half,
+    "eat-input": _eat_input,
+    "rename": _rename,
+    "rename-declared": _rename_declared,
+    "dtype": _dtype,
+    "fix-dim": _fix_dim,
+    "slightly-wrong": _slightly_wrong,
+    "nan": _nan,
+    "swap": _swap,
+    "reverse": _reverse,
+    "noise": _noise,
+    "refuse": _refuse,
+    "raise": _raise,
+}
+
+
+def _edge(name: str) -> Edge:
+    target = State(format="toybin", numerics=Numerics.FP32)
+    return Edge(
+        id=f"faulty.{name}",
+        source=State(format="toy"),
+        target=target,
+        keeps_dynamic=True,
+        process="faulty",
+        cost=0.5,
+        title=f"planted fault: {name}",
+    )
+
+
+class FaultyConverter:
+    """Offers the faults that $HUB_FAULTS names."""
+
+    toolchains = ()
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        return tuple(map(_edge, os.environ.get("HUB_FAULTS", "").split()))
+
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+        if os.environ.get("HUB_FAULTS_CHECK"):
+            raise RuntimeError("check has a defect")
+        return YES
+
+    def convert(self, job: ConvertJob) -> StepOutput:
+        model = read(Path(job.source.path))
+        return FAULTS[job.edge.partition(".")[2]](model, job) or StepOutput()
+
+
+@hookimpl
+def hub_register_converters() -> list[Converter]:
+    return [FaultyConverter()]
