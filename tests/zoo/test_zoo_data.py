@@ -108,3 +108,34 @@ def test_mobilenet_tells_images_apart(mobilenet_keras: Path, zoo_data: Callable[
     logits = keras.models.load_model(mobilenet_keras).predict_on_batch({"image": image})
     assert len(set(logits.argmax(1))) > 8
     assert logits.std(0).mean() > 1
+
+
+def test_efficientnet_knows_the_photographs() -> None:
+    torch = pytest.importorskip("torch", reason="runs the network")
+    from tests.zoo import efficientnet_lite0
+
+    network, _ = efficientnet_lite0.build()
+    network.load_state_dict(torch.load(fetch.path("efficientnet_pth"), weights_only=True))
+    feeds = data.feeds("efficientnet", "calibration", 12)["image"]
+    with torch.no_grad():
+        found = network(torch.from_numpy(feeds))["logits"].argmax(1).reshape(-1, 4).T.numpy()
+    assert 698 in found[0] or 442 in found[0]  # palace, bell tower
+    assert 967 in found[1] or 968 in found[1]  # espresso, cup
+    assert 665 in found[3] or 670 in found[3]  # moped, motor scooter
+
+
+def test_sentences_are_tokenised_as_the_transformer_expects() -> None:
+    feeds = data.feeds("minilm", "test", 8)
+    ids, mask = feeds["input_ids"][:, 0], feeds["attention_mask"][:, 0]
+    assert (ids[:, 0] == 101).all()  # [CLS]
+    assert ((ids == 102).sum(1) == 1).all()  # [SEP]
+    assert ((ids == 0) == (mask == 0)).all()
+    assert (ids == 100).sum() == 0  # no unknown word
+    assert len(set(mask.sum(1))) > 3
+
+
+def test_faces_move_the_emotion_network() -> None:
+    keras = pytest.importorskip("keras", reason="runs the network")
+    network = keras.models.load_model(fetch.path("emotion_h5"), compile=False)
+    emotion = network.predict_on_batch(data.feeds("emotion_h5", "test", 24)).argmax(1)
+    assert len(set(emotion)) >= 4
