@@ -40,6 +40,19 @@ def session_options(variant: str, threads: int) -> Any:
     return options
 
 
+def _array(value: Any) -> Any:
+    """Returns an OrtValue as an array of its own; a type without a numpy name as its raw bits (uint16)."""
+    import ctypes
+
+    import numpy as np
+
+    if value.data_type() not in _RAW_BITS:
+        return value.numpy()
+    count = int(np.prod(value.shape()))
+    bits = (ctypes.c_uint16 * count).from_address(value.data_ptr())
+    return np.array(bits, dtype=np.uint16).reshape(value.shape())
+
+
 class OrtSession:
     """An open model. ONNX graphs hold no state between runs, so each run is independent.
 
@@ -84,7 +97,7 @@ class OrtSession:
 
     def _run_values(self, feeds: Feeds) -> list[Any]:
         values = {name: self._value(name, array) for name, array in feeds.items()}
-        return [value.numpy() for value in self._session.run_with_ort_values(self.outputs, values)]
+        return [_array(value) for value in self._session.run_with_ort_values(self.outputs, values)]
 
     def run(self, feeds: Feeds) -> Feeds:
         """Runs once: arrays by input name in, fresh arrays by output name out.
