@@ -256,6 +256,7 @@ class Conversion:
         kind = VerificationError if any(item.parity for item in self._attempts) else StepError
         error = kind(f"no route gave a right {wanted} model; nothing was written. Tried {tried}", hint=self._advice())
         error.log = next((item.log for item in reversed(self._attempts) if item.log), "")
+        error.details = {"attempts": self._attempts}
         return error
 
     def _advice(self) -> str:

@@ -30,7 +30,8 @@ class LoadedSamples(msgspec.Struct, frozen=True, kw_only=True):
         folder: Holds `00000000.npz` and so on: one per sample, arrays by input name, shapes and dtypes exactly as the
             model takes them (batch dimension included).
         count: Number of samples.
-        fingerprint: sha256 over names, dtypes, shapes and bytes of all samples in order.
+        fingerprint: sha256 over the sha256 of each sample in order, which is over the name, dtype, shape and bytes of
+            each input in the model's order (`name NUL dtype NUL shape NUL bytes`).
         warnings: What the checks found and let pass, each with its values.
         labels: Class indices, where the data has an integer array `label` or `labels` that is no input; `count` of
             them, or `count` times the rows of a sample, in row order.
@@ -69,7 +70,7 @@ def load_samples(
     wanted = rows.wanted_inputs(signature, shapes, constants)
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".hub-samples-") as scratch:
-        source = sources.Source(place, wanted, constants, call_function, Path(scratch))
+        source = sources.Source(place, wanted, constants, call_function, Path(scratch).resolve())
         written = samples.write(source, into)
     return LoadedSamples(
         folder=str(into),
@@ -131,7 +132,8 @@ def _only(name: str, shapes: set[tuple[int, ...]]) -> tuple[int, ...]:
 def split(loaded: LoadedSamples, into: Path) -> tuple[LoadedSamples, LoadedSamples]:
     """Part the samples into those for calibration and those held out for the parity check.
 
-    Every fifth sample is held out, at least 1 and at most 64 (spread evenly). The same samples give the same parts; both keep the warnings.
+    Every fifth sample is held out, at least 1 and at most 64 (spread evenly). The same samples give the same parts;
+    both keep the warnings.
 
     Args:
         loaded: At least two samples.

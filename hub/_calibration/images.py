@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub._calibration.places import Place, image_files, other_files
+from hub._calibration.places import Place, image_files, unused_files
 from hub._calibration.rows import Chunk, Shape, shape_text
 from hub._request import did_you_mean
 from hub.spec import CalibrationError, Dim, DType, TensorSpec
@@ -239,21 +239,13 @@ def read(how: Plan, notes: dict[str, int]) -> Iterator[Chunk]:
     import numpy as np
 
     files = image_files(how.place.path)
-    _note_folder(how, files, notes)
+    unused = unused_files(how.place.path, files, "images")
+    notes.update(dict.fromkeys([*how.told, *filter(None, [unused])], 1))
     batch = how.shape[0]
     for start in range(0, len(files), batch):
         group = files[start : start + batch]
         rows = np.stack([_input(how, file, notes) for file in group])
         yield Chunk(group[0].name if batch == 1 else f"{group[0].name} to {group[-1].name}", {how.name: rows})
-
-
-def _note_folder(how: Plan, files: list[Path], notes: dict[str, int]) -> None:
-    for line in how.told:
-        notes[line] = 1
-    others = other_files(how.place.path)
-    if others:
-        suffixes = ", ".join(sorted({file.suffix or file.name for file in others}))
-        notes[f"{len(others)} files beside the {len(files)} images were not used ({suffixes})"] = 1
 
 
 def _input(how: Plan, file: Path, notes: dict[str, int]) -> Array:
@@ -270,8 +262,8 @@ def _input(how: Plan, file: Path, notes: dict[str, int]) -> Array:
 def _typed(how: Plan, value: Pixels, file: Path) -> Array:
     import numpy as np
 
-    if how.dtype == DType.BFLOAT16 or np.issubdtype(np.dtype(how.dtype), np.floating):
-        return value
+    if DType(how.dtype).is_float:
+        return value.astype("float32" if how.dtype == DType.BFLOAT16 else how.dtype)
     whole = np.rint(value)
     bounds = np.iinfo(how.dtype)
     if np.abs(whole - value).max() > 1e-3 or whole.min() < bounds.min or whole.max() > bounds.max:  # noqa: PLR2004

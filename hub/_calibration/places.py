@@ -111,9 +111,11 @@ def image_files(folder: Path) -> list[Path]:
     return _visible(folder.rglob("*"), folder, lambda file: file.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def other_files(folder: Path) -> list[Path]:
-    """The files in a folder and below it that are not images."""
-    return _visible(folder.rglob("*"), folder, lambda file: file.suffix.lower() not in IMAGE_SUFFIXES)
+def unused_files(folder: Path, used: list[Path], what: str) -> str:
+    """A line that tells of the files in a folder and below it that are not used; empty when there are none."""
+    others = sorted(set(_visible(folder.rglob("*"), folder, lambda _: True)) - set(used))
+    suffixes = ", ".join(sorted({file.suffix or file.name for file in others}))
+    return f"{len(others)} files beside the {len(used)} {what} were not used ({suffixes})" if others else ""
 
 
 def _visible(files: Iterable[Path], folder: Path, keep: Callable[[Path], bool]) -> list[Path]:

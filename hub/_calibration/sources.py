@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from hub._calibration import images
-from hub._calibration.places import Place, npz_files
+from hub._calibration.places import Place, npz_files, unused_files
 from hub._calibration.rows import Chunk
 from hub._request import did_you_mean
 from hub.spec import CalibrationError, TensorSpec
@@ -76,7 +76,10 @@ def _npy(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
 
 
 def _folder(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
-    yield from _files(source, notes, source.place.path, "")
+    folder = source.place.path
+    unused = unused_files(folder, npz_files(folder), ".npz files")
+    notes.update(dict.fromkeys(filter(None, [unused]), 1))
+    yield from _files(source, notes, folder, "")
 
 
 def _files(source: Source, notes: dict[str, int], folder: Path, prefix: str) -> Iterator[Chunk]:

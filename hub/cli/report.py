@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from typing import Any
 
 import click
 
@@ -13,8 +14,8 @@ def report_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
     from hub.spec import HubError
 
     if isinstance(error, HubError):
-        fields = {"code": error.code, "message": error.message, "hint": error.hint, "log": error.log}
-        return _show(fields, error.exit_status, as_json=as_json, trace=error if verbose else None)
+        fields: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint, "log": error.log}
+        return _show(fields | error.details, error.exit_status, as_json=as_json, trace=error if verbose else None)
     fields = {
         "code": "internal",
         "message": f"a defect in hub: {type(error).__name__}: {error}",
@@ -30,7 +31,7 @@ def _click_fields(error: click.ClickException) -> dict[str, str]:
     return {"code": "usage", "message": error.format_message(), "hint": f"{path} --help", "log": ""}
 
 
-def _show(fields: dict[str, str], status: int, *, as_json: bool, trace: Exception | None = None) -> int:
+def _show(fields: dict[str, Any], status: int, *, as_json: bool, trace: Exception | None = None) -> int:
     if trace is not None:
         traceback.print_exception(trace, file=sys.stderr)
     if as_json:

@@ -13,6 +13,7 @@ class HubError(Exception):
 
     Attributes:
         log: Folder of the failed step (its log, its job, a script that runs it again); empty where no step ran.
+        details: More for `--json`: records that JSON can hold, such as the routes that were tried.
     """
 
     code: ClassVar[str] = "error"
@@ -23,6 +24,7 @@ class HubError(Exception):
         self.message = message
         self.hint = hint
         self.log = ""
+        self.details: dict[str, object] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.message, self.hint)
