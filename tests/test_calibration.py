@@ -1,5 +1,6 @@
 """Every form of calibration data, read with the sample data and with arrays made here."""
 
+import hashlib
 import zipfile
 from collections.abc import Container
 from pathlib import Path
@@ -115,8 +116,10 @@ def test_folder_of_npz_mixes_single_samples_and_rows_in_name_order(tmp_path: Pat
     save_sample(data, 0, {"x": rows[:1]})
     save_sample(data, 1, {"x": rows[1:11]})
     save_sample(data, 2, {"x": rows[11:]})
+    (data / "readme.txt").write_text("what this is")
     loaded = load(data, signature(x=("float32", "n", 3)), tmp_path)
     assert loaded.count == 12
+    assert loaded.warnings == ("1 files beside the 3 .npz files were not used (.txt)",)
     assert np.array_equal(np.concatenate([feeds["x"] for feeds in SampleFolder(loaded.folder)]), rows)
 
 
@@ -177,6 +180,14 @@ def test_a_function_is_called_through_the_worker(tmp_path: Path) -> None:
 def test_nothing_is_left_beside_the_samples(tmp_path: Path) -> None:
     loaded = load(SAMPLES / "digits_torch/calibration.npz", TORCH_DIGITS, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [Path(loaded.folder).name]
+
+
+def test_the_fingerprint_is_what_it_says(tmp_path: Path) -> None:
+    rows = normal(10, 3)
+    np.savez(tmp_path / "d.npz", x=rows)
+    each = (hashlib.sha256(b"x\0float32\0(1, 3)\0" + row.tobytes()).digest() for row in rows)
+    loaded = load(tmp_path / "d.npz", signature(x=("float32", 1, 3)), tmp_path)
+    assert loaded.fingerprint == hashlib.sha256(b"".join(each)).hexdigest()
 
 
 def test_the_fingerprint_follows_the_content_alone(tmp_path: Path) -> None:
