@@ -84,6 +84,7 @@ class _Sums(msgspec.Struct, kw_only=True):
         a, b = source.astype(np.float64).ravel(), result.astype(np.float64).ravel()
         self.samples += 1
         self.elements += a.size
+        self.source_power += float(a @ a)
         self.finite &= bool(np.isfinite(b).all())
         if not self.finite or not a.size:
             return
@@ -92,7 +93,6 @@ class _Sums(msgspec.Struct, kw_only=True):
         self.max_source = max(self.max_source, float(np.abs(a).max()))
         self.sum_abs += float(error.sum())
         self.dot += float(a @ b)
-        self.source_power += float(a @ a)
         self.result_power += float(b @ b)
         self.error_power += float(error @ error)
 
