@@ -76,7 +76,7 @@ def check_border(
         bound = {binding.source: binding for binding in bindings if binding.direction == direction}
         wanted = [_expected(spec, bound.get(spec.name), options) for spec in old if _kept(spec, bound)]
         found = [(spec.name, spec.dtype.value, _shape(spec, options)) for spec in new]
-        if not _same(wanted, found):
+        if not _same(wanted, found, dynamic=edge.keeps_dynamic and direction == "input"):
             message = f"{edge.id} was to keep the {direction}s {_words(wanted)}; the result has {_words(found)}"
             raise EffectError(message, hint=_DEFECT)
 
@@ -102,12 +102,16 @@ def _shape(spec: TensorSpec, options: ConvertOptions) -> tuple[int, ...] | None:
     return spec.fixed_shape if spec.is_static else None
 
 
-def _same(wanted: Border, found: Border) -> bool:
-    """Compare; a shape that is symbolic on either side is not compared (parity compares what comes out)."""
+def _same(wanted: Border, found: Border, *, dynamic: bool) -> bool:
+    """Compare. A fixed shape may become symbolic; a symbolic one may become fixed unless `dynamic`."""
     if len(wanted) != len(found):
         return False
     pairs = zip(wanted, found, strict=True)
-    return all(a[:2] == b[:2] and (a[2] is None or b[2] is None or a[2] == b[2]) for a, b in pairs)
+    return all(a[:2] == b[:2] and _shapes_agree(a[2], b[2], dynamic=dynamic) for a, b in pairs)
+
+
+def _shapes_agree(wanted: tuple[int, ...] | None, found: tuple[int, ...] | None, *, dynamic: bool) -> bool:
+    return found is None or (not dynamic if wanted is None else wanted == found)
 
 
 def _words(border: Border) -> str:

@@ -37,11 +37,14 @@ from hub.spec import (
     Route,
     State,
     StepError,
+    StepOutOfMemory,
     StepRecord,
+    StepTimeout,
     UnsupportedModel,
     UsageError,
     VerificationError,
 )
+from hub.spec.errors import error_from_code
 
 
 class Events(Protocol):
@@ -103,6 +106,7 @@ class Conversion:
         self._runner = runner
         self._events = events
         self._attempts: list[FailedAttempt] = []
+        self._hint = ""
 
     def plan(self) -> tuple[Opened, Plan]:
         """Open the model and find its routes; run none.
@@ -244,22 +248,26 @@ class Conversion:
             code=failed.error.code,
             message=failed.error.message,
             log=failed.error.log,
+            reproduce=f"python {failed.error.log}/reproduce.py" if failed.error.log else "",
             parity=failed.parity,
         )
         self._attempts.append(attempt)
+        self._hint = failed.error.hint
         self._events.failed(attempt)
 
     def _all_failed(self) -> HubError:
         """One error for all attempts: verification where any result was wrong, else the last failure's own kind."""
-        wanted = self._request.numerics.value
+        wanted, last = self._request.numerics.value, self._attempts[-1]
         tried = "; ".join(f"{item.edge}: {item.message}" for item in self._attempts)
-        kind = VerificationError if any(item.parity for item in self._attempts) else StepError
-        error = kind(f"no route gave a right {wanted} model; nothing was written. Tried {tried}", hint=self._advice())
+        code = VerificationError.code if any(item.parity for item in self._attempts) else last.code
+        message = f"no route gave a right {wanted} model; nothing was written. Tried {tried}"
+        error = error_from_code(code, message, self._advice(code))
         error.log = next((item.log for item in reversed(self._attempts) if item.log), "")
-        error.details = {"attempts": self._attempts}
         return error
 
-    def _advice(self) -> str:
+    def _advice(self, code: str) -> str:
+        if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code} and self._hint:
+            return self._hint
         softer = {Numerics.INT8: "int16x8 or int8-dynamic", Numerics.INT4_WEIGHTS: "int8-dynamic"}
         names = softer.get(self._request.numerics)
         return f"try --precision {names}" if names else "see the logs; `hub plan` shows the routes"

@@ -8,6 +8,7 @@ import msgspec
 
 from hub._plugins import Registry, missing_requirements, versions_of
 from hub.spec import (
+    Converter,
     ConvertOptions,
     Edge,
     Expectation,
@@ -73,7 +74,15 @@ def judge(
     avoided = expected_gap(registry.expectations, edge, summary)
     if avoided:
         return Verdict(support=Support.NEVER, reason=f"{avoided.kind.value}: {avoided.reason}")
-    return converter.check(edge, summary, options) if edge.source == summary.state else Verdict(support=Support.YES)
+    return _ask(edge, converter, summary, options) if edge.source == summary.state else Verdict(support=Support.YES)
+
+
+def _ask(edge: Edge, converter: Converter, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    try:
+        return converter.check(edge, summary, options)
+    except Exception as error:  # noqa: BLE001 the plugin boundary: a check that raises leaves its edge out, and says so
+        reason = f"its check failed with {type(error).__name__}: {error}"
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint="report it to the plugin's authors")
 
 
 def expected_gap(expectations: Iterable[Expectation], edge: Edge, summary: ModelSummary) -> Expectation | None:
