@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -122,6 +123,11 @@ def check_versions(model: Any) -> None:
         raise UnsupportedModel(message, hint=hint)
 
 
+def _decode_error() -> type[Exception]:
+    error: type[Exception] = importlib.import_module("google.protobuf.message").DecodeError
+    return error
+
+
 def load_structure(path: Path) -> Any:
     """Loads a model without its external data and checks that it can be read at all.
 
@@ -131,7 +137,6 @@ def load_structure(path: Path) -> Any:
         UnsupportedModel: It is newer than the installed onnx library.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
         raise ModelNotFound(f"there is no file {path}", hint="Check the path; an ONNX model is one file.")
@@ -141,7 +146,7 @@ def load_structure(path: Path) -> Any:
         raise ModelUnreadable(f"{path.name} {state}: {answer.reason}", hint=_COPY_AGAIN)
     try:
         model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
+    except _decode_error() as error:
         raise ModelUnreadable(f"{path.name} is a damaged ONNX model: {error}", hint=_COPY_AGAIN) from error
     check_versions(model)
     return model

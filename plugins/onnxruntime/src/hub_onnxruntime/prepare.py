@@ -10,19 +10,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hub.spec import ShapeNeeded, StepError, UnknownName, UnsupportedModel, UsageError
+from hub.spec import DType, ShapeNeeded, StepError, UnknownName, UnsupportedModel, UsageError
 from hub_onnxruntime.describe import CONTROL_FLOW, custom_operators, is_static_form
 from hub_onnxruntime.files import all_nodes, external_tensors, load, load_structure, save
 from hub_onnxruntime.float64 import narrow_float64
 from hub_onnxruntime.folding import fold_control_flow, infer
 from hub_onnxruntime.graphs import add_constant, drop_initializer_inputs, name_nodes
-from hub_onnxruntime.signature import TensorInfo, inputs_of, real_inputs, tensor_info
+from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of, real_inputs, tensor_info
 from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, simplify
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
 
 MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
+_NUMERIC = frozenset(dtype.value for dtype in DType) - {DType.STRING.value, DType.UNKNOWN.value}
 MIN_IR = 8  # the IR version that came with opset 17
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -196,6 +197,15 @@ def _check_operators(model: Any) -> None:
         )
 
 
+def _check_types(infos: list[TensorInfo]) -> None:
+    odd = [f"{info.name} ({info.dtype})" for info in infos if info.dtype not in _NUMERIC]
+    if odd:
+        raise UnsupportedModel(
+            f"inputs or outputs that are no tensors of numbers: {', '.join(odd)}",
+            hint="Export the part of the model that takes and gives numbers; keep strings and sequences outside.",
+        )
+
+
 def load_static(path: Path, shapes: Shapes, constants: Constants) -> tuple[Any, dict[str, tuple[int, ...]], list[str]]:
     """Loads a model into one piece and fixes every input's shape.
 
@@ -207,6 +217,7 @@ def load_static(path: Path, shapes: Shapes, constants: Constants) -> tuple[Any, 
     notes = [f"took {len(outside)} tensors of external data into the file"] if outside else []
     _check_operators(model)
     infos = inputs_of(model.graph)
+    _check_types([*infos, *outputs_of(model.graph)])
     _check_names(constants, infos, "constant")
     scalars = {name: (1,) * len(_shape_of(infos, name)) for name in constants if not _is_static(infos, name)}
     fixed = full_shapes(infos, scalars | dict(shapes))
