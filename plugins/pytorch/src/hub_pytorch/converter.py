@@ -93,6 +93,8 @@ class PyTorchConverter:
         """Refuse what the summary already shows to be in the way."""
         if edge.source == PICKLE and not options.allow_pickle:
             return Verdict(support=Support.NEVER, reason="it is a pickle", hint="--allow-pickle runs its code")
+        if edge.id == "pytorch.onnx-torchscript" and options.constants:
+            return Verdict(support=Support.NOTIMPL, reason="freezes no inputs; the way over .pt2 does")
         return _blocking(edge, summary, options)
 
     def convert(self, job: ConvertJob) -> StepOutput:

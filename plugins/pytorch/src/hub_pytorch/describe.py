@@ -26,6 +26,7 @@ from hub_pytorch.load import (
     load_eager,
     load_exported,
     load_torchscript,
+    mutated_state,
     number_inputs,
     stored_names,
 )
@@ -88,7 +89,7 @@ def summary_of(exported: Any, signature: Signature, form: str, files: Sequence[P
         parameters=sum(item.numel() for item in tensors),
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
-        versions={"torch": torch.__version__},
+        versions={"torch": str(torch.__version__)},
         findings=tuple(_findings(exported, tensors)),
     )
 
@@ -111,7 +112,7 @@ def _findings(exported: Any, tensors: Sequence[Any]) -> list[Finding]:
 
 
 def _hidden_buffers(exported: Any, _: Sequence[Any]) -> Finding | None:
-    changed = sorted({*exported.graph_signature.buffers_to_mutate.values(), *_mutated_inputs(exported)})
+    changed = mutated_state(exported)
     if not changed:
         return None
     return Finding(
@@ -120,19 +121,6 @@ def _hidden_buffers(exported: Any, _: Sequence[Any]) -> Finding | None:
         hint="make the state an input and an output of forward, and export again",
         blocking=True,
     )
-
-
-def _mutated_inputs(exported: Any) -> list[str]:
-    # A program that is not functionalized yet still holds in-place operators on its buffers and constants.
-    owned = {
-        spec.arg.name: spec.target
-        for spec in exported.graph_signature.input_specs
-        if spec.kind.name in {"BUFFER", "CONSTANT_TENSOR"}
-    }
-    in_place = [
-        node for node in exported.graph.nodes if getattr(getattr(node.target, "_schema", None), "is_mutable", 0)
-    ]
-    return [owned[node.args[0].name] for node in in_place if getattr(node.args[0], "name", None) in owned]
 
 
 def _training_mode(exported: Any, _: Sequence[Any]) -> Finding | None:
@@ -200,7 +188,7 @@ def _describe_torchscript(job: DescribeJob) -> ModelSummary:
         parameters=sum(item.numel() for item in script.parameters()),
         size_bytes=job.file.stat().st_size,
         files=(str(job.file.resolve()),),
-        versions={"torch": torch.__version__},
+        versions={"torch": str(torch.__version__)},
         findings=tuple(_script_findings(script, graph)),
     )
 
@@ -275,7 +263,7 @@ def _summary_by_running(module: Any, inputs: tuple[TensorSpec, ...], form: str, 
         parameters=sum(item.numel() for item in module.parameters()),
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
-        versions={"torch": torch.__version__},
+        versions={"torch": str(torch.__version__)},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def load_exported(path: Path) -> Any:
     try:
         return torch.export.load(path)
     except (RuntimeError, ValueError, KeyError, AssertionError, zipfile.BadZipFile, OSError, EOFError) as error:
-        hint = f"export it again with torch.export.save; this is torch {torch.__version__}"
+        hint = f"export it again with torch.export.save; this is torch {torch.__version__!s}"
         raise ModelUnreadable(f"{path.name} is no readable exported program: {error}", hint=hint) from error
     except pickle.UnpicklingError as error:  # its weights or sample inputs hold objects, not tensors
         raise ModelRefused(f"{path.name} holds pickled objects: {error}", hint=_PICKLE_HINT) from error
@@ -191,8 +192,23 @@ def _flat_call(module: Any, exported: Any) -> Callable[..., tuple[Any, ...]]:
     return wrapped
 
 
+def mutated_state(exported: Any) -> list[str]:
+    """Buffers and constants that a program changes while it runs, so that its answer depends on earlier calls."""
+    owned = {
+        spec.arg.name: spec.target
+        for spec in exported.graph_signature.input_specs
+        if spec.kind.name in {"BUFFER", "CONSTANT_TENSOR"}
+    }
+    # Before functionalization the program holds in-place operators instead of the list in its signature.
+    in_place = [
+        node for node in exported.graph.nodes if getattr(getattr(node.target, "_schema", None), "is_mutable", 0)
+    ]
+    touched = [owned[node.args[0].name] for node in in_place if getattr(node.args[0], "name", None) in owned]
+    return sorted({*exported.graph_signature.buffers_to_mutate.values(), *touched})
+
+
 def _buffer_reset(module: Any, exported: Any) -> Callable[[], None]:
-    if not exported.graph_signature.buffers_to_mutate:
+    if not mutated_state(exported):
         return lambda: None
     initial = {name: tensor.clone() for name, tensor in module.named_buffers()}
 
@@ -213,7 +229,9 @@ def load_torchscript(path: Path, submodule: str = "") -> Any:
     import torch
 
     try:
-        module = torch.jit.load(path, map_location="cpu").eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated; its files are in the field
+            module = torch.jit.load(path, map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise ModelUnreadable(f"{path.name} is no readable TorchScript file: {error}", hint="export a .pt2") from error
     return pick_submodule(module, submodule)

@@ -13,7 +13,7 @@ from hub.spec import IoBinding, StepError, StepOutput, UnsupportedModel
 from hub_pytorch.adapt import adapt, check_names
 from hub_pytorch.export import export_module, fixed_specs, sample
 from hub_pytorch.load import load_torchscript
-from hub_pytorch.program import flat_outputs, module_of
+from hub_pytorch.program import flat_outputs
 from hub_pytorch.script import script_call, script_inputs
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ def convert_torchscript_to_onnx(reference: Reference, output: Path) -> StepOutpu
     """
     import torch
 
+    if reference.constants:
+        frozen = ", ".join(reference.constants)
+        raise UnsupportedModel(f"torch.onnx (TorchScript) cannot freeze {frozen}", hint="--to pytorch first")
     script = load_torchscript(Path(reference.file), reference.submodule)
     call = script_call(script, reference)
     wanted = [name for name in script_inputs(script).wanted(reference) if name not in reference.constants]
@@ -118,16 +121,10 @@ def convert_torchscript_to_onnx(reference: Reference, output: Path) -> StepOutpu
         names, _ = flat_outputs(call(**feeds))
     try:
         with quiet(), torch.no_grad():
-            _trace_export(_positional(call, [*feeds]), feeds, names, output)
+            _trace_export(script, feeds, names, output)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {_reason(error)}") from error
-    return StepOutput(
-        notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",), bindings=frozen_bindings(reference)
-    )
-
-
-def _positional(call: Any, names: Sequence[str]) -> Any:
-    return module_of(lambda *tensors: call(**dict(zip(names, tensors, strict=True))))
+    return StepOutput(notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",))
 
 
 def frozen_bindings(asked: Reference | ConvertOptions) -> tuple[IoBinding, ...]:
