@@ -13,12 +13,28 @@ from torch import fx
 
 from hub_pytorch.onnx_importer import registry
 from hub_pytorch.onnx_importer.errors import Refused, UnsupportedOperator, refuse_if
-from hub_pytorch.onnx_importer.standard import attributes_of, domain_of, opsets_of, since_version, without_functions
+from hub_pytorch.onnx_importer.standard import (
+    attributes_of,
+    definition,
+    domain_of,
+    opsets_of,
+    since_version,
+    with_attributes,
+    without_functions,
+)
 from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value
-from hub_pytorch.onnx_importer.values import tensor_of, torch_dtype
+from hub_pytorch.onnx_importer.values import element_type, tensor_of, torch_dtype
 
 Scope = MutableMapping[str, Any]
 _TORCH_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where nodes run: the values they see, and the opsets they are written in."""
+
+    scope: Scope
+    opsets: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +44,14 @@ class _Node:
     version: int
     outputs: int
     importer: Importer
-    scope: Scope
+    frame: _Frame
 
     def run(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
         """Translate a subgraph that sees this node's scope."""
-        scope: Scope = ChainMap({}, self.scope)
+        scope: Scope = ChainMap({}, self.frame.scope)
         refuse_if(len(inputs) != len(graph.input), f"subgraph {graph.name!r} takes {len(graph.input)} inputs")
         scope.update(zip((i.name for i in graph.input), inputs, strict=True))
-        return self.importer.run_graph(graph, scope)
+        return self.importer.run_graph(graph, _Frame(scope, self.frame.opsets))
 
 
 class Importer:
@@ -43,7 +59,6 @@ class Importer:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = without_functions(model)
-        self._opsets = opsets_of(self._model)
         self._builder = GraphBuilder()
 
     def run(self) -> Any:
@@ -56,50 +71,58 @@ class Importer:
         weights = {tensor.name for tensor in graph.initializer}
         inputs = [value for value in graph.input if value.name not in weights]
         scope: Scope = {value.name: self._placeholder(value) for value in inputs}
-        outputs = [self._result(value) for value in self.run_graph(graph, scope)]
+        outputs = [self._result(value) for value in self.run_graph(graph, _Frame(scope, opsets_of(self._model)))]
         return self._module(outputs, [value.name for value in inputs])
 
-    def run_graph(self, graph: onnx.GraphProto, scope: Scope) -> list[Any]:
-        """Translate the nodes of a graph into the scope and return the graph's outputs."""
+    def run_graph(self, graph: onnx.GraphProto, frame: _Frame) -> list[Any]:
+        """Translate the nodes of a graph into the frame and return the graph's outputs."""
         for name, tensor in _initializers(graph):
-            scope[name] = tensor
+            frame.scope[name] = tensor
             self._builder.name_constant(tensor, name, weight=True)
         for node in graph.node:
-            self._run_node(node, scope)
-        return [scope[output.name] for output in graph.output]
+            self._run_node(node, frame)
+        return [frame.scope[output.name] for output in graph.output]
 
     def _placeholder(self, value: onnx.ValueInfoProto) -> Value:
         try:
-            shape, element_type = _static_type(value)
-            return self._builder.placeholder(value.name, shape, torch_dtype(element_type))
+            shape, kind = _static_type(value)
+            return self._builder.placeholder(value.name, shape, torch_dtype(kind))
         except Refused as refusal:
             raise UnsupportedOperator("Input", 0, value.name, str(refusal)) from refusal
 
-    def _run_node(self, node: onnx.NodeProto, scope: Scope) -> None:
-        version = since_version(node, self._opsets)
+    def _run_node(self, node: onnx.NodeProto, frame: _Frame) -> None:
+        version = since_version(node, frame.opsets)
         self._builder.current = next(iter(node.output), node.op_type)
         try:
-            results = self._call(node, version, scope)
+            results = self._call(node, version, frame)
         except (Refused, *_TORCH_ERRORS) as error:
             raise _unsupported(node, version, error) from error
         for name, result in zip(node.output, results, strict=False):
-            scope[name] = result
+            frame.scope[name] = result
             self._remember(name, result)
 
-    def _call(self, node: onnx.NodeProto, version: int, scope: Scope) -> tuple[Any, ...]:
+    def _call(self, node: onnx.NodeProto, version: int, frame: _Frame) -> tuple[Any, ...]:
         row = registry.find(domain_of(node.domain), node.op_type, version)
+        inputs = [frame.scope[name] if name else None for name in node.input]
         if isinstance(row, str):
-            raise Refused(row)
-        inputs = [scope[name] if name else None for name in node.input]
-        attributes = attributes_of(node)
-        refuse_if(mismatch := row.mismatch([i is not None for i in inputs], attributes), str(mismatch))
-        context = (_Node(version, len(node.output), self, scope),) if row.wants_node else ()
-        with torch.no_grad():
-            result = row.handler(*context, *inputs, **attributes)
-        results = result if isinstance(result, tuple) else (result,)
+            results = self._run_definition(node, inputs, frame, row)
+        else:
+            results = _handled(row, node, inputs, _Node(version, len(node.output), self, frame))
         lacking = [i for i, name in enumerate(node.output) if name and (i >= len(results) or results[i] is None)]
         refuse_if(lacking, f"output {lacking} is not implemented")
         return results
+
+    def _run_definition(self, node: onnx.NodeProto, inputs: list[Any], frame: _Frame, reason: str) -> tuple[Any, ...]:
+        """Translate an operator that has no row by the standard's own definition of it, where it has one."""
+        body = definition(node, frame.opsets, [_type_of(value) for value in inputs])
+        if body is None:
+            raise Refused(reason)
+        names = list(body.input)
+        values = dict(zip(names, [*inputs, *[None] * (len(names) - len(inputs))], strict=True))
+        inner = _Frame({"": None, **values}, opsets_of(body))
+        for step in with_attributes(body, node):
+            self._run_node(step, inner)
+        return tuple(inner.scope.get(name) for name in body.output)
 
     def _remember(self, name: str, result: Any) -> None:
         if isinstance(result, Value):
@@ -127,6 +150,22 @@ class Importer:
         module.meta["onnx_inputs"] = input_names
         module.meta["onnx_outputs"] = [output.name for output in self._model.graph.output]
         return module.eval()
+
+
+def _handled(row: registry.Operator, node: onnx.NodeProto, inputs: list[Any], context: _Node) -> tuple[Any, ...]:
+    """Call a row's function once the node fits its contract."""
+    attributes = attributes_of(node)
+    refuse_if(mismatch := row.mismatch([value is not None for value in inputs], attributes), str(mismatch))
+    with torch.no_grad():
+        result = row.handler(*((context,) if row.wants_node else ()), *inputs, **attributes)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _type_of(value: Any) -> onnx.TypeProto:
+    """The ONNX type of a value, for definitions that depend on it; empty when it is no tensor."""
+    if not isinstance(value, torch.Tensor | Value):
+        return onnx.TypeProto()
+    return onnx.helper.make_tensor_type_proto(element_type(value.dtype), list(value.shape))
 
 
 def _initializers(graph: onnx.GraphProto) -> Iterator[tuple[str, Any]]:

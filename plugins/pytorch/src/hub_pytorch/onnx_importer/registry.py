@@ -30,6 +30,7 @@ _THEMES = (
     "resize",
     "rnn",
     "shape",
+    "signal",
 )
 
 

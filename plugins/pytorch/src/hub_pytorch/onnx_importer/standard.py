@@ -23,8 +23,8 @@ def domain_of(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
-def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the opset version of each domain the model imports."""
+def opsets_of(model: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
+    """Return the opset version of each domain the model, or function, imports."""
     return {domain_of(entry.domain): entry.version for entry in model.opset_import}
 
 
@@ -67,6 +67,66 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     return readers[attribute.type]()
 
 
+def definition(
+    node: onnx.NodeProto, opsets: dict[str, int], types: list[onnx.TypeProto] | None = None
+) -> onnx.FunctionProto | None:
+    """Return the standard's definition of an operator by others, or None when it has none for this node.
+
+    Args:
+        node: The node.
+        opsets: The opset of each domain.
+        types: The types of its inputs. Without them only definitions that do not depend on types are returned.
+    """
+    domain = domain_of(node.domain)
+    opset = opsets.get(domain, 0)
+    if not onnx.defs.has(node.op_type, opset, domain):
+        return None
+    schema = onnx.defs.get_schema(node.op_type, opset, domain)
+    content = b""
+    if schema.has_function:
+        content = schema.get_function_with_opset_version(max(schema.function_opset_versions))
+    elif schema.has_context_dependent_function and types is not None:
+        newest = max(schema.context_dependent_function_opset_versions)
+        content = schema.get_context_dependent_function_with_opset_version(
+            newest, node.SerializeToString(), [kind.SerializeToString() for kind in types]
+        )
+    return onnx.FunctionProto.FromString(content) if content else None
+
+
+def with_attributes(body: onnx.FunctionProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """Yield a definition's nodes with the node's attributes, or their defaults, in place of references to them."""
+    given = {attribute.name: attribute for attribute in (*body.attribute_proto, *node.attribute)}
+    schema_defaults = _defaults(body, node)
+    for step in body.node:
+        bound = onnx.NodeProto()
+        bound.CopyFrom(step)
+        _bind(bound, {**schema_defaults, **given})
+        yield bound
+
+
+def _defaults(body: onnx.FunctionProto, node: onnx.NodeProto) -> dict[str, onnx.AttributeProto]:
+    schema = onnx.defs.get_schema(node.op_type, domain=domain_of(node.domain))
+    values = {name: attribute.default_value for name, attribute in schema.attributes.items()}
+    return {name: value for name, value in values.items() if value.type and name in {*body.attribute, *values}}
+
+
+def _bind(node: onnx.NodeProto, given: dict[str, onnx.AttributeProto]) -> None:
+    kept = []
+    for attribute in node.attribute:
+        if attribute.ref_attr_name in given:
+            value = onnx.AttributeProto()
+            value.CopyFrom(given[attribute.ref_attr_name])
+            value.name = attribute.name
+            kept.append(value)
+        elif not attribute.ref_attr_name:
+            kept.append(attribute)
+            for inner in nodes_of(attribute.g):
+                _bind(inner, given)
+    copies = [onnx.AttributeProto.FromString(value.SerializeToString()) for value in kept]
+    del node.attribute[:]
+    node.attribute.extend(copies)
+
+
 def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with its local functions inlined; the model itself when it has none."""
     if not model.functions:
@@ -94,5 +154,18 @@ def reason_against(node: onnx.NodeProto, opsets: dict[str, int]) -> str | None:
     """Say why the operator table has no row that fits a node, or None when one fits."""
     row = find(domain_of(node.domain), node.op_type, since_version(node, opsets))
     if isinstance(row, str):
-        return row
+        return _reason_against_definition(node, opsets, row)
     return row.mismatch([bool(name) for name in node.input], [attribute.name for attribute in node.attribute])
+
+
+def _reason_against_definition(node: onnx.NodeProto, opsets: dict[str, int], reason: str) -> str | None:
+    """The reason, unless the standard defines the operator by others that are all known."""
+    domain, opset = domain_of(node.domain), opsets.get(domain_of(node.domain), 0)
+    if not onnx.defs.has(node.op_type, opset, domain):
+        return reason
+    body = definition(node, opsets)
+    if body is None:
+        depends = onnx.defs.get_schema(node.op_type, opset, domain).has_context_dependent_function
+        return None if depends else reason
+    reasons = (reason_against(step, opsets_of(body)) for step in with_attributes(body, node))
+    return next((f"its definition needs more: {inner}" for inner in reasons if inner), None)

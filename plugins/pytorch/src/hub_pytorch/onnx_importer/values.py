@@ -41,6 +41,11 @@ def torch_dtype(element_type: int) -> Any:
     return getattr(torch, _DTYPES[element_type])
 
 
+def element_type(dtype: Any) -> int:
+    """Return the ONNX element type of a torch dtype."""
+    return next(number for number, name in _DTYPES.items() if getattr(torch, name) == dtype)
+
+
 def tensor_of(proto: onnx.TensorProto) -> Any:
     """Return an ONNX tensor as a torch tensor that owns its memory.
 

@@ -46,3 +46,39 @@ def loop(
         step += 1
     refuse_if(collected and not step, "a scan output of no steps has no known shape")
     return (*values, *(torch.stack(column) for column in collected))
+
+
+@op("Scan", 9, 11, 16, 19, 21, 23, 24, 25)
+def scan(  # noqa: PLR0913 - the operator's own parameters
+    node: NodeContext,
+    *inputs: Any,
+    body: onnx.GraphProto,
+    num_scan_inputs: int,
+    scan_input_axes: list[int] | None = None,
+    scan_input_directions: list[int] | None = None,
+    scan_output_axes: list[int] | None = None,
+    scan_output_directions: list[int] | None = None,
+) -> Any:
+    """Unrolled over the slices of the scan inputs."""
+    states, sources = list(inputs[: len(inputs) - num_scan_inputs]), inputs[len(inputs) - num_scan_inputs :]
+    axes = scan_input_axes or [0] * num_scan_inputs
+    backward = scan_input_directions or [0] * num_scan_inputs
+    steps = sources[0].shape[axes[0]]
+    refuse_if(not 0 < steps <= _MAX_STEPS, f"{steps} steps, 1 to {_MAX_STEPS} are unrolled")
+    columns: list[list[Tensor]] = [[] for _ in range(node.outputs - len(states))]
+    for t in range(steps):
+        now = [
+            torch.select(source, axis, steps - 1 - t if back else t)
+            for source, axis, back in zip(sources, axes, backward, strict=True)
+        ]
+        results = node.run(body, [*states, *now])
+        states = results[: len(states)]
+        for column, item in zip(columns, results[len(states) :], strict=True):
+            column.append(item)
+    output_axes = scan_output_axes or [0] * len(columns)
+    flips = scan_output_directions or [0] * len(columns)
+    stacked = [
+        torch.stack(column[::-1] if flip else column, axis)
+        for column, axis, flip in zip(columns, output_axes, flips, strict=True)
+    ]
+    return (*states, *stacked)

@@ -64,22 +64,29 @@ _BINARY: _Rows = (
 _VARIADIC: _Rows = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
 
 
+def _kernel(name: str, *xs: Tensor) -> Any:
+    """A torch function, where torch can compute it: it stores wide unsigned integers but does not calculate in them."""
+    wide = {torch.uint16, torch.uint32, torch.uint64}
+    refuse_if(name != "eq" and any(x.dtype in wide for x in xs), f"torch has no {name} for {xs[0].dtype}")
+    return getattr(torch, name)
+
+
 def _register_unary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def unary(x: Tensor) -> Tensor:
-        return getattr(torch, torch_name)(x)
+        return _kernel(torch_name, x)(x)
 
 
 def _register_binary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def binary(a: Tensor, b: Tensor) -> Tensor:
-        return getattr(torch, torch_name)(a, b)
+        return _kernel(torch_name, a, b)(a, b)
 
 
 def _register_variadic(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def variadic(first: Tensor, *others: Tensor) -> Tensor:
-        return reduce(getattr(torch, torch_name), others, first)
+        return reduce(_kernel(torch_name, first), others, first)
 
 
 for _row in _UNARY:
@@ -99,13 +106,13 @@ def mean(first: Tensor, *others: Tensor) -> Tensor:
 @op("Div", 7, 13, 14)
 def div(a: Tensor, b: Tensor) -> Tensor:
     """Division; of integers, truncated."""
-    return torch.div(a, b) if a.dtype.is_floating_point else torch.div(a, b, rounding_mode="trunc")
+    divide = _kernel("div", a, b)
+    return divide(a, b) if a.dtype.is_floating_point else divide(a, b, rounding_mode="trunc")
 
 
-@op("Mod", 10, 13)
+@op("Mod", 10, 13, 28)
 def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
     """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
-    refuse_if(not fmod and a.dtype.is_floating_point, "Mod of floats with fmod=0 is not in the standard")
     return torch.fmod(a, b) if fmod else torch.remainder(a, b)
 
 
@@ -117,9 +124,13 @@ def power(a: Tensor, b: Tensor) -> Tensor:
     return torch.pow(a, b).to(a.dtype)
 
 
-@op("BitShift", 11)
+@op("BitShift", 11, 28)
 def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
-    """Shift of unsigned integers."""
+    """Shift of integers by less than their width, as torch does; more is refused where it can be seen."""
+    width = torch.iinfo(a.dtype).bits
+    refuse_if(direction not in {"LEFT", "RIGHT"}, f"direction {direction}")
+    refuse_if(a.dtype.is_signed and not is_constant(b), "a shift of signed integers that is not constant")
+    refuse_if(is_constant(b) and bool(((b < 0) | (b >= width)).any()), "a shift by more than the width")
     shift = torch.bitwise_left_shift if direction == "LEFT" else torch.bitwise_right_shift
     return shift(a, b)
 
@@ -140,15 +151,14 @@ def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> 
     return torch.eq(x, torch.inf) if detect_positive else torch.zeros_like(x, dtype=torch.bool)
 
 
-@op("Cast", 6, 9, 13)
-@op("Cast", 19, 21, 23)
+@op("Cast", 6, 9, 13, 19, 21, 23, 24, 25, 28)
 def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
     """Conversion of type; saturate concerns 8-bit floats only, which are refused."""
     del saturate
     return x.to(torch_dtype(to))
 
 
-@op("CastLike", 15, 19, 21, 23)
+@op("CastLike", 15, 19, 21, 23, 24, 25)
 def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1) -> Tensor:
     """Conversion to another tensor's type."""
     del saturate
@@ -177,7 +187,7 @@ def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     return functional.elu(x, alpha)
 
 
-@op("Celu", 12)
+@op("Celu", 12, 28)
 def celu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     """CELU."""
     return functional.celu(x, alpha)

@@ -40,7 +40,7 @@ def gemm(  # noqa: PLR0913 - the operator's own parameters
     return torch.add(product, c if beta == 1.0 else c * beta)
 
 
-@op("Einsum", 12)
+@op("Einsum", 12, 28)
 def einsum(*xs: Tensor, equation: str) -> Tensor:
     """Sum of products by Einstein's notation."""
     return torch.einsum(equation.replace(" ", ""), *xs)

@@ -37,7 +37,7 @@ def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 
 @op("QuantizeLinear", 10)
-@op("QuantizeLinear", 13, 19, 21, 23)
+@op("QuantizeLinear", 13, 19, 21, 23, 24, 25, 28)
 def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     x: Tensor,
     scale: Tensor,
@@ -59,7 +59,7 @@ def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
 
 
 @op("DequantizeLinear", 10)
-@op("DequantizeLinear", 13, 19, 21, 23)
+@op("DequantizeLinear", 13, 19, 21, 23, 24, 25, 28)
 def dequantize_linear(
     x: Tensor,
     scale: Tensor,

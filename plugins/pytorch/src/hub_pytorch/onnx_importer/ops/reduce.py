@@ -67,8 +67,8 @@ def _log_sum_exp(x: Tensor, axes: list[int], keep: bool) -> Tensor:
 _REDUCTIONS: tuple[tuple[str, Reduction, tuple[int, ...], tuple[int, ...]], ...] = (
     ("ReduceL1", _l1, (1, 11, 13), (18,)),
     ("ReduceL2", _l2, (1, 11, 13), (18,)),
-    ("ReduceLogSum", _log_sum, (1, 11, 13), (18,)),
-    ("ReduceLogSumExp", _log_sum_exp, (1, 11, 13), (18,)),
+    ("ReduceLogSum", _log_sum, (1, 11, 13), (18, 28)),
+    ("ReduceLogSumExp", _log_sum_exp, (1, 11, 13), (18, 28)),
     ("ReduceMax", _max, (1, 11, 12, 13), (18, 20)),
     ("ReduceMean", _mean, (1, 11, 13), (18,)),
     ("ReduceMin", _min, (1, 11, 12, 13), (18, 20)),
@@ -118,6 +118,18 @@ _register_arg("ArgMax", "argmax")
 _register_arg("ArgMin", "argmin")
 
 
+@op("CumProd", 26)
+def cumprod(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    """Product of the elements up to each one, itself left out when exclusive."""
+    along = positive_axis(scalar(axis, "axis"), x.ndim)
+    source = torch.flip(x, [along]) if reverse else x
+    if exclusive:
+        before = torch.ones_like(torch.narrow(source, along, 0, 1))
+        source = torch.cat([before, torch.narrow(source, along, 0, x.shape[along] - 1)], along)
+    total = torch.cumprod(source, along, dtype=x.dtype)
+    return torch.flip(total, [along]) if reverse else total
+
+
 @op("CumSum", 11, 14)
 def cumsum(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     """Sum of the elements up to each one, itself left out when exclusive."""
@@ -142,7 +154,7 @@ def global_max_pool(x: Tensor) -> Tensor:
 
 
 @op("TopK", 10)
-@op("TopK", 11)
+@op("TopK", 11, 24)
 def top_k(x: Tensor, k: Tensor, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, Tensor]:  # noqa: A002
     """The k extremes along an axis and their indices; equal values come lower index first, as the standard says."""
     del sorted  # a sorted answer is a valid unsorted one

@@ -297,9 +297,10 @@ def tile(x: Tensor, repeats: Tensor) -> Tensor:
     return torch.tile(x, ints(repeats, "repeats"))
 
 
-@op("Range", 11)
-def arange(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    """Numbers from start, below limit."""
+@op("Range", 11, 27)
+def arange(start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) -> Tensor:
+    """Numbers from start, below limit; half floats are counted in a wider type either way."""
+    del stash_type
     first, last, step = (scalar(x, name) for x, name in ((start, "start"), (limit, "limit"), (delta, "delta")))
     count = max(math.ceil((last - first) / step), 0)
     return (torch.arange(count, dtype=start.dtype) * step + first).to(start.dtype)
@@ -324,7 +325,7 @@ def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
     return torch.eq(cells, k).to(x.dtype if dtype is None else torch_dtype(dtype))
 
 
-@op("OneHot", 9, 11)
+@op("OneHot", 9, 11, 28)
 def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
     """values[1] at each index along a new axis, values[0] elsewhere."""
     size = int(scalar(depth, "depth"))
@@ -335,7 +336,7 @@ def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -
 
 
 @op("DepthToSpace", 1)
-@op("DepthToSpace", 11, 13)
+@op("DepthToSpace", 11, 13, 28)
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     """Channels to blocks of pixels, depth first (DCR) or columns first (CRD)."""
     n, c, h, w = x.shape
@@ -347,9 +348,12 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     return torch.reshape(blocks, [n, depth, h * b, w * b])
 
 
-@op("SpaceToDepth", 1, 13)
-def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
-    """Blocks of pixels to channels, depth last."""
+@op("SpaceToDepth", 1, 13, 28)
+def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    """Blocks of pixels to channels, depth last (DCR) or first (CRD)."""
+    refuse_if(mode not in {"DCR", "CRD"}, f"mode {mode}")
+    if mode == "CRD":
+        return functional.pixel_unshuffle(x, blocksize)
     n, c, h, w = x.shape
     b = blocksize
     blocks = torch.permute(torch.reshape(x, [n, c, h // b, b, w // b, b]), [0, 3, 5, 1, 2, 4])
@@ -424,7 +428,7 @@ def center_crop_pad(x: Tensor, shape: Tensor, *, axes: list[int] | None = None) 
     return x
 
 
-@op("ReverseSequence", 10)
+@op("ReverseSequence", 10, 28)
 def reverse_sequence(x: Tensor, lengths: Tensor, *, batch_axis: int = 1, time_axis: int = 0) -> Tensor:
     """Reverse the first steps of each sequence."""
     rows = [
@@ -444,12 +448,31 @@ def non_zero(x: Tensor) -> Tensor:
     return torch.nonzero(x).T.contiguous()
 
 
-@op("Compress", 9, 11)
+@op("Compress", 9, 11, 28)
 def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
     """The slices that a constant condition keeps."""
     kept = [i for i, keep in enumerate(known(condition, "condition")) if keep]
     source = torch.reshape(x, [-1]) if axis is None else x
     return torch.index_select(source, 0 if axis is None else axis, torch.tensor(kept, dtype=torch.int64))
+
+
+@op("Optional", 15, 28)
+def optional(x: Any = None) -> Any:
+    """An optional that holds its input, or nothing."""
+    refuse_if(x is None, "an optional that holds nothing")
+    return x
+
+
+@op("OptionalHasElement", 15, 18, 28)
+def optional_has_element(x: Any = None) -> Tensor:
+    """Whether there is an element: known at import time."""
+    return torch.tensor(x is not None)
+
+
+@op("OptionalGetElement", 15, 18, 28)
+def optional_get_element(x: Any) -> Any:
+    """The element."""
+    return x
 
 
 @op("SequenceConstruct", 11)
@@ -497,7 +520,7 @@ def concat_from_sequence(items: list[Any], *, axis: int, new_axis: int = 0) -> T
     return torch.stack(items, axis) if new_axis else torch.cat(items, axis)
 
 
-@op("SplitToSequence", 11)
+@op("SplitToSequence", 11, 24)
 def split_to_sequence(x: Tensor, split: Tensor | None = None, *, axis: int = 0, keepdims: int = 1) -> list[Any]:
     """Pieces along an axis as a sequence."""
     total = x.shape[axis]
