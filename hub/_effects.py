@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from hub._files import sha256_model
 from hub.spec import (
     ConvertOptions,
     Edge,
     EffectError,
     Identification,
     IoBinding,
-    ModelArtifact,
     ModelSummary,
     Signature,
     TensorSpec,
@@ -17,17 +15,6 @@ from hub.spec import (
 
 Border = list[tuple[str, str, tuple[int, ...] | None]]
 _DEFECT = "this is a defect of the edge; hub tries the next route where there is one"
-
-
-def check_input_untouched(edge: Edge, source: ModelArtifact, files: tuple[str, ...]) -> None:
-    """Refuse a step that changed the file it read.
-
-    Raises:
-        EffectError: The input's hash is no longer what it was.
-    """
-    now = sha256_model(Path(source.path), [Path(file) for file in files])
-    if now != source.sha256:
-        raise EffectError(f"{edge.id} changed its input {source.path}", hint="restore the model from a copy")
 
 
 def check_written(edge: Edge, path: Path) -> None:

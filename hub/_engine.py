@@ -193,7 +193,7 @@ class Conversion:
             adapt_samples(self._runner, samples.calibration, here.chain) if edge.needs_calibration else ("", "")
         )
         options = _options_for(here, samples)
-        converted = self._runner.convert(edge, here.artifact, options, calibration)
+        converted = self._runner.convert(edge, here.artifact, options, calibration, here.summary.files)
         summary = self._checked(here, edge, converted, samples)
         artifact = self._runner.artifact(converted.path, edge.target, summary)
         chain = (*here.chain, converted.output.bindings)
@@ -205,7 +205,6 @@ class Conversion:
     def _checked(self, here: _Here, edge: Edge, converted: Converted, samples: Samples) -> ModelSummary:
         """Check the declared effects; a cached step is checked again, which also guards the cache."""
         options = _options_for(here, samples)
-        _effects.check_input_untouched(edge, here.artifact, here.summary.files)
         _effects.check_written(edge, converted.path)
         try:
             found = identify(converted.path, self._runner.registry)

@@ -1,5 +1,6 @@
 """Hashing models, and publishing results by rename."""
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -37,6 +38,40 @@ def sha256_model(path: Path, files: Iterable[Path] = ()) -> str:
     root = path if path.is_dir() else path.parent
     lines = (f"{os.path.relpath(file, root)} {sha256_file(file)}\n" for file in every)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def copy_model(path: Path, files: Iterable[str], folder: Path) -> Path:
+    """Copy a model with all its files, so that nobody can spoil the original; returns the copy's path.
+
+    Files outside the model's own folder (a builder's weights) are named by absolute paths and stay where they are.
+
+    Raises:
+        StoreError: The file system refused.
+    """
+    try:
+        for file, place in _places(path, files, folder):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)
+    except OSError as error:
+        raise StoreError(f"could not copy {path}: {error}", hint="free disk space") from error
+    return folder / path.name
+
+
+def is_copy_of(path: Path, files: Iterable[str], folder: Path) -> bool:
+    """Whether a model that `copy_model` put into a folder still holds the original's bytes."""
+    pairs = _places(path, files, folder)
+    return all(place.is_file() and filecmp.cmp(file, place, shallow=False) for file, place in pairs)
+
+
+def _places(path: Path, files: Iterable[str], folder: Path) -> list[tuple[Path, Path]]:
+    """Each file of a model with its place in the copy; readers may name the files by their resolved paths."""
+    roots = (path.absolute().parent, path.resolve().parent)
+    places = {folder / file.relative_to(roots[0]): file for file in files_of(path.absolute())}
+    for file in (Path(name).absolute() for name in files):
+        root = next((root for root in roots if file.is_relative_to(root)), None)
+        if root:
+            places.setdefault(folder / file.relative_to(root), file)
+    return [(file, place) for place, file in sorted(places.items())]
 
 
 def check_output(path: Path, *, force: bool) -> None:

@@ -1,13 +1,14 @@
 """Runs tasks: from the cache where it can, else in a worker, and keeps what failed where a person can look at it."""
 
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hub._files import sha256_model
+from hub._failures import keep_failed
+from hub._files import copy_model, is_copy_of, sha256_model
 from hub._plugins import Registry, reference_of, versions_of
 from hub._store import Store, key_of
 from hub._tasks import ConvertTask, DescribeTask, RunOutput, RunTask, SampleTask, Task, TaskResult
@@ -20,6 +21,7 @@ from hub.spec import (
     ConvertOptions,
     DescribeJob,
     Edge,
+    EffectError,
     HubError,
     Identification,
     IoBinding,
@@ -31,21 +33,7 @@ from hub.spec import (
     StepOutput,
 )
 
-_REPRODUCE = '''"""Runs one failed step again, alone: python reproduce.py. Its job is job.json, its log log.txt."""
-
-import os
-import pathlib
-import subprocess
-import sys
-
-HERE = pathlib.Path(__file__).parent.resolve()
-AGAIN = HERE / "again"
-AGAIN.mkdir(exist_ok=True)
-job = (HERE / "job.json").read_text().replace({folder!r}, str(AGAIN))
-(AGAIN / "job.json").write_text(job)
-environment = os.environ | {environment!r}
-sys.exit(subprocess.call([{python!r} or sys.executable, "-P", "-m", "hub._worker", str(AGAIN)], env=environment))
-'''
+Check = Callable[[Path], None]
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,16 +78,21 @@ class Runner:
         folder.mkdir()
         return folder
 
-    def execute(self, key: str, build: Callable[[Path], Task], place: Place) -> Done:
-        """Run a task, or take its result from the cache. An empty key is never cached."""
+    def execute(self, key: str, build: Callable[[Path], Task], place: Place, check: Check = lambda _: None) -> Done:
+        """Run a task, or take its result from the cache. An empty key is never cached.
+
+        `check` is called with the folder of a step that succeeded, and raises when the step has not kept a promise.
+        """
         found = self.store.find(key) if key and self._use_cache else None
         if found:
             return Done(folder=self.store.place(key), result=found, cached=True)
         folder = self.folder()
         try:
             result = self._workers.run(build(folder), folder, place)
+            check(folder)
         except HubError as error:
-            error.log = str(self._keep_failed(folder, place))
+            if (folder / "job.json").exists():
+                error.log = str(keep_failed(self.store, self.scratch, folder, place))
             raise
         return Done(folder=self._keep(folder, key), result=result, cached=False)
 
@@ -109,13 +102,6 @@ class Runner:
         if not self._use_cache:
             self.store.forget(key)
         return self.store.keep(folder, key)
-
-    def _keep_failed(self, folder: Path, place: Place) -> Path:
-        named = folder.with_name(f"{time.strftime('%Y%m%d-%H%M%S')}-{self.scratch.name}-{folder.name}")
-        folder.rename(named)
-        script = _REPRODUCE.format(folder=str(folder), environment=dict(place.environment), python=place.python)
-        (named / "reproduce.py").write_text(script)
-        return self.store.keep_failed(named)
 
     def describe(self, path: Path, found: Identification, options: ConvertOptions) -> ModelSummary:
         """Have the format's reader describe a model; from the cache only while all its files are there."""
@@ -139,9 +125,25 @@ class Runner:
         return summary
 
     def convert(
-        self, edge: Edge, source: ModelArtifact, options: ConvertOptions, calibration: tuple[str, str]
+        self,
+        edge: Edge,
+        source: ModelArtifact,
+        options: ConvertOptions,
+        calibration: tuple[str, str],
+        files: tuple[str, ...],
     ) -> Converted:
-        """Run one edge. `calibration` is a folder of samples in the source artifact's terms, and its fingerprint."""
+        """Run one edge, on a copy of its input.
+
+        Args:
+            edge: The edge.
+            source: The input.
+            options: The request, in the input's terms.
+            calibration: Folder of samples in the input's terms, and its fingerprint.
+            files: Every file of the input.
+
+        Raises:
+            EffectError: The step changed its input.
+        """
         converter = self.registry.edges[edge.id][1]
         folder, fingerprint = calibration if edge.needs_calibration else ("", "")
         tools = self._versions(converter, edge.requires), self._lock(edge)
@@ -150,11 +152,11 @@ class Runner:
         name = f"model{self.registry.format(edge.target.format).suffixes[0]}"
 
         def build(place: Path) -> Task:
-            (place / "out").mkdir()
-            (place / "scratch").mkdir()
+            for part in ("out", "scratch"):
+                (place / part).mkdir()
             job = ConvertJob(
                 edge=edge.id,
-                source=source,
+                source=_private(source, files, place),
                 output=str(place / "out" / name),
                 scratch=str(place / "scratch"),
                 options=options,
@@ -162,7 +164,10 @@ class Runner:
             )
             return ConvertTask(plugin=reference_of(converter), job=job)
 
-        done = self.execute(key, build, self._place(edge, converter))
+        def check(place: Path) -> None:
+            _check_untouched(edge, source, files, place)
+
+        done = self.execute(key, build, self._place(edge, converter), check)
         return Converted(
             path=done.folder / "out" / name, output=msgspec.convert(done.result.value, StepOutput), done=done
         )
@@ -232,3 +237,17 @@ class Runner:
         python, path = toolchain_python(self.registry.toolchains[edge.toolchain], (package,), self.store)
         environment["PYTHONPATH"] = str(path)
         return Place(process=edge.toolchain, python=str(python), environment=tuple(environment.items()))
+
+
+def _private(source: ModelArtifact, files: tuple[str, ...], place: Path) -> ModelArtifact:
+    """Copy a step's input: some tools overwrite the file they read, and a failed step is run again from its copy."""
+    copy = copy_model(Path(source.path), files, place / "in")
+    return msgspec.structs.replace(source, path=str(copy))
+
+
+def _check_untouched(edge: Edge, source: ModelArtifact, files: tuple[str, ...], place: Path) -> None:
+    if is_copy_of(Path(source.path), files, place / "in"):
+        shutil.rmtree(place / "in")
+        return
+    copy_model(Path(source.path), files, place / "in")
+    raise EffectError(f"{edge.id} changed its input", hint="this is a defect of the edge; your model is untouched")
