@@ -25,6 +25,8 @@ SIGNATURE_KEY = "serving_default"
 _SHARED_SCALE = {"MAXIMUM": (0, 1), "MINIMUM": (0, 1), "PADV2": (2,), "SELECT_V2": (1, 2)}
 _CLAMPS = {"RELU_0_TO_1": 6.0, "RELU6": 1.0}
 _MATRIX_RANK = 2
+_BORDER_FIELDS = ("inputs", "outputs")
+_TENSOR_FIELDS = ("inputs", "outputs", "intermediates")
 
 
 def add_signature(model: Any) -> list[str]:
@@ -145,7 +147,7 @@ def operator_code(model: Any, name: str, version: int = 1) -> int:
 
 
 def raise_constant_rank(model: Any) -> list[str]:
-    """Gives constants that share a scale with the result the result's rank, by leading ones (broadcasting as before)."""
+    """Gives constants that share a scale with the result its rank, by leading ones (broadcasting as before)."""
     changed = 0
     for graph in model.subgraphs:
         for operator in graph.operators:
@@ -163,7 +165,8 @@ def _raise_rank(model: Any, graph: Any, operator: Any, place: int) -> bool:
         return False
     padded = [1] * (rank - len(shape)) + shape
     name = f"{text(tensor.name)}_rank{rank}_{len(graph.tensors)}"
-    inputs[place] = _add_tensor(graph, name, padded, int(tensor.buffer))
+    model.buffers.append(new("BufferT", data=constant(model, tensor)))
+    inputs[place] = _add_tensor(graph, name, padded, len(model.buffers) - 1)
     operator.inputs = inputs
     return True
 
@@ -213,10 +216,46 @@ def _multiply(model: Any, left: int, right: int, result: int, activation: str) -
     )
 
 
-ALWAYS: tuple[Rewrite, ...] = (add_signature, unique_names, matmul_to_fully_connected)
+def drop_unused(model: Any) -> list[str]:
+    """Removes tensors that no operator and no border refers to, and buffers that no tensor refers to."""
+    for graph_index, graph in enumerate(model.subgraphs):
+        _drop_tensors(model, graph, graph_index)
+    used = {int(t.buffer) for graph in model.subgraphs for t in graph.tensors}
+    used |= {0} | {int(entry.buffer) for entry in model.metadata or []}
+    order = {old: place for place, old in enumerate(sorted(used))}
+    model.buffers = [model.buffers[old] for old in order]
+    for holder in [*(t for graph in model.subgraphs for t in graph.tensors), *(model.metadata or [])]:
+        holder.buffer = order[int(holder.buffer)]
+    model.metadataBuffer = None  # the old form of metadata: nothing reads it, and its indices have moved
+    return []
+
+
+def _drop_tensors(model: Any, graph: Any, graph_index: int) -> None:
+    signatures = [s for s in model.signatureDefs or [] if s.subgraphIndex == graph_index]
+    entries = [entry for s in signatures for entry in (*(s.inputs or []), *(s.outputs or []))]
+    used = {*numbers(graph.inputs), *numbers(graph.outputs), *(int(entry.tensorIndex) for entry in entries)}
+    for operator in graph.operators:
+        for field in _TENSOR_FIELDS:
+            used |= set(numbers(getattr(operator, field)))
+    order = {old: place for place, old in enumerate(sorted(used - {-1}))} | {-1: -1}
+    graph.tensors = [graph.tensors[old] for old in order if old >= 0]
+    _renumber(graph, _BORDER_FIELDS, order)
+    for operator in graph.operators:
+        _renumber(operator, _TENSOR_FIELDS, order)
+    for entry in entries:
+        entry.tensorIndex = order[int(entry.tensorIndex)]
+
+
+def _renumber(holder: Any, fields: tuple[str, ...], order: dict[int, int]) -> None:
+    for field in fields:
+        if getattr(holder, field) is not None:
+            setattr(holder, field, [order[index] for index in numbers(getattr(holder, field))])
+
+
+ALWAYS: tuple[Rewrite, ...] = (add_signature, unique_names, matmul_to_fully_connected, drop_unused)
 """Before any quantization."""
 
-STATIC: tuple[Rewrite, ...] = (*ALWAYS, raise_constant_rank, fuse_clamps)
+STATIC: tuple[Rewrite, ...] = (*ALWAYS, raise_constant_rank, fuse_clamps, drop_unused)
 """Before activations are quantized."""
 
 

@@ -192,8 +192,8 @@ def _within(indices: list[int], size: int, what: str, low: int = 0) -> None:
         raise ValueError(f"{what} {wrong[0]} of {size} is referred to")
 
 
-def write(model: Any, path: str | Path) -> None:
-    """Writes one self-contained flatbuffer, every buffer inside it.
+def to_bytes(model: Any) -> bytes:
+    """Packs one self-contained flatbuffer, every buffer inside it.
 
     Raises:
         UnsupportedModel: It would be larger than a flatbuffer can be.
@@ -208,4 +208,4 @@ def write(model: Any, path: str | Path) -> None:
         )
     builder = flatbuffers.Builder(weights + 65536)
     builder.Finish(model.Pack(builder), IDENTIFIER)
-    Path(path).write_bytes(builder.Output())
+    return bytes(builder.Output())

@@ -1,0 +1,267 @@
+"""Applies a recipe with ai-edge-quantizer and measures the result against the float model on calibration samples."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import HubError, IoBinding, SampleFolder, StepError
+from hub_tflite.calibrate import Observed, observe, statistics
+from hub_tflite.describe import border, quant_params
+from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
+from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, Rule, only, rule
+from hub_tflite.rewrite import Rewrite, apply, drop_unused, rename
+from hub_tflite.runtime import LiteRtSession
+from hub_tflite.schema import dtype_of, numbers, operator_name, parse, read, text, to_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic]
+    Feeds = dict[str, Array]
+
+TOOL = "ai-edge-quantizer"
+JUDGED_SAMPLES = 16
+"""Calibration samples on which a result is run and compared with the float model inside the step."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """A float model made ready, with what was seen of it on the calibration samples.
+
+    Attributes:
+        model: The rewritten graph.
+        content: The same as bytes.
+        notes: What the rewrites did.
+        observed: Activation name -> what was seen; empty without calibration.
+        samples: Number of calibration samples.
+        judged: Samples to judge a result on.
+        expected: The float model's outputs for them.
+    """
+
+    model: Any
+    content: bytes
+    notes: list[str]
+    observed: dict[str, Observed] = field(default_factory=dict)
+    samples: int = 0
+    judged: list[Feeds] = field(default_factory=list)
+    expected: list[Feeds] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A result.
+
+    Attributes:
+        content: The file.
+        rules: The recipe that gave it.
+        report: What an independent look at its tensors says.
+        sqnr_db: On the judged samples, of the worst output; NaN where nothing was judged.
+    """
+
+    content: bytes
+    rules: tuple[Rule, ...]
+    report: PrecisionReport
+    sqnr_db: float
+
+
+def prepare(path: str | Path, rewrites: Sequence[Rewrite], calibration: str = "") -> Prepared:
+    """Reads and rewrites a float model; with calibration, runs it on the samples.
+
+    Raises:
+        ModelUnreadable: The file is corrupt.
+        CalibrationError: The samples do not fit.
+        StepError: The float model does not run.
+    """
+    model = read(path)
+    notes = apply(model, tuple(rewrites))
+    content = to_bytes(model)
+    prepared = Prepared(model=parse(content), content=content, notes=notes)
+    if calibration:
+        _calibrate(prepared, SampleFolder(calibration))
+    return prepared
+
+
+def _calibrate(prepared: Prepared, samples: SampleFolder) -> None:
+    prepared.samples = len(samples)
+    prepared.observed = observe(prepared.content, samples, len(samples))
+    step = max(1, math.ceil(len(samples) / JUDGED_SAMPLES))
+    prepared.judged = [feeds for place, feeds in enumerate(samples) if place % step == 0]
+    session = LiteRtSession(prepared.content)
+    prepared.expected = [session.run(feeds) for feeds in prepared.judged]
+
+
+def quantize(prepared: Prepared, rules: Iterable[Rule], *, integer_border: bool = False) -> Quantized:
+    """Applies rules; measures the result where there are samples and its inputs are still float.
+
+    Raises:
+        StepError: The quantizer fails, or its result does not run.
+    """
+    rules = tuple(rules)
+    content = _finish(_apply_rules(prepared, rules), prepared.model)
+    report = precision_report(parse(content))
+    judge = bool(prepared.judged) and not integer_border
+    sqnr_db = measure(content, prepared) if judge else math.nan
+    return Quantized(content=content, rules=rules, report=report, sqnr_db=sqnr_db)
+
+
+def _apply_rules(prepared: Prepared, rules: tuple[Rule, ...]) -> bytes:
+    from ai_edge_quantizer import quantizer
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every rule that an operator has no kernel for
+    try:
+        tool = quantizer.Quantizer(prepared.content, [dict(item) for item in rules])
+        known = statistics(prepared.observed) if tool.need_calibration else None
+        result = tool.quantize(known, enable_progress_bar=False, enable_progress_report=False)
+    except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
+        raise StepError(f"{TOOL} {version(TOOL)} fails: {type(error).__name__}: {error}") from error
+    return bytes(result.quantized_model)
+
+
+def _finish(content: bytes, before: Any) -> bytes:
+    """Brings every buffer inside, drops what nothing uses, and gives the border its names back."""
+    model = parse(content)
+    _, old_inputs, old_outputs = border(before)
+    _, inputs, outputs = border(model)
+    pairs = [(new[0], old[0]) for new, old in zip(inputs, old_inputs, strict=True)]
+    rename(model, dict(pairs), {new[0]: old[0] for new, old in zip(outputs, old_outputs, strict=True)})
+    drop_unused(model)
+    return to_bytes(model)
+
+
+def measure(content: bytes, prepared: Prepared) -> float:
+    """Returns the SQNR in dB of the worst output over the judged samples: 10 log10(sum x^2 / sum (x - y)^2).
+
+    Raises:
+        StepError: The result does not run.
+    """
+    session = LiteRtSession(content)
+    signal: dict[str, float] = {}
+    noise: dict[str, float] = {}
+    for feeds, expected in zip(prepared.judged, prepared.expected, strict=True):
+        for name, array in session.run(feeds).items():
+            power, error = _powers(expected[name], array)
+            signal[name] = signal.get(name, 0.0) + power
+            noise[name] = noise.get(name, 0.0) + error
+    return min(_ratio_db(signal[name], noise[name]) for name in signal)
+
+
+def _powers(expected: Array, found: Array) -> tuple[float, float]:
+    import numpy as np
+
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    error = float(np.sum((a - b) ** 2))
+    return float(np.sum(a**2)), error if math.isfinite(error) else math.inf
+
+
+def _ratio_db(signal: float, noise: float) -> float:
+    if not noise:
+        return 300.0
+    return 10 * math.log10(signal / noise) if signal and math.isfinite(noise) else -math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An operator that could be quantized.
+
+    Attributes:
+        operator: Its builtin name.
+        outputs: Names of its outputs.
+        int8_sqnr_db: Of the activation at its border that int8 rounding hurts most.
+        weighted: Whether a constant is multiplied with.
+    """
+
+    operator: str
+    outputs: tuple[str, ...]
+    int8_sqnr_db: float
+    weighted: bool
+
+
+def candidates(prepared: Prepared) -> list[Candidate]:
+    """Returns every operator with float activations, in execution order."""
+    noise = {name: item.int8_sqnr_db for name, item in prepared.observed.items()}
+    found = (
+        _candidate(prepared.model, graph, op, noise) for graph in prepared.model.subgraphs for op in graph.operators
+    )
+    return [item for item in found if item is not None]
+
+
+def _candidate(model: Any, graph: Any, operator: Any, noise: dict[str, float]) -> Candidate | None:
+    def names(indices: Any) -> list[str]:
+        return [text(graph.tensors[index].name) for index in numbers(indices) if index >= 0]
+
+    inputs, outputs = names(operator.inputs), names(operator.outputs)
+    touched = [noise[name] for name in (*inputs, *outputs) if name in noise]
+    if not touched:
+        return None
+    weighted = any(name not in noise for name in inputs)
+    return Candidate(
+        operator=operator_name(model, operator), outputs=tuple(outputs), int8_sqnr_db=min(touched), weighted=weighted
+    )
+
+
+def spare(prepared: Prepared, threshold_db: float, *, products_only: bool) -> tuple[list[Rule], int, int]:
+    """Returns rules that keep operators below a threshold out of int8 activations, their number, and the total.
+
+    Multiplications by stored weights keep int8 weights; the rest stays in float.
+    """
+    pool = [item for item in candidates(prepared) if item.operator in PRODUCTS or not products_only]
+    noisy = [item for item in pool if item.int8_sqnr_db < threshold_db and item.operator not in MOVE_OPERATORS]
+    return [_spared(item) for item in noisy], len(noisy), len(pool)
+
+
+def _spared(item: Candidate) -> Rule:
+    word = PRODUCTS.get(item.operator) or OPERATOR_WORDS.get(item.operator, item.operator)
+    stored = item.operator in PRODUCTS and item.weighted and item.operator != "BATCH_MATMUL"
+    if stored:
+        return rule(WEIGHTS8, word, only(item.outputs))
+    return rule(KEEP, word if item.operator in PRODUCTS else "*", only(item.outputs))
+
+
+def holds_infinities(prepared: Prepared) -> list[str]:
+    """Returns the names of activations in which stand-ins for infinity (attention masks) were seen."""
+    return [name for name, item in prepared.observed.items() if item.huge]
+
+
+def border_bindings(content: bytes, before: Any) -> tuple[IoBinding, ...]:
+    """Returns a binding for every input and output whose element type is no longer the source's."""
+    model = parse(content)
+    old_graph, *old = border(before)
+    graph, *new = border(model)
+    found = []
+    for direction, olds, news in zip(("input", "output"), old, new, strict=True):
+        for (name, index), (_, new_index) in zip(olds, news, strict=True):
+            if dtype_of(old_graph.tensors[index]) != dtype_of(graph.tensors[new_index]):
+                found.append(_binding(direction, name, graph.tensors[new_index]))
+    return tuple(found)
+
+
+def _binding(direction: Any, name: str, tensor: Any) -> IoBinding:
+    quant = quant_params(tensor)
+    return IoBinding(
+        direction=direction,
+        source=name,
+        target=name,
+        reason="integer inputs and outputs were asked for",
+        dtype=dtype_of(tensor),
+        scale=quant.scale[0] if quant else 0.0,
+        zero_point=quant.zero_point[0] if quant else 0,
+    )
+
+
+def plain(rules: Iterable[Rule]) -> list[dict[str, Any]]:
+    """Returns rules as plain JSON data, for the receipt."""
+    data: list[dict[str, Any]] = json.loads(json.dumps(list(rules)))
+    return data
+
+
+def failure(error: HubError) -> str:
+    """Returns an error's first line, for a note."""
+    return error.message.splitlines()[0]
