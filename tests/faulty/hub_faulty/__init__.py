@@ -2,6 +2,7 @@
 
 $HUB_FAULTS names the faults on offer. They are cheaper than the sound edge, so the planner tries them first.
 """
+# ruff: noqa: ARG001, ARG002, T201 - the faults share one signature, and one of them prints
 
 import ctypes
 import os
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from hub_toy.files import Model, Value, read, write_binary
 
 from hub.spec import (
     YES,
@@ -24,12 +24,14 @@ from hub.spec import (
     IoBinding,
     ModelSummary,
     Numerics,
+    SampleFolder,
     State,
     StepOutput,
     UnsupportedModel,
     Verdict,
     hookimpl,
 )
+from hub_toy.files import Model, Value, read, write_binary
 
 Fault = Callable[[Model, ConvertJob], StepOutput | None]
 
@@ -160,6 +162,10 @@ def _refuse(model: Model, job: ConvertJob) -> None:
     raise UnsupportedModel("the operator frobnicate has no counterpart", hint="leave it out")
 
 
+def _calibrated(model: Model, job: ConvertJob) -> None:
+    raise LookupError(f"{len(SampleFolder(job.calibration))} samples, and tensor 17 has no producer")
+
+
 def _raise(model: Model, job: ConvertJob) -> None:
     raise LookupError("tensor 17 has no producer")
 
@@ -188,16 +194,18 @@ FAULTS: dict[str, Fault] = {
     "noise": _noise,
     "refuse": _refuse,
     "raise": _raise,
+    "calibrated": _calibrated,
 }
 
 
 def _edge(name: str) -> Edge:
-    target = State(format="toybin", numerics=Numerics.FP32)
+    quantizes = name == "calibrated"
     return Edge(
         id=f"faulty.{name}",
-        source=State(format="toy"),
-        target=target,
+        source=State(format="toybin" if quantizes else "toy"),
+        target=State(format="toybin", numerics=Numerics.INT8 if quantizes else Numerics.FP32),
         keeps_dynamic=True,
+        needs_calibration=quantizes,
         process="faulty",
         cost=0.5,
         title=f"planted fault: {name}",

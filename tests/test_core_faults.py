@@ -1,0 +1,231 @@
+"""Planted faults: each is caught, named with its values, and leaves nothing at the output path."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+Hub = Callable[..., Any]
+Faults = Callable[..., None]
+
+
+class Case(NamedTuple):
+    """A planted fault and what the error must say."""
+
+    fault: str
+    code: str
+    status: int
+    words: str
+    more: tuple[str, ...] = ()
+
+
+DIED = (
+    Case("segfault", "step-crashed", 5, "signal 11 (SIGSEGV)"),
+    Case("exit", "step-crashed", 5, "exit status 0"),
+    Case("sys-exit", "step-crashed", 5, "exit status 3"),
+    Case("hang", "step-timeout", 5, "longer than 1.5 s", ("--step-timeout", "1.5")),
+    Case("hang-with-the-lock", "step-timeout", 5, "longer than 1.5 s", ("--step-timeout", "1.5")),
+    Case("memory", "step-memory", 5, "over the limit of 200 MiB", ("--max-memory", "200")),
+    Case("refuse", "unsupported-model", 3, "frobnicate has no counterpart"),
+    Case("raise", "step-failed", 5, "LookupError: tensor 17 has no producer"),
+)
+LIED = (
+    Case("nothing", "step-effect", 5, "wrote no file"),
+    Case("text", "step-effect", 5, "was to write toybin; the bytes are toy"),
+    Case("garbage", "step-failed", 5, "wrote a file that nobody can read"),
+    Case("half", "step-effect", 5, "was to write fp32; the file holds fp16"),
+    Case("rename", "step-effect", 5, "was to keep the outputs y: float32; the result has renamed: float32"),
+    Case("dtype", "step-effect", 5, "the result has y: float64"),
+    Case("fix-dim", "step-effect", 5, "the result has x: float32[1, 6]"),
+    Case("slightly-wrong", "parity", 6, "relative error"),
+    Case("nan", "parity", 6, "NaN or infinity"),
+    Case("reverse", "parity", 6, "> 0.0001"),
+)
+
+
+def refused(hub: Hub, model: Path, output: Path, *more: str) -> dict[str, Any]:
+    """Convert, expect an error, and expect that nothing lies at the output path or beside it."""
+    beside = set(output.parent.iterdir())
+    ran = hub("convert", model, "--to", "toybin", "-o", output, "--json", *more)
+    error: dict[str, Any] = ran.error
+    assert ran.status == error["exit_status"]
+    assert error["hint"]
+    assert {path for path in output.parent.iterdir() if path.name != "cache"} == beside - {output.parent / "cache"}
+    return error
+
+
+@pytest.mark.parametrize("case", DIED, ids=lambda case: case.fault)
+def test_a_step_that_dies_is_a_coded_error_with_a_log(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path, case: Case
+) -> None:
+    faults(case.fault, alone=True)
+    error = refused(hub, toy, tmp_path / "out.toybin", *case.more)
+    assert (error["code"], error["exit_status"]) == (case.code, case.status)
+    assert case.words in error["message"]
+    assert f"faulty.{case.fault}" in error["message"]
+    assert {"job.json", "log.txt", "reproduce.py"} <= {path.name for path in Path(error["log"]).iterdir()}
+
+
+def test_every_lie_is_found_out_and_the_sound_route_is_taken(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults(*(case.fault for case in LIED))
+    output = tmp_path / "out.toybin"
+    ran = hub("convert", toy, "--to", "toybin", "-o", output, "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["route"]["edges"] == ["toy.bin"]
+    assert json.loads(Path(f"{output}.hub.json").read_text()) == ran.json
+    attempts = {attempt["edge"]: attempt for attempt in ran.json["failed_attempts"]}
+    assert list(attempts) == sorted(f"faulty.{case.fault}" for case in LIED)
+    for case in LIED:
+        attempt = attempts[f"faulty.{case.fault}"]
+        assert (case.fault, attempt["code"]) == (case.fault, case.code)
+        assert case.words in attempt["message"]
+        assert attempt["message"] in ran.err
+
+
+@pytest.mark.parametrize("case", [case for case in LIED if case.fault in {"garbage", "half", "nan"}], ids=str)
+def test_a_lie_without_another_route_ends_the_run(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path, case: Case
+) -> None:
+    faults(case.fault, alone=True)
+    error = refused(hub, toy, tmp_path / "out.toybin")
+    assert (error["code"], error["exit_status"]) == (case.code, case.status)
+    assert case.words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint", "more"),
+    [("hang", "--step-timeout 2", ("--step-timeout", "1")), ("memory", "--max-memory ", ("--max-memory", "150"))],
+)
+def test_the_hint_names_the_flag_that_allows_more(  # noqa: PLR0913, PLR0917 fixtures
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path, fault: str, hint: str, more: tuple[str, ...]
+) -> None:
+    faults(fault, alone=True)
+    assert hint in refused(hub, toy, tmp_path / "out.toybin", *more)["hint"]
+
+
+def test_swapped_outputs_of_one_shape_fail_the_gate(hub: Hub, faults: Faults, twin: Path, tmp_path: Path) -> None:
+    faults("swap", alone=True)
+    error = refused(hub, twin, tmp_path / "out.toybin")
+    assert (error["code"], error["exit_status"]) == ("parity", 6)
+    assert "sum" in error["message"]
+    assert "bent" in error["message"]
+
+
+def test_a_step_that_overwrites_its_input_cannot_reach_the_users_model(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    before = toy.read_bytes()
+    faults("eat-input", alone=True)
+    error = refused(hub, toy, tmp_path / "out.toybin")
+    assert error["code"] == "step-effect"
+    assert "changed its input" in error["message"]
+    assert toy.read_bytes() == before
+
+
+def test_after_a_death_the_next_route_is_taken_and_told(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
+    faults("exit", "raise", "refuse", "segfault")
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.status == 0, ran.err
+    codes = [(attempt["edge"], attempt["code"]) for attempt in ran.json["failed_attempts"]]
+    assert codes == [
+        ("faulty.exit", "step-crashed"),
+        ("faulty.raise", "step-failed"),
+        ("faulty.refuse", "unsupported-model"),
+        ("faulty.segfault", "step-crashed"),
+    ]
+    for attempt in ran.json["failed_attempts"]:
+        assert attempt["route"] == [attempt["edge"]]
+        assert attempt["message"] in ran.err
+        assert Path(attempt["reproduce"].split()[1]).exists()
+
+
+def test_where_any_result_was_wrong_the_error_is_verification(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("nan", "raise", alone=True)
+    error = refused(hub, toy, tmp_path / "out.toybin")
+    assert (error["code"], error["exit_status"]) == ("parity", 6)
+    assert "faulty.raise" in error["message"]
+
+
+def test_a_declared_change_is_no_fault(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
+    faults("rename-declared", alone=True)
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.status == 0, ran.err
+    assert [spec["name"] for spec in ran.json["result"]["signature"]["outputs"]] == ["renamed"]
+    assert ran.json["steps"][0]["bindings"][0]["source"] == "y"
+    assert ran.json["parity"]["outputs"][0]["output"] == "y"
+
+
+def test_noise_of_a_step_stays_out_of_the_json(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
+    faults("noise", alone=True)
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.status == 0
+    assert ran.json["route"]["edges"] == ["faulty.noise"]
+    assert "noise" not in ran.err.replace("planted fault: noise", "")
+
+
+def test_the_log_has_what_the_step_said(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
+    faults("raise", alone=True)
+    error = refused(hub, toy, tmp_path / "out.toybin")
+    log = Path(error["log"], "log.txt").read_text()
+    assert "Traceback" in log
+    assert "tensor 17 has no producer" in log
+
+
+@pytest.mark.parametrize(("fault", "status"), [("segfault", -11), ("exit", 0), ("raise", 1)])
+def test_reproduce_runs_the_failed_step_again(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path, fault: str, status: int
+) -> None:
+    faults(fault, alone=True)
+    error = refused(hub, toy, tmp_path / "out.toybin")
+    script = Path(error["log"], "reproduce.py")
+    again = subprocess.run(
+        [sys.executable, script], check=False, env=os.environ, capture_output=True, text=True, timeout=60
+    )
+    assert again.returncode in (status, 128 - status, status % 256)
+    assert "FileNotFoundError" not in again.stderr
+    if fault == "raise":
+        assert "LookupError: tensor 17 has no producer" in again.stderr
+
+
+def test_reproduce_has_its_input_and_its_calibration_data(
+    hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults("calibrated")
+    words = ("--int8", "--calibration", samples, "--no-cache", "--json", "-o", tmp_path / "out.toybin")
+    ran = hub("convert", toy, "--to", "toybin", *words)
+    assert ran.status == 0, ran.err
+    (attempt,) = ran.json["failed_attempts"]
+    toy.unlink()
+    monkeypatch.delenv("HUB_CACHE_DIR")
+    script = attempt["reproduce"].split()
+    again = subprocess.run(
+        [sys.executable, *script[1:]], check=False, env=os.environ, capture_output=True, text=True, timeout=60
+    )
+    assert again.returncode == 1
+    assert "LookupError: 32 samples, and tensor 17" in again.stderr
+
+
+def test_failures_are_never_cached(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
+    faults("raise", alone=True)
+    first = refused(hub, toy, tmp_path / "out.toybin")
+    second = refused(hub, toy, tmp_path / "out.toybin")
+    assert first["log"] != second["log"]
+
+
+def test_a_check_that_raises_leaves_its_edge_out_with_the_reason(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults("noise")
+    monkeypatch.setenv("HUB_FAULTS_CHECK", "1")
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.status == 0, ran.out
+    assert "RuntimeError: check has a defect" in ran.json["route"]["left_out"]["faulty.noise"]

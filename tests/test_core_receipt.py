@@ -1,0 +1,111 @@
+"""The receipt: what it says, that it says it for every precision, and that its schema holds."""
+
+import datetime as dt
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+
+from hub._files import sha256_file
+
+Hub = Callable[..., Any]
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "docs" / "reference" / "receipt.schema.json"
+
+
+class Case(NamedTuple):
+    """A precision, the route to it, and the element type of its weights."""
+
+    precision: str
+    route: list[str]
+    recipe: str = ""
+
+
+CASES = (
+    Case("fp32", ["toy.bin"]),
+    Case("fp16", ["toy.bin", "toy.fp16"], "toy-fp16"),
+    Case("int8-dynamic", ["toy.bin", "toy.int8-dynamic"], "toy-int8-dynamic"),
+    Case("int8", ["toy.bin", "toy.int8"], "toy-int8"),
+)
+
+
+def validate(receipt: Any) -> None:
+    """Check a receipt against the published schema, with a validator that is not the code that wrote it."""
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(receipt)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.precision)
+def test_every_precision_arrives_with_its_receipt(
+    hub: Hub, toy: Path, samples: Path, tmp_path: Path, case: Case
+) -> None:
+    output = tmp_path / "out.toybin"
+    words = ("--precision", case.precision, "--calibration", samples, "-o", output, "--json")
+    ran = hub("convert", toy, "--to", "toybin", *words)
+    assert ran.status == 0, ran.err
+    receipt = json.loads(Path(f"{output}.hub.json").read_text())
+    assert receipt == ran.json
+    validate(receipt)
+    assert receipt["route"]["edges"] == case.route
+    assert receipt["result"]["state"] == {"format": "toybin"} | (
+        {"numerics": case.precision} if case.precision != "fp32" else {}
+    )
+    assert receipt["result"]["sha256"] == sha256_file(output)
+    assert receipt["source"]["sha256"] == sha256_file(toy)
+    assert receipt["result"]["size_bytes"] == output.stat().st_size
+    assert receipt["parity"]["passed"] is True
+    assert receipt["parity"]["inputs"] == "held-out"
+    assert receipt["steps"][-1].get("recipe", {}).get("name", "") == case.recipe
+
+
+def test_the_int8_receipt_says_what_data_was_used(hub: Hub, toy: Path, samples: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.toybin"
+    receipt = hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output, "--json").json
+    assert receipt["calibration"]["spec"] == str(samples)
+    assert receipt["calibration"]["calibration_samples"] == 32
+    assert receipt["calibration"]["held_out_samples"] == 8
+    assert len(receipt["calibration"]["fingerprint"]) == 64
+    assert receipt["steps"][-1]["recipe"]["samples"] == 32
+    assert any("32 samples" in note for note in receipt["notes"])
+
+
+def test_without_data_int8_means_dynamic_and_says_so(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    ran = hub("convert", toy, "--to", "toybin", "--int8", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.json["requested"] == "int8-dynamic"
+    assert ran.json["result"]["state"]["numerics"] == "int8-dynamic"
+    assert ran.json["parity"]["inputs"] == "random"
+
+
+def test_the_receipt_says_when_and_with_what(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    receipt = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json").json
+    created = dt.datetime.fromisoformat(receipt["created"])
+    assert abs(dt.datetime.now(dt.UTC) - created) < dt.timedelta(minutes=10)
+    assert receipt["receipt_version"] == 1
+    assert receipt["environment"]["python"].count(".") == 2
+
+
+def test_dynamic_dimensions_survive_where_every_edge_keeps_them(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    receipt = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json").json
+    assert receipt["result"]["signature"]["inputs"][0]["shape"][0] == {"symbol": "batch"}
+
+
+def test_the_schema_refuses_a_receipt_without_a_measurement(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    receipt = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json").json
+    del receipt["parity"]
+    with pytest.raises(jsonschema.ValidationError, match="parity"):
+        validate(receipt)
+
+
+def test_the_published_schema_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    stale = [name for name, page in generate.PAGES.items() if (SCHEMA.parent / name).read_text() != page()]
+    assert not stale, "run: python docs/generate.py"
