@@ -49,7 +49,7 @@ _MEANING = {
 }
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, order=True):
+class State(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """A node of the planner's graph.
 
     Attributes:
