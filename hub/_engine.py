@@ -116,7 +116,10 @@ class Conversion:
             NoRouteError: There is no route.
         """
         request, registry = self._request, self._runner.registry
-        check_target(request.target, {edge.target.format for edge, _ in registry.edges.values()})
+        targets = {edge.target.format for edge, _ in registry.edges.values()}
+        if request.target not in targets:
+            registry.check_broken(f"no loaded plugin writes {request.target}")
+        check_target(request.target, targets)
         self._events.started(f"reading {request.source.label}")
         opened = open_model(self._runner, request.source, request.options)
         check_names(opened.summary.signature, request.options)
@@ -236,7 +239,7 @@ class Conversion:
             parity=parity,
             tools=versions_of(edge.requires),
         )
-        self._runner.registry.manager.hook.hub_step_finished(record=record)
+        self._runner.registry.step_finished(record)
         self._events.finished(record)
         return record
 

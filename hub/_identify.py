@@ -36,6 +36,7 @@ def identify(path: Path, registry: Registry) -> Identification:
         ModelNotFound: There is nothing at the path.
         ModelUnreadable: No plugin recognises it, or two disagree.
         ModelRefused: It is code that would run on loading (from the plugin that recognised it).
+        PluginBroken: No plugin recognises it, and one does not load.
     """
     found = registry.identify(path, read_header(path))
     if len({item.format for item in found}) > 1:
@@ -49,6 +50,8 @@ def identify(path: Path, registry: Registry) -> Identification:
 def _unknown(path: Path, registry: Registry) -> ModelUnreadable:
     kind = "folder" if path.is_dir() else "file"
     claims = [name for name, item in registry.formats.items() if path.suffix in item.suffixes]
+    if not claims:
+        registry.check_broken(f"the {kind} {path} is no model that a loaded plugin reads")
     what = f"is named like {claims[0]} but its bytes are not" if claims else "is no model of any format"
     known = ", ".join(registry.formats) or "none: no plugin is installed"
     return ModelUnreadable(

@@ -1,10 +1,12 @@
 """Plugin loading: each load guarded, the broken ones kept with their traceback, misspelt hooks told."""
 
+import importlib
 import importlib.metadata
 import importlib.resources
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,16 +18,19 @@ from hub.spec import (
     Edge,
     Expectation,
     Format,
+    HubError,
     Identification,
+    PluginBroken,
     Runtime,
+    StepRecord,
     Toolchain,
-    UnknownName,
     parse_expectations,
 )
 from hub.spec import hooks as hub_hooks
 from hub.spec.hooks import ENTRY_POINT_GROUP, PROJECT
 
 T = TypeVar("T")
+_OFFERS = ("formats", "runtimes", "converters", "edges", "toolchains")
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,11 +68,25 @@ class Registry:
         try:
             self.manager.register(entry.load(), name=entry.name)
             self.manager.check_pending()
-        except Exception:  # noqa: BLE001 the plugin boundary: a broken plugin must not stop the others
+            self._check_offers(entry)
+        except (Exception, SystemExit):  # noqa: BLE001 the plugin boundary: a broken one must not stop the others
             if self.manager.has_plugin(entry.name):
                 self.manager.unregister(name=entry.name)
+            self._forget_offers()
             return traceback.format_exc()
         return ""
+
+    def _check_offers(self, entry: importlib.metadata.EntryPoint) -> None:
+        """Collect what is on offer with this plugin, so that one that raises or clashes with another is found here."""
+        self._forget_offers()
+        self.manager.hook.hub_register_commands()
+        _expectations_of(entry.module.partition(".")[0])
+        for kind in _OFFERS:
+            getattr(self, kind)
+
+    def _forget_offers(self) -> None:
+        for kind in _OFFERS:
+            self.__dict__.pop(kind, None)
 
     @property
     def broken(self) -> tuple[Plugin, ...]:
@@ -105,32 +124,71 @@ class Registry:
         modules = (plugin.module.partition(":")[0] for plugin in self.plugins if not plugin.error)
         return tuple(item for module in modules for item in _expectations_of(module.partition(".")[0]))
 
-    def identify(self, path: Any, header: bytes) -> list[Identification]:
-        """Ask every plugin what this file is."""
-        return [found for found in self.manager.hook.hub_identify_format(path=path, header=header) if found]
+    def identify(self, path: Path, header: bytes) -> list[Identification]:
+        """Ask every plugin what this file is.
+
+        Raises:
+            HubError: A plugin recognises the file, and says why it is none to read.
+            PluginBroken: A plugin has a defect.
+        """
+        return [found for found in self._call("hub_identify_format", path=path, header=header) if found]
+
+    def step_finished(self, record: StepRecord) -> None:
+        """Tell every plugin that a step finished.
+
+        Raises:
+            PluginBroken: A plugin has a defect.
+        """
+        for _ in self._call("hub_step_finished", record=record):
+            pass
+
+    def _call(self, hook: str, **arguments: Any) -> Iterator[Any]:
+        """Call a hook, plugin by plugin, so that a defect is told with its plugin's name."""
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            try:
+                yield implementation.function(*(arguments[name] for name in implementation.argnames))
+            except HubError:
+                raise
+            except Exception as error:
+                message = f"the plugin {implementation.plugin_name} failed in {hook}: {type(error).__name__}: {error}"
+                raise PluginBroken(message, hint="update the plugin, or uninstall it: `hub plugins`") from error
 
     def format(self, name: str) -> Format:
         """The reader of a format.
 
         Raises:
-            DependencyMissing: No loaded plugin reads it.
+            DependencyMissing: No plugin that reads it is installed.
+            PluginBroken: None does, and a plugin is broken.
         """
         if name not in self.formats:
+            self.check_broken(f"no loaded plugin reads {name}")
             hint = f"pip install hub-{name}; `hub plugins` shows what is installed"
-            raise DependencyMissing(f"no loaded plugin reads {name}", hint=hint)
+            raise DependencyMissing(f"no plugin that reads {name} is installed", hint=hint)
         return self.formats[name]
 
     def runtime_for(self, format_name: str) -> Runtime:
         """The first runtime, by name, that opens a format.
 
         Raises:
-            DependencyMissing: No loaded plugin runs it.
+            DependencyMissing: No plugin that runs it is installed.
+            PluginBroken: None does, and a plugin is broken.
         """
         able = [r for _, r in sorted(self.runtimes.items()) if format_name in r.formats]
         if not able:
-            hint = "`hub doctor` shows what is missing"
-            raise DependencyMissing(f"no loaded plugin runs {format_name} models", hint=hint)
+            self.check_broken(f"no loaded plugin runs {format_name} models")
+            hint = "`hub plugins` shows what is installed"
+            raise DependencyMissing(f"no plugin that runs {format_name} models is installed", hint=hint)
         return able[0]
+
+    def check_broken(self, lack: str) -> None:
+        """Tell a lack that may be a broken plugin's from one of something that is not installed.
+
+        Raises:
+            PluginBroken: A plugin is installed and does not load.
+        """
+        if self.broken:
+            why = "; ".join(f"{plugin.name}: {plugin.error.strip().splitlines()[-1]}" for plugin in self.broken)
+            raise PluginBroken(f"{lack}, and some are broken: {why}", hint="`hub plugins -v` shows the tracebacks")
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
@@ -142,7 +200,7 @@ def _by_name(groups: Iterable[Iterable[T]], name: Callable[[T], str]) -> dict[st
     items: dict[str, T] = {}
     for item in _flat(groups):
         if name(item) in items:
-            raise UnknownName(f"two plugins offer {name(item)}", hint="uninstall one: `hub plugins` lists them")
+            raise PluginBroken(f"another plugin offers {name(item)} too", hint="uninstall one: `hub plugins`")
         items[name(item)] = item
     return dict(sorted(items.items()))
 
@@ -153,6 +211,8 @@ def _flat(groups: Iterable[Iterable[T]]) -> Iterator[T]:
 
 
 def _expectations_of(package: str) -> tuple[Expectation, ...]:
+    if not hasattr(importlib.import_module(package), "__path__"):  # a plugin may be a single module
+        return ()
     file = importlib.resources.files(package) / "expectations.toml"
     return parse_expectations(file.read_text()) if file.is_file() else ()
 
