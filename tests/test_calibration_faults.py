@@ -259,6 +259,14 @@ def test_labels_that_are_no_classes_are_told(tmp_path: Path) -> None:
     assert loaded.warnings == ("labels in data.npz are float64, no integers: not used",)
 
 
+def test_labels_of_some_files_are_told(tmp_path: Path) -> None:
+    save_sample(tmp_path / "data", 0, {"x": GOOD[:6], "label": np.arange(6)})
+    save_sample(tmp_path / "data", 1, {"x": GOOD[6:]})
+    loaded = load(tmp_path / "data", tmp_path)
+    assert loaded.labels == ()
+    assert loaded.warnings == ("labels were not used: only 1 of 2 files have them",)
+
+
 # --- values
 
 

@@ -103,6 +103,13 @@ def test_an_int8_input_takes_pixels_minus_128(tmp_path: Path) -> None:
     assert "mean=128" in refused(f"{folder}", tensor, tmp_path / "c").hint
 
 
+@pytest.mark.parametrize("query", ["scale=1&mean=128&std=1", "scale=2&mean=0&std=1", "scale=1/255&mean=0&std=1"])
+def test_values_that_an_integer_input_does_not_hold(tmp_path: Path, query: str) -> None:
+    folder, _ = photos(tmp_path)
+    error = refused(f"{folder}?{query}", takes("n", 6, 4, 3, dtype="uint8"), tmp_path)
+    assert "image takes uint8" in error.message
+
+
 def test_a_batch_of_images_is_stacked(tmp_path: Path) -> None:
     folder, pixels = photos(tmp_path)
     loaded = load(f"{folder}?layout=nhwc&{PLAIN}", takes(5, 6, 4, 3), tmp_path)

@@ -97,7 +97,7 @@ class _Writer:
             yield f"{self.dropped} rows were left over from the last batch and dropped"
         for watch in self.watches:
             yield from watch.findings()
-        yield from self.labels.warnings
+        yield from self.labels.findings()
         yield from self.digests.findings()
 
 
@@ -117,6 +117,12 @@ class _Labels:
             return
         self.labelled += 1
         self.values.extend(_aligned(chunk, cut, chunk.labels))
+
+    def findings(self) -> Iterator[str]:
+        """Yield why labels were not used."""
+        yield from self.warnings
+        if 0 < self.labelled < self.chunks:
+            yield f"labels were not used: only {self.labelled} of {self.chunks} files have them"
 
     def all(self) -> tuple[int, ...]:
         """The labels, when every chunk had some."""
