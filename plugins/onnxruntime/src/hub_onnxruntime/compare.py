@@ -1,13 +1,19 @@
 """Compares two ONNX files in ONNX Runtime, and optimizes one: a script of its own, because the runtime can crash.
 
 ONNX Runtime 1.32 ends with signal 11 on some valid models (a voice-activity detector with a frozen sample rate). Run as
-`python compare.py REFERENCE CANDIDATE FEEDS.npz` or `python compare.py --optimize SOURCE TARGET`. The first prints as
-JSON the largest relative error over the outputs, and how far the reference is from itself without optimization.
+
+    python compare.py REFERENCE CANDIDATE FEEDS.npz
+    python compare.py --optimize SOURCE TARGET
+
+The first prints a line when the reference has run, and then as JSON the largest relative error over the outputs, and
+how far the reference is from itself without optimization.
 """
 
 import json
 import sys
 from typing import TYPE_CHECKING, Any
+
+REFERENCE_RAN = "the reference has run"
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +63,7 @@ def compare(reference: str, candidate: str, feeds: "Arrays") -> dict[str, float]
     """Runs both models on the same inputs, and the reference unoptimized as well: its own spread is the noise floor."""
     wanted = _outputs(reference, feeds)
     again = _outputs(reference, feeds, "ORT_DISABLE_ALL")
+    print(REFERENCE_RAN, flush=True)  # noqa: T201 - for the parent: a crash after this line is the candidate's
     found = _outputs(candidate, feeds)
     return {
         "error": max((relative_error(wanted[name], found[name]) for name in wanted), default=0.0),

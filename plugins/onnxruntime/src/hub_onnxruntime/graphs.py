@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
@@ -62,18 +63,25 @@ def _rename_graph(graph: Any, names: Mapping[str, str]) -> None:
     rename(graph.node, names)
 
 
-def constant_arrays(graph: Any, limit: int) -> dict[str, Array]:
-    """Returns the constants of up to `limit` elements: initializers, and Constant nodes that hold a tensor."""
-    import math
+# Attributes of a Constant node that hold numbers instead of a tensor (opset 12) -> element type.
+_NUMBERS = {"value_int": "int64", "value_ints": "int64", "value_float": "float32", "value_floats": "float32"}
 
-    from onnx import numpy_helper
+
+def constant_arrays(graph: Any, limit: int) -> dict[str, Array]:
+    """Returns the constants of up to `limit` elements: initializers and Constant nodes."""
+    import numpy as np
+    from onnx import helper, numpy_helper
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
+    arrays = {}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            tensors[node.output[0]] = node.attribute[0].t
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value":
+                tensors[node.output[0]] = attribute.t
+            elif attribute.name in _NUMBERS:
+                arrays[node.output[0]] = np.array(helper.get_attribute_value(attribute), _NUMBERS[attribute.name])
     small = {name: tensor for name, tensor in tensors.items() if math.prod(tensor.dims) <= limit}
-    return {name: numpy_helper.to_array(tensor) for name, tensor in small.items()}
+    return arrays | {name: numpy_helper.to_array(tensor) for name, tensor in small.items()}
 
 
 def add_constant(graph: Any, name: str, array: Array) -> None:

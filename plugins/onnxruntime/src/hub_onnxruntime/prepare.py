@@ -317,7 +317,7 @@ def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants
         notes += said
     oracle = Oracle(source, feeds, scratch)
     model, said = _simplified(model, oracle, scratch)
-    notes += said + narrow_float64(model)
+    notes += oracle.notes + said + narrow_float64(model)
     model, said = _finish(model)
     save(model, target)
     return Prepared(notes + said, dict(constants))
