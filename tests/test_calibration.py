@@ -265,6 +265,12 @@ def test_every_fifth_sample_is_held_out(tmp_path: Path, count: int, held: list[i
         assert all(np.array_equal(array, whole[label]) for array, label in zip(found, part.labels, strict=True))
 
 
+def test_a_batch_keeps_all_of_its_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=normal(20, 3), label=np.arange(20))
+    kept, out = split(load(tmp_path / "d.npz", signature(x=("float32", 4, 3)), tmp_path), tmp_path / "parts")
+    assert (kept.labels, out.labels) == (tuple(range(16)), (16, 17, 18, 19))
+
+
 def test_at_most_64_are_held_out_from_all_over(tmp_path: Path) -> None:
     _, out = split(numbered(tmp_path, 1000), tmp_path / "parts")
     assert out.count == 64
