@@ -28,6 +28,7 @@ from hub.spec import (
     FailedAttempt,
     HubError,
     ModelArtifact,
+    ModelRefused,
     ModelSummary,
     ModelUnreadable,
     Numerics,
@@ -211,9 +212,9 @@ class Conversion:
         _effects.check_written(edge, converted.path)
         try:
             found = identify(converted.path, self._runner.registry)
-        except ModelUnreadable as error:
+            summary = self._runner.describe(converted.path, found, options)
+        except (ModelUnreadable, ModelRefused) as error:
             raise StepError(f"{edge.id} wrote a file that nobody can read: {error}", hint=error.hint) from error
-        summary = self._runner.describe(converted.path, found, options)
         _effects.check_state(edge, found, summary)
         _effects.check_operators(edge, summary, options)
         before, after = here.summary.signature, summary.signature

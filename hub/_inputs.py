@@ -4,8 +4,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub._worker import save_sample
-from hub.spec import DType, Signature, TensorSpec, UnsupportedModel
+from hub.spec import DType, Signature, TensorSpec, UnsupportedModel, write_sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +26,7 @@ def draw_samples(
     """
     for index in range(count):
         feeds = {spec.name: _draw(spec, shapes[spec.name], seed * 1000 + index) for spec in signature.inputs}
-        save_sample(folder, index, feeds)
+        write_sample(folder, index, feeds)
     unknown = [s.name for s in signature.inputs if not s.dtype.is_float and s.dtype != DType.BOOL and not s.value_range]
     if not unknown:
         return ()

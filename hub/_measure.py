@@ -7,7 +7,6 @@ import msgspec
 from hub._bindings import to_artifact
 from hub._parity import compare
 from hub._runner import Runner
-from hub._worker import save_sample
 from hub.spec import (
     ConvertOptions,
     InputsKind,
@@ -17,6 +16,7 @@ from hub.spec import (
     ParityReport,
     RuntimeOptions,
     SampleFolder,
+    write_sample,
 )
 
 Chain = tuple[tuple[IoBinding, ...], ...]
@@ -72,7 +72,7 @@ def _with_constants(
         for name, value in options.constants.items()
     }
     for index, feeds in enumerate(SampleFolder(samples[0])):
-        save_sample(folder, index, feeds | frozen)
+        write_sample(folder, index, feeds | frozen)
     return str(folder), fingerprint
 
 
@@ -107,7 +107,7 @@ def adapt_samples(runner: Runner, samples: tuple[str, str], chain: Chain) -> tup
         return samples
     folder = runner.folder()
     for index, feeds in enumerate(SampleFolder(samples[0])):
-        save_sample(folder, index, to_artifact(feeds, chain))
+        write_sample(folder, index, to_artifact(feeds, chain))
     return str(folder), f"{samples[1]} {chain!r}"
 
 

@@ -13,8 +13,17 @@ import msgspec
 import platformdirs
 import psutil
 
+from hub._files import files_of, sha256_file
 from hub._tasks import TaskResult
 from hub.spec import StoreError
+
+_MANIFEST = "manifest.json"
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Hash every file of a finished step, so that damage to the cache is noticed and never delivered."""
+    files = (file for file in files_of(folder) if file != folder / _MANIFEST)
+    return {str(file.relative_to(folder)): sha256_file(file) for file in files}
 
 
 def cache_root() -> Path:
@@ -50,14 +59,17 @@ class Store:
     def find(self, key: str) -> TaskResult | None:
         """Look up a finished step; a damaged entry is removed and counts as absent."""
         folder = self.place(key)
+        if not folder.exists():
+            return None
         try:
             result = msgspec.json.decode((folder / "result.json").read_bytes(), type=TaskResult)
-        except FileNotFoundError:
-            return None
-        except msgspec.DecodeError:
+            intact = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=dict[str, str]) == _hashes(folder)
+        except (OSError, msgspec.DecodeError):
+            intact = False
+        if not intact or result.failure:
             self.forget(key)
             return None
-        return None if result.failure else result
+        return result
 
     def forget(self, key: str) -> None:
         """Drop an entry."""
@@ -75,8 +87,9 @@ class Store:
     def keep(self, folder: Path, key: str) -> Path:
         """Move a finished step's folder in, by one rename; when another run was faster, its result is used."""
         place = self.place(key)
-        place.parent.mkdir(parents=True, exist_ok=True)
         try:
+            (folder / _MANIFEST).write_bytes(msgspec.json.encode(_hashes(folder)))
+            place.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(place)
         except OSError as error:
             if not (place / "result.json").exists():

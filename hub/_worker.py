@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from hub._tasks import ConvertTask, DescribeTask, Failure, RunOutput, RunTask, SampleTask, Task, TaskResult
-from hub.spec import HubError, SampleFolder
+from hub.spec import CalibrationError, HubError, SampleFolder, write_sample
 
 
 def load_reference(reference: str) -> Any:
@@ -57,30 +57,32 @@ def _run_one(run: Callable[[Any], Any], task: RunTask, index: int, feeds: Any) -
     start = time.perf_counter()
     outputs = run(fed)
     seconds = time.perf_counter() - start
-    save_sample(Path(task.outputs), index, {n: np.asarray(a) for n, a in to_source(outputs, task.chain).items()})
+    write_sample(task.outputs, index, {n: np.asarray(a) for n, a in to_source(outputs, task.chain).items()})
     return seconds
 
 
-def save_sample(folder: Path, index: int, arrays: dict[str, Any]) -> None:
-    """Write one sample as `00000012.npz`."""
-    import numpy as np
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{index:08d}.npz").open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
 def _samples(task: SampleTask) -> int:
-    import numpy as np
-
     sys.path.insert(0, task.search_path)
-    produced: Iterable[dict[str, Any]] = load_reference(task.function)()
     count = 0
-    for count, feeds in enumerate(produced, start=1):
-        save_sample(Path(task.folder), count - 1, {name: np.asarray(array) for name, array in feeds.items()})
+    for count, feeds in enumerate(_call(task.function), start=1):
+        if not isinstance(feeds, dict):
+            raise CalibrationError(
+                f"{task.function} yields {type(feeds).__name__}", hint="yield dicts of arrays by input name"
+            )
+        write_sample(task.folder, count - 1, feeds)
         if count >= task.limit:
             break
     return count
+
+
+def _call(reference: str) -> Iterable[Any]:
+    try:
+        function = load_reference(reference)
+    except (ImportError, AttributeError) as error:
+        hint = "name it as package.module:function; the current folder is searched first"
+        raise CalibrationError(f"there is no function {reference}: {error}", hint=hint) from error
+    produced: Iterable[Any] = function()
+    return produced
 
 
 _HANDLERS: dict[type, Callable[[Any], Any]] = {

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from hub._calibration import LoadedSamples, infer_shapes, load_samples, sources, split
-from hub._worker import save_sample
-from hub.spec import CalibrationError, Dim, DType, SampleFolder, ShapeNeeded, Signature, TensorSpec
+from hub.spec import CalibrationError, Dim, DType, SampleFolder, ShapeNeeded, Signature, TensorSpec, write_sample
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 RNG = np.random.default_rng(3)
@@ -113,9 +112,9 @@ def test_fortran_order_and_big_endian_are_the_same_data(tmp_path: Path) -> None:
 def test_folder_of_npz_mixes_single_samples_and_rows_in_name_order(tmp_path: Path) -> None:
     data = tmp_path / "data"
     rows = normal(12, 3)
-    save_sample(data, 0, {"x": rows[:1]})
-    save_sample(data, 1, {"x": rows[1:11]})
-    save_sample(data, 2, {"x": rows[11:]})
+    write_sample(data, 0, {"x": rows[:1]})
+    write_sample(data, 1, {"x": rows[1:11]})
+    write_sample(data, 2, {"x": rows[11:]})
     (data / "readme.txt").write_text("what this is")
     loaded = load(data, signature(x=("float32", "n", 3)), tmp_path)
     assert loaded.count == 12
@@ -138,7 +137,7 @@ def test_state_beside_rows_counts_the_same(tmp_path: Path) -> None:
 def test_a_file_of_its_own_may_be_one_whole_batch(tmp_path: Path) -> None:
     takes = signature(x=("float32", "b", 8), state=("float32", 2, "b", 16))
     for index in range(2):
-        save_sample(tmp_path / "data", index, {"x": normal(4, 8), "state": normal(2, 4, 16)})
+        write_sample(tmp_path / "data", index, {"x": normal(4, 8), "state": normal(2, 4, 16)})
     assert load(tmp_path / "data", takes, tmp_path).count == 2
 
 
@@ -163,7 +162,7 @@ def test_a_function_is_called_through_the_worker(tmp_path: Path) -> None:
     def call(reference: str, folder: Path) -> int:
         called.append(reference)
         for index in range(11):
-            save_sample(folder, index, {"x": normal(1, 3), "label": np.array(index)})
+            write_sample(folder, index, {"x": normal(1, 3), "label": np.array(index)})
         return 11
 
     loaded = load_samples(
@@ -238,7 +237,7 @@ def test_a_shape_given_fixes_the_batch(tmp_path: Path) -> None:
 
 def test_several_shapes_are_asked_about(tmp_path: Path) -> None:
     for length in (5, 7):
-        save_sample(tmp_path / "data", length, {"ids": np.arange(length)[None]})
+        write_sample(tmp_path / "data", length, {"ids": np.arange(length)[None]})
     with pytest.raises(ShapeNeeded, match="2 different shapes: 1x5, 1x7") as caught:
         infer_shapes(str(tmp_path / "data"), signature(ids=("int64", "b", "s")), (), call_function=no_function)
     assert caught.value.hint.endswith("--shape ids=1x7")

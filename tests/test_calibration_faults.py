@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from hub._calibration import LoadedSamples, load_samples
-from hub._worker import save_sample
-from hub.spec import CalibrationError, Dim, DType, Signature, TensorSpec
+from hub.spec import CalibrationError, Dim, DType, Signature, TensorSpec, write_sample
 
 RNG = np.random.default_rng(5)
 GOOD = RNG.standard_normal((12, 3)).astype(np.float32)
@@ -112,7 +111,7 @@ def test_damaged_files_are_named(tmp_path: Path, suffix: str, damage: str) -> No
 
 
 def test_a_damaged_file_in_a_folder_is_named(tmp_path: Path) -> None:
-    save_sample(tmp_path / "data", 0, {"x": GOOD})
+    write_sample(tmp_path / "data", 0, {"x": GOOD})
     (tmp_path / "data" / "00000001.npz").write_bytes(b"PK\x03\x04")
     assert "00000001.npz" in refused(tmp_path / "data", tmp_path).message
 
@@ -260,8 +259,8 @@ def test_labels_that_are_no_classes_are_told(tmp_path: Path) -> None:
 
 
 def test_labels_of_some_files_are_told(tmp_path: Path) -> None:
-    save_sample(tmp_path / "data", 0, {"x": GOOD[:6], "label": np.arange(6)})
-    save_sample(tmp_path / "data", 1, {"x": GOOD[6:]})
+    write_sample(tmp_path / "data", 0, {"x": GOOD[:6], "label": np.arange(6)})
+    write_sample(tmp_path / "data", 1, {"x": GOOD[6:]})
     loaded = load(tmp_path / "data", tmp_path)
     assert loaded.labels == ()
     assert loaded.warnings == ("labels were not used: only 1 of 2 files have them",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from hub._calibration.checks import Digests, Watch
 from hub._calibration.rows import Chunk, Cut, cuts_of
 from hub._calibration.sources import Source
-from hub.spec import CalibrationError, InternalError, SampleFolder
+from hub.spec import CalibrationError, InternalError, SampleFolder, write_sample
 
 if TYPE_CHECKING:
     from hub._calibration.rows import Array
@@ -80,7 +79,7 @@ class _Writer:
                 watch.name: watch.see(cuts[watch.name].sample(chunk.arrays[watch.name], index), where)
                 for watch in self.watches
             }
-            _save(file_of(self.into, len(self.digests.every)), arrays)
+            write_sample(self.into, len(self.digests.every), arrays)
             self.digests.add(arrays)
 
     def _check_count(self, largest: int) -> None:
@@ -141,12 +140,3 @@ def _aligned(chunk: Chunk, cut: Cut, labels: Array) -> list[int]:
             hint="give one label per row, as class indices",
         )
     return [int(value) for value in kept]
-
-
-def _save(file: Path, arrays: dict[str, Array]) -> None:
-    import numpy as np
-
-    with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)

@@ -1,7 +1,7 @@
 """The contract between hub and its plugins. Plugins import this package and nothing else of hub."""
 
 from hub.spec.artifacts import DescribeJob, Finding, Identification, Layer, ModelArtifact, ModelSummary
-from hub.spec.calibration import CalibrationSource, SampleFolder
+from hub.spec.calibration import CalibrationSource, SampleFolder, write_sample
 from hub.spec.edges import (
     YES,
     Converter,
@@ -138,4 +138,5 @@ __all__ = [
     "VerificationError",
     "hookimpl",
     "parse_expectations",
+    "write_sample",
 ]

@@ -1,5 +1,6 @@
 """Calibration samples as files: one .npz per sample, arrays by input name, shaped as the model takes them."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -42,3 +43,14 @@ class SampleFolder:
         for file in self.files:
             with np.load(file, allow_pickle=False) as arrays:
                 yield {name: arrays[name] for name in arrays.files}
+
+
+def write_sample(folder: str | Path, index: int, arrays: "Feeds") -> None:
+    """Write one sample as `00000012.npz`. Unlike `numpy.savez` it takes arrays of any name, `file` too."""
+    import numpy as np
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(Path(folder) / f"{index:08d}.npz", "w", allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
