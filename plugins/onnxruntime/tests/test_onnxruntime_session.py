@@ -88,6 +88,13 @@ def test_refusals_are_coded(dense: Path, tmp_path: Path) -> None:
         OrtSession(graphs.saved(graphs.custom_operator(), tmp_path / "custom.onnx"))
 
 
+def test_a_flag_with_a_wrong_value_is_answered_with_the_way_to_freeze_it() -> None:
+    feeds = {name: np.asarray(rows[0]) for name, rows in data.feeds("vad_onnx", "test", 1).items()}
+    with pytest.raises(StepError) as caught:
+        OrtSession(fetch.path("vad_onnx")).run(feeds | {"sr": np.array(1, np.int64)})
+    assert "--constant sr=VALUE" in caught.value.hint
+
+
 def raise_from_run(path: Path) -> None:
     try:
         OrtSession(path).run({"x": np.ones((1, 4), np.int64)})

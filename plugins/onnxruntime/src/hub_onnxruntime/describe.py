@@ -151,6 +151,18 @@ def _control_flow_findings(model: Any) -> list[Finding]:
     return [Finding(code="control-flow", message=f"control flow inside: {found}", hint=hint)]
 
 
+def _flag_findings(model: Any) -> list[Finding]:
+    """Names scalar integer inputs of a model with `If`: they choose a branch, so a random value for them fails."""
+    if not any(node.op_type == "If" for node in all_nodes(model)):
+        return []
+    flags = [info.name for info in inputs_of(model.graph) if info.shape in ((), (1,)) and "float" not in info.dtype]
+    hint = "Freeze it to the value that you use: --constant {name}=VALUE."
+    message = "input {name!r} chooses between branches of the graph"
+    return [
+        Finding(code="flag-input", message=message.format(name=name), hint=hint.format(name=name)) for name in flags
+    ]
+
+
 def _float64_findings(model: Any) -> list[Finding]:
     count = sum(dtype_name(tensor.data_type) == "float64" for tensor in all_tensors(model))
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
@@ -184,7 +196,7 @@ def _type_findings(model: Any) -> list[Finding]:
     return [Finding(code="not-a-tensor", message=message, hint=hint, blocking=True)]
 
 
-_FINDERS = (_custom_findings, _type_findings, _control_flow_findings, _float64_findings, _dim_findings)
+_FINDERS = (_custom_findings, _type_findings, _control_flow_findings, _flag_findings, _float64_findings, _dim_findings)
 
 
 def _versions(model: Any) -> dict[str, str]:

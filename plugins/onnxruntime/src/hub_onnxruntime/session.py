@@ -91,6 +91,14 @@ class OrtSession:
         raw = np.ascontiguousarray(array).view(bits)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, getattr(TensorProto, onnx_name))
 
+    def _feed_hint(self) -> str:
+        takes = ", ".join(f"{name}: {kind}" for name, kind in self._types.items())
+        inputs = self._session.get_inputs()
+        flags = [value.name for value in inputs if not value.shape and "int" in value.type]
+        freeze = " ".join(f"--constant {name}=VALUE" for name in flags)
+        advice = f" Freeze scalar inputs that choose what is computed ({freeze}), or give real inputs." if flags else ""
+        return f"It takes {takes}.{advice}"
+
     def _run_plain(self, feeds: Feeds) -> list[Any]:
         results = self._session.run(self.outputs, dict(feeds))
         return list(results)
@@ -109,8 +117,7 @@ class OrtSession:
         try:
             results = self._run_values(feeds) if raw else self._run_plain(feeds)
         except runtime_failures() as error:
-            takes = ", ".join(f"{name}: {kind}" for name, kind in self._types.items())
-            raise StepError(f"ONNX Runtime failed on {self.path.name}: {error}", hint=f"It takes {takes}.") from error
+            raise StepError(f"ONNX Runtime failed on {self.path.name}: {error}", hint=self._feed_hint()) from error
         return dict(zip(self.outputs, results, strict=True))
 
     def intermediate(self, names: Sequence[str]) -> OrtSession:
