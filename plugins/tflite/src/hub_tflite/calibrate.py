@@ -54,6 +54,7 @@ class Observed:
     high: float = float("-inf")
     huge: bool = False
     values: list[Floats] = field(default_factory=list)
+    _sqnr_db: float = math.nan
 
     def add(self, array: Array, keep: int) -> None:
         """Adds one sample's values."""
@@ -73,10 +74,13 @@ class Observed:
 
         10 log10(sum x^2 / sum (x - q(x))^2); minus infinity where stand-ins for infinity do not fit the range.
         """
+        if math.isnan(self._sqnr_db):
+            self._sqnr_db = -math.inf if self.huge else self._judge()
+        return self._sqnr_db
+
+    def _judge(self) -> float:
         import numpy as np
 
-        if self.huge:
-            return -math.inf
         values = np.concatenate(self.values).astype(np.float64)
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         scale = max((high - low) / (_LEVELS - 1), 1e-12)

@@ -107,8 +107,12 @@ def _sparing(
     """Tries to keep more and more of the operators that int8 hurts most out of int8."""
 
     def attempts(prepared: Prepared) -> Iterator[Attempt]:
+        last = -1
         for threshold in thresholds:
             rules, spared, total = spare(prepared, threshold, products_only=products_only)
+            if spared == last:
+                continue
+            last = spared
             name = f"{spared} of {total} layers spared (activations below {threshold:g} dB in int8)"
             yield Attempt(name=name, rules=[*scheme_rules(), *rules])
 
@@ -140,7 +144,7 @@ PLANS: tuple[Plan, ...] = (
         weights=DType.INT8,
         activations=DType.INT8,
         rewrites=STATIC,
-        attempts=_sparing(lambda: recipes.everywhere(recipes.STATIC8), (20, 25, 30), products_only=False),
+        attempts=_sparing(lambda: recipes.everywhere(recipes.STATIC8), (0, 25, 30, 35), products_only=False),
     ),
     Plan(
         name="int8-mixed-products",

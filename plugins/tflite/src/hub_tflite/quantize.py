@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.generic]
     Feeds = dict[str, Array]
 
+FRAGILE = frozenset({
+    "RSQRT", "SQRT", "DIV", "SQUARED_DIFFERENCE", "SUB", "SUM", "EXP", "LOG", "POW", "SOFTMAX", "GELU", "EQUAL",
+    "NOT_EQUAL", "SELECT", "SELECT_V2", "REDUCE_MIN", "MAXIMUM", "MINIMUM",
+})  # fmt: skip
+"""Operators of normalisations, attention and comparisons: a small error at their input is a large one at their output,
+so rounding noise at their border says too little. A sentence transformer stays at 2 dB with them in int8."""
+
 TOOL = "ai-edge-quantizer"
 JUDGED_SAMPLES = 16
 """Calibration samples on which a result is run and compared with the float model inside the step."""
@@ -210,11 +217,16 @@ def _candidate(model: Any, graph: Any, operator: Any, noise: dict[str, float]) -
 def spare(prepared: Prepared, threshold_db: float, *, products_only: bool) -> tuple[list[Rule], int, int]:
     """Returns rules that keep operators below a threshold out of int8 activations, their number, and the total.
 
-    Multiplications by stored weights keep int8 weights; the rest stays in float.
+    Multiplications by stored weights keep int8 weights; the rest stays in float, as fragile operators always do.
     """
     pool = [item for item in candidates(prepared) if item.operator in PRODUCTS or not products_only]
-    noisy = [item for item in pool if item.int8_sqnr_db < threshold_db and item.operator not in MOVE_OPERATORS]
+    noisy = [item for item in pool if _is_noisy(item, threshold_db)]
     return [_spared(item) for item in noisy], len(noisy), len(pool)
+
+
+def _is_noisy(item: Candidate, threshold_db: float) -> bool:
+    noisy = item.int8_sqnr_db < threshold_db and item.operator not in MOVE_OPERATORS
+    return noisy or item.operator in FRAGILE or item.int8_sqnr_db == -math.inf
 
 
 def _spared(item: Candidate) -> Rule:
