@@ -7,6 +7,7 @@ $HUB_FAULTS names the faults on offer. They are cheaper than the sound edge, so 
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -57,8 +58,14 @@ def _hang_with_the_lock(model: Model, job: ConvertJob) -> None:
 
 
 def _slow(model: Model, job: ConvertJob) -> None:
-    Path(os.environ["HUB_FAULTS_MARK"]).write_text(str(os.getpid()))
+    child = subprocess.Popen(["sleep", "120"])
+    Path(os.environ["HUB_FAULTS_MARK"]).write_text(f"{os.getpid()} {child.pid}")
     time.sleep(120)
+
+
+def _slow_with_the_lock(model: Model, job: ConvertJob) -> None:
+    Path(os.environ["HUB_FAULTS_MARK"]).write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(120)
 
 
 def _memory(model: Model, job: ConvertJob) -> None:
@@ -177,6 +184,7 @@ FAULTS: dict[str, Fault] = {
     "hang": _hang,
     "hang-with-the-lock": _hang_with_the_lock,
     "slow": _slow,
+    "slow-with-the-lock": _slow_with_the_lock,
     "memory": _memory,
     "nothing": _nothing,
     "text": _text,
@@ -199,13 +207,14 @@ FAULTS: dict[str, Fault] = {
 
 
 def _edge(name: str) -> Edge:
-    quantizes = name == "calibrated"
+    second = {"calibrated": Numerics.INT8, "slow": Numerics.FP16, "slow-with-the-lock": Numerics.FP16}
     return Edge(
         id=f"faulty.{name}",
-        source=State(format="toybin" if quantizes else "toy"),
-        target=State(format="toybin", numerics=Numerics.INT8 if quantizes else Numerics.FP32),
+        source=State(format="toybin" if name in second else "toy"),
+        target=State(format="toybin", numerics=second.get(name, Numerics.FP32)),
+        lossy=name in second,
         keeps_dynamic=True,
-        needs_calibration=quantizes,
+        needs_calibration=name == "calibrated",
         process="faulty",
         cost=0.5,
         title=f"planted fault: {name}",

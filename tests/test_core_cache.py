@@ -1,0 +1,216 @@
+"""The cache: finished steps are reused, failures and damage are not, and a killed run leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from hub._store import Store, key_of
+from hub._tasks import Failure, TaskResult
+from hub.spec import StoreError
+
+Hub = Callable[..., Any]
+Faults = Callable[..., None]
+
+
+def steps(ran: Any) -> dict[str, bool]:
+    """Edge -> whether it came from the cache."""
+    return {step["edge"]: step["cached"] for step in ran.json["steps"]}
+
+
+def convert(hub: Hub, toy: Path, *more: str | Path) -> Any:
+    """Convert to fp16 in two steps."""
+    output = toy.with_name("out.toybin")
+    ran = hub("convert", toy, "--to", "toybin", "--fp16", "-o", output, "--force", "--json", *more)
+    assert ran.status == 0, ran.out + ran.err
+    return ran
+
+
+def test_a_second_run_takes_every_step_from_the_cache(hub: Hub, toy: Path, cache: Path) -> None:
+    first = convert(hub, toy)
+    results = {path: path.stat().st_mtime_ns for path in cache.glob("objects/*/*/result.json")}
+    again = convert(hub, toy)
+    assert steps(first) == {"toy.bin": False, "toy.fp16": False}
+    assert steps(again) == {"toy.bin": True, "toy.fp16": True}
+    assert again.json["result"]["sha256"] == first.json["result"]["sha256"]
+    assert again.json["parity"] == first.json["parity"]
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("objects/*/*/result.json")} == results
+    assert not list(cache.glob("scratch/*"))
+
+
+def test_another_target_reuses_the_steps_that_both_have(hub: Hub, toy: Path, samples: Path) -> None:
+    convert(hub, toy, "--calibration", samples)
+    output = toy.with_name("out.toybin")
+    words = ("--int8", "--calibration", samples, "-o", output, "--force", "--json")
+    assert steps(hub("convert", toy, "--to", "toybin", *words)) == {"toy.bin": True, "toy.int8": False}
+
+
+def test_no_cache_runs_every_step_again_and_keeps_the_new_result(hub: Hub, toy: Path) -> None:
+    convert(hub, toy)
+    assert steps(convert(hub, toy, "--no-cache")) == {"toy.bin": False, "toy.fp16": False}
+    assert steps(convert(hub, toy)) == {"toy.bin": True, "toy.fp16": True}
+
+
+def test_a_changed_model_is_another_model(hub: Hub, toy: Path) -> None:
+    convert(hub, toy)
+    content = json.loads(toy.read_text())
+    content["layers"][0]["b"][0] += 0.5
+    toy.write_text(json.dumps(content))
+    assert steps(convert(hub, toy)) == {"toy.bin": False, "toy.fp16": False}
+
+
+def test_a_copied_model_is_the_same_model(hub: Hub, toy: Path) -> None:
+    convert(hub, toy)
+    copy = toy.with_name("copy.toy")
+    copy.write_bytes(toy.read_bytes())
+    assert steps(convert(hub, copy)) == {"toy.bin": True, "toy.fp16": True}
+
+
+def test_another_version_of_a_tool_is_another_step(hub: Hub, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(hub, toy)
+    from hub import _plugins
+
+    known = _plugins._version
+    monkeypatch.setattr(_plugins, "_version", lambda name: "99.0" if name == "numpy" else known(name))
+    assert steps(convert(hub, toy)) == {"toy.bin": True, "toy.fp16": False}  # only toy.fp16 requires numpy
+
+
+def test_another_calibration_is_another_step(hub: Hub, toy: Path, samples: Path) -> None:
+    import numpy as np
+
+    other = samples.with_name("other.npz")
+    np.savez(other, x=np.random.default_rng(6).standard_normal((40, 6)).astype(np.float32))
+    output = toy.with_name("out.toybin")
+    words = ("convert", toy, "--to", "toybin", "--int8", "-o", output, "--force", "--json", "--calibration")
+    assert steps(hub(*words, samples)) == {"toy.bin": False, "toy.int8": False}
+    assert steps(hub(*words, other)) == {"toy.bin": True, "toy.int8": False}
+    assert steps(hub(*words, samples)) == {"toy.bin": True, "toy.int8": True}
+
+
+def test_a_damaged_entry_counts_as_absent(hub: Hub, toy: Path, cache: Path) -> None:
+    convert(hub, toy)
+    for result in cache.glob("objects/*/*/result.json"):
+        result.write_bytes(result.read_bytes()[:10])
+    assert steps(convert(hub, toy)) == {"toy.bin": False, "toy.fp16": False}
+
+
+@pytest.mark.parametrize("damage", ["emptied", "removed", "altered"])
+def test_a_damaged_artifact_in_the_cache_is_never_delivered(hub: Hub, toy: Path, cache: Path, damage: str) -> None:
+    wanted = convert(hub, toy).json["result"]["sha256"]
+    for artifact in cache.glob("objects/*/*/out/model.toybin"):
+        if damage == "removed":
+            artifact.unlink()
+        else:
+            content = bytearray(artifact.read_bytes())
+            content[-200] ^= 0xFF
+            artifact.write_bytes(b"" if damage == "emptied" else bytes(content))
+    again = convert(hub, toy)
+    assert again.json["result"]["sha256"] == wanted
+    assert steps(again) == {"toy.bin": False, "toy.fp16": False}
+
+
+def test_a_store_keeps_successes_only(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    good = TaskResult(seconds=1.0, peak_memory_bytes=2, value="x")
+    bad = msgspec.structs.replace(good, failure=Failure(code="step-failed", message="m", hint="h", traceback="t"))
+    for number, (result, found) in enumerate(((good, good), (bad, None))):
+        with store.scratch() as scratch:
+            folder = scratch / "001"
+            folder.mkdir()
+            (folder / "result.json").write_bytes(msgspec.json.encode(result))
+            store.keep(folder, key_of(number))
+        assert store.find(key_of(number)) == found
+
+
+def test_a_cache_that_cannot_be_made_is_a_store_error(hub: Hub, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_CACHE_DIR", str(toy / "below-a-file"))
+    ran = hub("convert", toy, "--to", "toybin", "--json")
+    assert ran.status == 7
+    assert ran.error["code"] == "store"
+    assert "HUB_CACHE_DIR" in ran.error["hint"]
+    with pytest.raises(StoreError):
+        Store(toy / "below-a-file")
+
+
+def test_the_scratch_of_a_run_that_lives_is_not_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    with store.scratch() as scratch:
+        dead = scratch.with_name("999999999-x")
+        dead.mkdir()
+        Store(tmp_path / "cache")
+        assert scratch.exists()
+        assert not dead.exists()
+
+
+def start(toy: Path, output: Path, mark: Path) -> "subprocess.Popen[str]":
+    """Start the real command on a route whose second step hangs, and wait until it does."""
+    command = [sys.executable, "-m", "hub", "convert", toy, "--to", "toybin", "--fp16", "-o", output]
+    run = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"HUB_FAULTS_MARK": str(mark)}, start_new_session=True,
+    )  # fmt: skip
+    wait(lambda: mark.exists() and bool(mark.read_text()), run)
+    return run
+
+
+def wait(done: Callable[[], bool], run: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait, at most a minute."""
+    for _ in range(600):
+        if done():
+            return
+        if run is not None and run.poll() is not None:
+            pytest.fail(f"ended early with {run.returncode}: {run.communicate()}")
+        time.sleep(0.1)
+    pytest.fail("waited in vain")
+
+
+@pytest.mark.parametrize("fault", ["slow", "slow-with-the-lock"])
+def test_kill_leaves_nothing_and_the_next_run_reuses_what_was_finished(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    faults(fault)
+    output, mark = tmp_path / "out" / "out.toybin", tmp_path / "mark"
+    run = start(toy, output, mark)
+    workers = [psutil.Process(int(word)) for word in mark.read_text().split()]
+    others = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.wait()
+    wait(lambda: not any(alive(process) for process in (*workers, *others)))
+    assert not output.parent.exists()
+    monkeypatch.setenv("HUB_FAULTS", "")
+    assert steps(hub("convert", toy, "--to", "toybin", "--fp16", "-o", output, "--json"))["toy.bin"] is True
+    assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
+    assert not list((tmp_path / "cache" / "scratch").iterdir())
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_an_interrupt_ends_with_130_and_leaves_nothing(faults: Faults, toy: Path, tmp_path: Path, cache: Path) -> None:
+    faults("slow")
+    output, mark = tmp_path / "out" / "out.toybin", tmp_path / "mark"
+    run = start(toy, output, mark)
+    worker = psutil.Process(int(mark.read_text().split()[0]))
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert out == ""
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    wait(lambda: not alive(worker))
+    assert not output.parent.exists()
+    assert not list((cache / "scratch").iterdir())
