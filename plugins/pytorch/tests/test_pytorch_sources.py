@@ -2,9 +2,11 @@
 # mypy: disable-error-code="misc"
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -363,3 +365,48 @@ def test_nothing_warns_about_torchscript_on_loading() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert described(path, shapes={"input": (1, 3)}).parameters == 8
+
+
+def rewritten(path: str, change: dict[str, bytes]) -> str:
+    """A copy of a zip file with members replaced or added, by the end of their name."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile("changed.pt2", "w") as new:
+        for info in old.infolist():
+            found = [content for name, content in change.items() if info.filename.endswith(name)]
+            new.writestr(info.filename, found[0] if found else old.read(info))
+        root = old.namelist()[0].partition("/")[0]
+        for name, content in change.items():
+            if not any(item.endswith(name) for item in old.namelist()):
+                new.writestr(f"{root}/{name}", content)
+    return "changed.pt2"
+
+
+def saved_trap() -> bytes:
+    buffer = io.BytesIO()
+    torch.save(Trap(), buffer)
+    return buffer.getvalue()
+
+
+def with_config(kind: str, name: str, entry: dict[str, Any]) -> dict[str, bytes]:
+    return {f"data/{kind}/model_{kind}_config.json": json.dumps({"config": {name: entry}}).encode()}
+
+
+@pytest.mark.parametrize("place", ["sample inputs", "weights", "opaque", "graph", "native"])
+def test_code_in_an_exported_program_is_refused_and_not_run(place: str) -> None:
+    hub_save_live_model(nn.Linear(3, 2).eval(), Path(), (torch.zeros(1, 3),))
+    graph = zipfile.ZipFile("model.pt2").read("model/models/model.json")
+    change = {
+        "sample inputs": {"sample_inputs/model.pt": saved_trap()},
+        "weights": {"data/weights/weight_0": saved_trap()}
+        | with_config("weights", "weight", {"path_name": "weight_0", "is_param": True, "use_pickle": True}),
+        "opaque": {"data/constants/opaque_obj_0": pickle.dumps(Trap())}
+        | with_config("constants", "c", {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True}),
+        "graph": {"models/model.json": graph.replace(b"torch.ops.aten.linear.default", b"torch.hub.load")},
+        "native": {"data/aotinductor/model/model.so": b"\x7fELF"},
+    }[place]
+    with pytest.raises(ModelRefused, match="would execute what it holds"):
+        described(rewritten("model.pt2", change))
+
+
+def test_a_plain_exported_program_holds_no_code() -> None:
+    hub_save_live_model(Counter().eval(), Path(), (torch.zeros(1, 3),))
+    assert described("model.pt2").parameters == 3

@@ -21,6 +21,7 @@ from hub.spec import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hub_pytorch.program import Program
     from hub_pytorch.reference import Reference
 
 PT2 = State(format="pytorch")
@@ -111,18 +112,22 @@ def _blocking(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Ver
     return YES
 
 
-def _tflite(job: ConvertJob) -> StepOutput:
+def _program(job: ConvertJob) -> Program:
     from hub_pytorch.load import exported_program
+
+    return exported_program(Path(job.source.path), allow_pickle=job.options.allow_pickle)
+
+
+def _tflite(job: ConvertJob) -> StepOutput:
     from hub_pytorch.to_tflite import convert_to_tflite
 
-    return convert_to_tflite(exported_program(Path(job.source.path)), job.options, Path(job.output))
+    return convert_to_tflite(_program(job), job.options, Path(job.output))
 
 
 def _onnx(job: ConvertJob) -> StepOutput:
-    from hub_pytorch.load import exported_program
     from hub_pytorch.to_onnx import convert_to_onnx
 
-    return convert_to_onnx(exported_program(Path(job.source.path)), job.options, Path(job.output))
+    return convert_to_onnx(_program(job), job.options, Path(job.output))
 
 
 def _reference(job: ConvertJob) -> Reference:

@@ -69,7 +69,7 @@ def _form(path: Path) -> str:
 
 
 def _describe_pt2(job: DescribeJob) -> ModelSummary:
-    exported = load_exported(job.file)
+    exported = load_exported(job.file, allow_pickle=job.allow_pickle)
     signature = exported_signature(exported, stored_names(job.file))
     return summary_of(exported, signature, "", (job.file,))
 

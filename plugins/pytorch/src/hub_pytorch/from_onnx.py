@@ -32,7 +32,8 @@ def convert_from_onnx(path: Path, signature: Signature, output: Path) -> StepOut
     model = onnx.load(path)
     missing = unsupported_operators(model)
     if missing:
-        raise UnsupportedModel(f"hub's ONNX importer does not know: {', '.join(map(str, missing))}")
+        reasons = "; ".join(f"{operator} ({reason})" for operator, reason in missing.items())
+        raise UnsupportedModel(f"hub's ONNX importer does not know: {reasons}")
     exported = export_graph(import_onnx(model), signature)
     save_exported(exported, signature, output)
     return StepOutput(notes=(f"imported {len(model.graph.node)} ONNX nodes as a PyTorch graph",))

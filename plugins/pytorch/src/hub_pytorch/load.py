@@ -23,6 +23,7 @@ from hub.spec import (
     UnsupportedModel,
 )
 from hub_pytorch.program import Program, module_of, output_names, spec_of
+from hub_pytorch.pt2_scan import code_in_pt2
 from hub_pytorch.reference import Reference, import_builder
 from hub_pytorch.sniff import identify
 
@@ -34,26 +35,38 @@ _MOVES = [["to"], ["_to_copy"], ["view"], ["reshape"], ["slice"], ["unsqueeze"],
 _PICKLE_HINT = "running a pickle runs code from the file: pass --allow-pickle if you trust its author, or export a .pt2"
 
 
-def load_exported(path: Path) -> Any:
+def load_exported(path: Path, *, allow_pickle: bool) -> Any:
     """Read a `.pt2` file.
 
     Returns:
         The ExportedProgram. Its `module()` is what runs.
 
     Raises:
+        ModelRefused: It holds code or pickled objects besides tensors, and nobody allowed that.
         ModelUnreadable: Truncated, damaged, or written by a torch that this one cannot read.
         DependencyMissing: Its return type comes from a package that is not installed.
     """
     import torch
 
+    if not allow_pickle:
+        refuse_code(path)
     _import_return_types(path)
     try:
         return torch.export.load(path)
-    except (RuntimeError, ValueError, KeyError, AssertionError, zipfile.BadZipFile, OSError, EOFError) as error:
-        hint = f"export it again with torch.export.save; this is torch {torch.__version__!s}"
+    except (RuntimeError, ValueError, KeyError, AssertionError, AttributeError, TypeError, OSError, EOFError) as error:
+        hint = f"export it again with torch.export.save; this is torch {torch.__version__}"
         raise ModelUnreadable(f"{path.name} is no readable exported program: {error}", hint=hint) from error
-    except pickle.UnpicklingError as error:  # its weights or sample inputs hold objects, not tensors
-        raise ModelRefused(f"{path.name} holds pickled objects: {error}", hint=_PICKLE_HINT) from error
+
+
+def refuse_code(path: Path) -> None:
+    """Refuse a `.pt2` that runs code when it is loaded. Raises as `load_exported`."""
+    try:
+        found = code_in_pt2(path)
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise ModelUnreadable(f"{path.name} is truncated or damaged: {error}", hint="export it again") from error
+    if found:
+        listed = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")  # noqa: PLR2004
+        raise ModelRefused(f"loading {path.name} would execute what it holds: {listed}", hint=_PICKLE_HINT)
 
 
 def _import_return_types(path: Path) -> None:
@@ -82,9 +95,9 @@ def stored_names(path: Path) -> dict[str, list[str]]:
         return json.loads(archive.read(found[0])) if found else {}
 
 
-def exported_program(path: Path) -> Program:
+def exported_program(path: Path, *, allow_pickle: bool = False) -> Program:
     """Read a `.pt2` file as a flat function. Raises as `load_exported`."""
-    return flatten_exported(load_exported(path), stored_names(path))
+    return flatten_exported(load_exported(path, allow_pickle=allow_pickle), stored_names(path))
 
 
 def flatten_exported(exported: Any, names: dict[str, list[str]] | None = None) -> Program:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from hub_pytorch.program import Program
+
     Feeds = dict[str, npt.NDArray[np.generic]]
     # Takes tensors by input name, gives tensors by output name.
     NamedCall = Callable[[dict[str, Any]], dict[str, Any]]
@@ -85,7 +87,7 @@ def open_model(artifact: ModelArtifact, options: RuntimeOptions) -> NamedCall:
     """A function from tensors by input name to tensors by output name, for any form of PyTorch file."""
     form = artifact.state.form
     if not form:
-        return _program_call(Path(artifact.path))
+        return _program_call(exported_program(Path(artifact.path), allow_pickle=options.allow_pickle))
     found = read_reference(Path(artifact.path)) if form == "builder" else Reference(file=artifact.path)
     reference = msgspec.structs.replace(found, submodule=options.submodule)
     if form == "torchscript":
@@ -93,8 +95,7 @@ def open_model(artifact: ModelArtifact, options: RuntimeOptions) -> NamedCall:
     return _module_call(load_eager(reference, allow_pickle=options.allow_pickle)[0])
 
 
-def _program_call(path: Path) -> NamedCall:
-    program = exported_program(path)
+def _program_call(program: Program) -> NamedCall:
     inputs = [spec.name for spec in program.signature.inputs]
     outputs = [spec.name for spec in program.signature.outputs]
 

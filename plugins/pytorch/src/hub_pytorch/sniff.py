@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 SUFFIXES = (".pt2", ".pt", ".pth", ".jit", ".ts", ".torchscript")
 BUILDER_MAGIC = b'{"builder":"'
 
-# torch.save before the zip format: a pickle of the number 0x1950a86a20f9469cfc6c (torch/serialization.py).
-_LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
-_LEGACY_PICKLES_BEFORE_OBJECT = 3
+# torch.save before the zip format: a pickle of the number 0x1950a86a20f9469cfc6c (torch/serialization.py), then one
+# each of the protocol version, the machine and the object.
+LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
+LEGACY_PICKLES = 4
 # What a state dict is made of, as `torch.load(weights_only=True)` allows it.
 _WEIGHT_GLOBALS = re.compile(
     r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w*Storage|torch\.storage\.\w*Storage"
@@ -44,7 +45,7 @@ def identify(path: Path, header: bytes) -> Identification | None:
     if header.startswith(BUILDER_MAGIC):
         return Identification(format="pytorch", form="builder", detail="reference to a builder function")
     if re.match(rb"\x80[\x02-\x05]", header):
-        return _identify_pickle(path, legacy=header.startswith(_LEGACY_MAGIC))
+        return _identify_pickle(path, legacy=header.startswith(LEGACY_MAGIC))
     if re.match(rb".{6}\x00\x00\{\"", header, re.DOTALL):
         return Identification(format="pytorch", form="weights", detail="safetensors weights")
     return None
@@ -81,7 +82,7 @@ def _is_pt2(archive: zipfile.ZipFile, names: dict[str, str]) -> bool:
 def _identify_pickle(path: Path, *, legacy: bool) -> Identification:
     with path.open("rb") as file:
         try:
-            for _ in range(_LEGACY_PICKLES_BEFORE_OBJECT if legacy else 0):
+            for _ in range(LEGACY_PICKLES - 1 if legacy else 0):
                 pickle_globals(file)
             return _pickle_verdict(pickle_globals(file))
         except ValueError:  # pickletools: not a pickle after all, or truncated
@@ -89,11 +90,16 @@ def _identify_pickle(path: Path, *, legacy: bool) -> Identification:
 
 
 def _pickle_verdict(found: set[str]) -> Identification:
-    strange = sorted(name for name in found if not _WEIGHT_GLOBALS.fullmatch(name))
+    strange = sorted(name for name in found if not is_weight_global(name))
     if not strange:
         return Identification(format="pytorch", form="weights", detail="state dict")
     listed = ", ".join(strange[:3]) + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")  # noqa: PLR2004
     return Identification(format="pytorch", form="pickle", detail=f"pickled object that needs {listed}")
+
+
+def is_weight_global(name: str) -> bool:
+    """Whether tensors and containers of tensors need that name when they are unpickled."""
+    return bool(_WEIGHT_GLOBALS.fullmatch(name))
 
 
 def pickle_globals(stream: IO[bytes]) -> set[str]:
