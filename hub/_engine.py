@@ -129,7 +129,8 @@ class Conversion:
             raise UsageError(
                 f"{request.source.label} already is {goals[0]}", hint="ask for another --to or --precision"
             )
-        plan = make_plan(registry, opened.summary, goals, request.options, data=bool(request.calibration))
+        data = bool(request.calibration)
+        plan = make_plan(registry, opened.summary, goals, request.options, data=data, avoid=request.avoid)
         return opened, plan
 
     def run(self) -> Receipt:
@@ -214,7 +215,9 @@ class Conversion:
             found = identify(converted.path, self._runner.registry)
             summary = self._runner.describe(converted.path, found, options)
         except (ModelUnreadable, ModelRefused) as error:
-            raise StepError(f"{edge.id} wrote a file that nobody can read: {error}", hint=error.hint) from error
+            failure = StepError(f"{edge.id} wrote a file that nobody can read: {error}", hint=error.hint)
+            failure.log = error.log
+            raise failure from error
         _effects.check_state(edge, found, summary)
         _effects.check_operators(edge, summary, options)
         before, after = here.summary.signature, summary.signature

@@ -40,6 +40,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         calibration: Calibration spec; empty for none.
         test: Data spec for the parity check (and accuracy, when it has labels); empty to hold calibration data out.
         policy: The user's own gate; None for the precision's.
+        avoid: Edge ids that no route may take.
         strict: Refuse `int8-mixed` where `int8` was asked for.
         force: Replace the output.
         use_cache: Whether finished steps may be taken from the cache.
@@ -56,6 +57,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     calibration: str = ""
     test: str = ""
     policy: ParityPolicy | None = None
+    avoid: tuple[str, ...] = ()
     strict: bool = False
     force: bool = False
     use_cache: bool = True

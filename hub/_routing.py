@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from hub._plugins import Registry, missing_requirements, versions_of
+from hub._request import did_you_mean
 from hub.spec import (
     Converter,
     ConvertOptions,
@@ -16,6 +17,7 @@ from hub.spec import (
     NoRouteError,
     State,
     Support,
+    UnknownName,
     Verdict,
 )
 
@@ -31,7 +33,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(
-    registry: Registry, summary: ModelSummary, goals: tuple[State, ...], options: ConvertOptions, *, data: bool
+    registry: Registry,
+    summary: ModelSummary,
+    goals: tuple[State, ...],
+    options: ConvertOptions,
+    *,
+    data: bool,
+    avoid: tuple[str, ...] = (),
 ) -> Plan:
     """Find every route from a model to the goals.
 
@@ -41,11 +49,17 @@ def make_plan(
         goals: States to reach, the first preferred: routes to the second come after all routes to the first.
         options: The request.
         data: Whether calibration data is given.
+        avoid: Edges that the user does not want.
 
     Raises:
+        UnknownName: There is no edge of a name to avoid.
         NoRouteError: There is none; the message says what was left out and why.
     """
+    unknown = next((name for name in avoid if name not in registry.edges), None)
+    if unknown:
+        raise UnknownName(f"there is no edge {unknown!r} to avoid", hint=did_you_mean(unknown, registry.edges))
     verdicts = {edge_id: judge(registry, edge_id, summary, options, data=data) for edge_id in registry.edges}
+    verdicts |= dict.fromkeys(avoid, Verdict(support=Support.NEVER, reason="avoided on request"))
     usable = [registry.edges[edge_id][0] for edge_id, verdict in verdicts.items() if verdict]
     left_out = {edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if not v}
     found = (route for goal in goals for route in simple_routes(usable, summary.state, goal))

@@ -24,7 +24,7 @@ def toolchain_python(toolchain: Toolchain, packages: tuple[str, ...], store: Sto
     Raises:
         ToolchainError: uv failed; the message holds its last lines.
     """
-    lock = hashlib.sha256("\n".join((toolchain.python, *toolchain.requires)).encode()).hexdigest()[:16]
+    lock = hashlib.sha256(repr(toolchain).encode()).hexdigest()[:16]
     home = store.root / "toolchains" / f"{toolchain.name}-{lock}"
     home.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{home}.lock"):
@@ -41,6 +41,9 @@ def _build(toolchain: Toolchain, home: Path) -> None:
     python = home / "venv" / "bin" / "python"
     _uv(toolchain, "venv", "--python", toolchain.python, str(home / "venv"))
     _uv(toolchain, "pip", "install", "--python", str(python), "--no-deps", "-r", str(listing))
+    if toolchain.forced:
+        told = ("--python", str(python), "--python-version", toolchain.forced_python)
+        _uv(toolchain, "pip", "install", *told, "--no-deps", *toolchain.forced)
     (home / "ready").touch()
 
 

@@ -2,7 +2,8 @@
 
 Protocol: the parent writes one folder path per line to standard input. The worker reads `job.json` in it, runs it with
 standard output and error redirected to `log.txt`, writes `result.json` and answers one line. When standard input
-closes, the parent is gone and the worker ends at once, also in the middle of a task: no orphan outlives a `kill -9`.
+closes, the parent is gone and the worker ends at once with all that it started, also in the middle of a task: no orphan
+outlives a `kill -9`.
 
 It imports only `hub.spec`, msgspec, numpy and the standard library, so that it also runs inside a toolchain's
 environment. `python -m hub._worker FOLDER` runs one task and ends with status 0 or 1.
@@ -11,6 +12,8 @@ environment. `python -m hub._worker FOLDER` runs one task and ends with status 0
 import importlib
 import os
 import queue
+import select
+import signal
 import sys
 import threading
 import time
@@ -151,8 +154,25 @@ def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
     os._exit(0)
 
 
+def _watch_parent() -> None:
+    """Fork a watcher that ends this process group when the parent is gone.
+
+    The reading thread cannot do that while native code holds the interpreter's lock, nor can it end what a step has
+    started. The watcher waits for the hang-up of standard input, without reading from it.
+    """
+    if os.fork():
+        return
+    os.closerange(1, 3)  # the parent learns of a crash by the end of these
+    poller = select.poll()
+    poller.register(0, 0)
+    poller.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
 def serve() -> None:
     """Answer requests until standard input closes."""
+    if os.getpgrp() == os.getpid():
+        _watch_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()

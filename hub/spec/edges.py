@@ -43,17 +43,21 @@ class Toolchain(msgspec.Struct, frozen=True, kw_only=True):
     """An environment of its own, for an edge whose pins fight with everything else.
 
     It is built once into the cache with uv, never into the user's environment. The worker inside sees `hub.spec`, the
-    worker module and the plugin's own package, so `requires` must hold msgspec and numpy besides the tool.
+    worker module and the plugin's own package, so `requires` must hold msgspec, pluggy and numpy besides the tool.
 
     Attributes:
         name: Unique.
         requires: Locked requirement lines (`name==version`), the whole closure: installed with `--no-deps`.
         python: Python version, such as `3.11`.
+        forced: Locked lines of distributions that declare a newer Python than they need.
+        forced_python: The version that uv is told for those lines.
     """
 
     name: str
     requires: tuple[str, ...]
     python: str = "3.11"
+    forced: tuple[str, ...] = ()
+    forced_python: str = ""
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True):

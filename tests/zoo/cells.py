@@ -64,12 +64,13 @@ def _builder(reference: str) -> Callable[[Path], str]:
 
 
 _RATE = ("--constant", "sr=16000")
+_CORE = ("--shape", "x=1x576", "--shape", "state=2x1x128")
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
         Case("emotion", "Keras 2 .h5, mini-Xception", _fetched("emotion_h5"), "emotion_h5"),
         Case("vad-onnx", "voice activity, ONNX, If + LSTM + state", _fetched("vad_onnx"), "vad_onnx", _RATE),
-        Case("vad-torchscript", "its core, TorchScript", _vad_core, "vad_core_jit"),
+        Case("vad-torchscript", "its core, TorchScript", _vad_core, "vad_core_jit", _CORE),
         Case("ocr-det", "text detector, ONNX opset 12", _fetched("ocr_det"), "ocr_det"),
         Case("ocr-rec", "text recogniser, ONNX opset 12", _fetched("ocr_rec"), "ocr_rec"),
         Case("ocr-cls", "text direction, ONNX opset 11", _fetched("ocr_cls"), "ocr_cls"),

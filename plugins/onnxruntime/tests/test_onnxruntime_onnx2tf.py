@@ -49,10 +49,18 @@ def convert(tmp_path_factory: pytest.TempPathFactory) -> Convert:
     home = tmp_path_factory.mktemp("onnx2tf")
     python = str(home / "venv" / "bin" / "python")
     uv("venv", "--python", onnx2tf_edge.TOOLCHAIN.python, str(home / "venv"))
-    plain = [line for line in onnx2tf_edge.TOOLCHAIN.requires if ";" not in line]
-    marked = [line.partition(";")[0].strip() for line in onnx2tf_edge.TOOLCHAIN.requires if ";" in line]
-    uv("pip", "install", "--python", python, "--no-deps", *plain)
-    uv("pip", "install", "--python", python, "--no-deps", "--python-version", "3.12", *marked)
+    toolchain = onnx2tf_edge.TOOLCHAIN
+    uv("pip", "install", "--python", python, "--no-deps", *toolchain.requires)
+    uv(
+        "pip",
+        "install",
+        "--python",
+        python,
+        "--no-deps",
+        "--python-version",
+        toolchain.forced_python,
+        *toolchain.forced,
+    )
     packages = home / "packages"
     packages.mkdir()
     for module in (hub, sys.modules["hub_onnxruntime"]):

@@ -53,7 +53,14 @@ def locked_requirements() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
-TOOLCHAIN = Toolchain(name="onnx2tf", requires=locked_requirements(), python="3.11")
+def _toolchain() -> Toolchain:
+    """onnx2tf says Python >= 3.12 and runs on 3.11: its line carries that marker, and is forced."""
+    plain = tuple(line for line in locked_requirements() if ";" not in line)
+    forced = tuple(line.partition(";")[0].strip() for line in locked_requirements() if ";" in line)
+    return Toolchain(name="onnx2tf", requires=plain, python="3.11", forced=forced, forced_python="3.12")
+
+
+TOOLCHAIN = _toolchain()
 EDGE = Edge(
     id="onnx.tflite-onnx2tf",
     source=State(format="onnx", numerics=Numerics.FP32, form="static"),
