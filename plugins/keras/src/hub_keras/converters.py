@@ -27,6 +27,7 @@ from hub_keras import tf_convert, torch_backend
 from hub_keras.flatbuffer import interface_quantization
 from hub_keras.load import load_model, tensorflow_version
 from hub_keras.loaded import Loaded
+from hub_keras.recurrent import RECURRENT
 from hub_keras.static import StaticInputs, static_inputs
 
 KERAS = State(format="keras")
@@ -66,7 +67,6 @@ def _tf_edge(edge_id: str, source: State, numerics: Numerics, cost: float, title
         lossy=numerics is not Numerics.FP32,
         needs_calibration=numerics.needs_calibration,
         requires=("keras>=3.11", "h5py>=3.11", "ai-edge-litert>=2.1", *_tensorflow()),
-        environment={"KERAS_BACKEND": "tensorflow"},
         process="keras-tensorflow",
         cost=cost,
         title=title,
@@ -107,7 +107,9 @@ def _engines() -> Iterator[Engine]:
         for numerics in _QUANTIZED:
             title = f"TensorFlow's converter, {numerics.value}"
             edge = _tf_edge(f"{prefix}-tf-{numerics.value}", source, numerics, _QUANTIZED_COST, title)
-            yield Engine(edge, "tensorflow", _write_tf(tf_convert.from_frozen, numerics))
+            yield Engine(edge, "tensorflow", _write_tf(tf_convert.from_unrolled, numerics))
+    unrolled = _tf_edge("keras.tflite-unrolled", KERAS, Numerics.FP32, 1.2, "TensorFlow's converter, unrolled")
+    yield Engine(unrolled, "tensorflow", _write_tf(tf_convert.from_unrolled, Numerics.FP32))
     yield Engine(
         _torch_edge("keras.tflite-torch", "tflite", 3.0, "Keras on torch, LiteRT Torch", ("litert-torch>=0.10",)),
         "torch",
@@ -179,7 +181,13 @@ def _io_dtype(edge: Edge, _: ModelSummary, options: ConvertOptions) -> Verdict |
     return Verdict(support=Support.NOTIMPL, reason=f"{options.io_dtype} inputs and outputs need static int8")
 
 
-_RULES = (_blocked, _input_types, _layout, _io_dtype)
+def _unrolled(edge: Edge, summary: ModelSummary, _: ConvertOptions) -> Verdict | None:
+    if edge.id != "keras.tflite-unrolled" or RECURRENT & summary.operators.keys():
+        return None
+    return Verdict(support=Support.NEVER, reason="there is no recurrent layer to unroll")
+
+
+_RULES = (_blocked, _input_types, _layout, _io_dtype, _unrolled)
 
 
 def _integer_bindings(job: ConvertJob, static: StaticInputs, numerics: Numerics) -> tuple[IoBinding, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import importlib.metadata
 import os
 import shutil
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hub.spec import Finding, ModelUnreadable, SetupError, Signature, TensorSpec, UnsupportedModel
-from hub_keras.archive import Archive, classes_without_module, kind_of, read_archive, refuse_code, unknown_classes
+from hub_keras.archive import Archive, classes_without_module, read_archive, refuse_code, unknown_classes
+from hub_keras.legacy import modernize, write_copy
 from hub_keras.loaded import Key, Loaded, leaves, pick, rebuild, spec_of, unique
 from hub_keras.ranges import input_ranges
 
@@ -47,8 +49,12 @@ def load_keras(path: Path, *, backend: str, allow_pickle: bool) -> Loaded:
     refuse_code(archive, path, allow_pickle=allow_pickle)
     keras = _import_keras(backend)
     _refuse_unknown(keras, archive, path)
-    model = _load(keras, path, archive, allow_pickle=allow_pickle)
-    return wrap(keras, model, archive)
+    config, changes = modernize(archive.config)
+    with tempfile.TemporaryDirectory(prefix="hub-keras-") as folder:
+        named = _named(path, archive, config, Path(folder))
+        model = _load(keras, named, f"{path} (written by {archive.versions})", allow_pickle=allow_pickle)
+    loaded = wrap(keras, model, archive)
+    return dataclasses.replace(loaded, findings=(*_legacy_findings(changes), *loaded.findings))
 
 
 def _import_keras(backend: str) -> Any:
@@ -72,23 +78,29 @@ def _refuse_unknown(keras: Any, archive: Archive, path: Path) -> None:
         raise unknown_classes(path, unknown)
 
 
-def _load(keras: Any, path: Path, archive: Archive, *, allow_pickle: bool) -> Any:
-    with tempfile.TemporaryDirectory(prefix="hub-keras-") as folder:
-        named = _with_suffix(path, _SUFFIX[archive.kind], Path(folder))
-        try:
-            return keras.saving.load_model(named, compile=False, safe_mode=not allow_pickle)
-        except (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, NotImplementedError) as error:
-            raise ModelUnreadable(
-                f"Keras {keras.__version__} cannot load {path} (written by {archive.versions}): {error}",
-                hint="save it again with Keras 3: model.save('model.keras')",
-            ) from error
+def _load(keras: Any, path: Path, label: str, *, allow_pickle: bool) -> Any:
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=not allow_pickle)
+    except (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, NotImplementedError) as error:
+        raise ModelUnreadable(
+            f"Keras {keras.__version__} cannot load {label}: {error}",
+            hint="save it again with Keras 3: model.save('model.keras')",
+        ) from error
 
 
-def _with_suffix(path: Path, suffix: str, folder: Path) -> Path:
-    """Keras chooses its reader by the suffix: give it the one that the bytes ask for."""
+def _named(path: Path, archive: Archive, config: dict[str, Any], folder: Path) -> Path:
+    """Keras chooses its reader by the suffix: give it the one that the bytes ask for, and its own words."""
+    suffix = _SUFFIX[archive.kind]
+    if config is not archive.config:
+        return write_copy(path, archive, config, folder / f"model{suffix}")
     if path.suffix == suffix or (suffix, path.suffix) == (".h5", ".hdf5"):
         return path
     return Path(shutil.copyfile(path, folder / f"model{suffix}"))
+
+
+def _legacy_findings(changes: Sequence[str]) -> tuple[Finding, ...]:
+    message = f"written by Keras 2; read as: {', '.join(changes)}"
+    return (Finding(code="keras-2", message=message),) if changes else ()
 
 
 def wrap(keras: Any, model: Any, archive: Archive) -> Loaded:
@@ -192,9 +204,3 @@ def tensorflow_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
-
-
-def is_keras_file(path: Path) -> bool:
-    """Whether the path is a Keras file or SavedModel folder, by its bytes."""
-    header = b"" if path.is_dir() else path.open("rb").read(16)
-    return bool(kind_of(path, header))

@@ -77,7 +77,7 @@ class KerasSession:
 
 
 def _copy(value: Any) -> np.ndarray[Any, Any]:
-    return np.array(value)
+    return np.array(value.numpy())
 
 
 class KerasRuntime:

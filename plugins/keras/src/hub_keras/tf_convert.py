@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hub.spec import ConvertJob, EffectError, Numerics, SampleFolder, StepError
 from hub_keras.flatbuffer import Slots, name_interface, refuse_custom
 from hub_keras.loaded import Loaded
+from hub_keras.recurrent import batch_of, close_list_shapes, unroll
 from hub_keras.static import StaticInputs
 
-Maker = Callable[[Loaded, StaticInputs, Path], tuple[Any, Slots | None]]
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A converter that is ready to be told a precision.
+
+    Attributes:
+        converter: A `tf.lite.TFLiteConverter`.
+        slots: The names that it will give inputs and outputs in its signature; None when it writes no signature.
+        notes: What was done to the model.
+    """
+
+    converter: Any
+    slots: Slots | None = None
+    notes: tuple[str, ...] = ()
+
+
+Maker = Callable[[Loaded, StaticInputs, Path], Prepared]
 
 
 def positional(prefix: str, count: int) -> list[str]:
@@ -47,17 +65,42 @@ def _constant(value: float, shape: tuple[int, ...], dtype: str) -> Any:
     return tf.constant(value, dtype=dtype, shape=shape)
 
 
-def from_frozen(loaded: Loaded, static: StaticInputs, scratch: Path) -> tuple[Any, Slots | None]:
+def from_frozen(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
     """Make a converter of a frozen function: variables are constants, functions are inlined."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     del scratch
     frozen = convert_variables_to_constants_v2(concrete_function(loaded, static))
-    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]), None
+    function, notes = _close_lists(frozen, static)
+    return Prepared(tf.lite.TFLiteConverter.from_concrete_functions([function]), notes=notes)
 
 
-def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> tuple[Any, Slots | None]:
+def _close_lists(frozen: Any, static: StaticInputs) -> tuple[Any, tuple[str, ...]]:
+    graph, batch = frozen.graph.as_graph_def(), batch_of(static)
+    closed = close_list_shapes(graph, batch) if batch is not None else 0
+    if not closed:
+        return frozen, ()
+    names = [[tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs)]
+    return _function_of(graph, *names), (f"gave {closed} tensor lists of a loop their batch size, {batch}",)
+
+
+def _function_of(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
+    import tensorflow as tf
+
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
+    find = wrapped.graph.get_tensor_by_name
+    return wrapped.prune([find(name) for name in inputs], [find(name) for name in outputs])
+
+
+def from_unrolled(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
+    """As `from_frozen`, with the steps of recurrent layers written one by one: loops cannot be quantized."""
+    notes = unroll(loaded, static)
+    prepared = from_frozen(loaded, static, scratch)
+    return Prepared(prepared.converter, notes=(*notes, *prepared.notes))
+
+
+def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
     """Make a converter of a SavedModel with one signature of fixed shape."""
     import tensorflow as tf
 
@@ -67,7 +110,7 @@ def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> tuple[Any
     folder = str(scratch / "static_savedmodel")
     tf.saved_model.save(module, folder, signatures={"serving_default": function})
     slots = positional("in", len(static.kept)), positional("out", len(static.outputs))
-    return tf.lite.TFLiteConverter.from_saved_model(folder), slots
+    return Prepared(tf.lite.TFLiteConverter.from_saved_model(folder), slots)
 
 
 def write_tflite(
@@ -83,13 +126,13 @@ def write_tflite(
         EffectError: It wrote Flex or custom operators, or another interface.
     """
     output = Path(job.output)
-    converter, slots = make(loaded, static, Path(job.scratch))
-    _configure(converter, static, job, numerics)
-    output.write_bytes(_convert(converter))
+    prepared = make(loaded, static, Path(job.scratch))
+    _configure(prepared.converter, static, job, numerics)
+    output.write_bytes(_convert(prepared.converter))
     if not job.options.allow_custom_ops:
         refuse_custom(output)
-    note = name_interface(output, [spec.name for spec in static.kept], static.outputs, slots)
-    return (*static.notes, *([note] if note else []))
+    note = name_interface(output, [spec.name for spec in static.kept], static.outputs, prepared.slots)
+    return (*static.notes, *prepared.notes, *([note] if note else []))
 
 
 def _convert(converter: Any) -> bytes:

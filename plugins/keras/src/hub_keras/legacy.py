@@ -1,0 +1,117 @@
+"""Architectures written by Keras 2, in Keras 3's words.
+
+Keras 3 refuses options that it no longer has, also where their value asks for nothing. What is neutral is dropped and
+said; any other value stays, and Keras refuses it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hub_keras.archive import Archive, walk_objects
+
+# Option -> (value that asks for nothing, layers whose Keras 3 class lacks it). Source: the get_config of tf-keras 2.15.
+_NEUTRAL: dict[str, tuple[Any, frozenset[str]]] = {
+    "groups": (1, frozenset({"DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
+                             "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"})),
+    "time_major": (False, frozenset({"LSTM", "GRU", "SimpleRNN", "RNN"})),
+    "virtual_batch_size": (None, frozenset({"BatchNormalization"})),
+    "renorm": (False, frozenset({"BatchNormalization"})),
+    "adjustment": (None, frozenset({"BatchNormalization"})),
+    "kernel_initializer": (None, frozenset({"SeparableConv1D", "SeparableConv2D"})),
+    "kernel_regularizer": (None, frozenset({"SeparableConv1D", "SeparableConv2D"})),
+    "kernel_constraint": (None, frozenset({"SeparableConv1D", "SeparableConv2D"})),
+}  # fmt: skip
+
+
+def modernize(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Rewrite a serialized model.
+
+    Returns:
+        The rewritten configuration, and what was changed; the input itself and nothing when nothing was.
+    """
+    fresh = copy.deepcopy(config)
+    changes = tuple(dict.fromkeys(change for node in list(walk_objects(fresh)) for change in _rewrite(node)))
+    return (fresh, changes) if changes else (config, ())
+
+
+def _rewrite(node: dict[str, Any]) -> Iterator[str]:
+    if node["class_name"] == "Sequential":
+        yield from _sequential(node)
+    if isinstance(node.get("config"), dict):
+        yield from _drop_neutral(node["class_name"], node["config"])
+        yield from _batch_norm_axis(node["class_name"], node["config"])
+        yield from _wrapped(node["config"])
+
+
+def _drop_neutral(kind: str, config: dict[str, Any]) -> Iterator[str]:
+    for option, (neutral, kinds) in _NEUTRAL.items():
+        if kind in kinds and option in config and config[option] == neutral and type(config[option]) is type(neutral):
+            del config[option]
+            yield f"{kind} without {option}={neutral}"
+
+
+def _batch_norm_axis(kind: str, config: dict[str, Any]) -> Iterator[str]:
+    axis = config.get("axis")
+    if kind == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
+        config["axis"] = axis[0]
+        yield "BatchNormalization axis as a number"
+
+
+def _wrapped(config: dict[str, Any]) -> Iterator[str]:
+    """Wrappers look up the layer that they hold by its module, which Keras 2 did not write."""
+    for key in _HELD:
+        held = config.get(key)
+        if isinstance(held, dict) and "class_name" in held and "module" not in held:
+            held.update(module="keras.layers", registered_name=None)
+            yield "wrapped layers with their module"
+
+
+_HELD = ("layer", "backward_layer", "cell")
+
+
+def _sequential(node: dict[str, Any]) -> Iterator[str]:
+    """Keras before 2.2.3 wrote the layers alone; the input's shape was an option of the first one until Keras 3."""
+    if isinstance(node["config"], list):
+        node["config"] = {"name": "sequential", "layers": node["config"]}
+        yield "Sequential with a name"
+    layers = node["config"].get("layers") or [{}]
+    shape = layers[0].get("config", {}).get("batch_input_shape")
+    if shape is not None and layers[0]["class_name"] != "InputLayer":
+        layers.insert(0, _input_layer(layers[0], shape))
+        yield "input as a layer"
+    for layer in layers[1:]:
+        if layer.get("config", {}).pop("batch_input_shape", None) is not None:
+            yield "input shape in the input layer alone"
+
+
+def _input_layer(first: dict[str, Any], shape: list[int | None]) -> dict[str, Any]:
+    """The input layer that Keras 2 makes for the first layer of a Sequential, by the name it gives it."""
+    config = {"name": f"{first['config']['name']}_input", "batch_input_shape": shape, "dtype": "float32"}
+    return {"class_name": "InputLayer", "config": config}
+
+
+def write_copy(path: Path, archive: Archive, config: dict[str, Any], target: Path) -> Path:
+    """Copy a model file with another configuration."""
+    {"hdf5": _copy_hdf5, "keras-zip": _copy_zip}[archive.kind](path, config, target)
+    return target
+
+
+def _copy_hdf5(path: Path, config: dict[str, Any], target: Path) -> None:
+    import h5py
+
+    shutil.copyfile(path, target)
+    with h5py.File(target, "r+") as file:
+        file.attrs["model_config"] = json.dumps(config)
+
+
+def _copy_zip(path: Path, config: dict[str, Any], target: Path) -> None:
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as copied:
+        for name in source.namelist():
+            copied.writestr(name, json.dumps(config) if name == "config.json" else source.read(name))

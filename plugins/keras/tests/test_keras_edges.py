@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import importlib.resources
+
+import pytest
+
+from hub.spec import (
+    ConvertOptions,
+    Dim,
+    DType,
+    Edge,
+    Finding,
+    ModelSummary,
+    Signature,
+    State,
+    Support,
+    TensorSpec,
+    parse_expectations,
+)
+from hub_keras.converters import ENGINES, KerasConverter
+
+
+def _summary(
+    *, operators: tuple[str, ...] = ("Dense",), dtype: DType = DType.FLOAT32, blocking: bool = False
+) -> ModelSummary:
+    spec = TensorSpec(name="x", dtype=dtype, shape=(Dim.of("batch"), Dim.of(4)), layout="NHWC")
+    findings = (Finding(code="string-input", message="x: string input", blocking=True),) if blocking else ()
+    return ModelSummary(
+        state=State(format="keras"),
+        signature=Signature(inputs=(spec,), outputs=(spec,)),
+        operators=dict.fromkeys(operators, 1),
+        findings=findings,
+    )
+
+
+def _edge(edge_id: str) -> Edge:
+    return ENGINES[edge_id].edge
+
+
+@pytest.mark.parametrize("edge_id", ENGINES)
+def test_blocking_finding_stops_every_edge(edge_id: str) -> None:
+    verdict = KerasConverter().check(_edge(edge_id), _summary(blocking=True), ConvertOptions())
+    assert verdict.support is Support.NEVER
+    assert verdict.reason == "x: string input"
+
+
+def test_plain_model_is_taken() -> None:
+    assert KerasConverter().check(_edge("keras.tflite-frozen"), _summary(), ConvertOptions())
+
+
+@pytest.mark.parametrize(("operators", "taken"), [(("Dense",), False), (("LSTM", "LSTMCell"), True)])
+def test_unrolling_needs_something_to_unroll(operators: tuple[str, ...], *, taken: bool) -> None:
+    verdict = KerasConverter().check(_edge("keras.tflite-unrolled"), _summary(operators=operators), ConvertOptions())
+    assert bool(verdict) is taken
+
+
+def test_layout_change_is_not_offered() -> None:
+    checker = KerasConverter()
+    assert not checker.check(_edge("keras.tflite-frozen"), _summary(), ConvertOptions(io_layout="nchw"))
+    assert checker.check(_edge("keras.tflite-frozen"), _summary(), ConvertOptions(io_layout="nhwc"))
+
+
+def test_integer_interface_needs_static_int8() -> None:
+    checker, options = KerasConverter(), ConvertOptions(io_dtype="int8")
+    assert not checker.check(_edge("keras.tflite-tf-fp16"), _summary(), options)
+    assert checker.check(_edge("keras.tflite-tf-int8"), _summary(), options)
+
+
+def test_complex_inputs_are_not_supported() -> None:
+    verdict = KerasConverter().check(_edge("keras.tflite-frozen"), _summary(dtype=DType.COMPLEX64), ConvertOptions())
+    assert "complex64" in verdict.reason
+
+
+def test_expectations_name_edges_that_exist() -> None:
+    text = (importlib.resources.files("hub_keras") / "expectations.toml").read_text()
+    expectations = parse_expectations(text)
+    assert expectations
+    assert {item.edge for item in expectations} <= ENGINES.keys()
+
+
+def test_backend_is_in_the_environment_of_every_edge() -> None:
+    for engine in ENGINES.values():
+        assert engine.edge.environment == {"KERAS_BACKEND": engine.backend}
+        assert engine.edge.process == f"keras-{engine.backend}"
