@@ -14,7 +14,7 @@ from hub._measure import measure, reference_of
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES
 from hub._plugins import Registry
-from hub._request import Request, Source, parse_numerics
+from hub._request import Request, Source, choose_numerics, parse_numerics
 from hub._routing import Plan
 from hub._runner import Runner
 from hub._sampling import prepare_samples
@@ -74,13 +74,6 @@ def default_output(source: Source, registry: Registry, target: str, numerics: Nu
     return f"{stem}.{numerics.value}{suffix}"
 
 
-def choose_numerics(name: str, *, calibration: bool) -> Numerics:
-    """The precision of a name; the short `int8!` (a bare --int8) means static with data and dynamic without."""
-    if name == "int8!":
-        return Numerics.INT8 if calibration else Numerics.INT8_DYNAMIC
-    return parse_numerics(name)
-
-
 def convert(  # noqa: PLR0913 the whole request as keywords, like the command line
     model: Any,
     to: str,
@@ -121,7 +114,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     registry = Registry()
     with tempfile.TemporaryDirectory(prefix="hub-") as folder:
         source = source_of(model, Path(folder), registry, example_inputs, str(weights))
-        numerics = choose_numerics(precision, calibration=calibration is not None)
+        numerics, announced = choose_numerics(precision, calibration=calibration is not None)
         request = Request(
             source=source,
             target=to,
@@ -131,6 +124,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
             calibration=_data_spec(calibration, Path(folder), "calibration"),
             test=_data_spec(test, Path(folder), "test"),
             policy=policy,
+            announced=announced,
             strict=strict,
             force=force,
         )

@@ -306,11 +306,20 @@ class Conversion:
         )
 
     def _warnings(self, last: StepRecord) -> tuple[str, ...]:
+        return tuple(filter(None, (self._request.announced, self._mixed(last), self._unproved(last))))
+
+    def _mixed(self, last: StepRecord) -> str:
         got, wanted = last.artifact.state.numerics, self._request.numerics
         if got == wanted:
-            return ()
+            return ""
         kept = ", ".join(last.recipe.kept_float) if last.recipe else "some layers"
-        return (f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)",)
+        return f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)"
+
+    def _unproved(self, last: StepRecord) -> str:
+        random = last.parity is not None and last.parity.inputs == "random"
+        if not random or last.artifact.state.numerics == Numerics.FP32:
+            return ""
+        return f"{last.artifact.state.numerics.value} was compared on random inputs only: give real ones, --test DATA"
 
     def _accuracy(self, samples: Samples, reference: Reference, here: _Here) -> Accuracy | None:
         if not samples.labels:

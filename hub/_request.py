@@ -40,6 +40,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         calibration: Calibration spec; empty for none.
         test: Data spec for the parity check (and accuracy, when it has labels); empty to hold calibration data out.
         policy: The user's own gate; None for the precision's.
+        announced: What the request means where that is not in its words, for the summary and the receipt.
         avoid: Edge ids that no route may take.
         strict: Refuse `int8-mixed` where `int8` was asked for.
         force: Replace the output.
@@ -57,6 +58,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     calibration: str = ""
     test: str = ""
     policy: ParityPolicy | None = None
+    announced: str = ""
     avoid: tuple[str, ...] = ()
     strict: bool = False
     force: bool = False
@@ -76,6 +78,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+
+
+BARE_INT8 = "int8!"
+"""What a bare --int8 stands for: static with calibration data, dynamic-range without."""
+
+
+def choose_numerics(name: str, *, calibration: bool) -> tuple[Numerics, str]:
+    """The precision of a name, and what must be said about the choice."""
+    if name != BARE_INT8:
+        return parse_numerics(name), ""
+    if calibration:
+        return Numerics.INT8, ""
+    return Numerics.INT8_DYNAMIC, "--int8 without --calibration means int8-dynamic: int8 weights, float activations"
 
 
 def parse_numerics(name: str) -> Numerics:

@@ -100,10 +100,10 @@ def _show_plan(values: dict[str, Any]) -> None:
 
 
 def _request(values: dict[str, Any], registry: "Registry") -> "Request":
-    from hub._api import choose_numerics, default_output, parse_source
-    from hub._request import Request
+    from hub._api import default_output, parse_source
+    from hub._request import Request, choose_numerics
 
-    numerics = choose_numerics(_precision(values), calibration=bool(values["calibration"]))
+    numerics, announced = choose_numerics(_precision(values), calibration=bool(values["calibration"]))
     source = parse_source(values["model"], values["weights"])
     return Request(
         source=source,
@@ -114,6 +114,7 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
         calibration=values["calibration"],
         test=values["test"],
         policy=_policy(values, numerics),
+        announced=announced,
         avoid=values["avoid"],
         strict=values["strict"],
         force=values["force"],
@@ -124,7 +125,9 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
 
 
 def _precision(values: dict[str, Any]) -> str:
-    asked = [name for flag, name in (("int8", "int8!"), ("fp16", "fp16")) if values[flag]]
+    from hub._request import BARE_INT8
+
+    asked = [name for flag, name in (("int8", BARE_INT8), ("fp16", "fp16")) if values[flag]]
     asked += [values["precision"]] if values["precision"] else []
     if len(asked) > 1:
         raise click.UsageError("--int8, --fp16 and --precision name one precision: give one of them")

@@ -188,6 +188,8 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
         words = " → ".join(f"{edge.title or edge.id} ({edge.target})" for edge in route)
         table.add_row(str(number), escape(words), str(sum(e.lossy for e in route)), f"{sum(e.cost for e in route):g}")
     console.print(table)
+    if request.announced:
+        console.print(f"[yellow]note[/]  {escape(request.announced)}")
     for edge, reason in plan.left_out.items():
         console.print(f"[dim]left out[/]  {edge}: {escape(reason)}")
 
