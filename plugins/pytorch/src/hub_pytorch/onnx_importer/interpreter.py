@@ -119,7 +119,7 @@ class Importer:
             raise Refused(reason)
         names = list(body.input)
         values = dict(zip(names, [*inputs, *[None] * (len(names) - len(inputs))], strict=True))
-        inner = _Frame({"": None, **values}, opsets_of(body))
+        inner = _Frame({"": None, **values}, {**frame.opsets, **opsets_of(body)})
         for step in with_attributes(body, node):
             self._run_node(step, inner)
         return tuple(inner.scope.get(name) for name in body.output)

@@ -113,7 +113,7 @@ def div(a: Tensor, b: Tensor) -> Tensor:
 @op("Mod", 10, 13, 28)
 def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
     """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
-    return torch.fmod(a, b) if fmod else torch.remainder(a, b)
+    return _kernel("fmod" if fmod else "remainder", a, b)(a, b)
 
 
 @op("Pow", 7, 12, 13, 15)
@@ -131,8 +131,7 @@ def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
     refuse_if(direction not in {"LEFT", "RIGHT"}, f"direction {direction}")
     refuse_if(a.dtype.is_signed and not is_constant(b), "a shift of signed integers that is not constant")
     refuse_if(is_constant(b) and bool(((b < 0) | (b >= width)).any()), "a shift by more than the width")
-    shift = torch.bitwise_left_shift if direction == "LEFT" else torch.bitwise_right_shift
-    return shift(a, b)
+    return _kernel(f"bitwise_{direction.lower()}_shift", a, b)(a, b)
 
 
 @op("Where", 9, 16)

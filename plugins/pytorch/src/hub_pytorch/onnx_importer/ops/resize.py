@@ -174,7 +174,9 @@ def _resize(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
     return x
 
 
-def _by_scales(x: Tensor, axes: list[int], scales: list[float]) -> list[_Axis]:
+def _by_scales(x: Tensor, axes: list[int], scales: list[float], coordinates: str) -> list[_Axis]:
+    broken = [s for axis, s in zip(axes, scales, strict=True) if not (x.shape[axis] * s).is_integer()]
+    refuse_if(broken and coordinates == "align_corners", f"align_corners with scales {broken}: runtimes disagree on it")
     return [
         _Axis(axis, x.shape[axis], math.floor(x.shape[axis] * scale), scale)
         for axis, scale in zip(axes, scales, strict=True)
@@ -194,7 +196,9 @@ def _by_sizes(x: Tensor, axes: list[int], sizes: list[int], policy: str) -> list
 @op("Resize", 10)
 def resize_10(x: Tensor, scales: Tensor, *, mode: str = "nearest") -> Tensor:
     """The first forms: asymmetric coordinates, rounded down."""
-    return _resize(x, _by_scales(x, list(range(x.ndim)), known(scales, "scales")), _Rule(mode, "asymmetric", "floor"))
+    return _resize(
+        x, _by_scales(x, list(range(x.ndim)), known(scales, "scales"), "asymmetric"), _Rule(mode, "asymmetric", "floor")
+    )
 
 
 @op("Resize", 11, 13)
@@ -224,4 +228,4 @@ def resize(  # noqa: PLR0913 - the operator's own parameters
     if sizes is not None and math.prod(sizes.shape):
         return _resize(x, _by_sizes(x, chosen, ints(sizes, "sizes"), keep_aspect_ratio_policy), rule)
     refuse_if(scales is None, "neither scales nor sizes")
-    return _resize(x, _by_scales(x, chosen, known(scales, "scales")), rule)
+    return _resize(x, _by_scales(x, chosen, known(scales, "scales"), rule.coordinates), rule)
