@@ -158,6 +158,7 @@ def _findings(model: Any, content: bytes, report: PrecisionReport, custom: tuple
             code="outside-buffers", message="weights lie behind the flatbuffer: some readers do not find them there"
         ) if has_outside_buffers(content) else None,
         _variable_finding(model),
+        _signature_finding(model),
     ]  # fmt: skip
     return [finding for finding in findings if finding is not None]
 
@@ -180,6 +181,14 @@ def _float_finding(report: PrecisionReport) -> Finding:
 
 
 _STATIC_NUMERICS = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8})
+
+
+def _signature_finding(model: Any) -> Finding | None:
+    keys = [text(signature.signatureKey) for signature in model.signatureDefs or []]
+    if len(keys) <= 1:
+        return None
+    message = f"{len(keys)} signatures: {', '.join(keys)}; hub reads and runs {keys[0]}"
+    return Finding(code="several-signatures", message=message)
 
 
 def _variable_finding(model: Any) -> Finding | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,7 +19,18 @@ from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_repor
 from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, Rule, only, rule
 from hub_tflite.rewrite import Rewrite, apply, drop_unused, rename
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import dtype_of, numbers, operator_name, parse, read, text, to_bytes
+from hub_tflite.schema import (
+    constant,
+    dtype_of,
+    numbers,
+    operator_name,
+    operators,
+    parse,
+    read,
+    text,
+    to_bytes,
+    type_name,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +47,7 @@ FRAGILE = frozenset({
 so rounding noise at their border says too little. A sentence transformer stays at 2 dB with them in int8."""
 
 TOOL = "ai-edge-quantizer"
+_INT4_LARGEST = 7
 JUDGED_SAMPLES = 16
 """Calibration samples on which a result is run and compared with the float model inside the step."""
 
@@ -126,7 +139,9 @@ def _apply_rules(prepared: Prepared, rules: tuple[Rule, ...]) -> bytes:
     try:
         tool = quantizer.Quantizer(prepared.content, [dict(item) for item in rules])
         known = statistics(prepared.observed) if tool.need_calibration else None
-        result = tool.quantize(known, enable_progress_bar=False, enable_progress_report=False)
+        with warnings.catch_warnings():  # its check of the statistics opens an interpreter that warns of its memory
+            warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
+            result = tool.quantize(known, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
         raise StepError(f"{TOOL} {version(TOOL)} fails: {type(error).__name__}: {error}") from error
     return bytes(result.quantized_model)
@@ -235,6 +250,28 @@ def _spared(item: Candidate) -> Rule:
     if stored:
         return rule(WEIGHTS8, word, only(item.outputs))
     return rule(KEEP, word if item.operator in PRODUCTS else "*", only(item.outputs))
+
+
+def coarse_matrices(prepared: Prepared, share: float) -> list[Rule]:
+    """Returns rules that keep in int8 the given share of FULLY_CONNECTED weights that int4 rounds worst."""
+    noise = sorted(_matrix_noise(prepared.model))
+    return [rule(WEIGHTS8, "FULLY_CONNECTED", only(outputs)) for _, outputs in noise[: round(len(noise) * share)]]
+
+
+def _matrix_noise(model: Any) -> Iterable[tuple[float, tuple[str, ...]]]:
+    """Yields (SQNR in dB of the weights in per-channel int4, output names) of every FULLY_CONNECTED."""
+    import numpy as np
+
+    for graph, operator in operators(model):
+        if operator_name(model, operator) == "FULLY_CONNECTED":
+            tensor = graph.tensors[numbers(operator.inputs)[1]]
+            data = constant(model, tensor)
+            if data is not None and type_name(tensor) == "FLOAT32":
+                values = np.frombuffer(data, np.float32).reshape(numbers(tensor.shape)).astype(np.float64)
+                steps = np.abs(values).max(axis=1, keepdims=True) / _INT4_LARGEST + 1e-12
+                power, error = _powers(values, np.rint(values / steps) * steps)
+                outputs = tuple(text(graph.tensors[index].name) for index in numbers(operator.outputs))
+                yield _ratio_db(power, error), outputs
 
 
 def holds_infinities(prepared: Prepared) -> list[str]:

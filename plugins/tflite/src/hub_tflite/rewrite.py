@@ -8,8 +8,8 @@ Reasons, measured with ai-edge-quantizer 0.10:
   FULLY_CONNECTED computes the same product and applies them.
 * MAXIMUM, MINIMUM, PADV2 and SELECT_V2 share one scale among operands: a constant of lower rank than the result stops
   the quantizer ("Ranks of scales (3) and zps (3) must be the same as the tensor rank (1)").
-* RELU_0_TO_1 (hard sigmoid) and RELU6 by themselves are unknown to the quantizer and would stay in float; as the fused
-  activation of a multiplication they are known.
+* RELU_0_TO_1 (hard sigmoid), RELU6 and RELU_N1_TO_1 by themselves and LEAKY_RELU are unknown to the quantizer and would
+  stay in float; as the fused activation of a multiplication, and as a maximum, they are known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hub_tflite.schema import code_of, constant, new, numbers, operator_name, te
 Rewrite = Callable[[Any], list[str]]
 SIGNATURE_KEY = "serving_default"
 _SHARED_SCALE = {"MAXIMUM": (0, 1), "MINIMUM": (0, 1), "PADV2": (2,), "SELECT_V2": (1, 2)}
-_CLAMPS = {"RELU_0_TO_1": 6.0, "RELU6": 1.0}
+_CLAMPS = {"RELU_0_TO_1": (6.0, "RELU6"), "RELU6": (1.0, "RELU6"), "RELU_N1_TO_1": (1.0, "RELU_N1_TO_1")}
 _MATRIX_RANK = 2
 _BORDER_FIELDS = ("inputs", "outputs")
 _TENSOR_FIELDS = ("inputs", "outputs", "intermediates")
@@ -173,35 +173,70 @@ def _raise_rank(model: Any, graph: Any, operator: Any, place: int) -> bool:
 
 def fuse_clamps(model: Any) -> list[str]:
     """Writes RELU_0_TO_1(x) as (6x clamped to 0..6) / 6, and a lone RELU6 as a multiplication by 1 with it fused."""
-    import numpy as np
-
     changed: Counter[str] = Counter()
     for graph in model.subgraphs:
         replaced = []
         for operator in graph.operators:
             name = operator_name(model, operator)
             if name in _CLAMPS and type_name(graph.tensors[numbers(operator.inputs)[0]]) == "FLOAT32":
-                replaced += _clamp(model, graph, operator, np.float32(_CLAMPS[name]))
+                replaced += _clamp(model, graph, operator, name)
                 changed[name] += 1
             else:
                 replaced.append(operator)
         graph.operators = replaced
-    return [f"{count} {name} became multiplications with a fused RELU6" for name, count in sorted(changed.items())]
+    return [f"{count} {name} became multiplications with a fused clamp" for name, count in sorted(changed.items())]
 
 
-def _clamp(model: Any, graph: Any, operator: Any, factor: Any) -> list[Any]:
+def _clamp(model: Any, graph: Any, operator: Any, kind: str) -> list[Any]:
     import numpy as np
 
+    factor, fused = _CLAMPS[kind]
     source, result = numbers(operator.inputs)[0], numbers(operator.outputs)[0]
     name = f"{text(graph.tensors[result].name)}_clamp"
     up = add_constant(model, graph, f"{name}_up", np.asarray([factor]))
     if factor == 1:
-        return [_multiply(model, source, up, result, "RELU6")]
+        return [_multiply(model, source, up, result, fused)]
     shape = numbers(graph.tensors[result].shape)
     middle = _add_tensor(graph, name, shape, 0)
     graph.tensors[middle].shapeSignature = graph.tensors[result].shapeSignature
     down = add_constant(model, graph, f"{name}_down", np.asarray([1 / factor]))
-    return [_multiply(model, source, up, middle, "RELU6"), _multiply(model, middle, down, result, "NONE")]
+    return [_multiply(model, source, up, middle, fused), _multiply(model, middle, down, result, "NONE")]
+
+
+def leaky_to_maximum(model: Any) -> list[str]:
+    """Writes LEAKY_RELU(x) with a slope in 0..1 as MAXIMUM(x, slope * x): the quantizer does not know the first."""
+    changed = 0
+    for graph in model.subgraphs:
+        replaced = []
+        for operator in graph.operators:
+            leaky = operator_name(model, operator) == "LEAKY_RELU" and 0 < _slope(operator) < 1
+            replaced += _maximum(model, graph, operator) if leaky else [operator]
+            changed += leaky
+        graph.operators = replaced
+    return [f"{changed} LEAKY_RELU became the maximum of x and slope times x"] if changed else []
+
+
+def _slope(operator: Any) -> float:
+    return float(operator.builtinOptions.alpha) if operator.builtinOptions is not None else 0.0
+
+
+def _maximum(model: Any, graph: Any, operator: Any) -> list[Any]:
+    import numpy as np
+
+    source, result = numbers(operator.inputs)[0], numbers(operator.outputs)[0]
+    name = f"{text(graph.tensors[result].name)}_leak"
+    slope = add_constant(model, graph, f"{name}_slope", np.asarray([_slope(operator)]))
+    middle = _add_tensor(graph, name, numbers(graph.tensors[result].shape), 0)
+    graph.tensors[middle].shapeSignature = graph.tensors[result].shapeSignature
+    larger = new(
+        "OperatorT",
+        opcodeIndex=operator_code(model, "MAXIMUM"),
+        inputs=[source, middle],
+        outputs=[result],
+        builtinOptionsType=code_of("BuiltinOptions", "MaximumMinimumOptions"),
+        builtinOptions=new("MaximumMinimumOptionsT"),
+    )
+    return [_multiply(model, source, slope, middle, "NONE"), larger]
 
 
 def _multiply(model: Any, left: int, right: int, result: int, activation: str) -> Any:
@@ -255,7 +290,7 @@ def _renumber(holder: Any, fields: tuple[str, ...], order: dict[int, int]) -> No
 ALWAYS: tuple[Rewrite, ...] = (add_signature, unique_names, matmul_to_fully_connected, drop_unused)
 """Before any quantization."""
 
-STATIC: tuple[Rewrite, ...] = (*ALWAYS, raise_constant_rank, fuse_clamps, drop_unused)
+STATIC: tuple[Rewrite, ...] = (*ALWAYS, raise_constant_rank, fuse_clamps, leaky_to_maximum, drop_unused)
 """Before activations are quantized."""
 
 

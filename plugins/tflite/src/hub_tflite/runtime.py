@@ -66,6 +66,11 @@ def _refused(variant: str, action: str, error: Exception) -> StepError:
     )
 
 
+def _refuse_side_graph(model: Any) -> None:
+    if model.signatureDefs and model.signatureDefs[0].subgraphIndex != 0:
+        raise UnsupportedModel("the first signature is not of the main graph", hint="export it as a file of its own")
+
+
 class LiteRtSession:
     """One opened model. Inputs of another size than the file's are resized to; results are copies.
 
@@ -82,7 +87,9 @@ class LiteRtSession:
     def __init__(self, content: bytes, variant: str = "", threads: int = 0) -> None:
         self._variant = variant
         self._interpreter = interpreter_of(content, variant, threads)
-        _, inputs, outputs = border(parse(content))
+        model = parse(content)
+        _refuse_side_graph(model)
+        _, inputs, outputs = border(model)
         self.inputs = dict(inputs)
         self.outputs = dict(outputs)
         self._call("allocate", self._interpreter.allocate_tensors)

@@ -1,0 +1,247 @@
+"""Every edge on a trained network: numerics as an independent reader sees them, accuracy, both kernel sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hub.spec import (
+    CalibrationError,
+    ConvertJob,
+    ConvertOptions,
+    DType,
+    HubError,
+    ModelArtifact,
+    Numerics,
+    StepOutput,
+    Support,
+    UnsupportedModel,
+)
+from hub_tflite.convert import TfliteQuantizer
+from hub_tflite.describe import describe_file
+from hub_tflite.runtime import VARIANTS, LiteRtSession
+from hub_tflite.schema import has_outside_buffers, parse
+from plugins.tflite.tests import tflite_graphs as graphs
+
+EDGES = {edge.id: edge for edge in TfliteQuantizer().edges}
+ALL_INT8 = {"tflite.int8-mixed", "tflite.int8-mixed-products"}  # nothing to leave in float in so small a network
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graphs.save_samples(tmp_path_factory.mktemp("calibration"), slice(0, 48))
+
+
+def convert(edge: str, source: Path, samples: Path | str, **options: Any) -> tuple[Path, StepOutput]:
+    summary = describe_file(source)
+    artifact = ModelArtifact(
+        path=str(source), state=summary.state, signature=summary.signature, sha256="", size_bytes=summary.size_bytes
+    )
+    output = source.with_name("result.tflite")
+    job = ConvertJob(
+        edge=edge,
+        source=artifact,
+        output=str(output),
+        scratch=str(source.parent),
+        calibration=str(samples),
+        options=ConvertOptions(**options),
+    )
+    return output, TfliteQuantizer().convert(job)
+
+
+def scores(path: Path, variant: str = "") -> Any:
+    session = LiteRtSession(path.read_bytes(), variant)
+    return np.concatenate([session.run({graphs.INPUT: x[None]})[graphs.OUTPUT] for x in graphs.digits()[0][1400:]])
+
+
+def accuracy(found: Any) -> float:
+    return float((found.argmax(axis=1) == graphs.digits()[1][1400:]).mean())
+
+
+def sqnr_db(expected: Any, found: Any) -> float:
+    return float(10 * np.log10((expected**2).sum() / ((expected - found) ** 2).sum()))
+
+
+@pytest.mark.parametrize("edge", sorted(set(EDGES) - ALL_INT8))
+def test_every_edge(edge: str, tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
+    before = source.read_bytes()
+    result, output = convert(edge, source, samples)
+    summary = describe_file(result)
+    assert summary.state.numerics is EDGES[edge].target.numerics
+    assert [spec.name for spec in summary.signature.inputs] == [graphs.INPUT]
+    assert [spec.name for spec in summary.signature.outputs] == [graphs.OUTPUT]
+    assert not output.bindings
+    assert output.recipe is not None
+    assert source.read_bytes() == before
+    expected = scores(source)
+    assert accuracy(expected) > 0.9
+    for variant in VARIANTS:
+        found = scores(result, variant)
+        assert accuracy(found) > accuracy(expected) - 0.02
+        assert sqnr_db(expected, found) > 20
+
+
+@pytest.mark.parametrize("edge", ["tflite.int8", "tflite.int8-dynamic", "tflite.int4-weights"])
+def test_the_same_file_twice(edge: str, tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
+    first = convert(edge, source, samples)[0].read_bytes()
+    assert convert(edge, source, samples)[0].read_bytes() == first
+
+
+@pytest.mark.filterwarnings("ignore:Warning. Enabling .experimental_preserve_all:UserWarning")  # the bare tool's own
+def test_constant_matmul_is_right_here_and_wrong_with_the_bare_tool(tmp_path: Path, samples: Path) -> None:
+    from ai_edge_quantizer import quantizer, recipe
+
+    source = graphs.save(graphs.classifier(matmul=True), tmp_path / "digits.tflite")
+    expected = scores(source)
+    tool = quantizer.Quantizer(source.read_bytes(), recipe.static_wi8_ai16())
+    images = graphs.digits()[0]
+    known = tool.calibrate({"serving_default": [{graphs.INPUT: images[k : k + 1]} for k in range(48)]})
+    bare = LiteRtSession(bytes(tool.quantize(known, enable_progress_report=False).quantized_model))
+    scale = 1 / 32767
+    raw = [bare.run({graphs.INPUT: np.rint(x[None] / scale).astype(np.int16)})[graphs.OUTPUT] for x in images[1400:]]
+    assert accuracy(np.concatenate(raw)) < accuracy(expected) - 0.1
+    result, output = convert("tflite.int16x8", source, samples)
+    assert sqnr_db(expected, scores(result)) > 30
+    assert output.notes[0] == "2 BATCH_MATMUL by a constant became FULLY_CONNECTED (same product)"
+
+
+def test_scalar_operand_of_maximum(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier("MAXIMUM"), tmp_path / "digits.tflite")
+    result, output = convert("tflite.int8", source, samples)
+    assert sqnr_db(scores(source), scores(result)) > 20
+    assert any("rank" in note for note in output.notes)
+
+
+@pytest.mark.parametrize("middle", ["RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "LEAKY_RELU"])
+def test_lone_clamps_are_quantized(middle: str, tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier(middle), tmp_path / "digits.tflite")
+    result, _ = convert("tflite.int8", source, samples)
+    assert describe_file(result).state.numerics is Numerics.INT8
+    assert sqnr_db(scores(source), scores(result)) > 20
+
+
+def test_stand_ins_for_infinity_refuse_int8_and_stay_in_float(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier("MASKED"), tmp_path / "digits.tflite")
+    with pytest.raises(UnsupportedModel, match="infinity in summed"):
+        convert("tflite.int8", source, samples)
+    result, output = convert("tflite.int8-mixed", source, samples)
+    summary = describe_file(result)
+    assert summary.state.numerics is Numerics.INT8_MIXED
+    assert output.recipe is not None
+    assert "ADD summed" in output.recipe.kept_float
+    assert sqnr_db(scores(source), scores(result)) > 20
+
+
+def test_operator_without_integer_form(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier("EXP"), tmp_path / "digits.tflite")
+    with pytest.raises(UnsupportedModel, match="would give int8-mixed; in float stay EXP active"):
+        convert("tflite.int8", source, samples)
+    result, _ = convert("tflite.int8-mixed-products", source, samples)
+    left = [layer.operator for layer in describe_file(result).layers if layer.precision == "fp32"]
+    assert left == ["EXP", "SOFTMAX"]
+
+
+def test_nothing_to_leave_in_float_is_not_mixed(tmp_path: Path, samples: Path) -> None:
+    w1, b1, *_ = graphs.weights()
+    made = graphs.Graph()
+    image, hidden = made.tensor(graphs.INPUT, (1, 64)), made.tensor(graphs.OUTPUT, (1, 64))
+    graphs._dense(made, image, hidden, (w1, b1), matmul=False)
+    source = graphs.save(made.model([image], [hidden]), tmp_path / "one.tflite")
+    with pytest.raises(UnsupportedModel, match="would give int8"):
+        convert("tflite.int8-mixed", source, samples)
+
+
+def test_integer_inputs_and_outputs(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
+    result, output = convert("tflite.int8", source, samples, io_dtype="int8")
+    assert [(b.direction, b.dtype) for b in output.bindings] == [("input", DType.INT8), ("output", DType.INT8)]
+    entry, leave = output.bindings
+    session = LiteRtSession(result.read_bytes())
+    rows = []
+    for image in graphs.digits()[0][1400:]:
+        fed = np.clip(np.rint(image[None] / entry.scale) + entry.zero_point, -128, 127).astype(np.int8)
+        raw = session.run({graphs.INPUT: fed})[graphs.OUTPUT]
+        assert raw.dtype == np.int8
+        rows.append((raw.astype(np.float32) - leave.zero_point) * leave.scale)
+    assert sqnr_db(scores(source), np.concatenate(rows)) > 20
+
+
+def test_integer_border_goes_with_int8_only(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
+    options, summary = ConvertOptions(io_dtype="int8"), describe_file(source)
+    verdicts = {edge.id: TfliteQuantizer().check(edge, summary, options) for edge in EDGES.values()}
+    assert {name for name, verdict in verdicts.items() if verdict} == {"tflite.int8", *ALL_INT8}
+    assert verdicts["tflite.fp16"].support is Support.NEVER
+    with pytest.raises(UnsupportedModel, match="int16x8"):
+        convert("tflite.int16x8", source, samples, io_dtype="int8")
+
+
+def test_large_result_is_one_self_contained_file(tmp_path: Path) -> None:
+    made = graphs.Graph()
+    image, wide = made.tensor(graphs.INPUT, (1, 64)), made.tensor("wide", (1, 9000))
+    kernel = np.random.default_rng(0).normal(size=(9000, 64)).astype(np.float32)
+    graphs._dense(made, image, wide, (kernel.T, np.zeros(9000, np.float32)), matmul=False)
+    source = graphs.save(made.model([image], [wide]), tmp_path / "wide.tflite")
+    result, _ = convert("tflite.int8-weights", source, "")
+    content = result.read_bytes()
+    assert len(content) > 9000 * 64  # beyond 256 KiB the bare tool writes weights behind the flatbuffer
+    assert not has_outside_buffers(content)
+    assert parse(content).signatureDefs
+
+
+def test_file_without_signature(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier(signature=False), tmp_path / "digits.tflite")
+    result, output = convert("tflite.int8", source, samples)
+    assert output.notes[0].startswith("a signature was added")
+    assert sqnr_db(scores(source), scores(result)) > 20
+
+
+def test_float16_keeps_what_it_cannot_hold(tmp_path: Path) -> None:
+    source = graphs.save(graphs.classifier("MASKED"), tmp_path / "digits.tflite")
+    result, output = convert("tflite.fp16", source, "")
+    assert "kept in float32, beyond float16's range: mask" in output.notes
+    assert sqnr_db(scores(source), scores(result)) > 50
+
+
+@pytest.mark.parametrize("edge", [edge.id for edge in EDGES.values() if edge.needs_calibration])
+def test_no_samples(edge: str, tmp_path: Path) -> None:
+    source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
+    empty = tmp_path / "none"
+    empty.mkdir()
+    for folder in ("", empty):
+        with pytest.raises(CalibrationError) as caught:
+            convert(edge, source, folder)
+        assert "--calibration" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("feeds", "reason"),
+    [
+        ({"picture": np.zeros((1, 64), np.float32)}, r"sample 0 has \['picture'\], the model takes \['image'\]"),
+        ({"image": np.zeros((1, 65), np.float32)}, "sample 0 does not fit the model"),
+        ({"image": np.zeros((1, 64), np.float64)}, "sample 0 does not fit the model"),
+    ],
+)
+def test_samples_that_do_not_fit(feeds: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
+    np.savez(tmp_path / "0.npz", **feeds)
+    with pytest.raises(CalibrationError, match=reason):
+        convert("tflite.int8", source, tmp_path)
+
+
+def test_the_tool_failing_is_a_coded_error(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai_edge_quantizer import quantizer
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("planted")
+
+    source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
+    monkeypatch.setattr(quantizer.Quantizer, "quantize", broken)
+    with pytest.raises(HubError, match="planted") as caught:
+        convert("tflite.int8-dynamic", source, samples)
+    assert caught.value.code == "step-failed"
