@@ -1,6 +1,7 @@
 """Draw the README's picture from a real run: `python docs/picture.py`."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,12 @@ def main() -> None:
     console.print(Text.from_ansi((done.stdout).replace(str(ROOT), ".").rstrip()))
     target = ROOT / "docs" / "images" / "demo.svg"
     target.parent.mkdir(exist_ok=True)
-    console.save_svg(str(target), title="hub convert")
+    target.write_text(_own_font(console.export_svg(title="hub convert")))
+
+
+def _own_font(svg: str) -> str:
+    """Use the reader's own monospace font: a picture in a repository loads nothing from elsewhere."""
+    return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code", "DejaVu Sans Mono")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,9 @@ class Conversion:
         Raises:
             HubError: Anything; nothing is then at the output path that was not there before.
         """
-        check_output(self._request.destination, force=self._request.force)
+        request = self._request
+        inputs = (request.source.path, request.source.weights, request.calibration, request.test)
+        check_output(request.destination, force=request.force, inputs=inputs)
         opened, plan = self.plan()
         samples = self._samples(opened, plan)
         self._events.started("running the source model")
@@ -148,7 +150,7 @@ class Conversion:
         here = self._first_right_route(opened, plan, samples, reference)
         receipt = self._receipt(opened, plan, samples, reference, here)
         artifact = Path(here.artifact.path)
-        publish(artifact, encode_receipt(receipt), self._request.destination, receipt_path(self._request.destination))
+        publish(artifact, encode_receipt(receipt), request.destination)
         return receipt
 
     def _samples(self, opened: Opened, plan: Plan) -> Samples:
@@ -361,11 +363,6 @@ def _parity_error(edge: Edge, parity: ParityReport) -> VerificationError:
         f"{edge.id} gave a result that is not the source's: {describe_failures(parity)}",
         hint="hub tries the next route where there is one",
     )
-
-
-def receipt_path(artifact: Path) -> Path:
-    """Where an artifact's receipt lies."""
-    return artifact.with_name(f"{artifact.name}.hub.json")
 
 
 def encode_receipt(receipt: Receipt) -> bytes:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from hub.spec import OutputExists, OutputNotWritable, StoreError
+from hub.spec import OutputExists, OutputNotWritable, StoreError, UsageError
 
 _CHUNK = 1 << 20
 
@@ -74,25 +74,52 @@ def _places(path: Path, files: Iterable[str], folder: Path) -> list[tuple[Path, 
     return [(file, place) for place, file in sorted(places.items())]
 
 
-def check_output(path: Path, *, force: bool) -> None:
+def check_output(path: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
     """Refuse an output path before any work is done.
+
+    Args:
+        path: Where the result is to go.
+        force: Whether what is there is replaced.
+        inputs: Files and folders that the run reads, and must not replace; empty strings are none.
 
     Raises:
         OutputExists: Something is there and `force` is off.
         OutputNotWritable: It is a folder, or its parent takes no files.
+        UsageError: It is one of the inputs.
     """
+    try:
+        _check_place(path, force=force)
+        same = [name for name in inputs if name and path.exists() and Path(name).exists() and path.samefile(name)]
+        _probe(next(folder for folder in path.absolute().parents if folder.exists()))
+    except OSError as error:
+        hint = "name a path in a folder you can write to: -o PATH"
+        raise OutputNotWritable(f"{path} cannot be written: {error.strerror}", hint=hint) from error
+    if same:
+        raise UsageError(f"the output {path} is the input {same[0]}", hint="name another path: -o PATH")
+
+
+def _check_place(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise OutputNotWritable(f"the output path {path} is a folder", hint=f"name a file in it: -o {path / 'model'}")
     if path.exists() and not force:
         raise OutputExists(f"{path} exists", hint="replace it with --force, or name another path with -o")
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputNotWritable(
-            f"{parent} takes no new files", hint="name a path in a folder you can write to: -o PATH"
-        )
+    receipt = receipt_path(path)
+    if receipt.is_dir():
+        raise OutputNotWritable(f"the receipt's path {receipt} is a folder", hint="name another path: -o PATH")
 
 
-def publish(artifact: Path, receipt: bytes, destination: Path, receipt_path: Path) -> None:
+def _probe(folder: Path) -> None:
+    """Write into a folder, and leave nothing: permissions alone do not tell (root, read-only and virtual systems)."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".hub-"):
+        pass
+
+
+def receipt_path(artifact: Path) -> Path:
+    """Where an artifact's receipt lies."""
+    return artifact.with_name(f"{artifact.name}.hub.json")
+
+
+def publish(artifact: Path, receipt: bytes, destination: Path) -> None:
     """Put a finished artifact and its receipt at their places, each by one rename; the receipt first.
 
     Whoever sees the artifact therefore sees its receipt too. An artifact that was there before is replaced at once.
@@ -106,7 +133,7 @@ def publish(artifact: Path, receipt: bytes, destination: Path, receipt_path: Pat
             staged = Path(scratch) / destination.name
             _copy(artifact, staged)
             (Path(scratch) / "receipt").write_bytes(receipt)
-            (Path(scratch) / "receipt").replace(receipt_path)
+            (Path(scratch) / "receipt").replace(receipt_path(destination))
             staged.replace(destination)
     except OSError as error:
         raise StoreError(f"could not write {destination}: {error}", hint="free space, or name another path") from error

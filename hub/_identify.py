@@ -15,7 +15,7 @@ def read_header(path: Path) -> bytes:
         ModelNotFound: There is nothing at the path.
         ModelUnreadable: It cannot be read, or is empty.
     """
-    if not path.exists():
+    if not _exists(path):
         raise ModelNotFound(f"there is no file or folder {path}", hint=f"look around: ls {path.parent or '.'}")
     if path.is_dir():
         return b""
@@ -27,6 +27,13 @@ def read_header(path: Path) -> bytes:
     if not header:
         raise ModelUnreadable(f"{path} is empty (0 bytes)", hint="export or download the model again")
     return header
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def identify(path: Path, registry: Registry) -> Identification:

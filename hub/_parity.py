@@ -97,9 +97,9 @@ class _Sums(msgspec.Struct, kw_only=True):
         self.error_power += float(error @ error)
 
     def add_classes(self, source: "Array", result: "Array") -> None:
-        """Add the arg-max of one sample's rows."""
-        self.rows += source.shape[0]
-        self.agreeing += int((source.argmax(axis=1) == result.argmax(axis=1)).sum())
+        """Add the arg-max over the last axis, for every row of one sample."""
+        self.rows += source.size // source.shape[-1]
+        self.agreeing += int((source.argmax(axis=-1) == result.argmax(axis=-1)).sum())
 
     @property
     def cosine(self) -> float:
@@ -122,13 +122,13 @@ class _Sums(msgspec.Struct, kw_only=True):
         return self.max_abs / self.max_source if self.max_source else self.max_abs
 
 
-def is_classifier(shape: tuple[int, ...], source: Any) -> bool:
-    """Whether an output is a classifier's probabilities: [batch, classes >= 2], rows not negative that sum to one."""
+def is_classifier(source: Any) -> bool:
+    """Whether an array holds a classifier's probabilities: [batch, ..., classes >= 2], not negative, summing to one."""
     import numpy as np
 
-    if len(shape) != 2 or shape[1] < 2 or not np.issubdtype(source.dtype, np.floating):  # noqa: PLR2004 [batch, classes]
+    if source.ndim < 2 or source.shape[-1] < 2 or not np.issubdtype(source.dtype, np.floating):  # noqa: PLR2004 as above
         return False
-    return bool((source >= 0).all() and np.allclose(source.sum(axis=1), 1, atol=1e-3))
+    return bool((source >= 0).all() and np.allclose(source.sum(axis=-1), 1, atol=1e-3))
 
 
 def compare(
@@ -187,7 +187,7 @@ def _accumulate(sums: dict[str, _Sums], source: dict[str, "Array"], result: dict
             )
         total = sums.setdefault(name, _Sums())
         total.add(array, result[name])
-        if is_classifier(array.shape, array):
+        if is_classifier(array):
             total.add_classes(array, result[name])
 
 
