@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from torch import nn
 
 from hub.spec import (
@@ -269,6 +269,41 @@ def test_any_transposed_convolution_survives(rank: int, arguments: dict[str, Any
     converted(source, "pytorch.tflite-litert", tmp_path)
     feeds = drawn(example)
     assert_close(run_tflite(tmp_path / "result.tflite", feeds), reference(module, feeds, ["output"]))
+
+
+class Padded(nn.Module):
+    """Paddings and positions: integer arithmetic that TFLite's reference kernels lack, unless it is done before."""
+
+    def __init__(self, pads: tuple[int, ...], mode: str) -> None:
+        super().__init__()
+        self.pads, self.mode, self.table = pads, mode, nn.Embedding(9, 3)
+
+    def forward(self, x: Any) -> Any:
+        padded = nn.functional.pad(x, self.pads, mode=self.mode)
+        far = (torch.arange(padded.shape[-1]) - 5).abs().clamp(max=8)
+        return padded.unsqueeze(-1) * self.table(far)
+
+
+@pytest.mark.parametrize(
+    ("pads", "mode"),
+    [
+        ((3, 2), "reflect"),
+        ((3, 2, 1, 4), "reflect"),
+        ((2, 0, 1, 9), "replicate"),
+        ((-1, 2), "reflect"),
+        ((3, 2, 1, 4), "circular"),
+    ],
+)
+def test_paddings_and_positions_need_no_integer_kernels(pads: tuple[int, ...], mode: str, tmp_path: Path) -> None:
+    module = Padded(pads, mode).eval()
+    example = {"x": torch.zeros([2, 5, 6][: 1 + len(pads) // 2] if len(pads) == 2 else [1, 2, 5, 6])}
+    source = saved(module, example, tmp_path)
+    notes = converted(source, "pytorch.tflite-litert", tmp_path).notes
+    assert any("in advance" in note for note in notes)
+    feeds = drawn(example)
+    assert_close(run_tflite(tmp_path / "result.tflite", feeds), reference(module, feeds, ["output"]))
+    kernels = OpResolverType.BUILTIN_REF
+    Interpreter(model_path=str(tmp_path / "result.tflite"), experimental_op_resolver_type=kernels).allocate_tensors()
 
 
 def test_nhwc_on_request_is_declared_and_right(tmp_path: Path) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hub_pytorch.transposed import rewrite_transposed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_RANKS = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
+_PADS = {"reflection_pad": "reflect", "replication_pad": "replicate"}
+_RANDOM = ("aten.rand", "aten.normal", "aten.bernoulli", "aten.multinomial", "aten.empty", "aten.dropout")
 
 
 def rewrite_for_litert(graph_module: Any) -> tuple[str, ...]:
-    """Rewrite operators in place.
-
-    TFLite's TRANSPOSE_CONV knows no padding but VALID (none) and SAME (output = input * stride). Any other transposed
-    convolution is computed unpadded and then cropped, which is what padding means there (PyTorch, ConvTranspose2d:
-    output size = (input - 1) * stride - 2 * padding + kernel + output_padding).
+    """Rewrite a graph in place so that LiteRT Torch converts it to operators that every TFLite kernel set has.
 
     Args:
         graph_module: The graph of an ExportedProgram's `module()`, before decomposition.
@@ -23,99 +22,112 @@ def rewrite_for_litert(graph_module: Any) -> tuple[str, ...]:
     Returns:
         One note for each kind of rewrite.
     """
-    found = [node for node in graph_module.graph.nodes if _transposed_rank(node) and not _is_native(node)]
-    for node in found:
-        node.target = _unpadded(node.target, _transposed_rank(node))
-    if not found:
-        return ()
-    graph_module.recompile()
-    return (f"rewrote {len(found)} transposed convolutions as unpadded ones, cropped after (TFLite has no padding)",)
+    notes = tuple(note for rewrite in _REWRITES for note in rewrite(graph_module))
+    if notes:
+        graph_module.graph.eliminate_dead_code()
+        graph_module.recompile()
+    return notes
 
 
-def _transposed_rank(node: Any) -> int:
-    name = str(node.target).split(".")[1:2]
-    return _RANKS.get(name[0], 0) if node.op == "call_function" and name else 0
+def rewrite_pads(graph_module: Any) -> tuple[str, ...]:
+    """Turn padding by reflection or repetition into a gather with constant indices.
+
+    LiteRT Torch computes the indices at run time, with integer operators that TFLite's reference kernels lack.
+    """
+    found = [(node, mode) for node in graph_module.graph.nodes if (mode := _pad_mode(node))]
+    for node, mode in found:
+        node.target, node.args, node.kwargs = _padded, (node.args[0], node.args[1], mode), {}
+    return (f"rewrote {len(found)} paddings by {found[0][1]} as gathers with constant indices",) if found else ()
 
 
-def _argument(node: Any, index: int, name: str, default: int) -> list[int]:
-    rank = _transposed_rank(node)
-    value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-    return [*value] * (rank if len(value) == 1 else 1) if isinstance(value, list | tuple) else [value] * rank
+def _pad_mode(node: Any) -> str:
+    if node.op != "call_function":
+        return ""
+    name = str(node.target).removeprefix("aten.").partition(".")[0]
+    if name == "pad":
+        mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")  # noqa: PLR2004 - its place
+        known = {"reflect", "replicate", "circular"} if min(node.args[1]) >= 0 else {"reflect", "replicate"}
+        return mode if mode in known else ""
+    return _PADS.get(name.rstrip("123d"), "")
 
 
-def _is_native(node: Any) -> bool:
-    stride, padding = _argument(node, 3, "stride", 1), _argument(node, 4, "padding", 0)
-    extra, dilation = _argument(node, 5, "output_padding", 0), _argument(node, 7, "dilation", 1)
-    kernel = _weight_shape(node)[2:]
-    if any(extra) or any(step > 1 for step in dilation):
+def _padded(tensor: Any, pads: Sequence[int], mode: str) -> Any:
+    import torch
+
+    for number in range(len(pads) // 2):
+        dim = tensor.dim() - 1 - number
+        places = pad_places(tensor.shape[dim], pads[2 * number], pads[2 * number + 1], mode)
+        tensor = torch.index_select(tensor, dim, torch.tensor(places))
+    return tensor
+
+
+def pad_places(size: int, low: int, high: int, mode: str) -> list[int]:
+    """Which element of an axis each element of the padded axis repeats (negative pads crop, but not in `circular`).
+
+    `reflect` mirrors without repeating the edge, `replicate` repeats the edge, `circular` goes around, as
+    torch.nn.functional.pad defines them.
+    """
+    places = range(-low, size + high)
+    period = max(2 * (size - 1), 1)
+    table: dict[str, Callable[[int], int]] = {
+        "reflect": lambda place: min(place % period, period - place % period) if size > 1 else 0,
+        "replicate": lambda place: min(max(place, 0), size - 1),
+        "circular": lambda place: place % size,
+    }
+    return [table[mode](place) for place in places]
+
+
+def fold_constants(graph_module: Any) -> tuple[str, ...]:
+    """Compute once what depends on no input and no weight (positions, masks, indices), and keep it as a buffer."""
+    import torch
+
+    values: dict[Any, Any] = {}
+    for node in graph_module.graph.nodes:
+        if _is_constant(node, values, graph_module):
+            with torch.no_grad():
+                values[node] = _value(node, values, graph_module)
+    border = [node for node in values if node.op == "call_function" and any(user not in values for user in node.users)]
+    folded = [node for node in border if isinstance(values[node], torch.Tensor)]
+    for number, node in enumerate(folded):
+        _replace(graph_module, node, values[node], f"folded_{number}")
+    return (f"computed {len(folded)} constant tensors (positions, masks, indices) in advance",) if folded else ()
+
+
+def _is_constant(node: Any, values: dict[Any, Any], graph_module: Any) -> bool:
+    import torch
+
+    if any(getattr(getattr(user.target, "_schema", None), "is_mutable", False) for user in node.users):
         return False
-    same = all(size - 2 * pad == step for size, pad, step in zip(kernel, padding, stride, strict=True))
-    return same or not any(padding) or all(step == 1 for step in stride)
+    if node.op == "get_attr":
+        value = _attribute(graph_module, str(node.target))
+        return isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter)
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001 - no public name
+        return False
+    pure = not node.target._schema.is_mutable and not str(node.target).startswith(_RANDOM)  # noqa: SLF001 - likewise
+    return pure and bool(node.target._schema.returns) and all(item in values for item in node.all_input_nodes)  # noqa: SLF001
 
 
-def _weight_shape(node: Any) -> Sequence[int]:
-    weight = node.args[1]
-    if "val" in weight.meta:
-        return [*weight.meta["val"].shape]
-    owner = node.graph.owning_module
-    for part in str(weight.target).split("."):
-        owner = getattr(owner, part)
-    return [*owner.shape]
+def _value(node: Any, values: dict[Any, Any], graph_module: Any) -> Any:
+    from torch.fx import node as fx_node
+
+    if node.op == "get_attr":
+        return _attribute(graph_module, str(node.target))
+    args, kwargs = fx_node.map_arg((node.args, node.kwargs), values.__getitem__)
+    return node.target(*args, **kwargs)
 
 
-def _unpadded(operator: Any, rank: int) -> Callable[..., Any]:
-    def conv_transpose(  # noqa: PLR0913, PLR0917 - the operator's own parameters
-        tensor: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Sequence[int] = (1,),
-        padding: Sequence[int] = (0,),
-        output_padding: Sequence[int] = (0,),
-        groups: int = 1,
-        dilation: Sequence[int] = (1,),
-    ) -> Any:
-        import torch
-
-        wide = _per_axis(stride, rank)
-        dense = _dilated(weight, _per_axis(dilation, rank))
-        full = operator(tensor, dense, None, wide, [0] * rank, [0] * rank, groups, [1] * rank)
-        # The crop on the far side may be negative: output_padding beyond the padding adds positions without a product.
-        low, extra = _per_axis(padding, rank), _per_axis(output_padding, rank)
-        pads = [pad for axis in reversed(range(rank)) for pad in (-low[axis], extra[axis] - low[axis])]
-        cropped = _crop_or_pad(full, pads, rank)
-        return cropped if bias is None else cropped + torch.reshape(bias, (1, -1, *([1] * rank)))
-
-    return conv_transpose
+def _attribute(owner: Any, path: str) -> Any:
+    for part in path.split("."):
+        owner = getattr(owner, part, None)
+    return owner
 
 
-def _per_axis(value: Sequence[int], rank: int) -> list[int]:
-    return [*value] * (rank if len(value) == 1 else 1)
+def _replace(graph_module: Any, node: Any, value: Any, name: str) -> None:
+    graph_module.register_buffer(name, value.clone().contiguous())
+    with graph_module.graph.inserting_before(node):
+        constant = graph_module.graph.get_attr(name)
+    constant.meta = dict(node.meta)
+    node.replace_all_uses_with(constant)
 
 
-def _crop_or_pad(tensor: Any, pads: list[int], rank: int) -> Any:
-    import torch
-
-    for axis in range(rank):
-        low, high = pads[2 * (rank - 1 - axis) : 2 * (rank - 1 - axis) + 2]
-        dim, size = axis + 2, tensor.shape[axis + 2]
-        tensor = torch.narrow(tensor, dim, -low, size + low + min(high, 0))
-    positive = [max(pad, 0) for pad in pads]
-    return torch.nn.functional.pad(tensor, positive) if any(positive) else tensor
-
-
-def _dilated(weight: Any, dilation: list[int]) -> Any:
-    import torch
-
-    for axis, step in enumerate(dilation):
-        if step > 1:
-            # Zeros between the taps: [.., n] -> [.., n, step] -> [.., n * step], without the zeros after the last tap.
-            dim = axis + 2
-            shape = [*weight.shape]
-            spread = torch.nn.functional.pad(weight.unsqueeze(dim + 1), _last_pad(weight.dim() - dim, step - 1))
-            shape[dim] *= step
-            weight = spread.reshape(shape).narrow(dim, 0, shape[dim] - step + 1)
-    return weight
-
-
-def _last_pad(axes_after: int, amount: int) -> list[int]:
-    return [0, 0] * (axes_after - 1) + [0, amount]
+_REWRITES: tuple[Callable[[Any], tuple[str, ...]], ...] = (rewrite_transposed, rewrite_pads, fold_constants)
