@@ -209,7 +209,7 @@ def _check_reference(sums: dict[str, _Sums]) -> None:
     empty = [name for name, total in sums.items() if not total.elements]
     if empty:
         raise NothingCompared(f"output {', '.join(empty)} has no elements", hint="give real inputs: --test DATA")
-    if not any(total.source_power for total in sums.values()):
+    if sums and not any(total.source_power for total in sums.values()):
         raise NothingCompared(
             "the source model's outputs are zero on every sample, so any broken result would look right",
             hint="give inputs that the model answers to: --test DATA",
