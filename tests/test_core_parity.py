@@ -1,0 +1,283 @@
+"""The gate: it passes what is right, and every planted fault fails it with the measured value."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hub._parity import POLICIES, accuracy, compare, describe_failures, is_classifier
+from hub.spec import (
+    SQNR_CAP_DB,
+    EffectError,
+    NothingCompared,
+    Numerics,
+    OutputParity,
+    ParityPolicy,
+    ParityReport,
+    SampleFolder,
+    write_sample,
+)
+
+Array = npt.NDArray[Any]
+Outputs = dict[str, Array]
+Change = Callable[[Outputs], Outputs]
+FP32, INT8 = POLICIES[Numerics.FP32], POLICIES[Numerics.INT8]
+
+
+def write(folder: Path, samples: list[Outputs]) -> Path:
+    """Write outputs as a runtime does."""
+    folder.mkdir(parents=True)
+    for index, arrays in enumerate(samples):
+        write_sample(folder, index, arrays)
+    return folder
+
+
+def outputs(samples: int = 6, seed: int = 0) -> list[Outputs]:
+    """Two outputs of one shape, and one that is a classifier's."""
+    generator = np.random.default_rng(seed)
+    logits = generator.standard_normal((samples, 4, 10)) * 3
+    powers = np.exp(logits)
+    probabilities = powers / powers.sum(axis=-1, keepdims=True)
+    return [
+        {
+            "left": generator.standard_normal((4, 10)).astype(np.float32),
+            "right": generator.standard_normal((4, 10)).astype(np.float32),
+            "classes": probabilities[index].astype(np.float32),
+        }
+        for index in range(samples)
+    ]
+
+
+def judge(tmp_path: Path, change: Change, policy: ParityPolicy = FP32) -> ParityReport:
+    """Compare outputs with a changed copy of them."""
+    source = outputs()
+    changed = [change(dict(sample)) for sample in source]
+    reference, result = write(tmp_path / "source", source), write(tmp_path / "result", changed)
+    return compare(reference, {"toy": result}, policy, inputs="random", reference_runtime="toy")
+
+
+def by_name(report: ParityReport) -> dict[str, OutputParity]:
+    """The measurements."""
+    return {item.output: item for item in report.outputs}
+
+
+def test_the_same_outputs_are_exact(tmp_path: Path) -> None:
+    report = judge(tmp_path, lambda sample: sample)
+    assert report.passed
+    for item in report.outputs:
+        assert (item.samples, item.elements, item.max_abs, item.relative) == (6, 240, 0, 0)
+        assert (item.cosine, item.sqnr_db) == (pytest.approx(1), SQNR_CAP_DB)
+    assert by_name(report)["classes"].top1 == 1
+    assert by_name(report)["left"].top1 is None
+
+
+def test_float_rounding_is_no_fault(tmp_path: Path) -> None:
+    assert judge(tmp_path, lambda sample: {name: array * np.float32(1 + 1e-6) for name, array in sample.items()}).passed
+
+
+def only_left(change: Callable[[Array], Array]) -> Change:
+    """Change one output and leave the others right."""
+    return lambda sample: sample | {"left": change(sample["left"])}
+
+
+def spoil(array: Array, value: float) -> Array:
+    """One bad number."""
+    spoiled = array.copy()
+    spoiled[2, 3] = value
+    return spoiled
+
+
+FAULTS: dict[str, Change] = {
+    "one NaN": only_left(lambda a: spoil(a, math.nan)),
+    "one infinity": only_left(lambda a: spoil(a, math.inf)),
+    "all NaN": only_left(lambda a: a * np.float32(np.nan)),
+    "all zero": only_left(np.zeros_like),
+    "constant": only_left(np.ones_like),
+    "off by one percent": only_left(lambda a: a * np.float32(1.01)),
+    "off by a constant": only_left(lambda a: a + np.float32(0.01)),
+    "rows permuted": only_left(lambda a: a[::-1]),
+    "columns permuted": only_left(lambda a: np.roll(a, 1, axis=1)),
+    "sign": only_left(lambda a: -a),
+    "transposed data": only_left(lambda a: a.T.reshape(a.shape)),
+    "one wrong number": only_left(lambda a: spoil(a, 0.5)),
+    "swapped outputs": lambda s: s | {"left": s["right"], "right": s["left"]},
+    "rounded to float16 twice": only_left(lambda a: (a.astype(np.float16) * np.float16(1.001)).astype(np.float32)),
+    "clipped": only_left(lambda a: np.clip(a, -1, 1)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_float_gate_catches(tmp_path: Path, fault: str) -> None:
+    report = judge(tmp_path, FAULTS[fault])
+    assert not report.passed
+    assert "left on toy" in describe_failures(report)
+    assert by_name(report)["classes"].failures == ()
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {
+    "off by one percent", "off by a constant", "one wrong number", "rounded to float16 twice", "clipped",
+}))  # fmt: skip
+def test_the_int8_gate_catches(tmp_path: Path, fault: str) -> None:
+    assert not judge(tmp_path, FAULTS[fault], INT8).passed
+
+
+@pytest.mark.parametrize("numerics", list(Numerics))
+def test_every_precision_has_a_gate_that_garbage_fails(tmp_path: Path, numerics: Numerics) -> None:
+    policy = POLICIES[numerics]
+    assert policy.source
+    noise = np.random.default_rng(9)
+    report = judge(tmp_path, only_left(lambda a: noise.standard_normal(a.shape).astype(np.float32)), policy)
+    assert not report.passed
+
+
+def test_the_fp16_gate_lets_float16_through(tmp_path: Path) -> None:
+    half = judge(tmp_path, only_left(lambda a: a.astype(np.float16).astype(np.float32)), POLICIES[Numerics.FP16])
+    assert half.passed, describe_failures(half)
+    assert half.worst.sqnr_db == pytest.approx(76, abs=3)
+
+
+def test_a_failure_says_the_value_and_the_bound(tmp_path: Path) -> None:
+    report = judge(tmp_path, only_left(lambda a: a * np.float32(1.01)))
+    assert describe_failures(report) == "left on toy: relative error 0.01 > 0.0001"
+
+
+def test_nan_is_called_nan(tmp_path: Path) -> None:
+    assert by_name(judge(tmp_path, FAULTS["one NaN"]))["left"].failures == ("the result holds NaN or infinity",)
+
+
+def test_sqnr_and_cosine_agree_with_their_formulas(tmp_path: Path) -> None:
+    noise = np.random.default_rng(3)
+    source = outputs()
+    changed = [s | {"left": s["left"] + 0.05 * noise.standard_normal(s["left"].shape)} for s in source]
+    reference, result = write(tmp_path / "a", source), write(tmp_path / "b", changed)
+    report = compare(reference, {"toy": result}, INT8, inputs="random", reference_runtime="toy")
+    a = np.concatenate([s["left"].ravel() for s in source]).astype(np.float64)
+    b = np.concatenate([s["left"].ravel() for s in changed]).astype(np.float64)
+    item = by_name(report)["left"]
+    assert item.sqnr_db == pytest.approx(10 * math.log10((a**2).sum() / ((a - b) ** 2).sum()))
+    assert item.cosine == pytest.approx((a @ b) / np.linalg.norm(a) / np.linalg.norm(b))
+    assert item.relative == pytest.approx(np.abs(a - b).max() / np.abs(a).max())
+    assert item.mean_abs == pytest.approx(np.abs(a - b).mean())
+
+
+def test_top1_counts_rows(tmp_path: Path) -> None:
+    def flip(sample: Outputs) -> Outputs:
+        classes = sample["classes"].copy()
+        classes[0] = np.roll(classes[0], 1)
+        return sample | {"classes": classes}
+
+    item = by_name(judge(tmp_path, flip, POLICIES[Numerics.INT8_DYNAMIC]))["classes"]
+    assert item.top1 == pytest.approx(0.75)
+    assert any("top-1 agreement 75.0% < 95%" in failure for failure in item.failures)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {"left": s["left"], "right": s["right"]}, "classes"),
+        (lambda s: s | {"extra": s["left"]}, "extra"),
+        (lambda s: s | {"left": s["left"].T}, "left[10x4]"),
+        (lambda s: s | {"left": s["left"][:2]}, "left[2x10]"),
+    ],
+    ids=["missing", "extra", "transposed", "fewer rows"],
+)
+def test_other_names_or_shapes_are_an_effect_error(tmp_path: Path, change: Change, words: str) -> None:
+    with pytest.raises(EffectError) as caught:
+        judge(tmp_path, change)
+    assert words in caught.value.message
+    assert caught.value.code == "step-effect"
+
+
+def test_a_comparison_of_nothing_is_an_error(tmp_path: Path) -> None:
+    full, empty = write(tmp_path / "full", outputs()), write(tmp_path / "empty", [])
+    for reference, results in ((empty, {"toy": empty}), (full, {"toy": empty}), (full, {})):
+        with pytest.raises(NothingCompared) as caught:
+            compare(reference, results, FP32, inputs="random", reference_runtime="toy")
+        assert caught.value.code == "nothing-compared"
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ([{"y": np.zeros((1, 0), np.float32)}], "no elements"),
+        ([{"y": np.zeros((2, 3), np.float32)}] * 3, "zero on every sample"),
+        ([{"y": np.array([[1, np.nan]], np.float32)}], "itself gives NaN"),
+        ([{}], "no output"),
+    ],
+    ids=["empty", "zero", "nan", "no outputs"],
+)
+def test_a_source_that_says_nothing_proves_nothing(tmp_path: Path, source: list[Outputs], words: str) -> None:
+    reference, result = write(tmp_path / "a", source), write(tmp_path / "b", source)
+    with pytest.raises(NothingCompared, match=words):
+        compare(reference, {"toy": result}, FP32, inputs="random", reference_runtime="toy")
+
+
+def test_one_kernel_set_that_is_wrong_fails_them_all(tmp_path: Path) -> None:
+    source = outputs()
+    wrong = [FAULTS["sign"](sample) for sample in source]
+    reference = write(tmp_path / "a", source)
+    folders = {"fast": write(tmp_path / "b", source), "reference": write(tmp_path / "c", wrong)}
+    report = compare(reference, folders, FP32, inputs="random", reference_runtime="toy")
+    assert not report.passed
+    assert {item.runtime for item in report.outputs if item.failures} == {"reference"}
+
+
+def test_integer_outputs_are_compared_exactly(tmp_path: Path) -> None:
+    source = [{"ids": np.arange(12, dtype=np.int64).reshape(1, 12) + 2**40}]
+    wrong = [{"ids": source[0]["ids"][:, ::-1]}]
+    reference = write(tmp_path / "a", source)
+    same = compare(reference, {"toy": reference}, FP32, inputs="random", reference_runtime="toy")
+    assert same.passed
+    flipped = compare(
+        reference,
+        {"toy": write(tmp_path / "b", wrong)},
+        POLICIES[Numerics.INT8],
+        inputs="random",
+        reference_runtime="toy",
+    )
+    assert flipped.worst.max_abs == 11
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[0.2, 0.8], [0.5, 0.5]], True),
+        ([[0.2, 0.7]], False),
+        ([[1.2, -0.2]], False),
+        ([[1.0]], False),
+    ],
+)
+def test_what_counts_as_a_classifier(rows: list[list[float]], expected: bool) -> None:
+    array = np.array(rows, np.float32)
+    assert is_classifier(array) is expected
+
+
+def test_accuracy_counts_labels(tmp_path: Path) -> None:
+    source = [{"y": np.eye(3, dtype=np.float32)[[index % 3]]} for index in range(6)]
+    result = [{"y": np.eye(3, dtype=np.float32)[[0]]} for _ in range(6)]
+    found = accuracy([0, 1, 2, 0, 1, 1], write(tmp_path / "a", source), write(tmp_path / "b", result))
+    assert (found.samples, found.source, found.result) == (6, pytest.approx(5 / 6), pytest.approx(2 / 6))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(scale=st.floats(1e-6, 1e6), error=st.floats(2e-4, 1.0), where=st.integers(0, 239))
+def test_any_error_above_the_bound_fails_at_any_scale(
+    tmp_path_factory: pytest.TempPathFactory, scale: float, error: float, where: int
+) -> None:
+    folder = tmp_path_factory.mktemp("parity")
+    source = [{"y": sample["left"].astype(np.float64) * scale} for sample in outputs()]
+    largest = max(float(np.abs(sample["y"]).max()) for sample in source)
+    changed = [{"y": sample["y"].copy()} for sample in source]
+    changed[where // 40]["y"].flat[where % 40] += error * largest
+    reference, result = write(folder / "a", source), write(folder / "b", changed)
+    report = compare(reference, {"toy": result}, FP32, inputs="random", reference_runtime="toy")
+    assert not report.passed
+    assert report.worst.relative == pytest.approx(error, rel=1e-6)
+    assert len(SampleFolder(result)) == 6
