@@ -6,7 +6,7 @@ from hub._calibration import LoadedSamples, infer_shapes, load_samples, split
 from hub._inputs import draw_samples
 from hub._request import Request
 from hub._runner import Runner
-from hub._shapes import Shapes, fix_shapes
+from hub._shapes import Shapes, check_names, fix_shapes
 from hub._store import key_of
 from hub.spec import CalibrationRecord, ConvertOptions, InputsKind, Signature
 
@@ -48,6 +48,7 @@ def prepare_samples(request: Request, runner: Runner, signature: Signature, *, f
         CalibrationError: The data does not fit the model.
         ShapeNeeded: A dimension is symbolic and nothing says its size.
     """
+    check_names(signature, request.options)
     shapes, notes = fix_shapes(signature, request.options, _data_shapes(request, runner, signature))
     options = msgspec.structs.replace(request.options, shapes=shapes) if fix else request.options
     if request.calibration or request.test:

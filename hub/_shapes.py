@@ -51,11 +51,21 @@ def fix_shapes(signature: Signature, options: ConvertOptions, data: Shapes) -> t
     open_specs = [spec for spec in inputs if spec.name not in given]
     from_data = {spec.name: data[spec.name] for spec in open_specs if spec.name in data}
     rest = [spec for spec in open_specs if spec.name not in from_data]
-    batch = _batch_of_one(inputs, rest)
+    alike = _of_equal_symbols(inputs, rest, {**from_data, **given})
+    batch = _batch_of_one(inputs, [spec for spec in rest if spec.name not in alike])
     notes = [f"fixed {name} to {_x(shape)}, the shape of the data" for name, shape in from_data.items()]
+    notes += [f"fixed {name} to {_x(shape)}, by the sizes of the other inputs" for name, shape in alike.items()]
     notes += [f"fixed the batch of {n} to 1: {_x(s)} (another: --shape {n}=...)" for n, s in batch.items()]
-    known = {**batch, **from_data, **given}
+    known = {**batch, **alike, **from_data, **given}
     return {spec.name: known[spec.name] for spec in inputs}, tuple(notes)
+
+
+def _of_equal_symbols(inputs: Iterable[TensorSpec], rest: list[TensorSpec], known: Shapes) -> Shapes:
+    """Shapes whose symbols all stand in an input of known shape too."""
+    pairs = [pair for s in inputs if s.name in known for pair in zip(s.shape, known[s.name], strict=True)]
+    sizes = {dim.symbol: size for dim, size in pairs if dim.symbol}
+    found = {spec.name: tuple(dim.size or sizes.get(dim.symbol or "", 0) for dim in spec.shape) for spec in rest}
+    return {name: shape for name, shape in found.items() if all(shape)}
 
 
 def _batch_of_one(inputs: Iterable[TensorSpec], rest: list[TensorSpec]) -> Shapes:
