@@ -1,0 +1,159 @@
+"""The rules of the code that a linter does not know."""
+
+import ast
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub.spec.errors import HubError, error_classes
+
+ROOT = Path(__file__).parents[1]
+FRAMEWORKS = {
+    "torch", "tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "onnxslim", "ai_edge_litert", "litert_torch",
+    "ai_edge_quantizer", "openvino", "tensorrt", "tf2onnx", "onnx2tf", "onnxscript", "h5py", "flatbuffers", "sklearn",
+}  # fmt: skip
+CORE = sorted((ROOT / "hub").rglob("*.py"))
+PLUGINS = sorted((ROOT / "plugins").glob("*/src/**/*.py"))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def tree(path: Path) -> ast.Module:
+    """Parse a file."""
+    return ast.parse(path.read_text(), str(path))
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Names of the modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        yield node.module or ""
+        if node.module == "hub":
+            yield from (f"hub.{alias.name}" for alias in node.names)
+
+
+def imports_of(path: Path, *, top: bool = False) -> set[str]:
+    """Modules that a file imports, anywhere or outside its functions."""
+    nodes = list(_outside_functions(tree(path))) if top else list(ast.walk(tree(path)))
+    return {name for node in nodes for name in imported(node)}
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        typing_only = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not isinstance(child, Function) and not typing_only:
+            yield child
+            yield from _outside_functions(child)
+
+
+def ids(path: Path) -> str:
+    """A file's name in the repository."""
+    return str(path.relative_to(ROOT))
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(CORE) > 20
+    assert len(PLUGINS) > 5
+
+
+def test_plugins_import_the_contract_and_nothing_else_of_hub() -> None:
+    wrong = {
+        f"{ids(path)}: {name}"
+        for path in PLUGINS
+        for name in imports_of(path)
+        if name.split(".")[0] == "hub" and name not in {"hub", "hub.spec"} and not name.startswith("hub.spec.")
+    }
+    assert not wrong
+
+
+def test_the_contract_imports_nothing_else_of_hub() -> None:
+    wrong = {
+        f"{ids(path)}: {name}"
+        for path in (ROOT / "hub" / "spec").rglob("*.py")
+        for name in imports_of(path)
+        if name.split(".")[0] == "hub" and not name.startswith("hub.spec")
+    }
+    assert not wrong
+
+
+def test_the_core_imports_no_framework_anywhere() -> None:
+    wrong = {f"{ids(path)}: {name}" for path in CORE for name in imports_of(path) if name.split(".")[0] in FRAMEWORKS}
+    assert not wrong
+
+
+def test_what_a_plugins_entry_point_imports_holds_no_framework() -> None:
+    import importlib.metadata
+    import subprocess
+    import sys
+
+    modules = [entry.module for entry in importlib.metadata.entry_points(group="hub.v1")]
+    assert "hub_toy" in modules
+    code = (
+        f"import sys, importlib\nfor name in {modules!r}: importlib.import_module(name)\n"
+        f"print(sorted(set(sys.modules) & {FRAMEWORKS!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Every function with the lines of its body, the docstring not counted."""
+    for path in (*CORE, *PLUGINS):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, Function):
+                yield f"{ids(path)}:{node.name}", _length(node)
+
+
+def _length(node: Function) -> int:
+    first = node.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    body = node.body[1:] if documented else node.body
+    return (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_functions_are_short() -> None:
+    lengths = dict(functions())
+    ordered = sorted(lengths.values())
+    longest = sorted(lengths, key=lambda name: -lengths[name])[:5]
+    assert statistics.median(ordered) <= 6
+    assert ordered[len(ordered) * 9 // 10] <= 32
+    assert ordered[-1] <= 60, longest
+
+
+def test_broad_excepts_are_few_and_say_why() -> None:
+    found = [
+        (ids(path), node.lineno, path.read_text().splitlines()[node.lineno - 1])
+        for path in CORE
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ExceptHandler) and node.type and "Exception" in ast.unparse(node.type).split(", ")
+    ]
+    assert len(found) <= 6, found
+
+
+def _texts() -> str:
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "plugins").glob("*/tests/**/*.py")]
+    return "\n".join(path.read_text() for path in files if path != Path(__file__))
+
+
+KINDS = sorted(set(error_classes()) - {HubError}, key=lambda kind: kind.code)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
+def test_every_error_has_a_test(kind: type[HubError]) -> None:
+    text = _texts()
+    assert re.search(rf'"{re.escape(kind.code)}"|\b{kind.__name__}\b', text), f"no test names {kind.code}"
+
+
+def test_error_codes_are_unique_and_every_kind_has_its_exit_status() -> None:
+    kinds = [kind for kind in set(error_classes()) if kind.__module__ == "hub.spec.errors"]
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    assert {kind.exit_status for kind in kinds} == {2, 3, 4, 5, 6, 7, 70}
+
+
+def test_no_path_of_a_machine_is_in_the_tree() -> None:
+    files = [*CORE, *PLUGINS, *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
+    wrong = [ids(path) for path in files if re.search(r"/home/\w|/Users/\w|/work/\w", path.read_text())]
+    assert not wrong
