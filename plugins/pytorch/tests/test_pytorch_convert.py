@@ -427,3 +427,26 @@ def test_torchscript_converts(edge: str, scripted: tuple[nn.Module, ModelArtifac
     program = artifact(tmp_path / "result.pt2")
     assert program.signature.inputs == source.signature.inputs
     assert_close(PyTorchRuntime().open(program, RuntimeOptions()).run(feeds), wanted, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["cnn", "bilstm", "tokens", "unet"])
+def test_an_exported_onnx_file_comes_back(name: str, tmp_path: Path) -> None:
+    make, example = NETWORKS[name]
+    module = make().eval()
+    source = saved(module, example, tmp_path)
+    converted(source, "pytorch.onnx-dynamo", tmp_path)
+    static = ModelArtifact(
+        path=str(tmp_path / "result.onnx"),
+        state=State(format="onnx", form="static"),
+        signature=source.signature,
+        sha256="",
+        size_bytes=1,
+    )
+    notes = converted(static, "pytorch.import-onnx", tmp_path).notes
+    assert any("ONNX nodes" in note for note in notes)
+    back = artifact(tmp_path / "result.pt2")
+    assert [spec.name for spec in back.signature.outputs] == [spec.name for spec in source.signature.outputs]
+    assert [str(spec) for spec in back.signature.inputs] == [str(spec) for spec in source.signature.inputs]
+    feeds = drawn(example)
+    names = [spec.name for spec in source.signature.outputs]
+    assert_close(PyTorchRuntime().open(back, RuntimeOptions()).run(feeds), reference(module, feeds, names))
