@@ -1,6 +1,8 @@
 """What an edge declared, checked on what it wrote, by readers that are not the converter's own."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hub.spec import (
     ConvertOptions,
@@ -13,7 +15,12 @@ from hub.spec import (
     TensorSpec,
 )
 
-Border = list[tuple[str, str, tuple[int, ...] | None]]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Shape = tuple[int | None, ...]
+Border = list[tuple[str, str, Shape]]
 _DEFECT = "this is a defect of the edge; hub tries the next route where there is one"
 
 
@@ -54,7 +61,7 @@ def check_operators(edge: Edge, summary: ModelSummary, options: ConvertOptions) 
 def check_border(
     edge: Edge, before: Signature, after: Signature, bindings: tuple[IoBinding, ...], options: ConvertOptions
 ) -> None:
-    """Refuse inputs or outputs that changed without a declared binding: name, order, dtype, fixed shape.
+    """Refuse inputs or outputs that changed without a declared binding: name, order, dtype, rank, fixed dimensions.
 
     Raises:
         EffectError: Says what was expected and what is there.
@@ -63,43 +70,62 @@ def check_border(
         bound = {binding.source: binding for binding in bindings if binding.direction == direction}
         wanted = [_expected(spec, bound.get(spec.name), options) for spec in old if _kept(spec, bound)]
         found = [(spec.name, spec.dtype.value, _shape(spec, options)) for spec in new]
-        if not _same(wanted, found, dynamic=edge.keeps_dynamic and direction == "input"):
+        if not _same(wanted, found):
             message = f"{edge.id} was to keep the {direction}s {_words(wanted)}; the result has {_words(found)}"
             raise EffectError(message, hint=_DEFECT)
+
+
+def check_outputs(specs: Iterable[TensorSpec], outputs: Mapping[str, "npt.NDArray[np.generic]"], who: str) -> None:
+    """Hold what a model gives against what its reader says that it gives: names, rank, fixed dimensions.
+
+    Source and result may be run by the same wrapper, whose mistakes parity alone would not see.
+
+    Raises:
+        EffectError: They differ.
+    """
+    said = {spec.name: tuple(dim.size for dim in spec.shape) for spec in specs}
+    given: dict[str, Shape] = {name: array.shape for name, array in outputs.items()}
+    if set(said) != set(given) or not all(_agree(said[name], given[name]) for name in said):
+        raise EffectError(
+            f"{who} gives outputs {given}, its reader says {said}", hint="report it: a defect of the plugin"
+        )
 
 
 def _kept(spec: TensorSpec, bound: dict[str, IoBinding]) -> bool:
     return spec.name not in bound or bool(bound[spec.name].target)
 
 
-def _expected(
-    spec: TensorSpec, bound: IoBinding | None, options: ConvertOptions
-) -> tuple[str, str, tuple[int, ...] | None]:
+def _expected(spec: TensorSpec, bound: IoBinding | None, options: ConvertOptions) -> tuple[str, str, Shape]:
     shape = _shape(spec, options)
     if bound is None:
         return spec.name, spec.dtype.value, shape
     dtype = bound.dtype or spec.dtype
-    moved = tuple(shape[axis] for axis in bound.permutation) if shape and bound.permutation else shape
+    moved = tuple(shape[axis] for axis in bound.permutation) if bound.permutation else shape
     return bound.target, dtype.value, moved
 
 
-def _shape(spec: TensorSpec, options: ConvertOptions) -> tuple[int, ...] | None:
+def _shape(spec: TensorSpec, options: ConvertOptions) -> Shape:
     if spec.name in options.shapes:
         return tuple(options.shapes[spec.name])
-    return spec.fixed_shape if spec.is_static else None
+    return tuple(dim.size for dim in spec.shape)
 
 
-def _same(wanted: Border, found: Border, *, dynamic: bool) -> bool:
-    """Compare. A fixed shape may become symbolic; a symbolic one may become fixed unless `dynamic`."""
+def _same(wanted: Border, found: Border) -> bool:
     if len(wanted) != len(found):
         return False
-    pairs = zip(wanted, found, strict=True)
-    return all(a[:2] == b[:2] and _shapes_agree(a[2], b[2], dynamic=dynamic) for a, b in pairs)
+    return all(a[:2] == b[:2] and _agree(a[2], b[2]) for a, b in zip(wanted, found, strict=True))
 
 
-def _shapes_agree(wanted: tuple[int, ...] | None, found: tuple[int, ...] | None, *, dynamic: bool) -> bool:
-    return found is None or (not dynamic if wanted is None else wanted == found)
+def _agree(first: Shape, second: Shape) -> bool:
+    """Same rank, and no two fixed sizes that differ; a symbolic dimension agrees with any."""
+    if len(first) != len(second):
+        return False
+    return all(None in (a, b) or a == b for a, b in zip(first, second, strict=True))
 
 
 def _words(border: Border) -> str:
-    return ", ".join(f"{name}: {dtype}{list(shape) if shape is not None else ''}" for name, dtype, shape in border)
+    return ", ".join(f"{name}: {dtype}[{'x'.join(_size(s) for s in shape)}]" for name, dtype, shape in border)
+
+
+def _size(size: int | None) -> str:
+    return "?" if size is None else str(size)

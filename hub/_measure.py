@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from hub._bindings import to_artifact
+from hub._effects import check_outputs
 from hub._parity import compare
 from hub._runner import Runner
 from hub.spec import (
@@ -55,6 +56,8 @@ def reference_of(
     inputs = _with_constants(runner, artifact, samples, options)
     runtime = runner.registry.runtime_for(artifact.state.format)
     outputs, _ = runner.run(artifact, run_options(options), inputs, ())
+    for given in SampleFolder(outputs):
+        check_outputs(artifact.signature.outputs, given, runtime.name)
     return Reference(inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name)
 
 

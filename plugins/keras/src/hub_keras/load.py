@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hub.spec import Finding, ModelUnreadable, SetupError, Signature, TensorSpec, UnsupportedModel
+from hub.spec import Finding, ModelUnreadable, SetupError, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_keras.archive import Archive, classes_without_module, read_archive, refuse_code, unknown_classes
 from hub_keras.legacy import modernize, write_copy
-from hub_keras.loaded import Key, Loaded, leaves, pick, rebuild, spec_of, unique
+from hub_keras.loaded import Key, Loaded, leaves, rebuild, spec_of, unique
 from hub_keras.ranges import input_ranges
 
 _SUFFIX = {"keras-zip": ".keras", "hdf5": ".h5"}
@@ -132,8 +132,20 @@ def wrap(keras: Any, model: Any, archive: Archive) -> Loaded:
 
 
 def _call(model: Any, inputs: Any, keys: Sequence[Key], tensors: Sequence[Any]) -> list[Any]:
-    outputs = model(rebuild(inputs, iter(tensors)), training=False)
-    return [pick(outputs, key) for key in keys]
+    """Call the model; the leaves come in the declared order.
+
+    Keras may return a bare tensor where a list of one was declared, so leaves are never taken by indexing the result:
+    a list's place 0 and a tensor's first row are both `[0]`.
+
+    Raises:
+        StepError: The model returned another structure than it declared.
+    """
+    made = dict(leaves(model(rebuild(inputs, iter(tensors)), training=False)))
+    if set(made) == set(keys):
+        return [made[key] for key in keys]
+    if len(made) == len(keys) == 1:
+        return list(made.values())
+    raise StepError(f"the model declares outputs {list(keys)} and returns {list(made)}", hint="export it again")
 
 
 def _input_specs(inputs: Any, layers: Sequence[Any], ranges: dict[str, tuple[float, float]]) -> tuple[TensorSpec, ...]:

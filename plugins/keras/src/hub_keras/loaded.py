@@ -48,13 +48,6 @@ def leaves(structure: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
         yield key, structure
 
 
-def pick(structure: Any, key: Key) -> Any:
-    """Take the leaf at a key."""
-    for part in key:
-        structure = structure[part]
-    return structure
-
-
 def rebuild(structure: Any, values: Iterator[Any]) -> Any:
     """Copy a structure with its leaves, in the order of `leaves`, replaced by `values`."""
     if isinstance(structure, dict):

@@ -110,7 +110,9 @@ def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
     folder = str(scratch / "static_savedmodel")
     tf.saved_model.save(module, folder, signatures={"serving_default": function})
     slots = positional("in", len(static.kept)), positional("out", len(static.outputs))
-    return Prepared(tf.lite.TFLiteConverter.from_saved_model(folder), slots)
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    converter.experimental_enable_resource_variables = False  # weights as constants: loops cannot read variables
+    return Prepared(converter, slots)
 
 
 def write_tflite(
