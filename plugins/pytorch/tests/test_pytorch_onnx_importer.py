@@ -31,6 +31,10 @@ def ints(*values: int) -> Array:
     return np.array(values, dtype=np.int64)
 
 
+def bytes_of(*shape: int) -> Array:
+    return random.integers(0, 256, shape).astype(np.uint8)
+
+
 @dataclass
 class Case:
     """One node: its inputs (None: absent), which of them are constants, and its attributes."""
@@ -41,11 +45,12 @@ class Case:
     constants: tuple[int, ...] = ()
     outputs: int = 1
     opset: int = 17
+    domain: str = ""
 
     def model(self, **extra: Any) -> onnx.ModelProto:
         names = ["" if value is None else f"in{i}" for i, value in enumerate(self.inputs)]
         outs = [f"out{i}" for i in range(self.outputs)]
-        node = helper.make_node(self.op, names, outs, name="the_node", **self.attributes, **extra)
+        node = helper.make_node(self.op, names, outs, name="the_node", domain=self.domain, **self.attributes, **extra)
         given = {name: value for name, value in zip(names, self.inputs, strict=True) if value is not None}
         fixed = {names[i] for i in self.constants}
         graph = helper.make_graph(
@@ -55,7 +60,11 @@ class Case:
             [onnx.ValueInfoProto(name=name) for name in outs],
             [numpy_helper.from_array(given[name], name) for name in sorted(fixed)],
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)],
+            ir_version=9,
+        )
 
     @property
     def feeds(self) -> dict[str, Array]:
@@ -164,6 +173,12 @@ CASES = {
     "antialiased": Case(
         "Resize", [IMAGE, None, None, ints(1, 4, 4, 5)], {"mode": "linear", "antialias": 1}, (3,), opset=18
     ),
+    "cropped and resized": Case(
+        "Resize",
+        [IMAGE, np.array([0, 0, 0.2, -0.3, 1, 1, 0.7, 0.9], np.float32), None, ints(1, 4, 6, 8)],
+        {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 3.0},
+        (1, 3),
+    ),
     "batch norm": Case(
         "BatchNormalization",
         [IMAGE, floats(4), floats(4), floats(4), np.abs(floats(4))],
@@ -212,6 +227,35 @@ CASES = {
         "QuantizeLinear", [floats(3, 4), np.array(0.02, np.float32), np.array(7, np.int8)], constants=(1, 2)
     ),
     "dynamically quantized": Case("DynamicQuantizeLinear", [floats(3, 4)], outputs=3),
+    "integer convolution": Case(
+        "ConvInteger", [bytes_of(1, 3, 8, 8), bytes_of(4, 3, 3, 3), np.array(120, np.uint8)], {"pads": [1, 1, 1, 1]}
+    ),
+    "quantized convolution": Case(
+        "QLinearConv",
+        [
+            bytes_of(1, 3, 8, 8),
+            np.array(0.02, np.float32),
+            np.array(120, np.uint8),
+            bytes_of(4, 3, 3, 3),
+            np.abs(floats(4)) / 50,
+            np.array([100, 100, 100, 100], np.uint8),
+            np.array(0.5, np.float32),
+            np.array(9, np.uint8),
+            np.arange(4, dtype=np.int32) * 100,
+        ],
+        {"strides": [2, 2]},
+        constants=(3, 4, 5),
+    ),
+    "sum normalized": Case(
+        "SkipLayerNormalization",
+        [floats(2, 3, 8), floats(2, 3, 8), floats(8), floats(8), floats(8)],
+        {"epsilon": 1e-5},
+        domain="com.microsoft",
+    ),
+    "fused product": Case(
+        "FusedMatMul", [floats(2, 4, 3), floats(2, 4, 5)], {"alpha": 0.5, "transA": 1}, domain="com.microsoft"
+    ),
+    "fast gelu": Case("FastGelu", [floats(3, 8), floats(8)], domain="com.microsoft"),
     "celu, by its definition": Case("Celu", [floats(10)], {"alpha": 0.7}),
     "window, by its definition": Case("HannWindow", [np.array(10)], constants=(0,)),
     "transform": Case("DFT", [floats(2, 12, 1)], {"axis": 1, "onesided": 1}),
@@ -257,15 +301,6 @@ REFUSED = {
         Case("BatchNormalization", [IMAGE, *[np.abs(floats(4)) for _ in range(4)]], {"training_mode": 1}, outputs=3),
         "training_mode",
     ),
-    "crop and resize": (
-        Case(
-            "Resize",
-            [IMAGE, floats(8), None, ints(1, 4, 5, 5)],
-            {"coordinate_transformation_mode": "tf_crop_and_resize"},
-            (1, 3),
-        ),
-        "tf_crop_and_resize",
-    ),
     "unclear corners": (
         Case(
             "Resize",
@@ -274,6 +309,19 @@ REFUSED = {
             (2,),
         ),
         "disagree",
+    ),
+    "crop without a region": (
+        Case(
+            "Resize",
+            [IMAGE, None, None, ints(1, 4, 5, 5)],
+            {"coordinate_transformation_mode": "tf_crop_and_resize"},
+            (3,),
+        ),
+        "without roi",
+    ),
+    "unknown reduction": (
+        Case("ScatterND", [floats(3, 4), ints(1).reshape(1, 1), floats(1, 4)], {"reduction": "xor"}),
+        "reduction xor",
     ),
     "unknown mode": (Case("Pad", [floats(3, 4), ints(1, 0, 2, 5)], {"mode": "mirror"}, (1,)), "mode mirror"),
     "auto_pad and pads": (

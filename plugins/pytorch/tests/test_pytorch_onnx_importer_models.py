@@ -119,7 +119,7 @@ def test_real_network_is_the_same_and_can_be_exported(name: str, request: pytest
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["vad_onnx", "magika_onnx", "ocr_cls", "ocr_rec"])
+@pytest.mark.parametrize("name", ["vad_onnx", "magika_onnx"])
 def test_real_network_becomes_tflite(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model = prepared(request.getfixturevalue(name), REAL[name])
     module, feeds = import_onnx(model), feeds_for(model)

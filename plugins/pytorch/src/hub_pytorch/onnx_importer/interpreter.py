@@ -103,6 +103,8 @@ class Importer:
 
     def _call(self, node: onnx.NodeProto, version: int, frame: _Frame) -> tuple[Any, ...]:
         row = registry.find(domain_of(node.domain), node.op_type, version)
+        undefined = [name for name in node.input if name and name not in frame.scope]
+        refuse_if(undefined, f"inputs {undefined} are not defined")
         inputs = [frame.scope[name] if name else None for name in node.input]
         if isinstance(row, str):
             results = self._run_definition(node, inputs, frame, row)

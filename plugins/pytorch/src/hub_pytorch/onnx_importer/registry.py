@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 Handler = Callable[..., Any]
 _THEMES = (
+    "contrib",
     "control",
     "conv",
     "elementwise",

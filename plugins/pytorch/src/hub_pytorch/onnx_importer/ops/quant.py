@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from hub_pytorch.onnx_importer.errors import refuse_if
 from hub_pytorch.onnx_importer.lazy import torch
+from hub_pytorch.onnx_importer.ops.conv import conv
 from hub_pytorch.onnx_importer.registry import op
 from hub_pytorch.onnx_importer.values import positive_axis, torch_dtype
 
@@ -78,10 +80,11 @@ def dequantize_linear(
 
 @op("DynamicQuantizeLinear", 11)
 def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """To uint8 with the scale of the data's own range, zero included."""
+    """To uint8 with the scale of the data's own range, zero included; 1 for data that are all zero, as ONNX Runtime."""
     high = torch.clamp(torch.amax(x), min=0.0)
     low = torch.clamp(torch.amin(x), max=0.0)
-    scale = torch.sub(high, low) / 255.0
+    width = torch.sub(high, low)
+    scale = torch.where(torch.eq(width, 0), 1.0, width / 255.0)
     zero = torch.clamp(torch.round(torch.div(-low, scale)), 0.0, 255.0).to(torch.uint8)
     return quantize(x, scale, zero), scale, zero
 
@@ -102,6 +105,76 @@ def matmul_integer(
     return torch.matmul(_centred(a, a_zero_point), _centred(b, b_zero_point))
 
 
+_EXACT_IN_FLOAT32 = 2**24 // 2**16  # products of two 8-bit numbers that float32 adds up without rounding
+
+
+def _exact_conv(x: Tensor, w: Tensor, attributes: dict[str, Any]) -> Tensor:
+    """Convolve integers in floats that hold every partial sum exactly; torch convolves no integers."""
+    exact = math.prod(w.shape[1:]) <= _EXACT_IN_FLOAT32
+    wide = torch.float32 if exact else torch.float64
+    return torch.round(conv(x.to(wide), w.to(wide), None, **attributes)).to(torch.int32)
+
+
+def _per_channel(parameter: Tensor, rank: int, axis: int) -> Tensor:
+    """A parameter per tensor, or one for each index of an axis, that broadcasts to the rank."""
+    many = parameter.ndim == 1 and parameter.shape[0] > 1
+    return torch.reshape(parameter, [-1 if many and i == axis else 1 for i in range(rank)])
+
+
+@op("ConvInteger", 10)
+def conv_integer(  # noqa: PLR0913 - the operator's own parameters
+    x: Tensor,
+    w: Tensor,
+    x_zero_point: Tensor | None = None,
+    w_zero_point: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """Convolution of integers in int32; w's zero point may be per output channel."""
+    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
+    zero = None if w_zero_point is None else _per_channel(w_zero_point, w.ndim, 0)
+    return _exact_conv(_centred(x, x_zero_point), _centred(w, zero), {**form, "pads": pads, "strides": strides})
+
+
+@op("QLinearConv", 10)
+def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    w_zero_point: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+    b: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """Convolution of integers, requantized; the bias is int32 in units of both scales."""
+    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
+    zero = _per_channel(w_zero_point, w.ndim, 0)
+    total = _exact_conv(_centred(x, x_zero_point), _centred(w, zero), {**form, "pads": pads, "strides": strides})
+    total = total if b is None else torch.add(total, _per_channel(b, x.ndim, 1))
+    ratio = torch.div(torch.mul(x_scale, _per_channel(w_scale, x.ndim, 1)), y_scale)
+    return _requantized(total, ratio, y_zero_point)
+
+
+def _requantized(total: Tensor, ratio: Tensor, zero_point: Tensor) -> Tensor:
+    limits = torch.iinfo(zero_point.dtype)
+    whole = torch.round(torch.mul(total.to(ratio.dtype), ratio)) + zero_point.to(ratio.dtype)
+    return torch.clamp(whole, limits.min, limits.max).to(zero_point.dtype)
+
+
 @op("QLinearMatMul", 10, 21)
 def qlinear_matmul(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     a: Tensor,
@@ -116,6 +189,4 @@ def qlinear_matmul(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     """Product of integers, requantized."""
     total = torch.matmul(_centred(a, a_zero_point), _centred(b, b_zero_point))
     ratio = torch.div(torch.mul(a_scale, b_scale), y_scale)
-    limits = torch.iinfo(y_zero_point.dtype)
-    whole = torch.round(torch.mul(total.to(ratio.dtype), ratio)) + y_zero_point.to(ratio.dtype)
-    return torch.clamp(whole, limits.min, limits.max).to(y_zero_point.dtype)
+    return _requantized(total, ratio, y_zero_point)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hub_pytorch.onnx_importer.errors import refuse_if
@@ -26,6 +26,8 @@ class _Axis:
     size: int
     wanted: int
     scale: float
+    start: float = 0.0
+    end: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class _Rule:
     nearest: str
     cubic: float = -0.75
     exclude_outside: bool = False
+    outside: float = 0.0
     antialias: bool = False
 
 
@@ -62,12 +65,20 @@ def _asymmetric(x: Array, a: _Axis) -> Array:
     return x / x.dtype.type(a.scale)
 
 
+def _crop_and_resize(x: Array, a: _Axis) -> Array:
+    """TensorFlow's: corner to corner of the region of interest, or its centre for one element."""
+    if a.wanted == 1:
+        return x * 0 + x.dtype.type((a.start + a.end) * (a.size - 1) / 2)
+    return x.dtype.type(a.start * (a.size - 1)) + x * x.dtype.type((a.end - a.start) * (a.size - 1) / (a.wanted - 1))
+
+
 _COORDINATES: dict[str, Callable[[Array, _Axis], Array]] = {
     "align_corners": _align_corners,
     "asymmetric": _asymmetric,
     "half_pixel": _half_pixel,
     "half_pixel_symmetric": _half_pixel_symmetric,
     "pytorch_half_pixel": _pytorch_half_pixel,
+    "tf_crop_and_resize": _crop_and_resize,
 }
 
 
@@ -165,13 +176,33 @@ def _by_torch(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor | None:
 
 def _resize(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
     refuse_if(rule.mode not in {"nearest", "linear", "cubic"}, f"mode {rule.mode}")
-    axes = [a for a in axes if a.wanted != a.size or a.scale != 1]
+    axes = [a for a in axes if a.wanted != a.size or a.scale != 1 or (a.start, a.end) != (0.0, 1.0)]
     native = _by_torch(x, axes, rule) if axes else x
     if native is not None:
         return native
     for a in axes:
         x = _along(x, a, rule)
+    return _extrapolated(x, axes, rule)
+
+
+def _extrapolated(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
+    """Put the given value where tf_crop_and_resize looks outside of the input."""
+    if rule.coordinates != "tf_crop_and_resize":
+        return x
+    for a in axes:
+        sources = _sources(a, rule)
+        inside = torch.from_numpy((sources >= 0) & (sources <= a.size - 1))
+        if not bool(inside.all()):
+            shape = [-1 if i == a.axis else 1 for i in range(x.ndim)]
+            x = torch.where(torch.reshape(inside, shape), x, rule.outside)
     return x
+
+
+def _with_regions(axes: list[_Axis], roi: Tensor | None) -> list[_Axis]:
+    """The axes with their regions of interest: all starts, then all ends."""
+    refuse_if(roi is None, "tf_crop_and_resize without roi")
+    ends = known(roi, "roi")
+    return [replace(a, start=ends[i], end=ends[i + len(axes)]) for i, a in enumerate(axes)]
 
 
 def _by_scales(x: Tensor, axes: list[int], scales: list[float], coordinates: str) -> list[_Axis]:
@@ -219,13 +250,21 @@ def resize(  # noqa: PLR0913 - the operator's own parameters
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> Tensor:
-    """Every form but tf_crop_and_resize, the only one to use roi and extrapolation_value."""
-    del roi, extrapolation_value
+    """By sizes or by scales; roi and extrapolation_value are for tf_crop_and_resize alone."""
     chosen = list(range(x.ndim)) if axes is None else positive_axes(axes, x.ndim)
     rule = _Rule(
-        mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a, bool(exclude_outside), bool(antialias)
+        mode=mode,
+        coordinates=coordinate_transformation_mode,
+        nearest=nearest_mode,
+        cubic=cubic_coeff_a,
+        exclude_outside=bool(exclude_outside),
+        outside=extrapolation_value,
+        antialias=bool(antialias),
     )
+    refuse_if(sizes is None and scales is None, "neither scales nor sizes")
     if sizes is not None and math.prod(sizes.shape):
-        return _resize(x, _by_sizes(x, chosen, ints(sizes, "sizes"), keep_aspect_ratio_policy), rule)
-    refuse_if(scales is None, "neither scales nor sizes")
-    return _resize(x, _by_scales(x, chosen, known(scales, "scales"), rule.coordinates), rule)
+        resized = _by_sizes(x, chosen, ints(sizes, "sizes"), keep_aspect_ratio_policy)
+    else:
+        resized = _by_scales(x, chosen, known(scales, "scales"), rule.coordinates)
+    cropped = coordinate_transformation_mode == "tf_crop_and_resize"
+    return _resize(x, _with_regions(resized, roi) if cropped else resized, rule)

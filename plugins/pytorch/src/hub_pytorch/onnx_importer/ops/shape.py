@@ -249,6 +249,11 @@ def _register_scatter(name: str, *versions: int) -> None:
 _REDUCE_MODES = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
+def _reduce_mode(reduction: str) -> str:
+    refuse_if(reduction not in _REDUCE_MODES, f"reduction {reduction}")
+    return _REDUCE_MODES[reduction]
+
+
 @op("ScatterElements", 16, 18)
 def scatter_elements(x: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0, reduction: str = "none") -> Tensor:
     """A copy of x with elements along the axis replaced or combined."""
@@ -256,7 +261,7 @@ def scatter_elements(x: Tensor, indices: Tensor, updates: Tensor, *, axis: int =
     index = _from_front(indices, x.shape[axis]).to(torch.int64)
     if reduction == "none":
         return torch.scatter(x, axis, index, updates)
-    return torch.scatter_reduce(x, axis, index, updates, _REDUCE_MODES[reduction])
+    return torch.scatter_reduce(x, axis, index, updates, _reduce_mode(reduction))
 
 
 _register_scatter("ScatterElements", 11, 13)
@@ -281,7 +286,7 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
     )
     if reduction == "none":
         return torch.reshape(torch.scatter(rows, 0, index, news), x.shape)
-    return torch.reshape(torch.scatter_reduce(rows, 0, index, news, _REDUCE_MODES[reduction]), x.shape)
+    return torch.reshape(torch.scatter_reduce(rows, 0, index, news, _reduce_mode(reduction)), x.shape)
 
 
 @op("Expand", 8, 13)
