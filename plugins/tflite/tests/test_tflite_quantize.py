@@ -201,6 +201,21 @@ def test_file_without_signature(tmp_path: Path, samples: Path) -> None:
     assert sqnr_db(scores(source), scores(result)) > 20
 
 
+@pytest.mark.parametrize("edge", ["tflite.fp16", "tflite.int8", "tflite.int8-dynamic", "tflite.int16x8"])
+def test_symbolic_batch_stays_symbolic(edge: str, tmp_path: Path, samples: Path) -> None:
+    model = graphs.classifier(matmul=True)
+    for index in (*model.subgraphs[0].inputs, *model.subgraphs[0].outputs):
+        tensor = model.subgraphs[0].tensors[index]
+        tensor.shapeSignature = [-1, *tensor.shape[1:]]
+    source = graphs.save(model, tmp_path / "digits.tflite")
+    result, _ = convert(edge, source, samples)
+    assert list(map(str, describe_file(result).signature.inputs)) == ["image: float32[image_0x64]"]
+    images = graphs.digits()[0][1400:]
+    for variant in VARIANTS:
+        together = LiteRtSession(result.read_bytes(), variant).run({graphs.INPUT: images})[graphs.OUTPUT]
+        assert sqnr_db(scores(source), together) > 20
+
+
 def test_float16_keeps_what_it_cannot_hold(tmp_path: Path) -> None:
     source = graphs.save(graphs.classifier("MASKED"), tmp_path / "digits.tflite")
     result, output = convert("tflite.fp16", source, "")

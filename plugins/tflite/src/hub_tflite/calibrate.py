@@ -144,13 +144,23 @@ def _run(interpreter: Any, inputs: dict[str, int], feeds: Feeds, number: int) ->
             f"sample {number} has {sorted(feeds)}, the model takes {sorted(inputs)}",
             hint="name the arrays in the .npz files by the model's inputs",
         )
-    interpreter.reset_all_variables()
     try:
+        _resize(interpreter, inputs, feeds)
+        interpreter.reset_all_variables()
         for name, array in feeds.items():
             interpreter.set_tensor(inputs[name], array)
         interpreter.invoke()
     except (ValueError, RuntimeError) as error:
         raise CalibrationError(f"sample {number} does not fit the model: {' '.join(str(error).split())}") from error
+
+
+def _resize(interpreter: Any, inputs: dict[str, int], feeds: Feeds) -> None:
+    details = {detail["index"]: tuple(detail["shape"]) for detail in interpreter.get_input_details()}
+    changed = [name for name, array in feeds.items() if details[inputs[name]] != array.shape]
+    for name in changed:
+        interpreter.resize_tensor_input(inputs[name], feeds[name].shape, strict=True)
+    if changed:
+        interpreter.allocate_tensors()
 
 
 def statistics(observed: dict[str, Observed]) -> dict[str, dict[str, Any]]:

@@ -387,7 +387,7 @@ def _edge(plan: Plan) -> Edge:
         target=State(format="tflite", numerics=plan.numerics),
         lossy=True,
         needs_calibration=plan.numerics.needs_calibration,
-        keeps_dynamic=not plan.numerics.needs_calibration,
+        keeps_dynamic=True,
         requires=_QUANTIZER,
         process="tflite",
         cost=plan.cost,

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,13 +96,24 @@ class Quantized:
 def prepare(path: str | Path, rewrites: Sequence[Rewrite], calibration: str = "") -> Prepared:
     """Reads and rewrites a float model; with calibration, runs it on the samples.
 
+    The last result is kept, so that the next edge in the same worker does not run the samples again.
+
     Raises:
         ModelUnreadable: The file is corrupt.
         CalibrationError: The samples do not fit.
         StepError: The float model does not run.
     """
+    files = (Path(path), *(SampleFolder(calibration).files if calibration else ()))
+    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+    return _prepare(str(path), tuple(rewrites), calibration, stamps)
+
+
+@lru_cache(maxsize=1)
+def _prepare(
+    path: str, rewrites: tuple[Rewrite, ...], calibration: str, _stamps: tuple[tuple[str, int, int], ...]
+) -> Prepared:
     model = read(path)
-    notes = apply(model, tuple(rewrites))
+    notes = apply(model, rewrites)
     content = to_bytes(model)
     prepared = Prepared(model=parse(content), content=content, notes=notes)
     if calibration:
