@@ -14,7 +14,7 @@ from hub._measure import measure, reference_of
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES
 from hub._plugins import Registry
-from hub._request import Request, Source, choose_numerics, parse_numerics
+from hub._request import Request, Source, choose_numerics, did_you_mean, parse_numerics
 from hub._routing import Plan
 from hub._runner import Runner
 from hub._sampling import prepare_samples
@@ -30,6 +30,7 @@ from hub.spec import (
     Receipt,
     RuntimeOptions,
     SampleFolder,
+    UnknownName,
     UsageError,
 )
 
@@ -250,6 +251,10 @@ def run(model: str, data: str, *, options: ConvertOptions | None = None, variant
     )  # fmt: skip
     with session(registry) as runner:
         opened = open_model(runner, request.source, request.options)
+        known = registry.runtime_for(opened.artifact.state.format).variants
+        if variant and variant not in known:
+            hint = did_you_mean(variant, filter(None, known))
+            raise UnknownName(f"the runtime has no kernel set {variant!r}", hint=hint)
         samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
         folder, _ = runner.run(opened.artifact, RuntimeOptions(variant=variant), samples.check, ())
         return list(SampleFolder(folder))

@@ -74,12 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     from hub.cli.report import report_error, report_interrupt
 
+    as_json = "--json" in words
     try:
         status = cli.main(args=words, prog_name="hub", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(report_interrupt())
-    except KeyboardInterrupt:
-        sys.exit(report_interrupt())
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(report_interrupt(as_json=as_json))
     except Exception as error:  # noqa: BLE001 the process boundary: nothing leaves as a bare traceback
-        sys.exit(report_error(error, as_json="--json" in words, verbose="-v" in words))
+        sys.exit(report_error(error, as_json=as_json, verbose="-v" in words))
     sys.exit(status if isinstance(status, int) else 0)

@@ -56,6 +56,7 @@ def verify_command(**values: Any) -> None:
 @click.option("--data", required=True, metavar="SPEC", help="Samples, as for `hub convert --calibration`.")
 @click.option("-o", "--output", required=True, metavar="FILE.npz", help="Where the outputs go, samples along axis 0.")
 @click.option("--kernels", default="", metavar="NAME", help="Kernel set of the runtime, such as reference.")
+@click.option("--force", is_flag=True, help="Replace the output.")
 @model_options
 @verbosity
 def run_command(**values: Any) -> None:
@@ -66,6 +67,7 @@ def run_command(**values: Any) -> None:
     from hub._files import check_output
     from hub.cli.render import save_outputs
 
-    check_output(Path(values["output"]), force=True)
+    inputs = (values["model"], values["data"])
+    check_output(Path(values["output"]), force=values["force"], inputs=inputs)
     outputs = run(values["model"], values["data"], options=parse_options(values), variant=values["kernels"])
     save_outputs(outputs, Path(values["output"]), as_json=values["as_json"])

@@ -301,7 +301,9 @@ def save_outputs(outputs: "list[Feeds]", path: Path, *, as_json: bool) -> None:
     import numpy as np
 
     stacked = {name: np.stack([sample[name] for sample in outputs]) for name in outputs[0]}
-    np.savez(path, allow_pickle=False, **stacked)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:  # a path would get the suffix .npz without being asked
+        np.savez(file, allow_pickle=False, **stacked)
     facts = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in stacked.items()}
     if as_json:
         print_json({"output": str(path), "samples": len(outputs), "arrays": facts})

@@ -46,7 +46,8 @@ def _show(fields: dict[str, Any], status: int, *, as_json: bool, trace: Exceptio
     return status
 
 
-def report_interrupt() -> int:
+def report_interrupt(*, as_json: bool) -> int:
     """Say what an interrupt leaves behind; returns the shell's status for SIGINT."""
-    click.echo("interrupted: nothing was written; the next run reuses the finished steps", err=True)
-    return 130
+    hint = "run it again: finished steps are reused"
+    fields = {"code": "interrupted", "message": "interrupted; nothing was written", "hint": hint, "log": ""}
+    return _show(fields, 130, as_json=as_json)
