@@ -107,8 +107,9 @@ def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, O
     for number, feeds in enumerate(samples):
         _run(interpreter, inputs, feeds, number)
         for name, index in watched.items():
-            array = interpreter.get_tensor(index)
-            seen.setdefault(name, Observed(array.ndim)).add(array, max(_LEAST_KEPT, KEPT_VALUES // max(1, count)))
+            array = _value(interpreter, index)
+            if array is not None:
+                seen.setdefault(name, Observed(array.ndim)).add(array, max(_LEAST_KEPT, KEPT_VALUES // max(1, count)))
     if not seen:
         raise CalibrationError("there are no calibration samples", hint="give some: --calibration DATA")
     return {name: observed for name, observed in seen.items() if observed.values}
@@ -152,6 +153,14 @@ def _run(interpreter: Any, inputs: dict[str, int], feeds: Feeds, number: int) ->
         interpreter.invoke()
     except (ValueError, RuntimeError) as error:
         raise CalibrationError(f"sample {number} does not fit the model: {' '.join(str(error).split())}") from error
+
+
+def _value(interpreter: Any, index: int) -> Array | None:
+    try:
+        value: Array = interpreter.get_tensor(index)
+    except ValueError:  # a tensor that the kernels never materialise (results of a loop that nothing reads)
+        return None
+    return value
 
 
 def _resize(interpreter: Any, inputs: dict[str, int], feeds: Feeds) -> None:

@@ -42,6 +42,8 @@ from hub_tflite.quantize import (
     coarse_matrices,
     failure,
     holds_infinities,
+    inner_rules,
+    integer_border_rules,
     plain,
     prepare,
     quantize,
@@ -264,7 +266,9 @@ def run_plan(plan: Plan, job: ConvertJob) -> StepOutput:
     if reason:
         raise UnsupportedModel(f"{plan.title}: {reason}", hint="--precision int8-mixed leaves such layers in float")
     result, notes = _best(plan, prepared)
-    final = quantize(prepared, recipes.integer_border(result.rules, scheme), integer_border=True) if scheme else result
+    final = result
+    if scheme:
+        final = quantize(prepared, integer_border_rules(prepared, result.rules, scheme), judge=False)
     Path(job.output).write_bytes(final.content)
     bindings: tuple[IoBinding, ...] = border_bindings(final.content, prepared.model)
     return StepOutput(
@@ -314,7 +318,8 @@ def _attempt_note(attempt: Attempt, prepared: Prepared, result: Quantized) -> st
 
 
 def _attempt(plan: Plan, prepared: Prepared, attempt: Attempt) -> Quantized:
-    result = quantize(prepared, attempt.rules)
+    static = plan.activations is not DType.FLOAT32
+    result = quantize(prepared, [*attempt.rules, *(inner_rules(prepared) if static else [])])
     found = result.report.numerics
     if found is plan.numerics:
         return result

@@ -17,7 +17,7 @@ from hub.spec import HubError, IoBinding, SampleFolder, StepError
 from hub_tflite.calibrate import Observed, observe, statistics
 from hub_tflite.describe import border, quant_params
 from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
-from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, Rule, only, rule
+from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, Rule, integer_border, only, rule
 from hub_tflite.rewrite import Rewrite, apply, drop_unused, rename
 from hub_tflite.runtime import LiteRtSession
 from hub_tflite.schema import (
@@ -130,8 +130,8 @@ def _calibrate(prepared: Prepared, samples: SampleFolder) -> None:
     prepared.expected = [session.run(feeds) for feeds in prepared.judged]
 
 
-def quantize(prepared: Prepared, rules: Iterable[Rule], *, integer_border: bool = False) -> Quantized:
-    """Applies rules; measures the result where there are samples and its inputs are still float.
+def quantize(prepared: Prepared, rules: Iterable[Rule], *, judge: bool = True) -> Quantized:
+    """Applies rules; measures the result where there are samples, unless its border is no longer float.
 
     Raises:
         StepError: The quantizer fails, or its result does not run.
@@ -139,8 +139,7 @@ def quantize(prepared: Prepared, rules: Iterable[Rule], *, integer_border: bool 
     rules = tuple(rules)
     content = _finish(_apply_rules(prepared, rules), prepared.model)
     report = precision_report(parse(content))
-    judge = bool(prepared.judged) and not integer_border
-    sqnr_db = measure(content, prepared) if judge else math.nan
+    sqnr_db = measure(content, prepared) if judge and prepared.judged else math.nan
     return Quantized(content=content, rules=rules, report=report, sqnr_db=sqnr_db)
 
 
@@ -262,6 +261,33 @@ def _spared(item: Candidate) -> Rule:
     if stored:
         return rule(WEIGHTS8, word, only(item.outputs))
     return rule(KEEP, word if item.operator in PRODUCTS else "*", only(item.outputs))
+
+
+def inner_rules(prepared: Prepared) -> list[Rule]:
+    """Returns rules for the bodies of loops and branches: int8 weights, float activations.
+
+    Their activations cannot be watched while a sample runs, so nothing is known of their ranges.
+    """
+    graphs = prepared.model.subgraphs[1:]
+    inner = (_inner_candidate(prepared.model, graph, op) for graph in graphs for op in graph.operators)
+    return [_spared(item) for item in inner]
+
+
+def _inner_candidate(model: Any, graph: Any, operator: Any) -> Candidate:
+    tensors = [graph.tensors[index] for index in numbers(operator.inputs) if index >= 0]
+    return Candidate(
+        operator=operator_name(model, operator),
+        outputs=tuple(text(graph.tensors[index].name) for index in numbers(operator.outputs) if index >= 0),
+        int8_sqnr_db=-math.inf,
+        weighted=any(constant(model, tensor) is not None for tensor in tensors),
+    )
+
+
+def integer_border_rules(prepared: Prepared, rules: Iterable[Rule], scheme: str) -> list[Rule]:
+    """Returns the rules with integer inputs and outputs."""
+    graph, inputs, outputs = border(prepared.model)
+    names = ([text(graph.tensors[index].name) for _, index in entries] for entries in (inputs, outputs))
+    return integer_border(rules, scheme, *names)
 
 
 def coarse_matrices(prepared: Prepared, share: float) -> list[Rule]:

@@ -91,10 +91,9 @@ def products(scheme: str) -> list[Rule]:
     return [*(rule(scheme, word) for word in PRODUCTS.values()), TABLES8]
 
 
-def integer_border(rules: Iterable[Rule], scheme: str) -> list[Rule]:
-    """The same rules with integer inputs and outputs."""
-    inner = [item for item in rules if item["operation"] not in {"INPUT", "OUTPUT"}]
-    return [*inner, rule(scheme, "INPUT"), rule(scheme, "OUTPUT")]
+def integer_border(rules: Iterable[Rule], scheme: str, inputs: Iterable[str], outputs: Iterable[str]) -> list[Rule]:
+    """The same rules with integer inputs and outputs of the main graph, given by their tensors' names."""
+    return [*rules, rule(scheme, "INPUT", only(inputs)), rule(scheme, "OUTPUT", only(outputs))]
 
 
 def dynamic() -> list[Rule]:
