@@ -151,9 +151,9 @@ def test_the_scratch_of_a_run_that_lives_is_not_swept(tmp_path: Path) -> None:
         assert not dead.exists()
 
 
-def start(toy: Path, output: Path, mark: Path) -> "subprocess.Popen[str]":
+def start(toy: Path, output: Path, mark: Path, *more: str) -> "subprocess.Popen[str]":
     """Start the real command on a route whose second step hangs, and wait until it does."""
-    command = [sys.executable, "-m", "hub", "convert", toy, "--to", "toybin", "--fp16", "-o", output]
+    command = [sys.executable, "-m", "hub", "convert", toy, "--to", "toybin", "--fp16", "-o", output, *more]
     run = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"HUB_FAULTS_MARK": str(mark)}, start_new_session=True,
@@ -200,16 +200,19 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_an_interrupt_ends_with_130_and_leaves_nothing(faults: Faults, toy: Path, tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("as_json", [False, True], ids=["words", "json"])
+def test_an_interrupt_ends_with_130_and_leaves_nothing(
+    faults: Faults, toy: Path, tmp_path: Path, cache: Path, *, as_json: bool
+) -> None:
     faults("slow")
     output, mark = tmp_path / "out" / "out.toybin", tmp_path / "mark"
-    run = start(toy, output, mark)
+    run = start(toy, output, mark, *(["--json"] * as_json))
     worker = psutil.Process(int(mark.read_text().split()[0]))
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=30)
     assert run.returncode == 130
-    assert out == ""
-    assert "interrupted" in err
+    assert "interrupted" in (json.loads(out)["error"]["code"] if as_json else err)
+    assert as_json or out == ""
     assert "Traceback" not in err
     wait(lambda: not alive(worker))
     assert not output.parent.exists()
