@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras_cases as cases
-import keras_networks as networks
 import numpy as np
 import pytest
 
 from hub.spec import ConvertOptions, ModelRefused, ModelUnreadable, Numerics, State, StepError, UnsupportedModel
 from hub_keras.plugin import hub_save_live_model
+from plugins.keras.tests import keras_cases as cases
+from plugins.keras.tests import keras_networks as networks
 
 # Keras reads TensorFlow's variables through numpy's old __array__ protocol.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -142,14 +142,14 @@ def _export(model: Any, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["multi_io", "lstm"])
-def test_savedmodel_converts_through_its_signature(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "engine"), [("multi_io", "frozen"), ("multi_io", "saved"), ("lstm", "frozen")])
+def test_savedmodel_converts_through_its_signature(name: str, engine: str, tmp_path: Path) -> None:
     folder, output = _export(networks.build(name), tmp_path / "saved"), tmp_path / "m.tflite"
     summary = cases.describe(folder)
     assert summary.state.form == "savedmodel"
     assert [spec.name for spec in summary.signature.inputs] == sorted(networks.shapes(name))
     assert len(summary.files) > 2
-    cases.convert("keras.savedmodel-tflite-frozen", folder, output, ConvertOptions(shapes=networks.shapes(name)))
+    cases.convert(f"keras.savedmodel-tflite-{engine}", folder, output, ConvertOptions(shapes=networks.shapes(name)))
     signature = summary.signature
     assert cases.interface(output) == ([i.name for i in signature.inputs], [o.name for o in signature.outputs])
     feeds = networks.feeds(name)

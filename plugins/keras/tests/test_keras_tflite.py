@@ -3,16 +3,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import keras_cases as cases
-import keras_networks as networks
 import numpy as np
 import pytest
 
 from hub.spec import ConvertOptions, DType, EffectError, ShapeNeeded, StepError, UnknownName
 from hub_keras.flatbuffer import name_interface, operator_counts, read_flatbuffer, write_flatbuffer
+from plugins.keras.tests import keras_cases as cases
+from plugins.keras.tests import keras_networks as networks
 
 # Keras reads TensorFlow's variables through numpy's old __array__ protocol.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# TensorFlow's converter says this for every int8 conversion whose inputs stay float.
+_FLOAT_INPUTS = pytest.mark.filterwarnings("ignore:Statistics for quantized inputs:UserWarning")
 Network = Callable[..., Path]
 PARITY = 1e-5  # float32 rounding through these depths; see the README's table
 
@@ -29,13 +31,20 @@ def test_frozen_function_keeps_interface_and_values(name: str, network: Network,
 
 
 @pytest.mark.parametrize("edge", ["keras.tflite-saved", "keras.tflite-unrolled"])
-@pytest.mark.parametrize("name", ["lstm_state", "gru_stack"])
+@pytest.mark.parametrize("name", ["lstm_state", "gru_stack", "bilstm"])
 def test_other_engines_agree(edge: str, name: str, network: Network, tmp_path: Path) -> None:
     path, output = network(name), tmp_path / "m.tflite"
     cases.convert(edge, path, output, ConvertOptions(shapes=networks.shapes(name)))
     signature = cases.describe(path).signature
     assert cases.interface(output) == ([i.name for i in signature.inputs], [o.name for o in signature.outputs])
     feeds = networks.feeds(name)
+    assert cases.relative_error(cases.run_tflite(output, feeds), cases.reference(path, feeds)) < PARITY
+
+
+def test_savedmodel_engine_keeps_the_weights_of_a_convolutional_network(network: Network, tmp_path: Path) -> None:
+    path, output = network("unet"), tmp_path / "m.tflite"
+    cases.convert("keras.tflite-saved", path, output, ConvertOptions(shapes=networks.shapes("unet")))
+    feeds = networks.feeds("unet")
     assert cases.relative_error(cases.run_tflite(output, feeds), cases.reference(path, feeds)) < PARITY
 
 
@@ -103,6 +112,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
     return written
 
 
+@_FLOAT_INPUTS
 @pytest.mark.parametrize("name", ["cnn_bn", "lstm"])
 def test_static_int8(name: str, network: Network, calibration: Callable[[str], str], tmp_path: Path) -> None:
     path, output = network(name), tmp_path / "m.tflite"
@@ -114,6 +124,7 @@ def test_static_int8(name: str, network: Network, calibration: Callable[[str], s
     assert cases.cosine(cases.run_tflite(output, feeds), cases.reference(path, feeds)) > 0.99
 
 
+@_FLOAT_INPUTS
 def test_integer_interface_is_declared(network: Network, calibration: Callable[[str], str], tmp_path: Path) -> None:
     path, output = network("depthwise"), tmp_path / "m.tflite"
     options = ConvertOptions(shapes=networks.shapes("depthwise"), io_dtype="int8")
@@ -125,6 +136,7 @@ def test_integer_interface_is_declared(network: Network, calibration: Callable[[
     assert all(detail["dtype"] == np.int8 for detail in details)
 
 
+@_FLOAT_INPUTS
 def test_no_calibration_samples(network: Network, tmp_path: Path) -> None:
     options = ConvertOptions(shapes=networks.shapes("cnn_bn"))
     with pytest.raises(StepError, match="no calibration samples"):

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import keras_cases as cases
-import keras_networks as networks
 import numpy as np
 import pytest
+
+from plugins.keras.tests import keras_cases as cases
+from plugins.keras.tests import keras_networks as networks
 
 # Keras reads TensorFlow's variables through numpy's old __array__ protocol.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -20,7 +21,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import keras_cases as cases, keras_networks as networks
+from plugins.keras.tests import keras_cases as cases, keras_networks as networks
 from hub.spec import ConvertOptions
 edge, path, output, name = sys.argv[2:]
 cases.convert(edge, Path(path), Path(output), ConvertOptions(shapes=networks.shapes(name)))
@@ -30,7 +31,7 @@ cases.convert(edge, Path(path), Path(output), ConvertOptions(shapes=networks.sha
 def _convert(edge: str, path: Path, output: Path, name: str) -> None:
     from hub_keras.converters import ENGINES
 
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[3])
     environment = {**os.environ, **ENGINES[edge].edge.environment}
     command = [sys.executable, "-c", _SCRIPT, here, edge, str(path), str(output), name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

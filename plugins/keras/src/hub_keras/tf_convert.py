@@ -104,15 +104,27 @@ def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
     """Make a converter of a SavedModel with one signature of fixed shape."""
     import tensorflow as tf
 
-    module = tf.Module()
-    module.model = loaded.model
     function = concrete_function(loaded, static)
+    module = _keeping(loaded, function)
     folder = str(scratch / "static_savedmodel")
     tf.saved_model.save(module, folder, signatures={"serving_default": function})
     slots = positional("in", len(static.kept)), positional("out", len(static.outputs))
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    converter.experimental_enable_resource_variables = False  # weights as constants: loops cannot read variables
-    return Prepared(converter, slots)
+    return Prepared(tf.lite.TFLiteConverter.from_saved_model(folder), slots)
+
+
+def _keeping(loaded: Loaded, function: Any) -> Any:
+    """A module that holds the weights by themselves.
+
+    Reached through the attributes of a Keras model, they come out as variables that nobody initialises: the result
+    loads, and computes garbage.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.weights = list({id(variable): variable for variable in function.graph.variables}.values())
+    if not hasattr(loaded.model, "layers"):
+        module.model = loaded.model
+    return module
 
 
 def write_tflite(
