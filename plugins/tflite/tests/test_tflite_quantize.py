@@ -22,6 +22,9 @@ from hub.spec import (
 )
 from hub_tflite.convert import TfliteQuantizer
 from hub_tflite.describe import describe_file
+from hub_tflite.quantize import candidates, prepare, quantize, spare
+from hub_tflite.recipes import STATIC8, products
+from hub_tflite.rewrite import STATIC
 from hub_tflite.runtime import VARIANTS, LiteRtSession
 from hub_tflite.schema import has_outside_buffers, parse
 from plugins.tflite.tests import tflite_graphs as graphs
@@ -144,6 +147,38 @@ def test_operator_without_integer_form(tmp_path: Path, samples: Path) -> None:
     result, _ = convert("tflite.int8-mixed-products", source, samples)
     left = [layer.operator for layer in describe_file(result).layers if layer.precision == "fp32"]
     assert left == ["EXP", "SOFTMAX"]
+
+
+def test_shared_weight_has_one_scheme(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.shared_weight(), tmp_path / "shared.tflite")
+    prepared = prepare(source, STATIC, str(samples))
+    first, second = (item for item in candidates(prepared) if item.weight == "kernel")
+    prepared.observed["image"].huge = True  # spares the first of the two alone
+    prepared.observed["image"]._sqnr_db = float("nan")
+    assert first.outputs == ("first",)
+    rules, _, _ = spare(prepared, 0, products_only=True)
+    found = quantize(prepared, [*products(STATIC8), *rules])
+    precisions = {layer.name: layer.precision for layer in found.report.layers}
+    assert precisions[first.outputs[0]] == precisions[second.outputs[0]] == "int8-weights"
+    assert precisions["scores"] != "int8-weights"
+    assert found.sqnr_db > 20
+    result, _ = convert("tflite.int4-weights-spared", source, "")
+    assert sqnr_db(scores(source), scores(result)) > 15
+
+
+@pytest.mark.parametrize("edge", ["tflite.int8-mixed", "tflite.int8-dynamic", "tflite.fp16"])
+def test_loop_body(edge: str, tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.loop(), tmp_path / "loop.tflite")
+    with pytest.raises(UnsupportedModel, match=r"in float stay FULLY_CONNECTED b_linear \(int8-weights\), RELU"):
+        convert("tflite.int8", source, samples)
+    result, _ = convert(edge, source, samples)
+    body = [layer for layer in describe_file(result).layers if layer.name == "b_linear"]
+    assert [layer.precision for layer in body] == [_BODY[edge]]
+    for variant in VARIANTS:
+        assert sqnr_db(scores(source), scores(result, variant)) > 20
+
+
+_BODY = {"tflite.int8-mixed": "int8-weights", "tflite.int8-dynamic": "int8-dynamic", "tflite.fp16": "fp16-weights"}
 
 
 def test_nothing_to_leave_in_float_is_not_mixed(tmp_path: Path, samples: Path) -> None:

@@ -47,6 +47,12 @@ class Graph:
             made.builtinOptions = new(f"{options}T", **fields)
         self.operators.append(made)
 
+    def inner(self) -> Graph:
+        """Makes another subgraph of the same model."""
+        made = Graph()
+        made.codes, made.buffers = self.codes, self.buffers
+        return made
+
     def model(self, inputs: list[int], outputs: list[int], *, signature: bool = True) -> Any:
         graph = new("SubGraphT", tensors=self.tensors, inputs=inputs, outputs=outputs, operators=self.operators)
         model = new("ModelT", version=3, operatorCodes=self.codes, subgraphs=[graph], buffers=self.buffers)
@@ -104,6 +110,54 @@ def classifier(middle: str = "RELU", *, batch: int = 1, matmul: bool = False, **
     _dense(made, active, logits, (w2, b2), matmul=matmul)
     made.add("SOFTMAX", [logits], [scores], "SoftmaxOptions", beta=1.0)
     return made.model([image], [scores], signature=more.get("signature", True))
+
+
+def shared_weight() -> Any:
+    """A recurrence unrolled twice: one matrix in two products, as LSTMs come out of the converters."""
+    w1, b1, w2, b2 = weights()
+    made = Graph()
+    image, scores = made.tensor(INPUT, (1, 64)), made.tensor(OUTPUT, (1, 10))
+    kernel, offset = made.constant("kernel", w1.T.copy() / 2), made.constant("offset", b1)
+    first, second = made.tensor("first", (1, 64)), made.tensor("second", (1, 64))
+    for source, result in ((image, first), (first, second)):
+        made.add("FULLY_CONNECTED", [source, kernel, offset], [result], "FullyConnectedOptions")
+    _dense(made, second, scores, (w2, b2), matmul=False)
+    return made.model([image], [scores])
+
+
+def loop() -> Any:
+    """The digits network with its first layer in the body of a WHILE that runs once."""
+    w1, b1, w2, b2 = weights()
+    made = Graph()
+    image, start = made.tensor(INPUT, (1, 64)), made.constant("start", np.zeros((1,), np.int32), "INT32")
+    end, hidden, scores = (
+        made.tensor("end", (1,), "INT32"),
+        made.tensor("hidden", (1, 64)),
+        made.tensor(OUTPUT, (1, 10)),
+    )
+    made.add("WHILE", [start, image], [end, hidden], "WhileOptions", condSubgraphIndex=1, bodySubgraphIndex=2)
+    _dense(made, hidden, scores, (w2, b2), matmul=False)
+    model = made.model([image], [scores])
+    model.subgraphs += [_condition(made.inner()), _body(made.inner(), (w1, b1))]
+    return model
+
+
+def _condition(made: Graph) -> Any:
+    count, values = made.tensor("c_count", (1,), "INT32"), made.tensor("c_values", (1, 64))
+    limit, more = made.constant("limit", np.ones((1,), np.int32), "INT32"), made.tensor("more", (1,), "BOOL")
+    made.add("LESS", [count, limit], [more], "LessOptions")
+    return new("SubGraphT", tensors=made.tensors, inputs=[count, values], outputs=[more], operators=made.operators)
+
+
+def _body(made: Graph, layer: tuple[Floats, Floats]) -> Any:
+    count, values = made.tensor("b_count", (1,), "INT32"), made.tensor("b_values", (1, 64))
+    one, following = made.constant("one", np.ones((1,), np.int32), "INT32"), made.tensor("b_next", (1,), "INT32")
+    linear, result = made.tensor("b_linear", (1, 64)), made.tensor("b_result", (1, 64))
+    made.add("ADD", [count, one], [following], "AddOptions")
+    _dense(made, values, linear, layer, matmul=False)
+    made.add("RELU", [linear], [result])
+    inputs, outputs = [count, values], [following, result]
+    return new("SubGraphT", tensors=made.tensors, inputs=inputs, outputs=outputs, operators=made.operators)
 
 
 def _dense(made: Graph, source: int, result: int, layer: tuple[Floats, Floats], *, matmul: bool) -> None:

@@ -331,14 +331,19 @@ def _attempt(plan: Plan, prepared: Prepared, attempt: Attempt) -> Quantized:
 
 
 def _names(layers: Sequence[Layer]) -> str:
-    names = [f"{layer.operator} {layer.name}" for layer in layers]
+    names = [_layer_words(layer) for layer in layers]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
 
+def _layer_words(layer: Layer) -> str:
+    weights = f" ({layer.precision})" if layer.precision != "fp32" else ""
+    return f"{layer.operator} {layer.name}{weights}"
+
+
 def _float_notes(plan: Plan, left: Sequence[Layer]) -> list[str]:
     static = plan.activations is not DType.FLOAT32
-    return [f"{len(left)} layers compute in float: {_names(left)}"] if static and left else []
+    return [f"{len(left)} layers have float activations: {_names(left)}"] if static and left else []
 
 
 def _recipe(plan: Plan, prepared: Prepared, result: Quantized) -> QuantRecipe:
@@ -353,7 +358,7 @@ def _recipe(plan: Plan, prepared: Prepared, result: Quantized) -> QuantRecipe:
         symmetric_activations=plan.activations is DType.INT16,
         calibration_method=METHOD if static else "",
         samples=prepared.samples,
-        kept_float=tuple(f"{x.operator} {x.name}" for x in result.report.left_float) if static else (),
+        kept_float=tuple(map(_layer_words, result.report.left_float)) if static else (),
         settings={"recipe": plain(result.rules)},
     )
 

@@ -177,7 +177,7 @@ def _float_finding(report: PrecisionReport) -> Finding:
     shown = "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     counts = ", ".join(f"{count} {precision}" for precision, count in sorted(report.counts.items()))
     kind = "left-in-float" if report.numerics in _STATIC_NUMERICS else "float-activations"
-    return Finding(code=kind, message=f"layers by precision: {counts}; in float: {shown}")
+    return Finding(code=kind, message=f"layers by precision: {counts}; float activations in {shown}")
 
 
 _STATIC_NUMERICS = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8})

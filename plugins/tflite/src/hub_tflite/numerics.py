@@ -49,6 +49,7 @@ _FLOAT_BEHIND_DEQUANTIZE = {
 }  # fmt: skip
 _PLAIN = {"FLOAT64": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 _FLOAT_LAYER = frozenset({"fp32", "fp64", "fp16", "bf16"})
+_NARROW_WEIGHTS = frozenset({*_FLOAT_WITH.values(), *_FLOAT_BEHIND_DEQUANTIZE.values()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,8 @@ class PrecisionReport:
         numerics: The one word for the file.
         layers: Every operator in execution order with its precision.
         counts: Precision -> number of multiplying and table operators.
-        left_float: Computing operators in float of a file whose others are quantized.
+        left_float: Computing operators with float activations in a file with integer ones, and operators wholly in
+            float in a file with quantized weights.
     """
 
     numerics: Numerics
@@ -93,9 +95,17 @@ def precision_report(model: Any) -> PrecisionReport:
     weighted = [layer for layer in layers if layer.operator in MULTIPLY_OPERATORS | TABLE_OPERATORS]
     computing = [layer for layer in layers if _computes(layer)]
     numerics = decide(computing, weighted)
-    left = tuple(layer for layer in computing if layer.precision in _FLOAT_LAYER) if numerics.is_quantized else ()
+    left = tuple(layer for layer in computing if layer.precision in _left_words(numerics))
     counts = Counter(layer.precision for layer in weighted if layer.precision != "integer")
     return PrecisionReport(numerics=numerics, layers=layers, counts=dict(counts), left_float=left)
+
+
+def _left_words(numerics: Numerics) -> frozenset[str]:
+    """Precisions that count as left in float: with static activations, also float ones on narrow weights."""
+    if not numerics.is_quantized:
+        return frozenset()
+    static = numerics in {Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8}
+    return _FLOAT_LAYER | _NARROW_WEIGHTS if static else _FLOAT_LAYER
 
 
 def _computes(layer: Layer) -> bool:

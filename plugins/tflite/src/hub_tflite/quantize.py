@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -208,13 +208,13 @@ class Candidate:
         operator: Its builtin name.
         outputs: Names of its outputs.
         int8_sqnr_db: Of the activation at its border that int8 rounding hurts most.
-        weighted: Whether a constant is multiplied with.
+        weight: Name of the constant that is multiplied with; empty for none. Unrolled recurrences share one.
     """
 
     operator: str
     outputs: tuple[str, ...]
     int8_sqnr_db: float
-    weighted: bool
+    weight: str
 
 
 def candidates(prepared: Prepared) -> list[Candidate]:
@@ -234,19 +234,28 @@ def _candidate(model: Any, graph: Any, operator: Any, noise: dict[str, float]) -
     touched = [noise[name] for name in (*inputs, *outputs) if name in noise]
     if not touched:
         return None
-    weighted = any(name not in noise for name in inputs)
     return Candidate(
-        operator=operator_name(model, operator), outputs=tuple(outputs), int8_sqnr_db=min(touched), weighted=weighted
+        operator=operator_name(model, operator),
+        outputs=tuple(outputs),
+        int8_sqnr_db=min(touched),
+        weight=_weight_name(model, graph, operator),
     )
+
+
+def _weight_name(model: Any, graph: Any, operator: Any) -> str:
+    tensors = [graph.tensors[index] for index in numbers(operator.inputs)[1:2] if index >= 0]
+    return next((text(tensor.name) for tensor in tensors if constant(model, tensor) is not None), "")
 
 
 def spare(prepared: Prepared, threshold_db: float, *, products_only: bool) -> tuple[list[Rule], int, int]:
     """Returns rules that keep operators below a threshold out of int8 activations, their number, and the total.
 
     Multiplications by stored weights keep int8 weights; the rest stays in float, as fragile operators always do.
+    Operators that share a weight share its scheme: the quantizer cannot store one tensor in two ways.
     """
     pool = [item for item in candidates(prepared) if item.operator in PRODUCTS or not products_only]
-    noisy = [item for item in pool if _is_noisy(item, threshold_db)]
+    shared = {item.weight for item in pool if item.operator in PRODUCTS and _is_noisy(item, threshold_db)} - {""}
+    noisy = [item for item in pool if _is_noisy(item, threshold_db) or item.weight in shared]
     return [_spared(item) for item in noisy], len(noisy), len(pool)
 
 
@@ -257,7 +266,7 @@ def _is_noisy(item: Candidate, threshold_db: float) -> bool:
 
 def _spared(item: Candidate) -> Rule:
     word = PRODUCTS.get(item.operator) or OPERATOR_WORDS.get(item.operator, item.operator)
-    stored = item.operator in PRODUCTS and item.weighted and item.operator != "BATCH_MATMUL"
+    stored = item.operator in PRODUCTS and item.weight and item.operator != "BATCH_MATMUL"
     if stored:
         return rule(WEIGHTS8, word, only(item.outputs))
     return rule(KEEP, word if item.operator in PRODUCTS else "*", only(item.outputs))
@@ -274,12 +283,11 @@ def inner_rules(prepared: Prepared) -> list[Rule]:
 
 
 def _inner_candidate(model: Any, graph: Any, operator: Any) -> Candidate:
-    tensors = [graph.tensors[index] for index in numbers(operator.inputs) if index >= 0]
     return Candidate(
         operator=operator_name(model, operator),
         outputs=tuple(text(graph.tensors[index].name) for index in numbers(operator.outputs) if index >= 0),
         int8_sqnr_db=-math.inf,
-        weighted=any(constant(model, tensor) is not None for tensor in tensors),
+        weight=_weight_name(model, graph, operator),
     )
 
 
@@ -292,24 +300,29 @@ def integer_border_rules(prepared: Prepared, rules: Iterable[Rule], scheme: str)
 
 def coarse_matrices(prepared: Prepared, share: float) -> list[Rule]:
     """Returns rules that keep in int8 the given share of FULLY_CONNECTED weights that int4 rounds worst."""
-    noise = sorted(_matrix_noise(prepared.model))
-    return [rule(WEIGHTS8, "FULLY_CONNECTED", only(outputs)) for _, outputs in noise[: round(len(noise) * share)]]
+    found = list(_matrix_noise(prepared.model))
+    noise = sorted({(decibels, weight) for decibels, weight, _ in found})
+    kept = {weight for _, weight in noise[: round(len(noise) * share)]}
+    return [rule(WEIGHTS8, "FULLY_CONNECTED", only(outputs)) for _, weight, outputs in found if weight in kept]
 
 
-def _matrix_noise(model: Any) -> Iterable[tuple[float, tuple[str, ...]]]:
-    """Yields (SQNR in dB of the weights in per-channel int4, output names) of every FULLY_CONNECTED."""
-    import numpy as np
-
+def _matrix_noise(model: Any) -> Iterator[tuple[float, str, tuple[str, ...]]]:
+    """Yields (SQNR in dB of the weights in per-channel int4, weight name, output names) of each FULLY_CONNECTED."""
     for graph, operator in operators(model):
         if operator_name(model, operator) == "FULLY_CONNECTED":
             tensor = graph.tensors[numbers(operator.inputs)[1]]
-            data = constant(model, tensor)
-            if data is not None and type_name(tensor) == "FLOAT32":
-                values = np.frombuffer(data, np.float32).reshape(numbers(tensor.shape)).astype(np.float64)
-                steps = np.abs(values).max(axis=1, keepdims=True) / _INT4_LARGEST + 1e-12
-                power, error = _powers(values, np.rint(values / steps) * steps)
+            if constant(model, tensor) is not None and type_name(tensor) == "FLOAT32":
                 outputs = tuple(text(graph.tensors[index].name) for index in numbers(operator.outputs))
-                yield _ratio_db(power, error), outputs
+                yield _int4_sqnr_db(constant(model, tensor), numbers(tensor.shape)), text(tensor.name), outputs
+
+
+def _int4_sqnr_db(data: Any, shape: list[int]) -> float:
+    import numpy as np
+
+    values = np.frombuffer(data, np.float32).reshape(shape).astype(np.float64)
+    steps = np.abs(values).max(axis=1, keepdims=True) / _INT4_LARGEST + 1e-12
+    power, error = _powers(values, np.rint(values / steps) * steps)
+    return _ratio_db(power, error)
 
 
 def holds_infinities(prepared: Prepared) -> list[str]:
