@@ -299,7 +299,7 @@ def _best(plan: Plan, prepared: Prepared) -> tuple[Quantized, list[str]]:
             result = _attempt(plan, prepared, attempt)
         except (StepError, UnsupportedModel) as error:
             last = error
-            notes.append(f"{attempt.name}: {failure(error)}")
+            notes.append(f"recipe: {attempt.name}: {failure(error)}")
             continue
         notes.append(_attempt_note(attempt, prepared, result))
         if best is None or result.sqnr_db > best.sqnr_db:
@@ -313,8 +313,8 @@ def _best(plan: Plan, prepared: Prepared) -> tuple[Quantized, list[str]]:
 
 def _attempt_note(attempt: Attempt, prepared: Prepared, result: Quantized) -> str:
     if math.isnan(result.sqnr_db):
-        return attempt.name
-    return f"{attempt.name}: {result.sqnr_db:.1f} dB on {len(prepared.judged)} calibration samples"
+        return f"recipe: {attempt.name}"
+    return f"recipe: {attempt.name}: {result.sqnr_db:.1f} dB on {len(prepared.judged)} calibration samples"
 
 
 def _attempt(plan: Plan, prepared: Prepared, attempt: Attempt) -> Quantized:
