@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hub_pytorch.onnx_importer.errors import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import NodeContext, op
-from hub_pytorch.onnx_importer.values import ints, is_constant, known, positive_axes, positive_axis, scalar
+from hub_pytorch.onnx_importer.values import ints, is_constant, known, positive_axes, positive_axis, scalar, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -323,8 +323,6 @@ def trilu(x: Tensor, k: Tensor | None = None, *, upper: int = 1) -> Tensor:
 @op("EyeLike", 9, 22)
 def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
     """Ones on a diagonal."""
-    from hub_pytorch.onnx_importer.values import torch_dtype
-
     rows, columns = x.shape
     cells = torch.arange(columns) - torch.arange(rows).reshape(-1, 1)
     return torch.eq(cells, k).to(x.dtype if dtype is None else torch_dtype(dtype))
@@ -534,3 +532,47 @@ def split_to_sequence(x: Tensor, split: Tensor | None = None, *, axis: int = 0, 
         return list(pieces) if keepdims else [torch.squeeze(piece, axis) for piece in pieces]
     sizes = ints(split, "split")
     return list(_split(x, axis, _even(total, -(-total // sizes[0])) if split.ndim == 0 else sizes))
+
+
+@op("Col2Im", 18)
+def col2im(
+    x: Tensor,
+    image_shape: Tensor,
+    block_shape: Tensor,
+    *,
+    dilations: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """Sum of overlapping blocks of a picture; torch has two spatial axes and even pads."""
+    size, block = ints(image_shape, "image_shape"), ints(block_shape, "block_shape")
+    rank = len(size)
+    around = pads or [0] * (2 * rank)
+    refuse_if(rank != 2, f"{rank} spatial axes, torch has 2")  # noqa: PLR2004 - as the message says
+    refuse_if(around[:rank] != around[rank:], f"uneven pads {around}")
+    return functional.fold(x, size, block, dilations or 1, around[:rank], strides or 1)
+
+
+@op("BitCast", 26)
+def bit_cast(x: Tensor, *, to: int) -> Tensor:
+    """The same bits read as another type of the same width."""
+    dtype = torch_dtype(to)
+    refuse_if(torch.bool in {dtype, x.dtype}, "bits of booleans")
+    refuse_if(dtype.itemsize != x.dtype.itemsize, f"{x.dtype} and {dtype} differ in width")
+    return x.view(dtype)
+
+
+@op("TensorScatter", 24)
+def tensor_scatter(
+    past: Tensor, update: Tensor, indices: Tensor | None = None, *, axis: int = -2, mode: str = "linear"
+) -> Tensor:
+    """A cache with an update written from known positions on, one for each element of the batch."""
+    along = positive_axis(axis, past.ndim)
+    refuse_if(mode not in {"linear", "circular"} or not along, f"mode {mode}, axis {axis}")
+    starts = [0] * past.shape[0] if indices is None else ints(indices, "write_indices")
+    size, count = past.shape[along], update.shape[along]
+    refuse_if(mode == "linear" and max(starts) + count > size, "an update beyond the end")
+    places = torch.tensor([[(start + i) % size for i in range(count)] for start in starts])
+    shape = [places.shape[0] if i == 0 else count if i == along else 1 for i in range(past.ndim)]
+    index = torch.broadcast_to(places.reshape(shape), list(update.shape))
+    return torch.scatter(past, along, index.contiguous(), update)
