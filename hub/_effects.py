@@ -69,7 +69,7 @@ def check_border(
     for direction, old, new in (("input", before.inputs, after.inputs), ("output", before.outputs, after.outputs)):
         bound = {binding.source: binding for binding in bindings if binding.direction == direction}
         wanted = [_expected(spec, bound.get(spec.name), options) for spec in old if _kept(spec, bound)]
-        found = [(spec.name, spec.dtype.value, _shape(spec, options)) for spec in new]
+        found = [(spec.name, spec.dtype.value, tuple(dim.size for dim in spec.shape)) for spec in new]
         if not _same(wanted, found):
             message = f"{edge.id} was to keep the {direction}s {_words(wanted)}; the result has {_words(found)}"
             raise EffectError(message, hint=_DEFECT)
