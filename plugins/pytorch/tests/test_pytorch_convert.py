@@ -102,6 +102,22 @@ class Tokens(nn.Module):
         return {"scores": self.head(embedded.sum(1)), "next": tokens + 1}
 
 
+class Sorted(nn.Module):
+    def forward(self, x: Any) -> dict[str, Any]:
+        rising, falling = torch.sort(x), torch.sort(x, dim=1, descending=True, stable=True)
+        return {"rising": rising[0], "order": rising[1], "falling": falling[0], "last": torch.argsort(x, dim=1)}
+
+
+class SamePadding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv1d(4, 6, 4, padding="same", dilation=2, groups=2)
+        self.narrow = nn.Conv1d(6, 2, (3,), padding="valid")
+
+    def forward(self, x: Any) -> Any:
+        return self.narrow(self.wide(x))
+
+
 class UNet(nn.Module):
     """Down, up by a transposed convolution whose padding TFLite does not know, and a skip connection."""
 
@@ -127,6 +143,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
         {"src": torch.zeros(2, 7, 8)},
     ),
     "tokens": (Tokens, {"tokens": torch.zeros(1, 4, dtype=torch.int64), "mask": torch.zeros(1, 4)}),
+    "same": (SamePadding, {"x": torch.zeros(1, 4, 9)}),
     "unet": (UNet, {"image": torch.zeros(1, 3, 16, 16)}),
 }
 
@@ -269,6 +286,19 @@ def test_any_transposed_convolution_survives(rank: int, arguments: dict[str, Any
     converted(source, "pytorch.tflite-litert", tmp_path)
     feeds = drawn(example)
     assert_close(run_tflite(tmp_path / "result.tflite", feeds), reference(module, feeds, ["output"]))
+
+
+def test_sorts_become_what_every_kernel_set_has_and_a_narrowed_output_is_declared(tmp_path: Path) -> None:
+    module, example = Sorted().eval(), {"x": torch.zeros(2, 4, 5)}
+    source = saved(module, example, tmp_path)
+    output = converted(source, "pytorch.tflite-litert", tmp_path)
+    assert any("top n of n" in note for note in output.notes)
+    dtypes = {bound.source: bound.dtype for bound in output.bindings}
+    assert bool(dtypes) == any("became 32-bit" in note for note in output.notes)
+    feeds = drawn(example)
+    wanted = reference(module, feeds, [spec.name for spec in source.signature.outputs])
+    narrowed = {name: array.astype(dtypes.get(name) or array.dtype) for name, array in wanted.items()}
+    assert_close(run_tflite(tmp_path / "result.tflite", feeds), narrowed)
 
 
 class Padded(nn.Module):

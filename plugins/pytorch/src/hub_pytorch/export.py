@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,8 @@ def _export(module: Any, tensors: dict[str, Any], *, by_name: bool) -> Any:
 
     args, kwargs = ((), tensors) if by_name else _arguments(module, tensors)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export tells of its own guesses; hub measures what came of them
             return torch.export.export(module, args, kwargs, strict=False)
     except HubError:
         raise

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _PADS = {"reflection_pad": "reflect", "replication_pad": "replicate"}
+_NAMED_PADDING = {f"aten.conv{rank}d.padding" for rank in (1, 2, 3)}
 _RANDOM = ("aten.rand", "aten.normal", "aten.bernoulli", "aten.multinomial", "aten.empty", "aten.dropout")
 
 
@@ -77,6 +78,68 @@ def pad_places(size: int, low: int, high: int, mode: str) -> list[int]:
     return [table[mode](place) for place in places]
 
 
+def rewrite_same(graph_module: Any) -> tuple[str, ...]:
+    """Give convolutions with `padding="same"` or `"valid"` their padding in numbers."""
+    found = [node for node in graph_module.graph.nodes if str(node.target) in _NAMED_PADDING]
+    for node in found:
+        node.target = _numbered(node.target)
+    return (f'gave {len(found)} convolutions with padding "same" or "valid" their padding in numbers',) if found else ()
+
+
+def _numbered(operator: Any) -> Callable[..., Any]:
+    def conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+        tensor: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Sequence[int] = (1,),
+        padding: str = "valid",
+        dilation: Sequence[int] = (1,),
+        groups: int = 1,
+    ) -> Any:
+        import torch
+
+        rank = weight.dim() - 2
+        steps, strides = (([*item] * (rank if len(item) == 1 else 1)) for item in (dilation, stride))
+        totals = [
+            step * (size - 1) if padding == "same" else 0 for step, size in zip(steps, weight.shape[2:], strict=True)
+        ]
+        # PyTorch puts the odd element at the end (torch.nn.functional.conv2d, padding='same').
+        pads = [pad for total in reversed(totals) for pad in (total // 2, total - total // 2)]
+        padded = torch.nn.functional.pad(tensor, pads) if any(pads) else tensor
+        return operator.overloadpacket.default(padded, weight, bias, strides, [0] * rank, steps, groups)
+
+    return conv
+
+
+def rewrite_sorts(graph_module: Any) -> tuple[str, ...]:
+    """Turn sorting into the top n of n, which TFLite has; of equal elements the first stays first."""
+    found = [node for node in graph_module.graph.nodes if str(node.target) in _SORTS]
+    for node in found:
+        node.target, node.kwargs = _SORTS[str(node.target)], {key: node.kwargs[key] for key in _kept(node)}
+    return (f"rewrote {len(found)} sorts as the top n of n",) if found else ()
+
+
+def _kept(node: Any) -> list[str]:
+    return [key for key in node.kwargs if key in {"dim", "descending"}]
+
+
+def _sorted(tensor: Any, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:
+    import torch
+
+    last = tensor.movedim(dim, -1)
+    values, places = torch.topk(last if descending else -last, tensor.shape[dim])
+    return (values if descending else -values).movedim(-1, dim), places.movedim(-1, dim)
+
+
+def _order(tensor: Any, dim: int = -1, descending: bool = False) -> Any:
+    return _sorted(tensor, dim, descending)[1]
+
+
+def _sorted_stable(tensor: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:
+    del stable  # TFLite's top k is stable: of equal elements the lower index comes first
+    return _sorted(tensor, dim, descending)
+
+
 def fold_constants(graph_module: Any) -> tuple[str, ...]:
     """Compute once what depends on no input and no weight (positions, masks, indices), and keep it as a buffer."""
     import torch
@@ -130,4 +193,15 @@ def _replace(graph_module: Any, node: Any, value: Any, name: str) -> None:
     node.replace_all_uses_with(constant)
 
 
-_REWRITES: tuple[Callable[[Any], tuple[str, ...]], ...] = (rewrite_transposed, rewrite_pads, fold_constants)
+_SORTS: dict[str, Callable[..., Any]] = {
+    "aten.argsort.default": _order,
+    "aten.sort.default": _sorted,
+    "aten.sort.stable": _sorted_stable,
+}
+_REWRITES: tuple[Callable[[Any], tuple[str, ...]], ...] = (
+    rewrite_transposed,
+    rewrite_same,
+    rewrite_pads,
+    rewrite_sorts,
+    fold_constants,
+)

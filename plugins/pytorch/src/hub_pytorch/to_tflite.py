@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hub.spec import ConvertOptions
     from hub_pytorch.program import Program
 
-# What LiteRT Torch raises when it cannot convert: ValueError and MLIRError from MLIR, RuntimeError for an operator
-# without a lowering, the others from its lowerings.
+# What LiteRT Torch raises, besides MLIR's own error, when it cannot convert: ValueError from its passes, RuntimeError
+# for an operator without a lowering, the others from its lowerings.
 _FAILURES = (ValueError, RuntimeError, NotImplementedError, TypeError, KeyError, AttributeError, AssertionError)
 _NARROW = {DType.INT64: DType.INT32, DType.UINT64: DType.UINT32, DType.FLOAT64: DType.FLOAT32}
 
@@ -75,13 +75,14 @@ def _convert_checked(adapted: Adapted, output: Path, *, keep_int64: bool) -> tup
 
 def _convert(adapted: Adapted, output: Path, *, keep_int64: bool) -> None:
     import litert_torch
+    from litert_converter.mlir import ir  # type: ignore[import-untyped]  # no stubs
 
     feeds = {word: sample(spec) for word, spec in zip(adapted.words, adapted.inputs, strict=True)}
     try:
         with quiet():
             model = litert_torch.convert(adapted.module, sample_kwargs=feeds, enable_x64=keep_int64)
             model.export(str(output))
-    except _FAILURES as error:
+    except (*_FAILURES, ir.MLIRError) as error:
         raise UnsupportedModel(f"LiteRT Torch cannot convert the model: {_reason(error)}") from error
 
 
