@@ -18,7 +18,7 @@ _MADE = "<!-- made by docs/generate.py: change the code, not this page -->\n\n"
 
 def cli_page() -> str:
     """Every command's help."""
-    context = click.Context(cli, info_name="hub", max_content_width=110, terminal_width=110)
+    context = click.Context(cli, info_name="hub", terminal_width=110, **cli.context_settings)
     names = [name for name in cli.list_commands(context) if name in _own_commands()]
     return _MADE + "# Command line\n\n" + "\n".join(_command_section(context, name) for name in names)
 
