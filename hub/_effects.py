@@ -70,7 +70,8 @@ def check_border(
         bound = {binding.source: binding for binding in bindings if binding.direction == direction}
         wanted = [_expected(spec, bound.get(spec.name), options) for spec in old if _kept(spec, bound)]
         found = [(spec.name, spec.dtype.value, tuple(dim.size for dim in spec.shape)) for spec in new]
-        if not _same(wanted, found):
+        kept = not edge.keeps_dynamic or direction == "output" or _as_dynamic(wanted, found)
+        if not kept or not _same(wanted, found):
             message = f"{edge.id} was to keep the {direction}s {_words(wanted)}; the result has {_words(found)}"
             raise EffectError(message, hint=_DEFECT)
 
@@ -114,6 +115,12 @@ def _same(wanted: Border, found: Border) -> bool:
     if len(wanted) != len(found):
         return False
     return all(a[:2] == b[:2] and _agree(a[2], b[2]) for a, b in zip(wanted, found, strict=True))
+
+
+def _as_dynamic(wanted: Border, found: Border) -> bool:
+    """Whether every symbolic dimension is still one: an edge that keeps them may not fix one in silence."""
+    pairs = [pair for a, b in zip(wanted, found, strict=False) for pair in zip(a[2], b[2], strict=False)]
+    return all(after is None for before, after in pairs if before is None)
 
 
 def _agree(first: Shape, second: Shape) -> bool:
