@@ -147,7 +147,7 @@ class Conversion:
         self._events.started("running the source model")
         kind, options = samples.kind, samples.options
         reference = reference_of(self._runner, opened.artifact, samples.check, kind, options)
-        here = self._first_right_route(opened, plan, samples, reference)
+        here, samples = self._first_right_route(opened, plan, samples, reference)
         receipt = self._receipt(opened, plan, samples, reference, here)
         artifact = Path(here.artifact.path)
         publish(artifact, encode_receipt(receipt), request.destination)
@@ -160,7 +160,9 @@ class Conversion:
             self._events.noted(note)
         return samples
 
-    def _first_right_route(self, opened: Opened, plan: Plan, samples: Samples, reference: Reference) -> _Here:
+    def _first_right_route(
+        self, opened: Opened, plan: Plan, samples: Samples, reference: Reference
+    ) -> tuple[_Here, Samples]:
         """Try the routes in order. A failed prefix is not tried again, nor a lossy edge whose result was wrong."""
         dead: set[tuple[str, ...]] = set()
         wrong: set[str] = set()
@@ -169,13 +171,22 @@ class Conversion:
             if wrong & set(ids) or any(ids[: len(prefix)] == prefix for prefix in dead):
                 continue
             try:
-                return self._walk(opened, route, samples, reference)
+                fitting = self._samples_for(route, samples)
+                return self._walk(opened, route, fitting, reference), fitting
             except _Failed as failed:
                 dead.add(failed.prefix)
                 if failed.parity and route[len(failed.prefix) - 1].lossy:
                     wrong.add(failed.prefix[-1])
                 self._give_up(ids, failed)
         raise self._all_failed()
+
+    def _samples_for(self, route: tuple[Edge, ...], samples: Samples) -> Samples:
+        """Fix the shapes when a later route needs them fixed and the first did not."""
+        if samples.options.shapes == samples.shapes or all(edge.keeps_dynamic for edge in route):
+            return samples
+        for note in samples.shape_notes:
+            self._events.noted(note)
+        return samples.fixed()
 
     def _walk(self, opened: Opened, route: tuple[Edge, ...], samples: Samples, reference: Reference) -> _Here:
         here = _Here(artifact=opened.artifact, summary=opened.summary)

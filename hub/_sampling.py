@@ -17,12 +17,14 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         check: Folder and fingerprint of the inputs that source and result are compared on.
         kind: Where they came from.
-        options: The request's options, with every shape fixed.
+        options: The request's options; with every shape fixed where the route needs that.
         calibration: Folder and fingerprint of the calibration inputs; empty strings for none.
         record: For the receipt.
         labels: Class of each checked row, where the data says.
         notes: What was fixed without being asked for in so many words.
         warnings: What is doubtful about the data.
+        shapes: The samples' shapes, for a route that needs fixed ones.
+        shape_notes: How they were found.
     """
 
     check: tuple[str, str]
@@ -33,6 +35,13 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    shapes: Shapes = {}
+    shape_notes: tuple[str, ...] = ()
+
+    def fixed(self) -> "Samples":
+        """The same samples, for a route that needs fixed shapes."""
+        options = msgspec.structs.replace(self.options, shapes=self.shapes)
+        return msgspec.structs.replace(self, options=options, notes=self.shape_notes)
 
 
 def prepare_samples(request: Request, runner: Runner, signature: Signature, *, fix: bool) -> Samples:
@@ -55,7 +64,8 @@ def prepare_samples(request: Request, runner: Runner, signature: Signature, *, f
         found = _real(request, runner, signature, shapes, options)
     else:
         found = _random(request, runner, signature, shapes, options)
-    return msgspec.structs.replace(found, notes=notes if fix else ())
+    found = msgspec.structs.replace(found, shapes=shapes, shape_notes=notes)
+    return found.fixed() if fix else found
 
 
 def _data_shapes(request: Request, runner: Runner, signature: Signature) -> Shapes:
