@@ -164,6 +164,18 @@ def test_a_declared_change_is_no_fault(hub: Hub, faults: Faults, toy: Path, tmp_
     assert ran.json["parity"]["outputs"][0]["output"] == "y"
 
 
+def test_a_later_route_that_needs_fixed_shapes_gets_them_and_says_so(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("raise", "fixed-only", alone=True)
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.status == 0, ran.out
+    assert ran.json["result"]["signature"]["inputs"][0]["shape"] == [{"size": 1}, {"size": 6}]
+    (note,) = ran.json["notes"]
+    assert "fixed the batch of x to 1: 1x6" in note
+    assert note in ran.err
+
+
 def test_noise_of_a_step_stays_out_of_the_json(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
     faults("noise", alone=True)
     ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")

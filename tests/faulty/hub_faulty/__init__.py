@@ -93,6 +93,15 @@ def _half(model: Model, job: ConvertJob) -> None:
     write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
 
 
+def _fixed_only(model: Model, job: ConvertJob) -> None:
+    shapes = [job.options.shapes[value.name] for value in model.graph.inputs]
+    fixed = tuple(
+        msgspec.structs.replace(value, shape=shape) for value, shape in zip(model.graph.inputs, shapes, strict=True)
+    )
+    graph = msgspec.structs.replace(model.graph, inputs=fixed)
+    write_binary(Path(job.output), msgspec.structs.replace(model, graph=graph))
+
+
 def _eat_input(model: Model, job: ConvertJob) -> None:
     write_binary(Path(job.output), model)
     Path(job.source.path).write_text("gone")
@@ -191,6 +200,7 @@ FAULTS: dict[str, Fault] = {
     "garbage": _garbage,
     "half": _half,
     "eat-input": _eat_input,
+    "fixed-only": _fixed_only,
     "rename": _rename,
     "rename-declared": _rename_declared,
     "dtype": _dtype,
@@ -213,10 +223,10 @@ def _edge(name: str) -> Edge:
         source=State(format="toybin" if name in second else "toy"),
         target=State(format="toybin", numerics=second.get(name, Numerics.FP32)),
         lossy=name in second,
-        keeps_dynamic=True,
+        keeps_dynamic=name != "fixed-only",
         needs_calibration=name == "calibrated",
         process="faulty",
-        cost=0.5,
+        cost=0.6 if name == "fixed-only" else 0.5,
         title=f"planted fault: {name}",
     )
 
