@@ -78,7 +78,8 @@ def test_expectations_name_edges_that_exist() -> None:
     assert {item.edge for item in expectations} <= ENGINES.keys()
 
 
-def test_backend_is_in_the_environment_of_every_edge() -> None:
+def test_torch_backend_is_asked_for_in_the_environment_and_in_a_process_of_its_own() -> None:
     for engine in ENGINES.values():
-        assert engine.edge.environment == {"KERAS_BACKEND": engine.backend}
+        backend = engine.edge.environment.get("KERAS_BACKEND", "tensorflow")
+        assert backend == engine.backend
         assert engine.edge.process == f"keras-{engine.backend}"
