@@ -57,8 +57,9 @@ def convert(model: Path, precision: str, data: Any) -> tuple[Receipt, Path]:
 
 
 @pytest.mark.parametrize(
-    ("precision", "stored", "least"), [("fp32", "<f4", 300), ("fp16", "<f2", 60), ("int8-dynamic", "|i1", 30), ("int8", "|i1", 30)]
-)  # fmt: skip
+    ("precision", "stored", "least"),
+    [("fp32", "<f4", 300), ("fp16", "<f2", 60), ("int8-dynamic", "|i1", 30), ("int8", "|i1", 30)],
+)
 def test_a_precision_is_what_is_stored(model: Path, data: Any, precision: str, stored: str, least: float) -> None:
     receipt, output = convert(model, precision, data)
     content = output.read_bytes()
