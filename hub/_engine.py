@@ -306,7 +306,7 @@ class Conversion:
             steps=here.steps,
             parity=last.parity,
             notes=(*samples.notes, *(note for step in here.steps for note in step.notes)),
-            warnings=(*samples.warnings, *self._warnings(last)),
+            warnings=(*samples.warnings, *self._warnings(opened.artifact, last)),
             failed_attempts=tuple(self._attempts),
             findings=opened.summary.findings,
             calibration=samples.record,
@@ -318,8 +318,10 @@ class Conversion:
             },
         )
 
-    def _warnings(self, last: StepRecord) -> tuple[str, ...]:
-        return tuple(filter(None, (self._request.announced, self._mixed(last), self._unproved(last))))
+    def _warnings(self, source: ModelArtifact, last: StepRecord) -> tuple[str, ...]:
+        return tuple(
+            filter(None, (self._request.announced, self._mixed(last), self._unproved(last), _grown(source, last)))
+        )
 
     def _mixed(self, last: StepRecord) -> str:
         got, wanted = last.artifact.state.numerics, self._request.numerics
@@ -339,6 +341,13 @@ class Conversion:
             return None
         outputs = outputs_of(self._runner, here.artifact, reference, here.chain, samples.options)
         return accuracy(samples.labels, reference.outputs, outputs)
+
+
+def _grown(source: ModelArtifact, last: StepRecord) -> str:
+    before, after = source.size_bytes, last.artifact.size_bytes
+    if after < before or last.artifact.state.numerics == Numerics.FP32:
+        return ""
+    return f"the result is not smaller than the source: {before} -> {after} bytes"
 
 
 def _goals(request: Request) -> tuple[State, ...]:
@@ -361,7 +370,8 @@ def _options_for(here: _Here, samples: Samples) -> ConvertOptions:
             if bound.target and name in options.shapes
         }
         constants = {name: value for name, value in options.constants.items() if name not in renamed}
-        options = msgspec.structs.replace(options, shapes=shapes | moved, constants=constants)
+        layout = "" if any(bound.permutation for bound in bindings) else options.io_layout  # done once is done
+        options = msgspec.structs.replace(options, shapes=shapes | moved, constants=constants, io_layout=layout)
     return options
 
 

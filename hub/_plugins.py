@@ -1,5 +1,7 @@
 """Plugin loading: each load guarded, the broken ones kept with their traceback, misspelt hooks told."""
 
+import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.resources
@@ -41,6 +43,14 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     module: str
     error: str = ""
+
+
+@functools.cache
+def source_digest(package: str) -> str:
+    """Hash of a package's Python files: a plugin at work changes faster than its version."""
+    origin = importlib.import_module(package).__file__
+    files = sorted(Path(origin or "").parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def reference_of(plugin_object: object) -> str:

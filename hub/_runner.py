@@ -9,7 +9,7 @@ import msgspec
 
 from hub._failures import keep_failed
 from hub._files import copy_model, is_copy_of, sha256_model
-from hub._plugins import Registry, reference_of, versions_of
+from hub._plugins import Registry, reference_of, source_digest, versions_of
 from hub._store import Store, key_of
 from hub._tasks import ConvertTask, DescribeTask, RunOutput, RunTask, SampleTask, Task, TaskResult
 from hub._toolchains import toolchain_python
@@ -224,7 +224,7 @@ class Runner:
     def _versions(self, plugin: Any, requires: tuple[str, ...]) -> dict[str, str]:
         module = type(plugin).__module__.partition(".")[0]
         own = {p.distribution: p.version for p in self.registry.plugins if p.module.partition(".")[0] == module}
-        return own | versions_of(requires) | {"hub": VERSION}
+        return own | versions_of(requires) | {"hub": VERSION, "source": source_digest(module)}
 
     def _lock(self, edge: Edge) -> tuple[str, ...]:
         return self.registry.toolchains[edge.toolchain].requires if edge.toolchain else ()

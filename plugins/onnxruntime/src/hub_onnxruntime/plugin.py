@@ -110,5 +110,5 @@ def hub_identify_format(path: Path, header: bytes) -> Identification | None:
         return Identification(format="onnx", detail=answer.reason)
     if path.suffix == ".onnx":
         state = "is a damaged ONNX model" if answer.kind is Kind.DAMAGED else "is named .onnx and is no ONNX model"
-        raise ModelUnreadable(f"{path.name} {state}: {answer.reason}", hint="Copy it again and compare its size.")
+        raise ModelUnreadable(f"{path} {state}: {answer.reason}", hint="Copy it again and compare its size.")
     return None

@@ -1,0 +1,47 @@
+"""Models that nobody here trained, through the installed command: every cell comes to exactly what is written here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.zoo.cells import CASES, Outcome, convert
+
+EXPECTED: dict[str, dict[str, str]] = {}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder and one cache for all cells: float steps are shared, as they are for a user."""
+    made = tmp_path_factory.mktemp("real")
+    os.environ["HUB_CACHE_DIR"] = str(made / "cache")
+    return made
+
+
+def _cells() -> list[pytest.param]:
+    slow = {"int16x8", "int4-weights"}
+    return [
+        pytest.param(
+            name, precision, word, id=f"{name}-{precision}", marks=[pytest.mark.scheduled] * (precision in slow)
+        )
+        for name, row in EXPECTED.items()
+        for precision, word in row.items()
+    ]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "precision", "word"), _cells())
+def test_cell(name: str, precision: str, word: str, folder: Path) -> None:
+    outcome = convert(CASES[name], precision, folder)
+    assert outcome.word == word, outcome.document.get("error", outcome.document.get("parity"))
+    _check_published(outcome, folder / name / f"{name}.{precision}.tflite")
+
+
+def _check_published(outcome: Outcome, artifact: Path) -> None:
+    assert artifact.exists() == (outcome.status == 0)
+    if outcome.status == 0:
+        worst = min(outcome.document["parity"]["outputs"], key=lambda output: output["sqnr_db"])
+        assert worst["samples"] == 16
+        assert outcome.document["parity"]["passed"]
