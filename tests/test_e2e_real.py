@@ -9,7 +9,24 @@ import pytest
 
 from tests.zoo.cells import CASES, Outcome, convert
 
-EXPECTED: dict[str, dict[str, str]] = {}
+ALL = {"fp32": "pass", "fp16": "pass", "int8-dynamic": "pass", "int8": "pass"}
+MIXED = ALL | {"int8": "mixed"}
+EXPECTED: dict[str, dict[str, str]] = {
+    "emotion": ALL,
+    "vad-onnx": MIXED,
+    "vad-torchscript": MIXED,
+    "ocr-det": MIXED,
+    "ocr-rec": ALL,
+    "ocr-cls": ALL,
+    "magika": MIXED,
+    "efficientnet-lite0": ALL,
+    "minilm": MIXED,
+    # random weights behind 52 layers of rounding: each refusal is the gate at work, measured 1.7 to 29.7 dB
+    "mobilenet-v2": ALL | {"fp16": "parity", "int8": "parity"},
+    "digits-lstm": ALL,
+    "digits-gru": ALL,
+}
+"""`pass`, `mixed` (int8 with named layers in float), or the code of the refusal; a change in either direction fails."""
 
 
 @pytest.fixture(scope="session")

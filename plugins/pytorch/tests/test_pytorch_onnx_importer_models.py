@@ -27,6 +27,7 @@ pytestmark = [
         "ignore::DeprecationWarning"
     ),  # torch, onnxscript and litert_torch use old parts of torch
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # the same
+    pytest.mark.filterwarnings("ignore::SyntaxWarning"),  # torchao is compiled at its first import
     pytest.mark.filterwarnings("ignore::UserWarning"),  # torch.export tells of its own guesses
 ]
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"

@@ -198,10 +198,34 @@ _SORTS: dict[str, Callable[..., Any]] = {
     "aten.sort.default": _sorted,
     "aten.sort.stable": _sorted_stable,
 }
+
+
+def lay_out_constants(graph_module: Any) -> tuple[str, ...]:
+    """Make every weight and constant contiguous.
+
+    LiteRT Torch tells constants apart by their address: views of one storage are mixed up (litert-torch issue 1061).
+    """
+    import torch
+
+    attributes = (
+        _attribute(graph_module, str(node.target)) for node in graph_module.graph.nodes if node.op == "get_attr"
+    )
+    held = [
+        *graph_module.parameters(),
+        *graph_module.buffers(),
+        *(a for a in attributes if isinstance(a, torch.Tensor)),
+    ]
+    scattered = {id(tensor): tensor for tensor in held if not tensor.is_contiguous()}
+    for tensor in scattered.values():
+        tensor.data = tensor.data.contiguous()
+    return (f"laid out {len(scattered)} constants contiguously",) if scattered else ()
+
+
 _REWRITES: tuple[Callable[[Any], tuple[str, ...]], ...] = (
     rewrite_transposed,
     rewrite_same,
     rewrite_pads,
     rewrite_sorts,
     fold_constants,
+    lay_out_constants,
 )
