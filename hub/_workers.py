@@ -60,8 +60,11 @@ class Workers:
     def start(self, place: Place) -> None:
         """Start the place's process ahead of its first task."""
         process = self._running.get(place)
-        if process is None or process.poll() is not None:
-            self._running[place] = _spawn(place)
+        if process is not None and process.poll() is None:
+            return
+        if process is not None:
+            _kill(process)  # dead already: this closes its pipes
+        self._running[place] = _spawn(place)
 
     def run(self, task: Task, folder: Path, place: Place) -> TaskResult:
         """Run a task in `folder` (job.json, log.txt, result.json).

@@ -1,4 +1,4 @@
-"""The hooks."""
+"""The hooks. `hub --help` imports this module, so each imports what it offers when it is called."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hub.spec import Converter, Format, Identification, Runtime, hookimpl
-from hub_keras.archive import custom_objects, kind_of
-from hub_keras.converters import KerasConverter
-from hub_keras.formats import KerasFormat
-from hub_keras.runtime import KerasRuntime
 
 _DETAIL = {"keras-zip": ".keras archive", "hdf5": "HDF5", "savedmodel": "TensorFlow SavedModel"}
 
@@ -18,24 +14,32 @@ _DETAIL = {"keras-zip": ".keras archive", "hdf5": "HDF5", "savedmodel": "TensorF
 @hookimpl
 def hub_register_formats() -> list[Format]:
     """Offer the reader."""
+    from hub_keras.formats import KerasFormat
+
     return [KerasFormat()]
 
 
 @hookimpl
 def hub_register_converters() -> list[Converter]:
     """Offer the edges."""
+    from hub_keras.converters import KerasConverter
+
     return [KerasConverter()]
 
 
 @hookimpl
 def hub_register_runtimes() -> list[Runtime]:
     """Offer the runtime."""
+    from hub_keras.runtime import KerasRuntime
+
     return [KerasRuntime()]
 
 
 @hookimpl
 def hub_identify_format(path: Path, header: bytes) -> Identification | None:
     """Recognise a `.keras` archive, an HDF5 file, or a SavedModel folder."""
+    from hub_keras.archive import kind_of
+
     kind = kind_of(path, header)
     if not kind:
         return None
@@ -46,6 +50,8 @@ def hub_identify_format(path: Path, header: bytes) -> Identification | None:
 @hookimpl
 def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path | None:
     """Save a `keras.Model`: as `.keras`, or exported as a SavedModel when it holds classes of the caller's own."""
+    from hub_keras.archive import custom_objects
+
     del example_inputs
     keras = sys.modules.get("keras")
     if keras is None or not isinstance(model, keras.Model):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from hub.spec import UnsupportedModel
 from hub_keras.loaded import Loaded
 from hub_keras.static import StaticInputs
@@ -67,6 +65,7 @@ def close_list_shapes(graph: Any, batch: int) -> int:
 
 
 def _close(node: Any, batch: int) -> bool:
+    import numpy as np
     import tensorflow as tf
 
     shape = tf.make_ndarray(node.attr["value"].tensor)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Support, Verdict
 from hub_keras.load import load_model
 from hub_keras.loaded import Loaded
@@ -76,7 +74,9 @@ class KerasSession:
         keras.backend.clear_session()
 
 
-def _copy(value: Any) -> np.ndarray[Any, Any]:
+def _copy(value: Any) -> Any:
+    import numpy as np
+
     return np.array(value.numpy())
 
 

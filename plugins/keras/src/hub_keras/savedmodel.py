@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hub.spec import ModelRefused, ModelUnreadable, Signature, TensorSpec, UnsupportedModel
 from hub_keras.archive import SAVED_MODEL_FILE
@@ -82,7 +81,7 @@ def load_saved_model(folder: Path, *, allow_pickle: bool) -> Loaded:
         signature=signature,
         operators={key: count for key, count in operators.items() if key not in _PLUMBING},
         model=model,
-        parameters=sum(int(np.prod(variable.shape)) for variable in weights),
+        parameters=sum(math.prod(variable.shape) for variable in weights),
         weight_dtypes=tuple(variable.dtype.name for variable in weights),
         versions={"file": "savedmodel", "signature": name, "tensorflow": str(model.tensorflow_version)},
     )
