@@ -51,9 +51,10 @@ def gates_page() -> str:
 
 
 _GATES_TEXT = """Every bound must hold for every output, with every kernel set of the result's runtime, against the
-source model in its own runtime. Top-1 is judged where an output holds a classifier's probabilities: along its last
-axis, not negative, summing to one. A comparison over no samples, of NaN, or against outputs that are zero throughout
-is an error, not a pass. Your own gate: `--max-relative`, `--min-cosine`, `--min-sqnr`; the receipt then says `custom`.
+source model in its own runtime. Top-1 is judged where an output holds a classifier's probabilities (along its last
+axis, not negative, summing to one), and from so many rows on that one disagreement stays inside the bound (20 for
+0.95). A comparison over no samples, of NaN, or against outputs that are zero throughout is an error, not a pass.
+Your own gate: `--max-relative`, `--min-cosine`, `--min-sqnr`; the receipt then says `custom`.
 
 """
 

@@ -157,7 +157,8 @@ def _planted(kind: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("name", "picture"), ("shape", "7"), ("dtype", "image"), ("nan", "NaN"), ("empty", "0")]
+    ("kind", "words"),
+    [("name", "picture"), ("shape", "7"), ("dtype", "image"), ("nan", "NaN"), ("empty", "no samples")],
 )
 def test_calibration_that_does_not_fit(kind: str, words: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", **_planted(kind))

@@ -60,5 +60,5 @@ def _check_published(outcome: Outcome, artifact: Path) -> None:
     assert artifact.exists() == (outcome.status == 0)
     if outcome.status == 0:
         worst = min(outcome.document["parity"]["outputs"], key=lambda output: output["sqnr_db"])
-        assert worst["samples"] == 16
+        assert worst["samples"] >= 16
         assert outcome.document["parity"]["passed"]

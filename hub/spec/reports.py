@@ -24,7 +24,8 @@ class ParityPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         relative_max: Bound on max |result - source| / max |source|, over all samples of one output.
         cosine_min: Bound on the cosine between the flattened outputs.
         sqnr_min_db: Bound on 10 log10(sum source^2 / sum (result - source)^2).
-        top1_min: Bound on the share of samples whose arg-max agrees, where the output is a classifier's.
+        top1_min: Bound on the share of samples whose arg-max agrees, where the output is a classifier's;
+            judged from 1 / (1 - top1_min) rows on, so that one disagreement in a few is not a verdict.
         source: Where the bounds come from.
         custom: Whether the user set them.
     """

@@ -18,13 +18,14 @@ PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int16x8", "int4-weights")
 
 
 class Case(NamedTuple):
-    """One model: what it is, where it comes from, its data, and the flags that it needs."""
+    """One model: what it is, where it comes from, its data, the flags that it needs, and samples to compare."""
 
     name: str
     what: str
     model: Callable[[Path], str]
     data: str
     flags: tuple[str, ...] = ()
+    samples: int = 16
 
 
 class Outcome(NamedTuple):
@@ -68,13 +69,13 @@ _CORE = ("--shape", "x=1x576", "--shape", "state=2x1x128")
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        Case("emotion", "Keras 2 .h5, mini-Xception", _fetched("emotion_h5"), "emotion_h5"),
+        Case("emotion", "Keras 2 .h5, mini-Xception", _fetched("emotion_h5"), "emotion_h5", samples=64),
         Case("vad-onnx", "voice activity, ONNX, If + LSTM + state", _fetched("vad_onnx"), "vad_onnx", _RATE),
         Case("vad-torchscript", "its core, TorchScript", _vad_core, "vad_core_jit", _CORE),
         Case("ocr-det", "text detector, ONNX opset 12", _fetched("ocr_det"), "ocr_det"),
         Case("ocr-rec", "text recogniser, ONNX opset 12", _fetched("ocr_rec"), "ocr_rec"),
-        Case("ocr-cls", "text direction, ONNX opset 11", _fetched("ocr_cls"), "ocr_cls"),
-        Case("magika", "file type, ONNX, int32 bytes", _fetched("magika_onnx"), "magika_onnx"),
+        Case("ocr-cls", "text direction, ONNX opset 11", _fetched("ocr_cls"), "ocr_cls", samples=64),
+        Case("magika", "file type, ONNX, int32 bytes", _fetched("magika_onnx"), "magika_onnx", samples=64),
         Case(
             "efficientnet-lite0",
             "ImageNet, PyTorch builder + state dict",
@@ -101,7 +102,9 @@ def convert(case: Case, precision: str, folder: Path, *, timeout: float = 1500) 
     place = folder / case.name
     place.mkdir(parents=True, exist_ok=True)
     made = place / "data" / "calibration.npz"
-    samples = data.DataSet(made, made.with_name("test.npz")) if made.exists() else data.write(case.data, made.parent)
+    if not made.exists():
+        data.write(case.data, made.parent, test=case.samples)
+    samples = data.DataSet(made, made.with_name("test.npz"))
     flags = [flag.format_map(_Fetched()) for flag in case.flags]
     output = place / f"{case.name}.{precision}.tflite"
     words = ["convert", case.model(place), "--to", "tflite", "--precision", precision, *flags, "-o", str(output)]

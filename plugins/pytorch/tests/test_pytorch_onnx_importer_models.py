@@ -155,7 +155,7 @@ def with_random_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def test_classic_graph_is_the_same(path: Path) -> None:
     model = with_random_weights(onnx.load(path))
     feeds = feeds_for(model)
-    assert worst(run(import_onnx(model), feeds), by_onnxruntime(model, feeds)) <= 1e-5
+    assert worst(run(import_onnx(model), feeds), by_onnxruntime(model, feeds)) <= 2e-5  # sums in another order
 
 
 class First(torch.nn.Module):  # type: ignore[misc] # torch is Any to mypy
@@ -185,5 +185,5 @@ def test_recurrent_network_of_torch_comes_back_and_becomes_tflite(kind: str, tmp
     model = onnx.load_from_string(file.getvalue())
     feeds = feeds_for(model)
     module, wanted = import_onnx(model), by_onnxruntime(model, feeds)
-    assert worst(run(module, feeds), wanted) <= 1e-5
+    assert worst(run(module, feeds), wanted) <= 2e-5
     assert worst(run_tflite(module, feeds, tmp_path / "net.tflite"), wanted) <= 1e-4

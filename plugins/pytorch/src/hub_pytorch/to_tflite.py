@@ -75,7 +75,7 @@ def _convert_checked(adapted: Adapted, output: Path, *, keep_int64: bool) -> tup
 
 def _convert(adapted: Adapted, output: Path, *, keep_int64: bool) -> None:
     import litert_torch
-    from litert_converter.mlir import ir  # type: ignore[import-untyped]  # no stubs
+    from litert_converter.mlir import ir
 
     feeds = {word: sample(spec) for word, spec in zip(adapted.words, adapted.inputs, strict=True)}
     try:
