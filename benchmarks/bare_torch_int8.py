@@ -43,7 +43,8 @@ def quantize(float_path: Path, path: Path, images: np.ndarray) -> None:
 
     runner = Interpreter(str(float_path)).get_signature_runner()
     name = next(iter(runner.get_input_details()))
-    tool = quantizer.Quantizer(str(float_path), recipe.static_wi8_ai8())
+    border = [{"regex": ".*", "operation": side, "algorithm_key": "no_quantize"} for side in ("INPUT", "OUTPUT")]
+    tool = quantizer.Quantizer(str(float_path), [*recipe.static_wi8_ai8(), *border])
     ranges = tool.calibrate({"serving_default": [{name: image[None]} for image in images]})
     path.write_bytes(tool.quantize(ranges).quantized_model)
 
