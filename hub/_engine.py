@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from hub import _effects
+from hub._contract import io_contract
 from hub._files import check_output, publish
 from hub._identify import identify
 from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, reference_of
@@ -305,6 +306,7 @@ class Conversion:
             route=Route(edges=tuple(step.edge for step in here.steps), left_out=plan.left_out),
             steps=here.steps,
             parity=last.parity,
+            contract=io_contract(opened.summary.signature, here.summary.signature, here.chain),
             notes=(*samples.notes, *(note for step in here.steps for note in step.notes)),
             warnings=(*samples.warnings, *self._warnings(opened.artifact, last)),
             failed_attempts=tuple(self._attempts),

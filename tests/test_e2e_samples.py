@@ -88,6 +88,11 @@ def test_integer_border(tmp_path: Path) -> None:
     receipt = convert(TORCH / "digits.pt2", path, "--int8", "--io-dtype", "int8", *TORCH_DATA)
     bindings = receipt["steps"][-1]["bindings"]
     assert {(bound["direction"], bound["dtype"]) for bound in bindings} == {("input", "int8"), ("output", "int8")}
+    image, logits = receipt["contract"]
+    assert (image["source"]["dtype"], image["result"]["dtype"]) == ("float32", "int8")
+    assert image["result"]["quant"]["scale"][0] == pytest.approx(1 / 255, rel=0.02)
+    assert logits["direction"] == "output"
+    assert logits["changes"]
     assert accuracy_of(path, TORCH / "test.npz", "image", integers=True) >= 0.98
 
 

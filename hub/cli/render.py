@@ -103,6 +103,10 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
     before, after = receipt.source.size_bytes, receipt.result.size_bytes
     yield "inputs", escape(_tensors(receipt.result.signature.inputs))
     yield "outputs", escape(_tensors(receipt.result.signature.outputs))
+    for item in receipt.contract:
+        if item.changes:
+            there = item.result or "no longer an " + item.direction
+            yield "changed", escape(f"{item.source} → {there}: {'; '.join(item.changes)}")
     yield "size", f"{_size(before)} → {_size(after)} ({before / after:.2f}x smaller)" if after else _size(before)
     if receipt.accuracy:
         a = receipt.accuracy

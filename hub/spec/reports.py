@@ -8,6 +8,7 @@ from hub.spec.artifacts import Finding, ModelArtifact
 from hub.spec.edges import IoBinding
 from hub.spec.numerics import Numerics
 from hub.spec.recipes import QuantRecipe
+from hub.spec.tensors import TensorSpec
 
 RECEIPT_VERSION = 1
 SQNR_CAP_DB = 300.0
@@ -143,6 +144,22 @@ class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     warnings: tuple[str, ...] = ()
 
 
+class IoContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One input or output of the source, and what it is in the result.
+
+    Attributes:
+        direction: `input` or `output`.
+        source: As the source declares it.
+        result: As the result declares it, quantization parameters included; None when it was frozen away.
+        changes: Every declared change on the way, in words.
+    """
+
+    direction: str
+    source: TensorSpec
+    result: TensorSpec | None
+    changes: tuple[str, ...] = ()
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was done and what was measured; written beside the artifact as `<artifact>.hub.json`."""
 
@@ -155,6 +172,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     route: Route
     steps: tuple[StepRecord, ...]
     parity: ParityReport
+    contract: tuple[IoContract, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     failed_attempts: tuple[FailedAttempt, ...] = ()
