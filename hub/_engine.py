@@ -283,6 +283,7 @@ class Conversion:
         message = f"no route gave a right {wanted} model; nothing was written. Tried {tried}"
         error = error_from_code(code, message, self._advice(code))
         error.log = next((item.log for item in reversed(self._attempts) if item.log), "")
+        error.details = {"attempts": self._attempts}
         return error
 
     def _advice(self, code: str) -> str:

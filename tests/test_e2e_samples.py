@@ -200,4 +200,5 @@ def test_a_gate_that_cannot_be_met_writes_nothing(tmp_path: Path) -> None:
     error = run_hub(*words, status=6)["error"]
     assert error["code"] == "parity"
     assert "SQNR" in error["message"]
+    assert any(output["failures"] for output in error["attempts"][0]["parity"]["outputs"])
     assert list(tmp_path.iterdir()) == []
