@@ -62,3 +62,11 @@ def _check_published(outcome: Outcome, artifact: Path) -> None:
         worst = min(outcome.document["parity"]["outputs"], key=lambda output: output["sqnr_db"])
         assert worst["samples"] >= 16
         assert outcome.document["parity"]["passed"]
+
+
+@pytest.mark.real
+def test_second_engine_takes_over_in_its_own_environment(folder: Path) -> None:
+    outcome = convert(CASES["ocr-cls"], "fp32", folder, "--avoid", "pytorch.import-onnx")
+    assert outcome.word == "pass", outcome.document
+    assert outcome.document["route"]["edges"] == ["onnx.prepare", "onnx.tflite-onnx2tf"]
+    assert list((folder / "cache" / "toolchains").glob("onnx2tf-*/ready"))

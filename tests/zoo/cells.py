@@ -97,8 +97,8 @@ CASES: dict[str, Case] = {
 }
 
 
-def convert(case: Case, precision: str, folder: Path, *, timeout: float = 1500) -> Outcome:
-    """Run the installed command on one cell; models and data are written once per folder."""
+def convert(case: Case, precision: str, folder: Path, *more: str) -> Outcome:
+    """Run the installed command on one cell, with `more` flags; models and data are written once per folder."""
     place = folder / case.name
     place.mkdir(parents=True, exist_ok=True)
     made = place / "data" / "calibration.npz"
@@ -108,10 +108,10 @@ def convert(case: Case, precision: str, folder: Path, *, timeout: float = 1500) 
     flags = [flag.format_map(_Fetched()) for flag in case.flags]
     output = place / f"{case.name}.{precision}.tflite"
     words = ["convert", case.model(place), "--to", "tflite", "--precision", precision, *flags, "-o", str(output)]
-    words += ["--calibration", str(samples.calibration), "--test", str(samples.test), "--json", "--force"]
+    words += ["--calibration", str(samples.calibration), "--test", str(samples.test), "--json", "--force", *more]
     hub = Path(sys.executable).with_name("hub")
     done = subprocess.run(
-        [str(hub), *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=timeout, check=False
+        [str(hub), *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=1500, check=False
     )
     if not done.stdout.strip():
         raise AssertionError(f"hub {' '.join(words)} printed nothing:\n{done.stderr[-4000:]}")
