@@ -309,7 +309,7 @@ class Conversion:
             parity=last.parity,
             contract=io_contract(opened.summary.signature, here.summary.signature, here.chain),
             notes=(*samples.notes, *(note for step in here.steps for note in step.notes)),
-            warnings=(*samples.warnings, *self._warnings(opened.artifact, last)),
+            warnings=(*samples.warnings, *_blind(reference), *self._warnings(opened.artifact, last)),
             failed_attempts=tuple(self._attempts),
             findings=opened.summary.findings,
             calibration=samples.record,
@@ -344,6 +344,13 @@ class Conversion:
             return None
         outputs = outputs_of(self._runner, here.artifact, reference, here.chain, samples.options)
         return accuracy(samples.labels, reference.outputs, outputs)
+
+
+def _blind(reference: Reference) -> tuple[str, ...]:
+    if not reference.constant:
+        return ()
+    names = ", ".join(reference.constant)
+    return (f"the source gives the same {names} for every sample, so the comparison proves little: --test DATA",)
 
 
 def _grown(source: ModelArtifact, last: StepRecord) -> str:

@@ -1,5 +1,6 @@
 """Run a source and a result on the same samples, and compare."""
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -31,12 +32,14 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         kind: Where they came from.
         outputs: Folder of the source's outputs.
         runtime: Who ran it.
+        constant: Outputs that are the same for every sample, to the last bit: their comparison proves little.
     """
 
     inputs: tuple[str, str]
     kind: InputsKind
     outputs: Path
     runtime: str
+    constant: tuple[str, ...] = ()
 
 
 def run_options(options: ConvertOptions, variant: str = "") -> RuntimeOptions:
@@ -56,9 +59,14 @@ def reference_of(
     inputs = _with_constants(runner, artifact, samples, options)
     runtime = runner.registry.runtime_for(artifact.state.format)
     outputs, _ = runner.run(artifact, run_options(options), inputs, ())
+    digests: dict[str, set[bytes]] = {}
     for given in SampleFolder(outputs):
         check_outputs(artifact.signature.outputs, given, runtime.name)
-    return Reference(inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name)
+        for name, array in given.items():
+            digests.setdefault(name, set()).add(hashlib.sha256(array.tobytes()).digest())
+    several = len(SampleFolder(outputs)) > 1
+    constant = tuple(name for name, found in digests.items() if several and len(found) == 1)
+    return Reference(inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name, constant=constant)
 
 
 def _with_constants(

@@ -202,3 +202,14 @@ def test_a_gate_that_cannot_be_met_writes_nothing(tmp_path: Path) -> None:
     assert "SQNR" in error["message"]
     assert any(output["failures"] for output in error["attempts"][0]["parity"]["outputs"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_answers_the_same_to_everything_is_told(tmp_path: Path) -> None:
+    import torch
+
+    class Deaf(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 0 + 3
+
+    receipt = hub.convert(Deaf(), "tflite", output=tmp_path / "deaf.tflite", example_inputs=(torch.zeros(1, 4),))
+    assert any("the same" in warning for warning in receipt.warnings)

@@ -107,7 +107,8 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
         if item.changes:
             there = item.result or "no longer an " + item.direction
             yield "changed", escape(f"{item.source} → {there}: {'; '.join(item.changes)}")
-    yield "size", f"{_size(before)} → {_size(after)} ({before / after:.2f}x smaller)" if after else _size(before)
+    ratio = f"{before / after:.2f}x smaller" if after <= before else f"{after / before:.2f}x larger"
+    yield "size", f"{_size(before)} → {_size(after)} ({ratio})"
     if receipt.accuracy:
         a = receipt.accuracy
         yield "accuracy", f"{a.source:.2%} → {a.result:.2%} on {a.samples} labelled samples"
