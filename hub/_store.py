@@ -78,7 +78,7 @@ class Store:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """Lend an empty folder; it is removed at the end, and by the next run if this one is killed."""
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._scratch))
+        folder = Path(tempfile.mkdtemp(prefix=f"{_name_of(psutil.Process())}-", dir=self._scratch))
         try:
             yield folder
         finally:
@@ -105,6 +105,18 @@ class Store:
 
     def _sweep(self) -> None:
         for folder in self._scratch.iterdir():
-            owner = folder.name.partition("-")[0]
-            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            if not _is_running(folder.name.partition("-")[0]):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name_of(process: psutil.Process) -> str:
+    """Number and start time: a process number alone comes back, for another process."""
+    return f"{process.pid}.{process.create_time():.2f}"
+
+
+def _is_running(name: str) -> bool:
+    number = name.partition(".")[0]
+    try:
+        return number.isdigit() and _name_of(psutil.Process(int(number))) == name
+    except psutil.NoSuchProcess:
+        return False

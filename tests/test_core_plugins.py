@@ -25,11 +25,11 @@ BROKEN = {
         "commands today",
     ),
     "second-of-an-edge": (
-        f"from hub_toy import ToyConverter\n{HEAD}hub_register_converters():\n    return [ToyConverter()]\n",
+        f"from hub_toy.converter import ToyConverter\n{HEAD}hub_register_converters():\n    return [ToyConverter()]\n",
         "another plugin offers toy.bin too",
     ),
     "second-of-a-format": (
-        f"from hub_toy import ToyFormat\n{HEAD}hub_register_formats():\n    return [ToyFormat()]\n",
+        f"from hub_toy.formats import ToyFormat\n{HEAD}hub_register_formats():\n    return [ToyFormat()]\n",
         "another plugin offers toy too",
     ),
 }
