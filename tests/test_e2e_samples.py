@@ -213,3 +213,12 @@ def test_a_source_that_answers_the_same_to_everything_is_told(tmp_path: Path) ->
 
     receipt = hub.convert(Deaf(), "tflite", output=tmp_path / "deaf.tflite", example_inputs=(torch.zeros(1, 4),))
     assert any("the same" in warning for warning in receipt.warnings)
+
+
+def test_a_builder_is_as_large_as_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import torch\ndef build():\n    torch.manual_seed(0)\n    return torch.nn.Linear(64, 64)\n"
+    (tmp_path / "seeded_builder.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    receipt = convert("seeded_builder:build", tmp_path / "half.tflite", "--fp16", "--shape", "input=1x64")
+    assert receipt["source"]["size_bytes"] == 4 * (64 * 64 + 64)
+    assert not any("not smaller" in warning for warning in receipt["warnings"])

@@ -246,8 +246,12 @@ def _describe_eager(job: DescribeJob) -> ModelSummary:
     files = [job.file, *([Path(reference.weights)] if reference.weights else [])]
     inputs = eager_inputs(module, example, reference)
     if any(spec.name in number_inputs(module) for spec in inputs):  # torch.export would freeze them: run instead
-        return _summary_by_running(module, inputs, form, files)
-    return summary_of(*export_eager(module, example, reference), form, files)
+        summary = _summary_by_running(module, inputs, form, files)
+    else:
+        summary = summary_of(*export_eager(module, example, reference), form, files)
+    # what the weights take: a builder's own file is a reference to code, a few bytes long
+    weights = sum(item.nbytes for item in (*module.parameters(), *module.buffers()))
+    return msgspec.structs.replace(summary, size_bytes=weights)
 
 
 def _summary_by_running(module: Any, inputs: tuple[TensorSpec, ...], form: str, files: Sequence[Path]) -> ModelSummary:
