@@ -12,7 +12,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hub_pytorch.onnx_importer import UnsupportedOperator, import_onnx, registry
+from hub_onnxgraph.table import operator
+from hub_pytorch.onnx_importer import UnsupportedOperator, import_onnx
+from hub_pytorch.onnx_importer.registry import TABLE
 
 Array = npt.NDArray[Any]
 pytestmark = [
@@ -113,8 +115,7 @@ def test_judge_sees_a_wrong_operator(cases: list[Any], monkeypatch: pytest.Monke
     def swapped(x: Any) -> Any:
         return torch.floor(x)
 
-    rows = registry.table()
-    wrong = registry._operator("Ceil", "", frozenset({6, 13}), swapped)
-    monkeypatch.setitem(rows, ("", "Ceil"), [wrong])
+    wrong = operator("Ceil", "", {6, 13}, swapped)
+    monkeypatch.setitem(TABLE.rows, ("", "Ceil"), [wrong])
     chosen = [case for case in cases if case.name.startswith("test_ceil")]
     assert {result for _, result in verdicts(chosen)} == {"wrong"}

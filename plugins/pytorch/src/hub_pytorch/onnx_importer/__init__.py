@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub_pytorch.onnx_importer.errors import UnsupportedOperator
+from hub_onnxgraph import UnsupportedOperator
 
 if TYPE_CHECKING:
     import onnx
@@ -48,12 +48,7 @@ def unsupported_operators(model: onnx.ModelProto) -> dict[str, str]:
     Returns:
         Operator type, prefixed by its domain when that is not ONNX's, to the reason. Empty when all are known.
     """
-    from hub_pytorch.onnx_importer.standard import all_nodes, opsets_of, reason_against
+    from hub_onnxgraph import standard
+    from hub_pytorch.onnx_importer.registry import TABLE
 
-    opsets = opsets_of(model)
-    found: dict[str, str] = {}
-    for node in all_nodes(model):
-        reason = reason_against(node, opsets)
-        if reason is not None:
-            found.setdefault(f"{node.domain}.{node.op_type}" if node.domain else node.op_type, reason)
-    return found
+    return standard.unsupported_operators(model, TABLE)

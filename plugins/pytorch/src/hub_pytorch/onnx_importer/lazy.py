@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-
-class LazyModule:
-    """Stands for a module and imports it when an attribute is read."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
-
+from hub_onnxgraph import LazyModule
 
 torch: Any = LazyModule("torch")
 functional: Any = LazyModule("torch.nn.functional")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub_pytorch.onnx_importer.errors import Refused
+from hub_onnxgraph import Refused
 from hub_pytorch.onnx_importer.lazy import torch
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import torch
 from hub_pytorch.onnx_importer.registry import NodeContext, op
 from hub_pytorch.onnx_importer.values import scalar

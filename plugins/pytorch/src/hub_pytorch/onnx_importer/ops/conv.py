@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.shape import pad_with
 from hub_pytorch.onnx_importer.registry import op

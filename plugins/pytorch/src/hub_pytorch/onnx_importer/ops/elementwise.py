@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import op
 from hub_pytorch.onnx_importer.values import is_constant, scalar, torch_dtype

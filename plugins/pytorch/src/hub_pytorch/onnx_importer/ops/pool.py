@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.conv import explicit_pads, extents, spatial_rank
 from hub_pytorch.onnx_importer.ops.shape import pad_with

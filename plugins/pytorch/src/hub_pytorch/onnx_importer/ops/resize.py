@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import op
 from hub_pytorch.onnx_importer.values import ints, known, positive_axes

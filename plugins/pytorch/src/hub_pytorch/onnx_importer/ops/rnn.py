@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hub_pytorch.onnx_importer.errors import refuse_if
+from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import torch
 from hub_pytorch.onnx_importer.registry import op
 from hub_pytorch.onnx_importer.values import ints

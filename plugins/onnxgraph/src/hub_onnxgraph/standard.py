@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx
 
-from hub_pytorch.onnx_importer.errors import Refused
-from hub_pytorch.onnx_importer.registry import find
-from hub_pytorch.onnx_importer.values import tensor_of
+from hub_onnxgraph.errors import Refused
+from hub_onnxgraph.table import Table
 
 _AS_IS = {
     onnx.AttributeProto.FLOAT: "f",
@@ -40,16 +39,16 @@ def since_version(node: onnx.NodeProto, opsets: dict[str, int]) -> int:
     return int(onnx.defs.get_schema(node.op_type, opset, domain).since_version)
 
 
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return a node's attributes as Python numbers, strings and lists, torch tensors and GraphProtos.
+def attributes_of(node: onnx.NodeProto, tensor_of: Callable[[onnx.TensorProto], Any]) -> dict[str, Any]:
+    """Return a node's attributes as Python numbers, strings and lists, tensors as `tensor_of` has them, GraphProtos.
 
     Raises:
         Refused: an attribute has a type that no implemented operator uses.
     """
-    return {attribute.name: _attribute(attribute) for attribute in node.attribute}
+    return {attribute.name: _attribute(attribute, tensor_of) for attribute in node.attribute}
 
 
-def _attribute(attribute: onnx.AttributeProto) -> Any:
+def _attribute(attribute: onnx.AttributeProto, tensor_of: Callable[[onnx.TensorProto], Any]) -> Any:
     kinds = onnx.AttributeProto
     if attribute.ref_attr_name:
         raise Refused(f"attribute {attribute.name} refers to a function's attribute")
@@ -150,15 +149,30 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     yield from nodes_of(without_functions(model).graph)
 
 
-def reason_against(node: onnx.NodeProto, opsets: dict[str, int]) -> str | None:
+def unsupported_operators(model: onnx.ModelProto, table: Table) -> dict[str, str]:
+    """Say which operators of a model an importer's table does not know. Cheap and total: nothing is computed.
+
+    Returns:
+        Operator type, prefixed by its domain when that is not ONNX's, to the reason. Empty when all are known.
+    """
+    opsets = opsets_of(model)
+    found: dict[str, str] = {}
+    for node in all_nodes(model):
+        reason = reason_against(node, opsets, table)
+        if reason is not None:
+            found.setdefault(f"{node.domain}.{node.op_type}" if node.domain else node.op_type, reason)
+    return found
+
+
+def reason_against(node: onnx.NodeProto, opsets: dict[str, int], table: Table) -> str | None:
     """Say why the operator table has no row that fits a node, or None when one fits."""
-    row = find(domain_of(node.domain), node.op_type, since_version(node, opsets))
+    row = table.find(domain_of(node.domain), node.op_type, since_version(node, opsets))
     if isinstance(row, str):
-        return _reason_against_definition(node, opsets, row)
+        return _reason_against_definition(node, opsets, row, table)
     return row.mismatch([bool(name) for name in node.input], [attribute.name for attribute in node.attribute])
 
 
-def _reason_against_definition(node: onnx.NodeProto, opsets: dict[str, int], reason: str) -> str | None:
+def _reason_against_definition(node: onnx.NodeProto, opsets: dict[str, int], reason: str, table: Table) -> str | None:
     """The reason, unless the standard defines the operator by others that are all known."""
     domain, opset = domain_of(node.domain), opsets.get(domain_of(node.domain), 0)
     if not onnx.defs.has(node.op_type, opset, domain):
@@ -167,5 +181,5 @@ def _reason_against_definition(node: onnx.NodeProto, opsets: dict[str, int], rea
     if body is None:
         depends = onnx.defs.get_schema(node.op_type, opset, domain).has_context_dependent_function
         return None if depends else reason
-    reasons = (reason_against(step, opsets_of(body)) for step in with_attributes(body, node))
+    reasons = (reason_against(step, opsets_of(body), table) for step in with_attributes(body, node))
     return next((f"its definition needs more: {inner}" for inner in reasons if inner), None)
