@@ -2,18 +2,21 @@
 
 ONNX Runtime 1.32 ends with signal 11 on some valid models (a voice-activity detector with a frozen sample rate). Run as
 
-    python compare.py REFERENCE CANDIDATE FEEDS.npz
+    python compare.py REFERENCE CANDIDATE FEEDS.npz...
     python compare.py --optimize SOURCE TARGET
 
-The first prints a line when the reference has run, and then as JSON the largest relative error over the outputs, and
-how far the reference is from itself without optimization.
+The first takes the first feeds that the reference runs on, two at most: a model with open dims is compared at two
+sizes, and not every size fits every model. It prints a line when the reference has run, and then as JSON the largest
+relative error over the outputs, how far the reference is from itself without optimization, and which feeds were used.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 REFERENCE_RAN = "the reference has run"
+MOST_FEEDS = 2
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +37,38 @@ def _session(path: str, level: str = "ORT_ENABLE_ALL", optimized: str = "") -> A
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _outputs(path: str, feeds: "Arrays", level: str = "ORT_ENABLE_ALL") -> "Arrays":
-    session = _session(path, level)
+def _run(session: Any, feeds: "Arrays") -> "Arrays":
     names = [value.name for value in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()}
     arrays = session.run(names, {name: array for name, array in feeds.items() if name in wanted})
     return dict(zip(names, arrays, strict=True))
+
+
+def _outputs(path: str, feeds: "Sequence[Arrays]", level: str = "ORT_ENABLE_ALL") -> "list[Arrays]":
+    session = _session(path, level)
+    return [_run(session, item) for item in feeds]
+
+
+def _runnable(path: str, feeds: "Sequence[Arrays]") -> "tuple[list[Arrays], list[int]]":
+    """Outputs on the first feeds that the model takes, `MOST_FEEDS` at most, and which ones these are.
+
+    Raises:
+        Exception: What ONNX Runtime said of the last feeds, when it takes none.
+    """
+    session = _session(path)
+    outputs, places = [], []
+    failure: Exception = RuntimeError("nothing to run on")
+    for place, item in enumerate(feeds):
+        try:
+            outputs.append(_run(session, item))
+            places.append(place)
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base; a size may not fit
+            failure = error
+        if len(places) == MOST_FEEDS:
+            break
+    if not places:
+        raise failure
+    return outputs, places
 
 
 def relative_error(reference: "npt.NDArray[Any]", candidate: "npt.NDArray[Any]") -> float:
@@ -59,28 +88,38 @@ def relative_error(reference: "npt.NDArray[Any]", candidate: "npt.NDArray[Any]")
     return float(np.abs(wanted - found)[finite].max() / max(np.abs(wanted[finite]).max(), 1e-12))
 
 
-def compare(reference: str, candidate: str, feeds: "Arrays") -> dict[str, float]:
-    """Runs both models on the same inputs, and the reference unoptimized as well: its own spread is the noise floor."""
-    wanted = _outputs(reference, feeds)
-    again = _outputs(reference, feeds, "ORT_DISABLE_ALL")
+def _worst(wanted: "Sequence[Arrays]", found: "Sequence[Arrays]") -> float:
+    errors = (relative_error(a[name], b[name]) for a, b in zip(wanted, found, strict=True) for name in a)
+    return max(errors, default=0.0)
+
+
+def compare(reference: str, candidate: str, feeds: "Sequence[Arrays]") -> dict[str, Any]:
+    """Runs both models on the same inputs, and the reference unoptimized as well: its own spread is the noise floor.
+
+    One session is open at a time: large models do not fit into memory twice.
+    """
+    wanted, places = _runnable(reference, feeds)
+    used = [feeds[place] for place in places]
+    again = _outputs(reference, used, "ORT_DISABLE_ALL")
     print(REFERENCE_RAN, flush=True)  # noqa: T201 - for the parent: a crash after this line is the candidate's
-    found = _outputs(candidate, feeds)
-    return {
-        "error": max((relative_error(wanted[name], found[name]) for name in wanted), default=0.0),
-        "noise": max((relative_error(wanted[name], again[name]) for name in wanted), default=0.0),
-    }
+    found = _outputs(candidate, used)
+    return {"error": _worst(wanted, found), "noise": _worst(wanted, again), "feeds": places}
+
+
+def _load(path: str) -> "Arrays":
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def main(arguments: list[str]) -> None:
     """Runs one of the two commands."""
-    import numpy as np
-
     if arguments[0] == "--optimize":
         _session(arguments[1], "ORT_ENABLE_BASIC", arguments[2])
         return
-    with np.load(arguments[2], allow_pickle=False) as archive:
-        feeds = {name: archive[name] for name in archive.files}
-    sys.stdout.write(json.dumps(compare(arguments[0], arguments[1], feeds)) + "\n")
+    reference, candidate, *feeds = arguments
+    sys.stdout.write(json.dumps(compare(reference, candidate, [_load(path) for path in feeds])) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from typing import Any
 
 from hub.spec import DescribeJob, Dim, DType, Finding, Layer, ModelSummary, Numerics, Signature, State, TensorSpec
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
+from hub_onnxruntime.float64 import is_double_inside
 from hub_onnxruntime.signature import TensorInfo, dtype_name, inputs_of, outputs_of
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"})
+MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
 RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _INTEGER_KERNELS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
@@ -213,6 +215,26 @@ def is_static_form(model: Any) -> bool:
     return shapes and not any(node.op_type == "If" for node in all_nodes(model))
 
 
+def opset_of(model: Any) -> int:
+    """Returns the version of the standard operators that the model uses; 0 where it uses none."""
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def is_prepared_form(model: Any) -> bool:
+    """Whether importers can start from it: a recent opset, standard operators only, no functions, every rank known.
+
+    Open dims, `If`, `Loop` and `Scan` may be in it. Float64 is left at the border only.
+    """
+    recent = opset_of(model) >= MIN_OPSET and not model.functions
+    ranked = all(info.shape is not None for info in inputs_of(model.graph))
+    return recent and ranked and not custom_operators(model) and not is_double_inside(model)
+
+
+def _form_of(model: Any, claimed: str) -> str:
+    holds = {"static": is_static_form, "prepared": is_prepared_form}.get(claimed)
+    return claimed if holds and holds(model) else ""
+
+
 def summarize(path: Path, form: str = "") -> ModelSummary:
     """Reads an ONNX file. `form` is the form it is expected to be in; it is checked, not believed.
 
@@ -222,9 +244,8 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     bare = load_structure(path)
     files = [path, *external_files(bare, path.parent)]
     model = with_inferred_shapes(bare)
-    static = form == "static" and is_static_form(model)
     return ModelSummary(
-        state=State(format="onnx", numerics=numerics_of(model), form="static" if static else ""),
+        state=State(format="onnx", numerics=numerics_of(model), form=_form_of(model, form)),
         signature=signature_of(model.graph),
         operators=dict(sorted(Counter(map(operator_key, all_nodes(model))).items())),
         custom_operators=custom_operators(model),

@@ -68,7 +68,7 @@ def _doubles(values: Any) -> list[str]:
     return [value.name for value in values if value.type.tensor_type.elem_type == TensorProto.DOUBLE]
 
 
-def _is_double_inside(model: Any) -> bool:
+def is_double_inside(model: Any) -> bool:
     """Whether anything but an input or an output is float64. Shapes and types must have been inferred."""
     from onnx import TensorProto
 
@@ -89,7 +89,7 @@ def narrow_float64(model: Any) -> list[str]:
     """
     from onnx import TensorProto
 
-    if not _is_double_inside(model):
+    if not is_double_inside(model):
         return []
     stored = [tensor for tensor in all_tensors(model) if tensor.data_type == TensorProto.DOUBLE]
     clamped = sum(map(_narrow_tensor, stored))

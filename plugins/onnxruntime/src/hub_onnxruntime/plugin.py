@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from hub.spec import (
     YES,
     Converter,
@@ -28,7 +30,7 @@ from hub.spec import (
 from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.identify import Kind, probe
 from hub_onnxruntime.onnx2tf_edge import Onnx2tfConverter
-from hub_onnxruntime.prepare import prepare
+from hub_onnxruntime.prepare import prepare, prepare_dynamic
 from hub_onnxruntime.session import OrtRuntime
 
 PREPARE = Edge(
@@ -40,15 +42,22 @@ PREPARE = Edge(
     cost=0.2,
     title="ONNX preparation",
 )
+PREPARE_DYNAMIC = msgspec.structs.replace(
+    PREPARE,
+    id="onnx.prepare-dynamic",
+    target=State(format="onnx", numerics=Numerics.FP32, form="prepared"),
+    keeps_dynamic=True,
+    title="ONNX preparation, dims kept open",
+)
 
 
 class OnnxPreparer:
-    """The edge ONNX -> ONNX in its static form."""
+    """The edges ONNX -> ONNX in its static form, and in the prepared form that keeps open dims."""
 
     @property
     def edges(self) -> Sequence[Edge]:
-        """One edge."""
-        return (PREPARE,)
+        """Two edges."""
+        return (PREPARE, PREPARE_DYNAMIC)
 
     @property
     def toolchains(self) -> Sequence[Toolchain]:
@@ -66,10 +75,11 @@ class OnnxPreparer:
         return YES
 
     def convert(self, job: ConvertJob) -> StepOutput:
-        """Writes the static form of `job.source`. See `hub_onnxruntime.prepare.prepare`."""
+        """Writes the form that the edge names. See `hub_onnxruntime.prepare`."""
         options = job.options
         source, target, scratch = Path(job.source.path), Path(job.output), Path(job.scratch)
-        done = prepare(source, target, scratch, options.shapes, options.constants, options.seed)
+        run = prepare if job.edge == PREPARE.id else prepare_dynamic
+        done = run(source, target, scratch, options.shapes, options.constants, options.seed)
         bindings = (_frozen(name, value) for name, value in done.frozen.items())
         return StepOutput(notes=tuple(done.notes), bindings=tuple(bindings))
 

@@ -1,32 +1,48 @@
-"""Brings an ONNX model into the `static` form that converters take: fixed shapes, no `If`, float32, one file.
+"""Brings an ONNX model into the form that converters take: `static`, or `prepared`, which keeps open dims.
 
-Input and output names, order and element types stay. Everything that is done is said in a note.
+Both are float32 inside, of a recent opset, without local functions, simplified. `static` also has fixed shapes and no
+`If`. Input and output names, order and element types stay. Everything that is done is said in a note.
 """
 
 from __future__ import annotations
 
-import difflib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hub.spec import DType, ShapeNeeded, StepError, UnknownName, UnsupportedModel, UsageError
-from hub_onnxruntime.describe import CONTROL_FLOW, custom_operators, is_static_form
+from hub.spec import DType, ShapeNeeded, StepError, UnsupportedModel
+from hub_onnxruntime.describe import (
+    CONTROL_FLOW,
+    MIN_OPSET,
+    custom_operators,
+    is_prepared_form,
+    is_static_form,
+    opset_of,
+)
 from hub_onnxruntime.files import all_nodes, external_tensors, load, load_structure, save
 from hub_onnxruntime.float64 import narrow_float64
 from hub_onnxruntime.folding import fold_control_flow, infer
 from hub_onnxruntime.graphs import add_constant, drop_initializer_inputs, name_nodes
+from hub_onnxruntime.shapes import (
+    Dims,
+    OpenShapes,
+    Shapes,
+    check_names,
+    full_shapes,
+    name_dims,
+    open_shapes,
+    write_shapes,
+)
 from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of, real_inputs, tensor_info
-from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, simplify
+from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, simplify, sizes_to_try
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
 
-MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
 _NUMERIC = frozenset(dtype.value for dtype in DType) - {DType.STRING.value, DType.UNKNOWN.value}
 MIN_IR = 8  # the IR version that came with opset 17
 
-Shapes = Mapping[str, tuple[int, ...]]
 Constants = Mapping[str, int | float | bool]
 
 
@@ -37,92 +53,7 @@ class Prepared(NamedTuple):
     frozen: dict[str, int | float | bool]
 
 
-def _check_names(given: Mapping[str, object], infos: list[TensorInfo], what: str) -> None:
-    names = [info.name for info in infos]
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1) or names
-            raise UnknownName(
-                f"{what} names input {name!r}; the model has {', '.join(names)}",
-                hint=f"Did you mean --{what} {near[0] if near else 'INPUT'}=...?",
-            )
-
-
-def _check_shape(info: TensorInfo, shape: tuple[int, ...]) -> None:
-    wanted = info.shape if info.shape is not None else shape
-    fits = len(wanted) == len(shape)
-    fits = fits and all(size > 0 and dim in (size, str(dim)) for dim, size in zip(wanted, shape, strict=True))
-    if not fits:
-        has, asked = "x".join(map(str, wanted)), "x".join(map(str, shape))
-        raise UsageError(
-            f"shape {asked} does not fit input {info.name!r}, which is {has or 'a scalar'}",
-            hint=f"Keep the fixed sizes and the rank: --shape {info.name}={has}.",
-        )
-
-
-def _symbol_sizes(infos: list[TensorInfo], shapes: Shapes) -> dict[str, int]:
-    """Returns symbol -> size, and refuses two sizes for one symbol."""
-    sizes: dict[str, int] = {}
-    for info in infos:
-        for dim, size in zip(info.shape or (), shapes.get(info.name, ()), strict=False):
-            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
-                raise UsageError(
-                    f"dim {dim!r} is {sizes[dim]} in one input and {size} in {info.name!r}",
-                    hint="Give every dim of one name the same size.",
-                )
-    return sizes
-
-
-def full_shapes(infos: list[TensorInfo], shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Returns every input's fixed shape: as given, or as the model has it, or from a dim that another input fixed.
-
-    Raises:
-        ShapeNeeded: A dim is left open; the hint has the exact flags.
-        UnknownName: `shapes` names an input that does not exist.
-        UsageError: A given shape contradicts the model.
-    """
-    _check_names(shapes, infos, "shape")
-    for info in infos:
-        if info.name in shapes:
-            _check_shape(info, shapes[info.name])
-    sizes = _symbol_sizes(infos, shapes)
-    known = {info.name: shapes.get(info.name) or _sized(info, sizes) for info in infos}
-    open_ones = [info for info in infos if known[info.name] is None]
-    if open_ones:
-        flags = " ".join(f"--shape {info.name}={'x'.join(map(str, info.shape or ('?',)))}" for info in open_ones)
-        names = ", ".join(repr(info.name) for info in open_ones)
-        raise ShapeNeeded(f"inputs without a fixed shape: {names}", hint=f"Give numbers for the names in: {flags}")
-    return {name: shape for name, shape in known.items() if shape is not None}
-
-
-def _sized(info: TensorInfo, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
-    if info.shape is None:
-        return None
-    dims = [dim if isinstance(dim, int) else sizes.get(dim) for dim in info.shape]
-    fixed = tuple(dim for dim in dims if dim is not None)
-    return fixed if len(fixed) == len(dims) else None
-
-
-def fix_shapes(model: Any, shapes: Shapes) -> list[str]:
-    """Writes fixed shapes into the inputs and forgets every shape that was derived from the open ones."""
-    changed = []
-    for value in real_inputs(model.graph):
-        info = tensor_info(value)
-        if info.shape != shapes[info.name]:
-            changed.append(f"fixed input {info.name!r} to {'x'.join(map(str, shapes[info.name])) or 'a scalar'}")
-        shape = value.type.tensor_type.shape
-        shape.SetInParent()
-        del shape.dim[:]
-        for size in shapes[info.name]:
-            shape.dim.add().dim_value = size
-    if changed:
-        for value in model.graph.output:
-            value.type.tensor_type.ClearField("shape")
-    del model.graph.value_info[:]
-    return changed
-
-
-def freeze_inputs(model: Any, constants: Constants, shapes: Shapes) -> list[str]:
+def freeze_inputs(model: Any, constants: Constants, shapes: OpenShapes) -> list[str]:
     """Turns inputs into constants; they leave the graph's inputs."""
     import numpy as np
 
@@ -130,11 +61,16 @@ def freeze_inputs(model: Any, constants: Constants, shapes: Shapes) -> list[str]
     for value in real_inputs(model.graph):
         info = tensor_info(value)
         if info.name in constants:
-            array = np.full(shapes[info.name], constants[info.name], dtype=info.dtype)
+            array = np.full(_sizes(shapes[info.name]), constants[info.name], dtype=info.dtype)
             model.graph.input.remove(value)
             add_constant(model.graph, info.name, array)
             notes.append(f"froze input {info.name!r} to {constants[info.name]}: it is no longer an input")
     return notes
+
+
+def _sizes(shape: Dims | None) -> tuple[int, ...]:
+    """A frozen input's shape, whose open dims are 1 by now."""
+    return tuple(int(dim) for dim in shape or ())
 
 
 def inline_functions(model: Any) -> tuple[Any, list[str]]:
@@ -145,10 +81,6 @@ def inline_functions(model: Any) -> tuple[Any, list[str]]:
     if not count:
         return model, []
     return onnx.inliner.inline_local_functions(model), [f"inlined {count} local functions"]
-
-
-def _opset(model: Any) -> int:
-    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
 def raise_ir(model: Any) -> list[str]:
@@ -166,7 +98,7 @@ def raise_opset(model: Any, target: int = MIN_OPSET) -> tuple[Any, list[str]]:
     """
     import onnx
 
-    before, converter = _opset(model), onnx.version_converter
+    before, converter = opset_of(model), onnx.version_converter
     if not 0 < before < target:
         return model, []
     try:
@@ -174,18 +106,6 @@ def raise_opset(model: Any, target: int = MIN_OPSET) -> tuple[Any, list[str]]:
     except (RuntimeError, ValueError, converter.ConvertError) as error:
         raise Rejected(f"opset {before} could not be raised to {target}: {str(error).strip()[:200]}") from error
     return raised, [f"raised the opset from {before} to {target}"]
-
-
-def _original_feeds(model: Any, constants: Constants, shapes: Shapes, seed: int) -> Feeds:
-    """Returns random inputs for the original file: the prepared inputs, and the frozen ones with their value."""
-    import numpy as np
-
-    feeds = random_feeds(model, seed)
-    return feeds | {
-        info.name: np.full(shapes[info.name], constants[info.name], dtype=info.dtype)
-        for info in inputs_of(model.graph)
-        if info.name in constants
-    }
 
 
 def _check_operators(model: Any) -> None:
@@ -206,11 +126,20 @@ def _check_types(infos: list[TensorInfo]) -> None:
         )
 
 
-def load_static(path: Path, shapes: Shapes, constants: Constants) -> tuple[Any, dict[str, tuple[int, ...]], list[str]]:
-    """Loads a model into one piece and fixes every input's shape.
+class Loaded(NamedTuple):
+    """A model in one piece, its inputs, the shapes that frozen inputs get where they have none, and notes."""
 
-    Returns:
-        The model, every input's shape (frozen inputs included), and notes.
+    model: Any
+    infos: list[TensorInfo]
+    scalars: dict[str, tuple[int, ...]]
+    notes: list[str]
+
+
+def load_checked(path: Path, constants: Constants) -> Loaded:
+    """Loads a model into one piece and refuses what no form of it can hold.
+
+    Raises:
+        HubError: It cannot be read, has foreign operators or values that are no numbers, or lacks an input to freeze.
     """
     outside = external_tensors(load_structure(path))
     model = load(path)
@@ -218,21 +147,27 @@ def load_static(path: Path, shapes: Shapes, constants: Constants) -> tuple[Any, 
     _check_operators(model)
     infos = inputs_of(model.graph)
     _check_types([*infos, *outputs_of(model.graph)])
-    _check_names(constants, infos, "constant")
-    scalars = {name: (1,) * len(_shape_of(infos, name)) for name in constants if not _is_static(infos, name)}
-    fixed = full_shapes(infos, scalars | dict(shapes))
+    check_names(constants, infos, "constant")
+    scalars = {
+        info.name: (1,) * len(info.shape or ()) for info in infos if info.name in constants and not info.is_static
+    }
     dropped = drop_initializer_inputs(model)
     if dropped:
         notes.append(f"took {dropped} stored tensors out of the list of inputs")
-    return model, fixed, notes + fix_shapes(model, fixed)
+    return Loaded(model, infos, scalars, notes)
 
 
-def _shape_of(infos: list[TensorInfo], name: str) -> tuple[int | str, ...]:
-    return next(info.shape or () for info in infos if info.name == name)
+def _ranked(shapes: OpenShapes) -> OpenShapes:
+    """Refuses inputs of unknown rank.
 
-
-def _is_static(infos: list[TensorInfo], name: str) -> bool:
-    return next(info.is_static for info in infos if info.name == name)
+    Raises:
+        ShapeNeeded: There is one.
+    """
+    unknown = [name for name, shape in shapes.items() if shape is None]
+    if unknown:
+        flags = " ".join(f"--shape {name}=1x3x224x224" for name in unknown)
+        raise ShapeNeeded(f"inputs of unknown rank: {', '.join(unknown)}", hint=f"Give their shapes: {flags}")
+    return shapes
 
 
 def _fold(model: Any) -> tuple[Any, list[str]]:
@@ -241,7 +176,7 @@ def _fold(model: Any) -> tuple[Any, list[str]]:
 
 
 def _without_raising(model: Any) -> tuple[Any, list[str]]:
-    return model, [f"kept opset {_opset(model)}"]
+    return model, [f"kept opset {opset_of(model)}"]
 
 
 # Two ways, the first that gives a right model is taken: not every graph survives the version converter.
@@ -266,20 +201,29 @@ def _simplified(model: Any, oracle: Oracle, scratch: Path) -> tuple[Any, list[st
 
 
 def _finish(model: Any) -> tuple[Any, list[str]]:
-    """Infers shapes, makes names unique, and checks the declared form."""
+    """Infers shapes, makes names unique, and checks the model."""
     import onnx
 
     del model.graph.value_info[:]
     model = infer(model)
     renamed = name_nodes(model)
     onnx.checker.check_model(model, full_check=True)
+    return model, [f"gave {renamed} operators names of their own"] if renamed else []
+
+
+def _check_static(model: Any) -> None:
     if not is_static_form(model):
         count = sum(node.op_type == "If" for node in all_nodes(model))
         raise UnsupportedModel(
             f"{count} If nodes depend on values that only a run gives",
             hint="Freeze the input that they depend on: --constant INPUT=VALUE, or give shapes that decide them.",
         )
-    return model, _open_notes(model) + ([f"gave {renamed} operators names of their own"] if renamed else [])
+
+
+def _check_prepared(model: Any) -> None:
+    if not is_prepared_form(model):
+        message = f"opset {opset_of(model)} could not be raised to {MIN_OPSET}, which importers start from"
+        raise UnsupportedModel(message, hint="Export the model again with a newer opset.")
 
 
 def _open_notes(model: Any) -> list[str]:
@@ -288,10 +232,33 @@ def _open_notes(model: Any) -> list[str]:
     open_ones = [value.name for value in values if not tensor_info(value).is_static]
     if open_ones:
         notes.append(f"{len(open_ones)} tensors keep a shape that depends on values, first {open_ones[0]!r}")
-    loops = sum(node.op_type in CONTROL_FLOW for node in all_nodes(model))
-    if loops:
-        notes.append(f"{loops} Loop or Scan nodes stay")
-    return notes
+    return notes + _stay_notes(model)
+
+
+def _stay_notes(model: Any) -> list[str]:
+    counts = Counter(node.op_type for node in all_nodes(model) if node.op_type in CONTROL_FLOW)
+    return [f"{count} {name} nodes stay" for name, count in sorted(counts.items())]
+
+
+def _rework(source: Path, loaded: Loaded, shapes: OpenShapes, constants: Constants, rest: tuple[Path, int]) -> Any:
+    """Everything that both forms have in common; `rest` is the scratch folder and the seed."""
+    import numpy as np
+
+    scratch, seed = rest
+    model, notes = loaded.model, loaded.notes
+    kinds = {info.name: info.dtype for info in loaded.infos}
+    frozen: Feeds = {name: np.full(_sizes(shapes[name]), value, kinds[name]) for name, value in constants.items()}
+    notes += raise_ir(model) + freeze_inputs(model, constants, shapes)
+    feeds = [random_feeds(model, seed, sizes) | frozen for sizes in sizes_to_try(model)]
+    for step in (inline_functions, _fold):
+        model, said = step(model)
+        notes += said
+    oracle = Oracle(source, feeds, scratch)
+    model, said = _simplified(model, oracle, scratch)
+    notes += oracle.notes + said + narrow_float64(model)
+    model, said = _finish(model)
+    notes += said
+    return model
 
 
 def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants: Constants, seed: int = 0) -> Prepared:
@@ -309,15 +276,39 @@ def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants
         HubError: The model cannot be read, has operators that ONNX does not define, lacks a shape, or cannot be brought
             into the static form without changing what it computes.
     """
-    model, fixed, notes = load_static(source, shapes, constants)
-    feeds = _original_feeds(model, constants, fixed, seed)
-    notes += raise_ir(model) + freeze_inputs(model, constants, fixed)
-    for step in (inline_functions, _fold):
-        model, said = step(model)
-        notes += said
-    oracle = Oracle(source, feeds, scratch)
-    model, said = _simplified(model, oracle, scratch)
-    notes += oracle.notes + said + narrow_float64(model)
-    model, said = _finish(model)
+    loaded = load_checked(source, constants)
+    fixed = full_shapes(loaded.infos, loaded.scalars | dict(shapes))
+    loaded.notes.extend(write_shapes(loaded.model, fixed))
+    model = _rework(source, loaded, fixed, constants, (scratch, seed))
+    _check_static(model)
     save(model, target)
-    return Prepared(notes + said, dict(constants))
+    return Prepared(loaded.notes + _open_notes(model), dict(constants))
+
+
+def prepare_dynamic(
+    source: Path, target: Path, scratch: Path, shapes: Shapes, constants: Constants, seed: int = 0
+) -> Prepared:
+    """Writes the `prepared` form of `source` to `target`: dims that nobody fixed stay open, each under a name.
+
+    `If` nodes are folded where constants and known shapes decide them; the others stay, like `Loop` and `Scan`. The
+    simplified graph is compared with the original at two sizes of the open dims, where the original runs at two.
+
+    Args:
+        source: The ONNX file, external data beside it. It is only read.
+        target: The file to write.
+        scratch: A folder for intermediate files.
+        shapes: Input -> fixed shape, for the inputs that shall be fixed.
+        constants: Input -> value that it is frozen to; its open dims become 1.
+        seed: For the random inputs of the comparison.
+
+    Raises:
+        HubError: The model cannot be read, has operators that ONNX does not define, an input of unknown rank, an opset
+            that cannot be raised, or cannot be simplified without changing what it computes.
+    """
+    loaded = load_checked(source, constants)
+    known = _ranked(open_shapes(loaded.infos, loaded.scalars | dict(shapes)))
+    loaded.notes.extend(name_dims(loaded.model) + write_shapes(loaded.model, known))
+    model = _rework(source, loaded, known, constants, (scratch, seed))
+    _check_prepared(model)
+    save(model, target)
+    return Prepared(loaded.notes + _stay_notes(model), dict(constants))

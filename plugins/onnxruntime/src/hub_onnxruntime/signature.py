@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 # Dims that exporters write when they mean "unknown"; two of them say nothing about each other.
-_ANONYMOUS = frozenset({"", "?", "None", "unk", "unknown"})
+ANONYMOUS = frozenset({"", "?", "None", "unk", "unknown"})
 
 
 class TensorInfo(NamedTuple):
@@ -40,8 +40,10 @@ def _dim(dim: Any, symbol: str, taken: set[str]) -> int | str:
     if dim.HasField("dim_value") and dim.dim_value > 0:
         return int(dim.dim_value)
     name = str(dim.dim_param)
-    if name in _ANONYMOUS:
+    if name in ANONYMOUS:
         name = symbol
+        while name in taken:
+            name += "_"
     taken.add(name)
     return name
 
@@ -71,8 +73,10 @@ def real_inputs(graph: Any) -> list[Any]:
 
 
 def inputs_of(graph: Any) -> list[TensorInfo]:
-    """Returns the inputs that a caller must feed, in order."""
-    return [tensor_info(value) for value in real_inputs(graph)]
+    """Returns the inputs that a caller must feed, in order. No made-up symbol is one that the file uses."""
+    values = real_inputs(graph)
+    named = {dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim}
+    return [tensor_info(value, set(named)) for value in values]
 
 
 def outputs_of(graph: Any) -> list[TensorInfo]:

@@ -6,7 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,14 +92,41 @@ def _script(*arguments: str) -> Answer:
     return Answer(done.stdout, last[:300] if done.returncode else "")
 
 
-def random_feeds(model: Any, seed: int) -> Feeds:
-    """Returns inputs for a static model: normal floats, integers 0 and 1 (valid as token, index and flag), booleans."""
+# Sizes for open dims, tried in turn: the leading dim's, another's, and whether every other one gets its own multiple
+# (height and width must not be mistaken for one another; dims without names may have to agree).
+_SIZES = (
+    (2, 32, True), (3, 64, True), (2, 32, False), (3, 16, False), (1, 64, False), (2, 8, False), (1, 224, False),
+    (1, 2, False), (1, 1, False),
+)  # fmt: skip
+
+
+def sizes_to_try(model: Any) -> list[dict[str, int]]:
+    """Returns sizes for the open dims of a model's inputs, the likeliest to fit first; `[{}]` for a static model."""
+    shapes = [info.shape or () for info in inputs_of(model.graph)]
+    leading = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
+    symbols = list(dict.fromkeys(dim for shape in shapes for dim in shape if isinstance(dim, str)))
+    others = [symbol for symbol in symbols if symbol not in leading]
+    tried = [
+        dict.fromkeys(leading, batch) | {name: size * (1 + apart * i) for i, name in enumerate(others)}
+        for batch, size, apart in _SIZES
+    ]
+    return [dict(item) for item in dict.fromkeys(tuple(sorted(sizes.items())) for sizes in tried)]
+
+
+def random_feeds(model: Any, seed: int, sizes: Mapping[str, int] | None = None) -> Feeds:
+    """Returns inputs: normal floats, integers 0 and 1 (valid as token, index and flag), booleans.
+
+    Args:
+        model: Its inputs' ranks are known.
+        seed: For the values.
+        sizes: Symbol -> size for each open dim.
+    """
     import numpy as np
 
     generator = np.random.default_rng(seed)
     feeds: Feeds = {}
     for info in inputs_of(model.graph):
-        shape = tuple(int(dim) for dim in info.shape or ())
+        shape = tuple(dim if isinstance(dim, int) else (sizes or {})[dim] for dim in info.shape or ())
         if "float" in info.dtype:
             feeds[info.name] = generator.standard_normal(shape).astype(info.dtype)
         else:
@@ -112,19 +139,23 @@ class Oracle:
 
     Args:
         original: The file as the user gave it.
-        feeds: Inputs for the original, frozen ones included.
+        feeds: Inputs for the original, frozen ones included: the first two that it runs on are used.
         scratch: A folder for files.
 
     Attributes:
-        notes: Set when the original itself did not run on these inputs: tools are then checked for validity only.
+        notes: What must be said of the comparison: that the original itself did not run on these inputs, so that tools
+            are checked for validity only; or at how many sizes a model with open dims was compared.
     """
 
-    def __init__(self, original: Path, feeds: Feeds, scratch: Path) -> None:
+    def __init__(self, original: Path, feeds: Sequence[Feeds], scratch: Path) -> None:
         import numpy as np
 
         self._original, self._scratch = original, scratch
+        self._shapes = [_words(item) for item in feeds]
+        self._files = [str(scratch / f"feeds{index}.npz") for index in range(len(feeds))]
         self.notes: list[str] = []
-        np.savez(scratch / "feeds.npz", **feeds)  # type: ignore[arg-type]  # numpy's stub takes a bool named allow_pickle
+        for file, item in zip(self._files, feeds, strict=True):
+            np.savez(file, **item)  # type: ignore[arg-type]  # numpy's stub takes a bool named allow_pickle
 
     def error_of(self, candidate: Any) -> tuple[float, float]:
         """Returns (largest relative error, the original's own noise).
@@ -134,14 +165,21 @@ class Oracle:
         """
         path = self._scratch / "candidate.onnx"
         save(candidate, path)
-        answer = _script(str(self._original), str(path), str(self._scratch / "feeds.npz"))
+        answer = _script(str(self._original), str(path), *self._files)
         if compare.REFERENCE_RAN not in answer.text:
             self.notes = [f"simplification was checked for validity only: the original did not run: {answer.failure}"]
             return 0.0, 0.0
         if answer.failure:
             raise Rejected(answer.failure)
         measured = json.loads(answer.text.splitlines()[-1])
+        if len(self._files) > 1:
+            used = " and ".join(self._shapes[place] for place in measured["feeds"])
+            self.notes = [f"compared the simplified graph with the original at {used}"]
         return float(measured["error"]), float(measured["noise"])
+
+
+def _words(feeds: Feeds) -> str:
+    return ", ".join(f"{name}={'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
 
 
 def _check_border(before: Any, after: Any) -> None:
@@ -165,10 +203,10 @@ def _check(before: Any, after: Any, oracle: Oracle) -> None:
         raise Rejected(f"its result differs by {difference:.2g} relative from the original in ONNX Runtime")
 
 
-def restore_unused_inputs(before: Any, after: Any) -> None:
-    """Puts back, in their order, inputs that a tool removed because nothing reads them."""
+def restore_inputs(before: Any, after: Any) -> None:
+    """Puts back, in their order, inputs that a tool removed because nothing reads them, and the names of open dims."""
     kept = {info.name for info in inputs_of(after.graph)}
-    if kept < {info.name for info in inputs_of(before.graph)}:
+    if kept <= {info.name for info in inputs_of(before.graph)}:
         del after.graph.input[:]
         after.graph.input.extend(before.graph.input)
 
@@ -181,7 +219,7 @@ def _attempt(name: str, model: Any, oracle: Oracle, scratch: Path) -> Any:
         raise
     except Exception as error:  # the boundary to tools that raise whatever they meet: any failure means the next tool
         raise Rejected(f"it failed: {type(error).__name__}: {str(error).strip()[:200]}") from error
-    restore_unused_inputs(model, result)
+    restore_inputs(model, result)
     _check(model, result, oracle)
     return result
 

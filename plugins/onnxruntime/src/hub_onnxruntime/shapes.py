@@ -1,0 +1,150 @@
+"""Shapes of a graph's inputs: what the user gave, checked; what follows from it; names for what stays open."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from hub.spec import ShapeNeeded, UnknownName, UsageError
+from hub_onnxruntime.signature import ANONYMOUS, TensorInfo, inputs_of, real_inputs, tensor_info
+
+Dims = tuple[int | str, ...]
+Shapes = Mapping[str, tuple[int, ...]]
+OpenShapes = Mapping[str, Dims | None]
+
+
+def check_names(given: Mapping[str, object], infos: list[TensorInfo], what: str) -> None:
+    """Refuses names that are no input.
+
+    Raises:
+        UnknownName: With the nearest name in its hint.
+    """
+    names = [info.name for info in infos]
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1) or names
+            raise UnknownName(
+                f"{what} names input {name!r}; the model has {', '.join(names)}",
+                hint=f"Did you mean --{what} {near[0] if near else 'INPUT'}=...?",
+            )
+
+
+def _check_shape(info: TensorInfo, shape: tuple[int, ...]) -> None:
+    wanted = info.shape if info.shape is not None else shape
+    fits = len(wanted) == len(shape)
+    fits = fits and all(size > 0 and dim in (size, str(dim)) for dim, size in zip(wanted, shape, strict=True))
+    if not fits:
+        has, asked = "x".join(map(str, wanted)), "x".join(map(str, shape))
+        raise UsageError(
+            f"shape {asked} does not fit input {info.name!r}, which is {has or 'a scalar'}",
+            hint=f"Keep the fixed sizes and the rank: --shape {info.name}={has}.",
+        )
+
+
+def _symbol_sizes(infos: list[TensorInfo], shapes: Shapes) -> dict[str, int]:
+    """Returns symbol -> size, and refuses two sizes for one symbol."""
+    sizes: dict[str, int] = {}
+    for info in infos:
+        for dim, size in zip(info.shape or (), shapes.get(info.name, ()), strict=False):
+            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+                raise UsageError(
+                    f"dim {dim!r} is {sizes[dim]} in one input and {size} in {info.name!r}",
+                    hint="Give every dim of one name the same size.",
+                )
+    return sizes
+
+
+def open_shapes(infos: list[TensorInfo], shapes: Shapes) -> OpenShapes:
+    """Returns every input's shape: as given, or as the model has it with the dims that another input fixed.
+
+    An input whose rank is unknown and that nobody gave a shape is None.
+
+    Raises:
+        UnknownName: `shapes` names an input that does not exist.
+        UsageError: A given shape contradicts the model, or another input's.
+    """
+    check_names(shapes, infos, "shape")
+    for info in infos:
+        if info.name in shapes:
+            _check_shape(info, shapes[info.name])
+    sizes = _symbol_sizes(infos, shapes)
+    return {info.name: shapes[info.name] if info.name in shapes else _sized(info, sizes) for info in infos}
+
+
+def full_shapes(infos: list[TensorInfo], shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Returns every input's fixed shape: as `open_shapes`, with nothing left open.
+
+    Raises:
+        ShapeNeeded: A dim is left open; the hint has the exact flags.
+        UnknownName: `shapes` names an input that does not exist.
+        UsageError: A given shape contradicts the model.
+    """
+    known = {name: _fixed(shape) for name, shape in open_shapes(infos, shapes).items()}
+    open_ones = [info for info in infos if known[info.name] is None]
+    if open_ones:
+        flags = " ".join(f"--shape {info.name}={'x'.join(map(str, info.shape or ('?',)))}" for info in open_ones)
+        names = ", ".join(repr(info.name) for info in open_ones)
+        raise ShapeNeeded(f"inputs without a fixed shape: {names}", hint=f"Give numbers for the names in: {flags}")
+    return {name: shape for name, shape in known.items() if shape is not None}
+
+
+def _sized(info: TensorInfo, sizes: Mapping[str, int]) -> Dims | None:
+    if info.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else sizes.get(dim, dim) for dim in info.shape)
+
+
+def _fixed(shape: Dims | None) -> tuple[int, ...] | None:
+    sizes = tuple(dim for dim in shape or () if isinstance(dim, int))
+    return sizes if shape is not None and len(sizes) == len(shape) else None
+
+
+def write_shapes(model: Any, shapes: OpenShapes) -> list[str]:
+    """Writes shapes into the inputs, symbols by name, and forgets every shape that was derived from other ones."""
+    changed = []
+    for value in real_inputs(model.graph):
+        info = tensor_info(value)
+        wanted = shapes[info.name]
+        if wanted is None:
+            continue
+        if info.shape is None or _fixed_dims(info.shape) != _fixed_dims(wanted):
+            changed.append(f"fixed input {info.name!r} to {'x'.join(map(str, wanted)) or 'a scalar'}")
+        _write(value.type.tensor_type.shape, wanted)
+    if changed:
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    return changed
+
+
+def _fixed_dims(dims: Dims) -> int:
+    return sum(isinstance(dim, int) for dim in dims)
+
+
+def _write(shape: Any, dims: Dims) -> None:
+    shape.SetInParent()
+    del shape.dim[:]
+    for size in dims:
+        if isinstance(size, int):
+            shape.dim.add().dim_value = size
+        else:
+            shape.dim.add().dim_param = size
+
+
+def name_dims(model: Any) -> list[str]:
+    """Gives each open dim of an input that says nothing (unset, 0, `?`) a name of its own, `<input>_dim<index>`.
+
+    Outputs whose dims say nothing lose them: shape inference writes what follows from the inputs.
+    """
+    infos = inputs_of(model.graph)
+    silent = sum(map(_silent_dims, real_inputs(model.graph)))
+    write_shapes(model, {info.name: info.shape for info in infos})
+    for value in model.graph.output:
+        if _silent_dims(value):
+            value.type.tensor_type.ClearField("shape")
+    return [f"gave {silent} open dims that had no name one each"] if silent else []
+
+
+def _silent_dims(value: Any) -> int:
+    return sum(dim.dim_value <= 0 and dim.dim_param in ANONYMOUS for dim in value.type.tensor_type.shape.dim)
