@@ -1,8 +1,8 @@
-"""ONNX to PyTorch: reads an ONNX graph of fixed shapes and writes a torch.fx graph that torch.export accepts.
+"""ONNX to PyTorch: reads an ONNX graph and writes a torch.fx graph that torch.export accepts.
 
 Everything that is known at import time (shapes, axes, sizes, conditions) is computed at import time, so the result
-is a straight line of torch calls on tensors. What is not implemented is refused with `UnsupportedOperator`; nothing
-is ignored.
+is a straight line of torch calls on tensors. Dimensions without a fixed size stay dynamic: sizes are computed in the
+graph from the sizes of its inputs. What is not implemented is refused with `UnsupportedOperator`; nothing is ignored.
 """
 
 from __future__ import annotations
@@ -25,8 +25,16 @@ def import_onnx(model: onnx.ModelProto) -> Any:
     in the model's order. Initializers of float type become frozen parameters, everything else that is constant becomes
     a buffer, both named after the ONNX value, dots making submodules.
 
+    Dynamic dimensions: `module.meta["onnx_dynamic"]` holds, for each input by its ONNX name, a dict from axis to the
+    name of the dimension; empty for an input of fixed shape. Axes of the same name have the same size at run time. A
+    dimension that the model does not name (or names `?`) gets a name of its own, made of the input's name and the
+    axis; all names are Python identifiers. `module.meta["onnx_sizes"]` holds for each such name a size that the graph
+    was checked at; use these for the example inputs of torch.export:
+
+        dynamic_shapes = [{axis: Dim.DYNAMIC for axis in dims} for dims in module.meta["onnx_dynamic"].values()]
+
     Args:
-        model: A checked model with its external data loaded and static input shapes.
+        model: A checked model with its external data loaded.
 
     Returns:
         The module. It computes in the model's own dtypes: int64 stays int64.

@@ -95,6 +95,8 @@ class Importer(Walker):
         module = fx.GraphModule(self._builder.root, graph, "OnnxModel")
         module.meta["onnx_inputs"] = input_names
         module.meta["onnx_outputs"] = [output.name for output in self._model.graph.output]
+        module.meta["onnx_dynamic"] = {name: {} for name in input_names}
+        module.meta["onnx_sizes"] = {}
         return module.eval()
 
 
