@@ -7,6 +7,7 @@ from hub_tflite.convert import TfliteQuantizer
 from hub_tflite.describe import FORMAT, describe_file
 from hub_tflite.runtime import LiteRtRuntime
 from hub_tflite.schema import IDENTIFIER
+from hub_tflite.to_onnx.edge import OnnxWriter
 
 
 class TfliteFormat:
@@ -29,8 +30,8 @@ def hub_register_formats() -> list[Format]:
 
 @hookimpl
 def hub_register_converters() -> list[Converter]:
-    """Offers the quantization edges."""
-    return [TfliteQuantizer()]
+    """Offers the quantization edges and those to ONNX."""
+    return [TfliteQuantizer(), OnnxWriter()]
 
 
 @hookimpl

@@ -1,0 +1,122 @@
+"""The ONNX graph as it is written: nodes in order, named values, constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hub_tflite.to_onnx.lazy import ir, np
+
+if TYPE_CHECKING:
+    from onnx_ir import Graph, Value
+
+OPSET = 21
+IR_VERSION = 10
+"""The IR version that came with opset 21 (onnx 1.16)."""
+
+_INDICES = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
+_TRUTHS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Not", "And", "Or"})
+_SECOND = frozenset({"Where"})
+_THIRD = frozenset({"OneHot"})
+_SMALL = 64
+
+
+class Shared(NamedTuple):
+    """Names in use, with how often each was wanted, and constants: bodies see those of the outermost graph."""
+
+    names: dict[str, int]
+    constants: dict[Any, Value]
+
+
+class Builder:
+    """Writes one ONNX graph, or one body of a control-flow node.
+
+    Args:
+        outer: The builder of the graph that this one is a body in; names are unique over both, and its values can be
+            used here.
+
+    Attributes:
+        nodes: Written so far, in order.
+        borders: Names of values that are outputs of the model.
+        shared: What the outermost graph and all bodies in it have in common.
+    """
+
+    def __init__(self, outer: Builder | None = None) -> None:
+        self.nodes: list[Any] = []
+        self.borders: set[str] = set()
+        self.shared: Shared = outer.shared if outer else Shared({}, {})
+
+    def name(self, wanted: str) -> str:
+        """Return a name that no other value of the model has."""
+        names = self.shared.names
+        base, number = wanted or "value", names.get(wanted or "value", 0)
+        names[base] = number + 1
+        return base if not number else self.name(f"{base}_{number}")
+
+    def value(self, name: str, dtype: Any = None, shape: Sequence[int | str | None] | None = None) -> Value:
+        """Make a value of this name that no node has written yet."""
+        made: Value = ir.Value(name=self.name(name))
+        return described(made, dtype, shape)
+
+    def constant(self, array: Any, name: str = "constant") -> Value:
+        """Return the value of a stored array; small ones of equal content are stored once."""
+        known = self.shared.constants
+        key = (array.dtype.name, array.shape, array.tobytes()) if array.size <= _SMALL else None
+        if key in known:
+            return known[key]
+        made = self.value(name, ir.DataType.from_numpy(array.dtype), array.shape)
+        made.const_value = ir.Tensor(array, name=made.name)
+        known[key or id(made)] = made
+        return made
+
+    def stored(self) -> list[Value]:
+        """Return every constant of the outermost graph."""
+        return list(self.shared.constants.values())
+
+    def emit(self, op: str, inputs: Sequence[Value | None], outputs: int = 1, **attributes: Any) -> list[Value]:
+        """Write a node; attributes that are None are left out."""
+        given = {name: value for name, value in attributes.items() if value is not None}
+        made = ir.node(op, list(inputs), attributes=given, num_outputs=outputs)
+        made.name = self.name(op)
+        self.nodes.append(made)
+        for output in made.outputs:
+            output.name = self.name(f"{made.name}_out")
+            described(output, _result_type(op, made.inputs, given), None)
+        return list(made.outputs)
+
+    def graph(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str, *, body: bool = False) -> Graph:
+        """Close the graph; a body leaves its constants to the outermost graph."""
+        made: Graph = ir.Graph(
+            inputs=list(inputs),
+            outputs=list(outputs),
+            nodes=self.nodes,
+            initializers=[] if body else self.stored(),
+            name=name,
+            opset_imports={"": OPSET},
+        )
+        return made
+
+
+def described(value: Value, dtype: Any, shape: Sequence[int | str | None] | None) -> Value:
+    """Set the type and shape that are known."""
+    if dtype is not None:
+        value.type = ir.TensorType(dtype)
+    if shape is not None:
+        value.shape = ir.Shape(shape)
+    return value
+
+
+def _result_type(op: str, inputs: Sequence[Value | None], attributes: dict[str, Any]) -> Any:
+    if op == "Cast":
+        return ir.DataType(attributes["to"])
+    if op in _INDICES:
+        return ir.DataType.INT64
+    if op in _TRUTHS:
+        return ir.DataType.BOOL
+    model = inputs[1 if op in _SECOND else 2 if op in _THIRD else 0] if inputs else None
+    return None if model is None else model.dtype
+
+
+def array_of(value: Value) -> Any:
+    """Return the content of a constant as a numpy array, or None for a value that is computed."""
+    return None if value.const_value is None else np.asarray(value.const_value.numpy())

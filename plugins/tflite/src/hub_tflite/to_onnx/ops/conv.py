@@ -1,0 +1,181 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hub_tflite.schema import numbers
+from hub_tflite.to_onnx.errors import refuse_if
+from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.windows import SAME, Window, channels_first, channels_last
+
+if TYPE_CHECKING:
+    from onnx_ir import Value
+
+    from hub_tflite.to_onnx.importer import Node
+
+
+def _sizes(node: Node, value: Value, axes: Sequence[int], what: str) -> list[int]:
+    shape = node.shape(value)
+    sizes = [shape[axis] for axis in axes]
+    refuse_if(None in sizes, f"{what} of open size {shape}")
+    return [size for size in sizes if size is not None]
+
+
+def _convolve(node: Node, x: Value, w: Value, bias: Value | None, window: Window, group: int) -> Value:
+    """Write Conv for an input of channels last and weights that are ONNX's already."""
+    rank = node.rank(x)
+    pads = window.pads(node.shape(x)[1:-1])
+    result = node.emit(
+        "Conv", channels_first(node, x), w, bias,
+        kernel_shape=list(window.kernel), strides=list(window.strides), dilations=list(window.dilations), group=group,
+        **pads,
+    )  # fmt: skip
+    return channels_last(node, result, rank)
+
+
+@op("CONV_2D", 8)
+def conv_2d(  # noqa: PLR0913 - the operator's own options
+    node: Node,
+    x: Value,
+    w: Value,
+    bias: Value | None = None,
+    *,
+    padding: int,
+    stride_w: int,
+    stride_h: int,
+    dilation_w_factor: int,
+    dilation_h_factor: int,
+) -> Value:
+    """Convolution of N H W C with O H W I/groups."""
+    kernel = _sizes(node, w, (1, 2), "a kernel")
+    (inner,), (channels,) = _sizes(node, w, (3,), "a kernel"), _sizes(node, x, (3,), "channels")
+    window = Window(kernel, (stride_h, stride_w), (dilation_h_factor, dilation_w_factor), padding)
+    return _convolve(node, x, node.transpose(w, (0, 3, 1, 2)), bias, window, channels // inner)
+
+
+@op("DEPTHWISE_CONV_2D", 7)
+def depthwise_conv_2d(  # noqa: PLR0913 - the operator's own options
+    node: Node,
+    x: Value,
+    w: Value,
+    bias: Value | None = None,
+    *,
+    padding: int,
+    stride_w: int,
+    stride_h: int,
+    dilation_w_factor: int,
+    dilation_h_factor: int,
+    depth_multiplier: int,
+) -> Value:
+    """A filter per channel and multiplier: weights 1 H W (C times multiplier)."""
+    (channels,), (results,) = _sizes(node, x, (3,), "channels"), _sizes(node, w, (3,), "a kernel")
+    refuse_if(
+        depth_multiplier and depth_multiplier * channels != results,
+        f"multiplier {depth_multiplier} from {channels} to {results}",
+    )
+    window = Window(
+        _sizes(node, w, (1, 2), "a kernel"), (stride_h, stride_w), (dilation_h_factor, dilation_w_factor), padding
+    )
+    return _convolve(node, x, node.transpose(w, (3, 0, 1, 2)), bias, window, channels)
+
+
+@op("CONV_3D")
+def conv_3d(  # noqa: PLR0913 - the operator's own options
+    node: Node,
+    x: Value,
+    w: Value,
+    bias: Value | None = None,
+    *,
+    padding: int,
+    stride_d: int,
+    stride_w: int,
+    stride_h: int,
+    dilation_d_factor: int,
+    dilation_w_factor: int,
+    dilation_h_factor: int,
+) -> Value:
+    """Convolution of N D H W C with D H W I O."""
+    (inner,), (channels,) = _sizes(node, w, (3,), "a kernel"), _sizes(node, x, (4,), "channels")
+    dilations = (dilation_d_factor, dilation_h_factor, dilation_w_factor)
+    window = Window(_sizes(node, w, (0, 1, 2), "a kernel"), (stride_d, stride_h, stride_w), dilations, padding)
+    return _convolve(node, x, node.transpose(w, (4, 3, 0, 1, 2)), bias, window, channels // inner)
+
+
+def _wanted(node: Node, shape: Value) -> list[int | None]:
+    """Return the wanted spatial sizes: from the operand, or from the file's record of the result."""
+    known = node.known(shape)
+    sizes = numbers(known if known is not None else node.result().shapeSignature)
+    refuse_if(not sizes, "the output's shape is computed at run time")
+    return [size if size >= 0 else None for size in sizes[1:-1]]
+
+
+def _deconvolve(node: Node, shape: Value, x: Value, w: Value, bias: Value | None, window: Window) -> Value:
+    """Write ConvTranspose: TFLite names the result's size, ONNX what is cut from the full one."""
+    rank = node.rank(x)
+    crops = [
+        _crop(window, axis, size, wanted)
+        for axis, (size, wanted) in enumerate(zip(node.shape(x)[1:-1], _wanted(node, shape), strict=True))
+    ]
+    begins, ends, more = (list(part) for part in zip(*crops, strict=True))
+    result = node.emit(
+        "ConvTranspose", channels_first(node, x), w, bias,
+        kernel_shape=list(window.kernel), strides=list(window.strides), dilations=list(window.dilations),
+        pads=[*begins, *ends], output_padding=more,
+    )  # fmt: skip
+    return channels_last(node, result, rank)
+
+
+def _crop(window: Window, axis: int, size: int | None, wanted: int | None) -> tuple[int, int, int]:
+    """Return what to cut at the beginning and the end of an axis, and what to add at its end."""
+    stride = window.strides[axis]
+    if size is None or wanted is None:
+        # Any exporter that leaves sizes open wants size * stride for SAME, and the full size for VALID.
+        total = max(window.extent(axis) - stride, 0) if window.padding == SAME else 0
+        missing = max(stride - window.extent(axis), 0)
+    else:
+        excess = (size - 1) * stride + window.extent(axis) - wanted
+        total, missing = max(excess, 0), max(-excess, 0)
+    refuse_if(missing >= max(stride, 2), f"an output {missing} larger than the full convolution")
+    begin = total // 2 if window.padding == SAME else 0
+    return begin, total - begin, missing
+
+
+@op("TRANSPOSE_CONV", 5)
+def transpose_conv(  # noqa: PLR0913 - the operator's own options
+    node: Node,
+    shape: Value,
+    w: Value,
+    x: Value,
+    bias: Value | None = None,
+    *,
+    padding: int,
+    stride_w: int,
+    stride_h: int,
+) -> Value:
+    """Transposed convolution with weights O H W I."""
+    window = Window(_sizes(node, w, (1, 2), "a kernel"), (stride_h, stride_w), (1, 1), padding)
+    return _deconvolve(node, shape, x, node.transpose(w, (3, 0, 1, 2)), bias, window)
+
+
+@op("CONV_3D_TRANSPOSE")
+def conv_3d_transpose(  # noqa: PLR0913 - the operator's own options
+    node: Node,
+    shape: Value,
+    w: Value,
+    x: Value,
+    bias: Value | None = None,
+    *,
+    padding: int,
+    stride_d: int,
+    stride_w: int,
+    stride_h: int,
+    dilation_d_factor: int,
+    dilation_w_factor: int,
+    dilation_h_factor: int,
+) -> Value:
+    """Transposed convolution with weights D H W O I."""
+    dilations = (dilation_d_factor, dilation_h_factor, dilation_w_factor)
+    window = Window(_sizes(node, w, (0, 1, 2), "a kernel"), (stride_d, stride_h, stride_w), dilations, padding)
+    return _deconvolve(node, shape, x, node.transpose(w, (4, 3, 0, 1, 2)), bias, window)
