@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hub.spec import DescribeJob, Dim, DType, Finding, Layer, ModelSummary, Numerics, Signature, State, TensorSpec
+from hub.spec import DescribeJob, Dim, DType, Finding, ModelSummary, Signature, State, TensorSpec
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
 from hub_onnxruntime.float64 import is_double_inside
+from hub_onnxruntime.numerics import find_numerics, layers_of, numerics_of, operator_key
 from hub_onnxruntime.signature import TensorInfo, dtype_name, inputs_of, outputs_of
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"})
 MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
 RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
-_INTEGER_KERNELS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
 _DTYPES = frozenset(dtype.value for dtype in DType)
-_HALVES = {"float16": Numerics.FP16, "bfloat16": Numerics.BF16}
-
-
-def operator_key(node: Any) -> str:
-    """Returns `Conv`, or `domain::Operator` outside the standard domain."""
-    return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 
 
 def tensor_spec(info: TensorInfo) -> TensorSpec:
@@ -76,55 +71,6 @@ def custom_operators(model: Any) -> tuple[str, ...]:
 def parameter_count(model: Any) -> int:
     """Returns the number of elements of every stored tensor: initializers, and constants inside nodes."""
     return sum(math.prod(tensor.dims) for tensor in all_tensors(model))
-
-
-def _weight_types(model: Any) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for tensor in all_tensors(model):
-        counts[dtype_name(tensor.data_type)] += math.prod(tensor.dims)
-    return counts
-
-
-def _is_quantized_input(model: Any) -> bool:
-    """Whether some QuantizeLinear works on an activation, which is what static quantization does."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return any(node.op_type == "QuantizeLinear" and node.input[0] not in stored for node in model.graph.node)
-
-
-def numerics_of(model: Any) -> Numerics:
-    """Tells from operators and weight types what the model computes in."""
-    operators = {node.op_type for node in all_nodes(model)}
-    if "DynamicQuantizeLinear" in operators:
-        return Numerics.INT8_DYNAMIC
-    if _is_quantized_input(model) or operators & {"QLinearConv", "QLinearMatMul"}:
-        wide = any(dtype_name(tensor.data_type) in ("int16", "uint16") for tensor in model.graph.initializer)
-        return Numerics.INT16X8 if wide else Numerics.INT8
-    if "DequantizeLinear" in operators:
-        small = any(dtype_name(tensor.data_type) in ("int4", "uint4") for tensor in all_tensors(model))
-        return Numerics.INT4_WEIGHTS if small else Numerics.INT8_WEIGHTS
-    weights = _weight_types(model)
-    floats = {name: weights[name] for name in ("float32", "float64", *_HALVES)}
-    widest = max(floats, key=lambda name: floats[name])
-    return _HALVES.get(widest, Numerics.FP32) if floats[widest] else Numerics.FP32
-
-
-def _layer_precision(node: Any, types: dict[str, str]) -> str:
-    if node.op_type in _INTEGER_KERNELS:
-        return "int8"
-    found = [types[name] for name in (*node.input, *node.output) if name in types]
-    return next((name for name in found if "float" in name), found[0] if found else "unknown")
-
-
-def layers_of(model: Any) -> tuple[Layer, ...]:
-    """Returns the main graph's operators in execution order with the element type that each computes in."""
-    graph = model.graph
-    types = {tensor.name: dtype_name(tensor.data_type) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        types[value.name] = dtype_name(value.type.tensor_type.elem_type)
-    return tuple(
-        Layer(name=node.name or node.output[0], operator=operator_key(node), precision=_layer_precision(node, types))
-        for node in graph.node
-    )
 
 
 def _custom_findings(model: Any) -> list[Finding]:
@@ -188,6 +134,19 @@ def _dim_findings(model: Any) -> list[Finding]:
     return findings
 
 
+def _first_few(names: Sequence[str]) -> str:
+    more = len(names) - _FEW
+    return ", ".join(names[:_FEW]) + (f" and {more} more" if more > 0 else "")
+
+
+def _float_findings(model: Any) -> list[Finding]:
+    found = find_numerics(model)
+    if not found.left_float:
+        return []
+    message = f"{len(found.left_float)} multiplying operators stay in float: {_first_few(found.left_float)}"
+    return [Finding(code="left-in-float", message=message)]
+
+
 def _type_findings(model: Any) -> list[Finding]:
     values = [*inputs_of(model.graph), *outputs_of(model.graph)]
     odd = [f"{info.name} ({info.dtype})" for info in values if info.dtype not in _DTYPES]
@@ -198,7 +157,16 @@ def _type_findings(model: Any) -> list[Finding]:
     return [Finding(code="not-a-tensor", message=message, hint=hint, blocking=True)]
 
 
-_FINDERS = (_custom_findings, _type_findings, _control_flow_findings, _flag_findings, _float64_findings, _dim_findings)
+_FEW = 5
+_FINDERS = (
+    _custom_findings,
+    _type_findings,
+    _control_flow_findings,
+    _flag_findings,
+    _float_findings,
+    _float64_findings,
+    _dim_findings,
+)
 
 
 def _versions(model: Any) -> dict[str, str]:
