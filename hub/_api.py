@@ -68,18 +68,18 @@ def inspect_source(source: Source, options: ConvertOptions, registry: Registry) 
         return open_model(runner, source, options)
 
 
-def default_output(source: Source, registry: Registry, target: str, numerics: Numerics) -> str:
-    """`digits.int8.tflite` for `models/digits.pt2`, in the current folder."""
+def default_output(source: Source, registry: Registry, target: str, numerics: Numerics | None) -> str:
+    """`digits.int8.tflite` for `models/digits.pt2`, here; `digits.tflite` when no precision is asked."""
     stem = Path(source.path).stem if source.path else source.builder.partition(":")[0].rpartition(".")[2]
     suffix = registry.formats[target].suffixes[0] if target in registry.formats else f".{target}"
-    return f"{stem}.{numerics.value}{suffix}"
+    return f"{stem}.{numerics.value}{suffix}" if numerics else f"{stem}{suffix}"
 
 
 def convert(  # noqa: PLR0913 the whole request as keywords, like the command line
     model: Any,
     to: str,
     *,
-    precision: str = "fp32",
+    precision: str = "",
     calibration: Any = None,
     test: Any = None,
     output: str | Path = "",
@@ -96,7 +96,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     Args:
         model: A path, `package.module:builder`, a torch.nn.Module or a keras.Model.
         to: Target format: `tflite`.
-        precision: `fp32`, `fp16`, `int8`, `int8-dynamic`, `int16x8`, `int4-weights`.
+        precision: `fp32`, `fp16`, `int8`, `int8-dynamic`, `int16x8`, `int4-weights`; by default the model's own.
         calibration: A data spec as on the command line, an array (models with one input), or arrays by input name
             with samples along the first axis.
         test: Data to check parity on, in the same forms; by default a part of the calibration data is held out.

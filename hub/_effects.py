@@ -47,6 +47,19 @@ def check_state(edge: Edge, found: Identification, summary: ModelSummary) -> Non
         raise EffectError(f"{edge.id} was to write {wanted}; the file holds {got}", hint=_DEFECT)
 
 
+def check_files(edge: Edge, path: Path, summary: ModelSummary) -> None:
+    """Refuse side files that the format's reader does not know, or that are not named after the output.
+
+    Raises:
+        EffectError: Such a file would be lost, or would fall over another model's, when the result is published.
+    """
+    known = {Path(file).resolve() for file in summary.files} | {path.resolve()}
+    beside = [file for file in path.parent.iterdir() if file.name != path.name]
+    strange = [file.name for file in beside if file.resolve() not in known or not file.name.startswith(path.stem)]
+    if strange:
+        raise EffectError(f"{edge.id} wrote {', '.join(sorted(strange))} besides {path.name}", hint=_DEFECT)
+
+
 def check_operators(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> None:
     """Refuse operators that the plain runtime does not have.
 

@@ -9,17 +9,17 @@ import msgspec
 
 from hub import _effects
 from hub._contract import io_contract
-from hub._files import check_output, publish
+from hub._files import check_output, check_side_files, publish
 from hub._identify import identify
 from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, reference_of
 from hub._opening import Opened, open_model
-from hub._parity import POLICIES, accuracy, describe_failures
+from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._plugins import versions_of
 from hub._request import Request, check_target
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples, prepare_samples
-from hub._shapes import check_names
+from hub._shapes import GUESSES, check_names, fix_shapes
 from hub._version import VERSION
 from hub.spec import (
     RECEIPT_VERSION,
@@ -37,6 +37,7 @@ from hub.spec import (
     ParityReport,
     Receipt,
     Route,
+    ShapeNeeded,
     State,
     StepError,
     StepOutOfMemory,
@@ -109,6 +110,7 @@ class Conversion:
         self._events = events
         self._attempts: list[FailedAttempt] = []
         self._hint = ""
+        self._wanted = request.numerics or Numerics.FP32
 
     def plan(self) -> tuple[Opened, Plan]:
         """Open the model and find its routes; run none.
@@ -125,7 +127,8 @@ class Conversion:
         self._events.started(f"reading {request.source.label}")
         opened = open_model(self._runner, request.source, request.options)
         check_names(opened.summary.signature, request.options)
-        goals = _goals(request)
+        self._wanted = request.numerics or opened.summary.state.numerics
+        goals = self._goals()
         if opened.summary.state in goals:
             raise UsageError(
                 f"{request.source.label} already is {goals[0]}", hint="ask for another --to or --precision"
@@ -144,22 +147,54 @@ class Conversion:
         inputs = (request.source.path, request.source.weights, request.calibration, request.test)
         check_output(request.destination, force=request.force, inputs=inputs)
         opened, plan = self.plan()
-        samples = self._samples(opened, plan)
         self._events.started("running the source model")
-        kind, options = samples.kind, samples.options
-        reference = reference_of(self._runner, opened.artifact, samples.check, kind, options)
-        here, samples = self._first_right_route(opened, plan, samples, reference)
-        receipt = self._receipt(opened, plan, samples, reference, here)
-        artifact = Path(here.artifact.path)
-        publish(artifact, encode_receipt(receipt), request.destination)
-        return receipt
-
-    def _samples(self, opened: Opened, plan: Plan) -> Samples:
-        fix = not all(edge.keeps_dynamic for edge in plan.routes[0])
-        samples = prepare_samples(self._request, self._runner, opened.summary.signature, fix=fix)
+        samples, reference = self._reference(opened, plan)
         for note in (*samples.notes, *samples.warnings):
             self._events.noted(note)
-        return samples
+        here, samples = self._first_right_route(opened, plan, samples, reference)
+        side = _side_files(here)
+        check_side_files(side, request.destination, force=request.force, inputs=opened.summary.files)
+        receipt = self._receipt(opened, plan, samples, reference, here)
+        publish(Path(here.artifact.path), encode_receipt(receipt), request.destination, side)
+        return receipt
+
+    def _reference(self, opened: Opened, plan: Plan) -> tuple[Samples, Reference]:
+        """The samples, and what the source makes of them; sizes that nobody names are tried where they stay open."""
+        fix = not all(edge.keeps_dynamic for edge in plan.routes[0])
+        try:
+            return self._reference_at(opened, fix=fix)
+        except ShapeNeeded:
+            if fix:
+                raise
+            return self._guessed_reference(opened)
+
+    def _guessed_reference(self, opened: Opened) -> tuple[Samples, Reference]:
+        tried: list[str] = []
+        for guess in GUESSES:
+            try:
+                return self._reference_at(opened, fix=False, guess=guess)
+            except StepError as error:  # the model does not run at this size
+                tried.append(f"{guess}: {error.message.splitlines()[0]}")
+        raise ShapeNeeded(
+            f"the source runs at no size that hub tried for its open dimensions ({'; '.join(tried)[:600]})",
+            hint="give real inputs, --test DATA, or fix the sizes, --shape INPUT=...",
+        )
+
+    def _reference_at(self, opened: Opened, *, fix: bool, guess: int = 0) -> tuple[Samples, Reference]:
+        samples = prepare_samples(self._request, self._runner, opened.summary.signature, fix=fix, guess=guess)
+        kind, options = samples.kind, samples.options
+        reference = reference_of(self._runner, opened.artifact, samples.check, kind, options)
+        if not samples.other[0]:
+            return samples, reference
+        size = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in samples.other_shapes.items())
+        try:
+            other = reference_of(self._runner, opened.artifact, samples.other, kind, options)
+        except StepError as error:
+            reason = error.message.splitlines()[0][:200]
+            note = f"compared at one size only: the source does not run at {size} ({reason})"
+            return msgspec.structs.replace(samples, warnings=(*samples.warnings, note)), reference
+        other = msgspec.structs.replace(other, size=f"at {size}")
+        return samples, msgspec.structs.replace(reference, other=other)
 
     def _first_right_route(
         self, opened: Opened, plan: Plan, samples: Samples, reference: Reference
@@ -172,7 +207,7 @@ class Conversion:
             if wrong & set(ids) or any(ids[: len(prefix)] == prefix for prefix in dead):
                 continue
             try:
-                fitting = self._samples_for(route, samples)
+                fitting = self._samples_for(opened, route, samples)
                 return self._walk(opened, route, fitting, reference), fitting
             except _Failed as failed:
                 dead.add(failed.prefix)
@@ -181,10 +216,16 @@ class Conversion:
                 self._give_up(ids, failed)
         raise self._all_failed()
 
-    def _samples_for(self, route: tuple[Edge, ...], samples: Samples) -> Samples:
-        """Fix the shapes when a later route needs them fixed and the first did not."""
+    def _samples_for(self, opened: Opened, route: tuple[Edge, ...], samples: Samples) -> Samples:
+        """Fix the shapes when a later route needs them fixed and the first did not; never at a size of hub's choice."""
         if samples.options.shapes == samples.shapes or all(edge.keeps_dynamic for edge in route):
             return samples
+        if samples.guessed:
+            try:
+                fix_shapes(opened.summary.signature, self._request.options, {})
+            except ShapeNeeded as error:
+                fixing = next(i for i, edge in enumerate(route, start=1) if not edge.keeps_dynamic)
+                raise _Failed(tuple(edge.id for edge in route[:fixing]), error) from error
         for note in samples.shape_notes:
             self._events.noted(note)
         return samples.fixed()
@@ -194,7 +235,7 @@ class Conversion:
         for index, edge in enumerate(route):
             prefix = tuple(item.id for item in route[: index + 1])
             try:
-                here = self._step(here, edge, samples, reference)
+                here = self._step(here, edge, samples, reference, last=index == len(route) - 1)
             except HubError as error:
                 raise _Failed(prefix, error) from error
             parity = here.steps[-1].parity
@@ -202,7 +243,7 @@ class Conversion:
                 raise _Failed(prefix, _parity_error(edge, parity), parity)
         return here
 
-    def _step(self, here: _Here, edge: Edge, samples: Samples, reference: Reference) -> _Here:
+    def _step(self, here: _Here, edge: Edge, samples: Samples, reference: Reference, *, last: bool) -> _Here:
         """Run one edge, check what it declared, measure what it computes."""
         verdict = judge(self._runner.registry, edge.id, here.summary, samples.options)
         if not verdict:
@@ -212,12 +253,13 @@ class Conversion:
             adapt_samples(self._runner, samples.calibration, here.chain) if edge.needs_calibration else ("", "")
         )
         options = _options_for(here, samples)
-        converted = self._runner.convert(edge, here.artifact, options, calibration, here.summary.files)
+        name = self._request.destination.name if last else ""
+        converted = self._runner.convert(edge, here.artifact, options, calibration, here.summary.files, name)
         summary = self._checked(here, edge, converted, samples)
         artifact = self._runner.artifact(converted.path, edge.target, summary)
         chain = (*here.chain, converted.output.bindings)
         self._events.started(f"comparing {edge.target} with the source")
-        parity = measure(self._runner, artifact, reference, chain, self._policy(edge), samples.options)
+        parity = measure(self._runner, artifact, reference, chain, self._policy(here, edge), samples.options)
         record = self._record(edge, artifact, converted, parity)
         return _Here(artifact=artifact, summary=summary, chain=chain, steps=(*here.steps, record))
 
@@ -233,14 +275,19 @@ class Conversion:
             failure.log = error.log
             raise failure from error
         _effects.check_state(edge, found, summary)
+        _effects.check_files(edge, converted.path, summary)
         _effects.check_operators(edge, summary, options)
         before, after = here.summary.signature, summary.signature
         _effects.check_border(edge, before, after, converted.output.bindings, options)
         return msgspec.structs.replace(summary, state=edge.target)
 
-    def _policy(self, edge: Edge) -> ParityPolicy:
-        own = self._request.policy
-        return own if own and edge.target.numerics == own.numerics else POLICIES[edge.target.numerics]
+    def _policy(self, here: _Here, edge: Edge) -> ParityPolicy:
+        """The user's gate, the precision's, or a tighter one for a precision that the source has and keeps."""
+        own, numerics = self._request.policy, edge.target.numerics
+        if own and numerics == self._wanted:
+            return msgspec.structs.replace(own, numerics=numerics)
+        kept = here.summary.state.numerics == numerics and not any(step.lossy for step in here.steps)
+        return carried(numerics) if kept and not edge.lossy else POLICIES[numerics]
 
     def _record(self, edge: Edge, artifact: ModelArtifact, converted: Converted, parity: ParityReport) -> StepRecord:
         done, output = converted.done, converted.output
@@ -254,6 +301,7 @@ class Conversion:
             notes=output.notes,
             bindings=output.bindings,
             recipe=output.recipe,
+            lossy=edge.lossy,
             parity=parity,
             tools=versions_of(edge.requires),
         )
@@ -277,7 +325,7 @@ class Conversion:
 
     def _all_failed(self) -> HubError:
         """One error for all attempts: verification where any result was wrong, else the last failure's own kind."""
-        wanted, last = self._request.numerics.value, self._attempts[-1]
+        wanted, last = self._wanted.value, self._attempts[-1]
         tried = "; ".join(f"{item.edge}: {item.message}" for item in self._attempts)
         code = VerificationError.code if any(item.parity for item in self._attempts) else last.code
         message = f"no route gave a right {wanted} model; nothing was written. Tried {tried}"
@@ -287,10 +335,10 @@ class Conversion:
         return error
 
     def _advice(self, code: str) -> str:
-        if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code} and self._hint:
+        if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code, ShapeNeeded.code} and self._hint:
             return self._hint
         softer = {Numerics.INT8: "int16x8 or int8-dynamic", Numerics.INT4_WEIGHTS: "int8-dynamic"}
-        names = softer.get(self._request.numerics)
+        names = softer.get(self._wanted)
         return f"try --precision {names}" if names else "see the logs; `hub plan` shows the routes"
 
     def _receipt(self, opened: Opened, plan: Plan, samples: Samples, reference: Reference, here: _Here) -> Receipt:
@@ -301,7 +349,7 @@ class Conversion:
             receipt_version=RECEIPT_VERSION,
             hub_version=VERSION,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            requested=self._request.numerics,
+            requested=self._wanted,
             source=opened.artifact,
             result=msgspec.structs.replace(last.artifact, path=str(self._request.destination.absolute())),
             route=Route(edges=tuple(step.edge for step in here.steps), left_out=plan.left_out),
@@ -321,13 +369,22 @@ class Conversion:
             },
         )
 
+    def _goals(self) -> tuple[State, ...]:
+        """The state asked for, and the mixed form behind it where the user allows it."""
+        request = self._request
+        form = self._runner.registry.form_of(request.target, request.destination)
+        first = State(format=request.target, numerics=self._wanted, form=form)
+        if self._wanted != Numerics.INT8 or request.strict:
+            return (first,)
+        return (first, msgspec.structs.replace(first, numerics=Numerics.INT8_MIXED))
+
     def _warnings(self, source: ModelArtifact, last: StepRecord) -> tuple[str, ...]:
         return tuple(
             filter(None, (self._request.announced, self._mixed(last), self._unproved(last), _grown(source, last)))
         )
 
     def _mixed(self, last: StepRecord) -> str:
-        got, wanted = last.artifact.state.numerics, self._request.numerics
+        got, wanted = last.artifact.state.numerics, self._wanted
         if got == wanted:
             return ""
         kept = ", ".join(last.recipe.kept_float) if last.recipe else "some layers"
@@ -360,12 +417,12 @@ def _grown(source: ModelArtifact, last: StepRecord) -> str:
     return f"the result is not smaller than the source: {before} -> {after} bytes"
 
 
-def _goals(request: Request) -> tuple[State, ...]:
-    """The state asked for, and the mixed form behind it where the user allows it."""
-    first = State(format=request.target, numerics=request.numerics)
-    if request.numerics != Numerics.INT8 or request.strict:
-        return (first,)
-    return (first, State(format=request.target, numerics=Numerics.INT8_MIXED))
+def _side_files(here: _Here) -> list[Path]:
+    """What the result's reader names beside the artifact itself."""
+    artifact = Path(here.artifact.path)
+    inside = (Path(file) for file in here.summary.files)
+    beside = {file.name for file in inside if file.resolve().parent == artifact.resolve().parent}
+    return [artifact.with_name(name) for name in sorted(beside - {artifact.name})]
 
 
 def _options_for(here: _Here, samples: Samples) -> ConvertOptions:

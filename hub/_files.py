@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hub.spec import OutputExists, OutputNotWritable, StoreError, UsageError
@@ -119,10 +119,31 @@ def receipt_path(artifact: Path) -> Path:
     return artifact.with_name(f"{artifact.name}.hub.json")
 
 
-def publish(artifact: Path, receipt: bytes, destination: Path) -> None:
-    """Put a finished artifact and its receipt at their places, each by one rename; the receipt first.
+def check_side_files(side: Iterable[Path], destination: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
+    """Refuse to publish side files over anything else than an earlier result.
 
-    Whoever sees the artifact therefore sees its receipt too. An artifact that was there before is replaced at once.
+    Args:
+        side: The files, named as they will be.
+        destination: The artifact's path; the files go beside it.
+        force: Whether what is there is replaced.
+        inputs: Files that the run reads, and must not replace.
+
+    Raises:
+        OutputExists: Something is there and `force` is off.
+        UsageError: It is one of the inputs.
+    """
+    for place in (destination.with_name(file.name) for file in side):
+        if any(Path(name).exists() and place.exists() and place.samefile(name) for name in inputs if name):
+            raise UsageError(f"{place} is read by this run and would be replaced", hint="name another path: -o PATH")
+        if place.exists() and not force:
+            hint = "replace it with --force, or name another path with -o"
+            raise OutputExists(f"{place} exists, and goes with {destination.name}", hint=hint)
+
+
+def publish(artifact: Path, receipt: bytes, destination: Path, side: Sequence[Path] = ()) -> None:
+    """Put a finished artifact, its side files and its receipt at their places, each by one rename; the artifact last.
+
+    Whoever sees the artifact therefore sees the rest too. An artifact that was there before is replaced at once.
 
     Raises:
         StoreError: The file system refused.
@@ -130,11 +151,14 @@ def publish(artifact: Path, receipt: bytes, destination: Path) -> None:
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".hub-") as scratch:
-            staged = Path(scratch) / destination.name
-            _copy(artifact, staged)
-            (Path(scratch) / "receipt").write_bytes(receipt)
-            (Path(scratch) / "receipt").replace(receipt_path(destination))
-            staged.replace(destination)
+            places = {Path(scratch) / file.name: destination.with_name(file.name) for file in side}
+            for staged, file in zip(places, side, strict=True):
+                _copy(file, staged)
+            main, note = Path(scratch) / destination.name, Path(scratch) / "receipt"
+            _copy(artifact, main)
+            note.write_bytes(receipt)
+            for staged, place in (places | {note: receipt_path(destination), main: destination}).items():
+                staged.replace(place)
     except OSError as error:
         raise StoreError(f"could not write {destination}: {error}", hint="free space, or name another path") from error
 

@@ -1,6 +1,8 @@
 """Random inputs that fit a model, for float gates when no data is given."""
 
+import itertools
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,8 @@ from hub.spec import DType, Signature, TensorSpec, UnsupportedModel, write_sampl
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from hub.spec.calibration import Feeds
 
     Array = npt.NDArray[np.generic]
 
@@ -31,6 +35,29 @@ def draw_samples(
     if not unknown:
         return ()
     return (f"the range of integer input {', '.join(unknown)} is unknown: drew 0 and 1; give real inputs: --test DATA",)
+
+
+def repeat_samples(samples: "Iterable[Feeds]", shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
+    """Write samples of other shapes made of real ones: the next sample behind each along axis 0, repeats elsewhere.
+
+    Args:
+        samples: The real ones, all of one shape per input.
+        shapes: Shape wanted, per input.
+        folder: Where the new ones go, at most two: they cost as much as the others together.
+    """
+    first, *more = itertools.islice(samples, 3)
+    for index, (here, there) in enumerate(itertools.pairwise((first, *(more or [first])))):
+        write_sample(folder, index, {name: _repeated(here[name], there[name], shapes[name]) for name in shapes})
+
+
+def _repeated(here: "Array", there: "Array", shape: tuple[int, ...]) -> "Array":
+    import numpy as np
+
+    if not shape:
+        return here
+    both = np.concatenate([here, there]) if shape[0] > here.shape[0] else here
+    times = [-(-wanted // size) for wanted, size in zip(shape, both.shape, strict=True)]
+    return np.tile(both, times)[tuple(slice(size) for size in shape)]
 
 
 def _draw(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> "Array":

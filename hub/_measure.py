@@ -33,6 +33,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         outputs: Folder of the source's outputs.
         runtime: Who ran it.
         constant: Outputs that are the same for every sample, to the last bit: their comparison proves little.
+        other: The same at a second size, for results whose dimensions stay open.
+        size: The sizes of the inputs, where there are two references.
     """
 
     inputs: tuple[str, str]
@@ -40,6 +42,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Path
     runtime: str
     constant: tuple[str, ...] = ()
+    other: "Reference | None" = None
+    size: str = ""
 
 
 def run_options(options: ConvertOptions, variant: str = "") -> RuntimeOptions:
@@ -102,9 +106,25 @@ def measure(
         NothingCompared: See `hub._parity.compare`.
         EffectError: Outputs have other names or shapes.
     """
+    report = _measure_at(runner, artifact, reference, chain, policy, options)
+    if reference.other is None or artifact.signature.is_static:
+        return report
+    second = _measure_at(runner, artifact, reference.other, chain, policy, options)
+    outputs = (*report.outputs, *second.outputs)
+    return msgspec.structs.replace(report, outputs=outputs, passed=report.passed and second.passed)
+
+
+def _measure_at(
+    runner: Runner,
+    artifact: ModelArtifact,
+    reference: Reference,
+    chain: Chain,
+    policy: ParityPolicy,
+    options: ConvertOptions,
+) -> ParityReport:
     runtime = runner.registry.runtime_for(artifact.state.format)
     folders = {
-        " ".join(filter(None, (runtime.name, variant))): runner.run(
+        " ".join(filter(None, (runtime.name, variant, reference.size))): runner.run(
             artifact, run_options(options, variant), reference.inputs, chain
         )[0]
         for variant in runtime.variants

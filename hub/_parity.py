@@ -61,6 +61,21 @@ POLICIES: dict[Numerics, ParityPolicy] = {
 """The gate of each precision. `docs/reference/gates.md` is generated from this table."""
 
 
+def carried(numerics: Numerics) -> ParityPolicy:
+    """The gate of a step that keeps a quantized source's scales: only the runtimes' rounding differs.
+
+    Kernels round a requantized sum to either neighbour. 25 dB is what an error of one step leaves of a signal that
+    spans 60 steps; a wrong scale or zero point leaves less.
+    """
+    plain = POLICIES[numerics]
+    if plain.sqnr_min_db is None or plain.sqnr_min_db >= _CARRIED_DB:
+        return plain
+    return _bounds(numerics, _CARRIED_DB, plain.top1_min or 0.95, "quantized like the source: rounding differs")
+
+
+_CARRIED_DB = 25
+
+
 class _Sums(msgspec.Struct, kw_only=True):
     """Running sums over samples, in float64."""
 

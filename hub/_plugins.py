@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.resources
+import importlib.util
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -22,8 +23,10 @@ from hub.spec import (
     Format,
     HubError,
     Identification,
+    ManyForms,
     PluginBroken,
     Runtime,
+    State,
     StepRecord,
     Toolchain,
     parse_expectations,
@@ -46,11 +49,27 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @functools.cache
-def source_digest(package: str) -> str:
-    """Hash of a package's Python files: a plugin at work changes faster than its version."""
-    origin = importlib.import_module(package).__file__
-    files = sorted(Path(origin or "").parent.rglob("*.py"))
+def source_digest(package: str, distribution: str = "") -> str:
+    """Hash of the Python files of a package, and of the `hub-*` libraries that its distribution is built on.
+
+    A plugin at work changes faster than its version.
+    """
+    files = [file for name in (package, *_libraries(distribution)) for file in _python_files(name)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _python_files(package: str) -> list[Path]:
+    found = importlib.util.find_spec(package)
+    return sorted(Path(found.origin).parent.rglob("*.py")) if found and found.origin else []
+
+
+def _libraries(distribution: str) -> list[str]:
+    """Import packages of the `hub-*` distributions that one needs, the core left out."""
+    from packaging.requirements import Requirement
+
+    lines = (importlib.metadata.requires(distribution) or []) if distribution else []
+    names = sorted({Requirement(line).name for line in lines} - {"hub-convert"})
+    return [name.replace("-", "_") for name in names if name.startswith("hub-")]
 
 
 def reference_of(plugin_object: object) -> str:
@@ -175,6 +194,17 @@ class Registry:
             hint = f"pip install hub-{name}; `hub plugins` shows what is installed"
             raise DependencyMissing(f"no plugin that reads {name} is installed", hint=hint)
         return self.formats[name]
+
+    def form_of(self, format_name: str, path: Path) -> str:
+        """The form that an output path's suffix asks for; empty for the plain one."""
+        reader = self.formats.get(format_name)
+        return reader.written_forms.get(path.suffix, "") if isinstance(reader, ManyForms) else ""
+
+    def suffix(self, state: State) -> str:
+        """The suffix of files in a state."""
+        reader = self.format(state.format)
+        forms = reader.written_forms if isinstance(reader, ManyForms) else {}
+        return next((suffix for suffix, form in forms.items() if form == state.form), reader.suffixes[0])
 
     def runtime_for(self, format_name: str) -> Runtime:
         """The first runtime, by name, that opens a format.

@@ -34,7 +34,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         source: The model.
         target: Format to reach.
-        numerics: Precision to reach.
+        numerics: Precision to reach; None for the source's own.
         output: Where the artifact goes.
         options: Shapes, constants, layout and the like.
         calibration: Calibration spec; empty for none.
@@ -52,7 +52,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     source: Source
     target: str
-    numerics: Numerics
+    numerics: Numerics | None
     output: str
     options: ConvertOptions = ConvertOptions()
     calibration: str = ""
@@ -84,8 +84,10 @@ BARE_INT8 = "int8!"
 """What a bare --int8 stands for: static with calibration data, dynamic-range without."""
 
 
-def choose_numerics(name: str, *, calibration: bool) -> tuple[Numerics, str]:
-    """The precision of a name, and what must be said about the choice."""
+def choose_numerics(name: str, *, calibration: bool) -> tuple[Numerics | None, str]:
+    """The precision of a name (None for an empty one), and what must be said about the choice."""
+    if not name:
+        return None, ""
     if name != BARE_INT8:
         return parse_numerics(name), ""
     if calibration:

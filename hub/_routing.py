@@ -62,7 +62,8 @@ def make_plan(
     verdicts |= dict.fromkeys(avoid, Verdict(support=Support.NEVER, reason="avoided on request"))
     usable = [registry.edges[edge_id][0] for edge_id, verdict in verdicts.items() if verdict]
     left_out = {edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if not v}
-    found = (route for goal in goals for route in simple_routes(usable, summary.state, goal))
+    keep = bool(_open_inputs(summary, options))
+    found = (route for goal in goals for route in simple_routes(usable, summary.state, goal, keep_dynamic=keep))
     routes = tuple(itertools.islice(found, MAX_ROUTES))
     if not routes:
         raise _no_route(summary.state, goals, left_out, data=data)
@@ -119,12 +120,23 @@ def _in_range(requirement: str) -> bool:
     return bool(version) and Requirement(requirement).specifier.contains(version, prereleases=True)
 
 
-def simple_routes(edges: Iterable[Edge], start: State, goal: State) -> Iterator[tuple[Edge, ...]]:
-    """Yield routes that visit no state twice: fewest lossy steps, then cost, then edge ids."""
+def _open_inputs(summary: ModelSummary, options: ConvertOptions) -> list[str]:
+    """Inputs with a dimension that neither the model nor the request fixes."""
+    given = {*options.shapes, *options.constants}
+    return [spec.name for spec in summary.signature.inputs if not spec.is_static and spec.name not in given]
+
+
+def simple_routes(
+    edges: Iterable[Edge], start: State, goal: State, *, keep_dynamic: bool = False
+) -> Iterator[tuple[Edge, ...]]:
+    """Yield routes that visit no state twice: fewest lossy steps, then cost, then edge ids.
+
+    With `keep_dynamic`, routes on which every dimension stays open come before the others that are as lossy.
+    """
     offered = sorted(edges, key=lambda edge: edge.id)
-    heap: list[tuple[int, float, tuple[str, ...], tuple[Edge, ...]]] = [(0, 0.0, (), ())]
+    heap: list[tuple[int, bool, float, tuple[str, ...], tuple[Edge, ...]]] = [(0, False, 0.0, (), ())]
     while heap:
-        lossy, cost, ids, route = heapq.heappop(heap)
+        lossy, fixed, cost, ids, route = heapq.heappop(heap)
         here = route[-1].target if route else start
         if here == goal:
             yield route
@@ -132,7 +144,9 @@ def simple_routes(edges: Iterable[Edge], start: State, goal: State) -> Iterator[
         seen = {start, *(edge.target for edge in route)}
         for edge in offered:
             if edge.source == here and edge.target not in seen:
-                heapq.heappush(heap, (lossy + edge.lossy, cost + edge.cost, (*ids, edge.id), (*route, edge)))
+                fixes = fixed or (keep_dynamic and not edge.keeps_dynamic)
+                entry = (lossy + edge.lossy, fixes, cost + edge.cost, (*ids, edge.id), (*route, edge))
+                heapq.heappush(heap, entry)
 
 
 def _no_route(start: State, goals: tuple[State, ...], left_out: dict[str, str], *, data: bool) -> NoRouteError:

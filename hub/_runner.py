@@ -131,6 +131,7 @@ class Runner:
         options: ConvertOptions,
         calibration: tuple[str, str],
         files: tuple[str, ...],
+        name: str = "",
     ) -> Converted:
         """Run one edge, on a copy of its input.
 
@@ -140,6 +141,7 @@ class Runner:
             options: The request, in the input's terms.
             calibration: Folder of samples in the input's terms, and its fingerprint.
             files: Every file of the input.
+            name: File name of the result, where it is to be published; side files are named after it.
 
         Raises:
             EffectError: The step changed its input.
@@ -149,7 +151,7 @@ class Runner:
         tools = self._versions(converter, edge.requires), self._lock(edge)
         parts = ("convert", edge.id, source.sha256, source.state, options, fingerprint, tools)
         key = key_of(*parts) if edge.deterministic else ""
-        name = f"model{self.registry.format(edge.target.format).suffixes[0]}"
+        wanted = name or f"model{self.registry.suffix(edge.target)}"
 
         def build(place: Path) -> Task:
             for part in ("out", "scratch"):
@@ -157,7 +159,7 @@ class Runner:
             job = ConvertJob(
                 edge=edge.id,
                 source=_private(source, files, place),
-                output=str(place / "out" / name),
+                output=str(place / "out" / wanted),
                 scratch=str(place / "scratch"),
                 options=options,
                 calibration=folder,
@@ -168,9 +170,11 @@ class Runner:
             _check_untouched(edge, source, files, place)
 
         done = self.execute(key, build, self._place(edge, converter), check)
-        return Converted(
-            path=done.folder / "out" / name, output=msgspec.convert(done.result.value, StepOutput), done=done
-        )
+        path = _written(done.folder / "out", wanted, exact=bool(name))
+        if done.cached and not path.exists():  # its side files are named after another output
+            self.store.forget(key)
+            return self.convert(edge, source, options, calibration, files, name)
+        return Converted(path=path, output=msgspec.convert(done.result.value, StepOutput), done=done)
 
     def run(
         self,
@@ -224,7 +228,8 @@ class Runner:
     def _versions(self, plugin: Any, requires: tuple[str, ...]) -> dict[str, str]:
         module = type(plugin).__module__.partition(".")[0]
         own = {p.distribution: p.version for p in self.registry.plugins if p.module.partition(".")[0] == module}
-        return own | versions_of(requires) | {"hub": VERSION, "source": source_digest(module)}
+        source = source_digest(module, next(iter(own), ""))
+        return own | versions_of(requires) | {"hub": VERSION, "source": source}
 
     def _lock(self, edge: Edge) -> tuple[str, ...]:
         return self.registry.toolchains[edge.toolchain].requires if edge.toolchain else ()
@@ -237,6 +242,14 @@ class Runner:
         python, path = toolchain_python(self.registry.toolchains[edge.toolchain], (package,), self.store)
         environment["PYTHONPATH"] = str(path)
         return Place(process=edge.toolchain, python=str(python), environment=tuple(environment.items()))
+
+
+def _written(folder: Path, name: str, *, exact: bool) -> Path:
+    """The artifact among what a step wrote. A file alone can be renamed; one with side files is named in them."""
+    found = sorted(folder.iterdir())
+    if len(found) > 1 and not exact:
+        found = [path for path in found if path.suffix == Path(name).suffix]
+    return found[0] if len(found) == 1 else folder / name
 
 
 def _private(source: ModelArtifact, files: tuple[str, ...], place: Path) -> ModelArtifact:

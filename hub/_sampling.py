@@ -3,12 +3,12 @@
 import msgspec
 
 from hub._calibration import LoadedSamples, infer_shapes, load_samples, split
-from hub._inputs import draw_samples
+from hub._inputs import draw_samples, repeat_samples
 from hub._request import Request
 from hub._runner import Runner
-from hub._shapes import Shapes, check_names, fix_shapes
+from hub._shapes import Shapes, check_names, fix_shapes, other_shapes
 from hub._store import key_of
-from hub.spec import CalibrationRecord, ConvertOptions, InputsKind, Signature
+from hub.spec import CalibrationRecord, ConvertOptions, InputsKind, SampleFolder, Signature
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +25,9 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
         warnings: What is doubtful about the data.
         shapes: The samples' shapes, for a route that needs fixed ones.
         shape_notes: How they were found.
+        other: Folder and fingerprint of inputs at a second size, where dimensions stay open; empty strings for none.
+        other_shapes: Their shapes.
+        guessed: Whether a size is hub's own choice, at which nothing may be fixed.
     """
 
     check: tuple[str, str]
@@ -37,14 +40,17 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     shapes: Shapes = {}
     shape_notes: tuple[str, ...] = ()
+    other: tuple[str, str] = ("", "")
+    other_shapes: Shapes = {}
+    guessed: bool = False
 
     def fixed(self) -> "Samples":
         """The same samples, for a route that needs fixed shapes."""
         options = msgspec.structs.replace(self.options, shapes=self.shapes)
-        return msgspec.structs.replace(self, options=options, notes=self.shape_notes)
+        return msgspec.structs.replace(self, options=options, notes=self.shape_notes, other=("", ""), other_shapes={})
 
 
-def prepare_samples(request: Request, runner: Runner, signature: Signature, *, fix: bool) -> Samples:
+def prepare_samples(request: Request, runner: Runner, signature: Signature, *, fix: bool, guess: int = 0) -> Samples:
     """Load, check and split the request's data, or draw random inputs; fix the shapes that are still open.
 
     Args:
@@ -52,20 +58,37 @@ def prepare_samples(request: Request, runner: Runner, signature: Signature, *, f
         runner: To call a user's sample function in a worker.
         signature: The source's border.
         fix: Whether the route needs fixed shapes.
+        guess: Size for dimensions that nobody names, for a route that keeps them open; 0 to refuse them.
 
     Raises:
         CalibrationError: The data does not fit the model.
         ShapeNeeded: A dimension is symbolic and nothing says its size.
     """
     check_names(signature, request.options)
-    shapes, notes = fix_shapes(signature, request.options, _data_shapes(request, runner, signature))
+    shapes, notes = fix_shapes(signature, request.options, _data_shapes(request, runner, signature), guess)
     options = msgspec.structs.replace(request.options, shapes=shapes) if fix else request.options
     if request.calibration or request.test:
         found = _real(request, runner, signature, shapes, options)
     else:
         found = _random(request, runner, signature, shapes, options)
-    found = msgspec.structs.replace(found, shapes=shapes, shape_notes=notes)
-    return found.fixed() if fix else found
+    found = msgspec.structs.replace(found, shapes=shapes, shape_notes=notes, guessed=bool(guess))
+    if guess:
+        found = msgspec.structs.replace(found, notes=notes)
+    return found.fixed() if fix else _with_other_size(found, request, runner, signature)
+
+
+def _with_other_size(samples: Samples, request: Request, runner: Runner, signature: Signature) -> Samples:
+    """Add samples at a second size: drawn where the first are, else the real ones repeated."""
+    shapes = other_shapes(signature, samples.shapes, (*request.options.shapes, *request.options.constants))
+    if not shapes:
+        return samples
+    if samples.kind == "random":
+        other = _random(request, runner, signature, shapes, request.options).check
+    else:
+        folder = runner.folder()
+        repeat_samples(SampleFolder(samples.check[0]), shapes, folder)
+        other = (str(folder), key_of("repeated", samples.check[1], shapes))
+    return msgspec.structs.replace(samples, other=other, other_shapes=shapes)
 
 
 def _data_shapes(request: Request, runner: Runner, signature: Signature) -> Shapes:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from hub._request import did_you_mean
-from hub.spec import ConvertOptions, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
+from hub.spec import ConvertOptions, Dim, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -32,13 +32,20 @@ def _check_fits(spec: TensorSpec, shape: tuple[int, ...]) -> None:
         raise UsageError(message, hint=f"give {_flag(spec)} with your numbers in place of the names")
 
 
-def fix_shapes(signature: Signature, options: ConvertOptions, data: Shapes) -> tuple[Shapes, tuple[str, ...]]:
+GUESSES = (64, 32, 16, 128, 224, 320, 8, 512)
+"""Sizes at which a model whose dimensions stay open is tried when nobody names one: small first, as they cost less."""
+
+
+def fix_shapes(
+    signature: Signature, options: ConvertOptions, data: Shapes, guess: int = 0
+) -> tuple[Shapes, tuple[str, ...]]:
     """Find a fixed shape for every input that stays an input.
 
     Args:
         signature: The source's border.
         options: The request: shapes and constants.
         data: Shapes that the calibration or test data has.
+        guess: Size of symbolic dimensions that nobody names, the batch left out; 0 to refuse them.
 
     Returns:
         Shapes by input, and a note for each that the user did not give.
@@ -52,10 +59,12 @@ def fix_shapes(signature: Signature, options: ConvertOptions, data: Shapes) -> t
     from_data = {spec.name: data[spec.name] for spec in open_specs if spec.name in data}
     rest = [spec for spec in open_specs if spec.name not in from_data]
     alike = _of_equal_symbols(inputs, rest, {**from_data, **given})
-    batch = _batch_of_one(inputs, [spec for spec in rest if spec.name not in alike])
+    batch = _batch_of_one(inputs, [spec for spec in rest if spec.name not in alike], guess)
     notes = [f"fixed {name} to {_x(shape)}, the shape of the data" for name, shape in from_data.items()]
     notes += [f"fixed {name} to {_x(shape)}, by the sizes of the other inputs" for name, shape in alike.items()]
-    notes += [f"fixed the batch of {n} to 1: {_x(s)} (another: --shape {n}=...)" for n, s in batch.items()]
+    said = "{0} is tried at {1}, a size of hub's choice (real inputs: --test DATA)"
+    said = said if guess else "fixed the batch of {0} to 1: {1} (another: --shape {0}=...)"
+    notes += [said.format(name, _x(shape)) for name, shape in batch.items()]
     known = {**batch, **alike, **from_data, **given}
     return {spec.name: known[spec.name] for spec in inputs}, tuple(notes)
 
@@ -68,16 +77,53 @@ def _of_equal_symbols(inputs: Iterable[TensorSpec], rest: list[TensorSpec], know
     return {name: shape for name, shape in found.items() if all(shape)}
 
 
-def _batch_of_one(inputs: Iterable[TensorSpec], rest: list[TensorSpec]) -> Shapes:
-    """Shapes with batch 1 where the leading dimension is the only symbolic one."""
+def _batch_of_one(inputs: Iterable[TensorSpec], rest: list[TensorSpec], guess: int) -> Shapes:
+    """Shapes with batch 1 where the leading dimension is the only symbolic one, or with a guess for the others."""
     symbols = {dim.symbol for spec in rest for dim in spec.shape if dim.symbol}
     leading = {spec.shape[0].symbol for spec in inputs if spec.shape}
+    if guess:
+        return {spec.name: tuple(_guessed(dim, leading, guess) for dim in spec.shape) for spec in rest}
     if not symbols <= leading or len(symbols) > 1:
         raise ShapeNeeded(
             f"the target needs fixed shapes; unknown in {'; '.join(map(str, rest))}",
             hint=f"add {' '.join(map(_flag, rest))} with your numbers in place of the names",
         )
-    return {spec.name: tuple(dim.size or 1 for dim in spec.shape) for spec in rest}
+    return {spec.name: tuple(dim.size or max(1, dim.low) for dim in spec.shape) for spec in rest}
+
+
+def _guessed(dim: Dim, leading: set[str | None], guess: int) -> int:
+    if dim.size is not None:
+        return dim.size
+    return max(dim.low, 1 if dim.symbol in leading else min(guess, dim.high or guess))
+
+
+def other_shapes(signature: Signature, shapes: Shapes, fixed: Iterable[str]) -> Shapes:
+    """Shapes at a second size for every dimension that is still open: twice the first, or what its bounds allow.
+
+    Args:
+        signature: The model's border.
+        shapes: The shapes at the first size.
+        fixed: Inputs whose shape the request fixes.
+
+    Returns:
+        A shape for every input in `shapes`; empty when no dimension is open.
+    """
+    kept = set(fixed)
+    found = {
+        spec.name: shapes[spec.name]
+        if spec.name in kept
+        else tuple(_other(dim, size) for dim, size in zip(spec.shape, shapes[spec.name], strict=True))
+        for spec in signature.inputs
+        if spec.name in shapes
+    }
+    return found if found != shapes else {}
+
+
+def _other(dim: Dim, size: int) -> int:
+    if dim.size is not None:
+        return size
+    twice = 2 * size
+    return twice if dim.high is None or twice <= dim.high else max(dim.low, size // 2)
 
 
 def _flag(spec: TensorSpec) -> str:

@@ -206,7 +206,10 @@ def test_calibration_that_does_not_fit(hub: Hub, toy: Path, tmp_path: Path, arra
     assert words in error["message"] + error["hint"]
 
 
-def test_a_symbolic_dimension_that_is_no_batch_is_asked_for(hub: Hub, toy: Path, tmp_path: Path) -> None:
+def test_a_symbolic_dimension_that_is_no_batch_is_asked_for(
+    hub: Hub, faults: Callable[..., None], toy: Path, tmp_path: Path
+) -> None:
+    faults("fixed-only", alone=True)
     content = json.loads(toy.read_text())
     content["inputs"][0]["shape"] = ["batch", "length", 6]
     content["outputs"][0]["shape"] = ["batch", "length", 3]

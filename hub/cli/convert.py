@@ -24,10 +24,15 @@ class _Int8Command(click.Command):
 
 _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", metavar="MODEL"),
-    click.option("--to", "target", required=True, metavar="FORMAT", help="Target format: tflite."),
+    click.option("--to", "target", required=True, metavar="FORMAT", help="Format: onnx, tflite, keras, pytorch."),
     click.option("--int8", is_flag=True, help="int8: static with --calibration, dynamic-range without."),
     click.option("--fp16", is_flag=True, help="Short for --precision fp16."),
-    click.option("--precision", default="", metavar="NAME", help="fp32, fp16, int8, int8-dynamic, ..."),
+    click.option(
+        "--precision",
+        default="",
+        metavar="NAME",
+        help="fp32, fp16, int8, ... By default the model's own.",
+    ),
     click.option(
         "--calibration",
         default="",
@@ -131,10 +136,10 @@ def _precision(values: dict[str, Any]) -> str:
     asked += [values["precision"]] if values["precision"] else []
     if len(asked) > 1:
         raise click.UsageError("--int8, --fp16 and --precision name one precision: give one of them")
-    return asked[0] if asked else "fp32"
+    return asked[0] if asked else ""
 
 
-def _policy(values: dict[str, Any], numerics: "Numerics") -> "ParityPolicy | None":
+def _policy(values: dict[str, Any], numerics: "Numerics | None") -> "ParityPolicy | None":
     bounds = {
         "relative_max": values["max_relative"],
         "cosine_min": values["min_cosine"],
@@ -142,6 +147,6 @@ def _policy(values: dict[str, Any], numerics: "Numerics") -> "ParityPolicy | Non
     }
     if all(bound is None for bound in bounds.values()):
         return None
-    from hub.spec import ParityPolicy
+    from hub.spec import Numerics, ParityPolicy
 
-    return ParityPolicy(numerics=numerics, source="set on the command line", custom=True, **bounds)
+    return ParityPolicy(numerics=numerics or Numerics.FP32, source="set on the command line", custom=True, **bounds)

@@ -186,8 +186,12 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
         print_json({"source": str(summary.state), "routes": routes, "left_out": plan.left_out})
         return
     console = out()
+    wanted = request.numerics or summary.state.numerics
     table = _table(
-        "", f"route from {summary.state} to {request.target}/{request.numerics.value}", "lossy steps", "cost"
+        "",
+        f"route from {summary.state} to {request.target}/{wanted.value}",
+        "lossy steps",
+        "cost",
     )
     for number, route in enumerate(plan.routes, start=1):
         words = " → ".join(f"{edge.title or edge.id} ({edge.target})" for edge in route)

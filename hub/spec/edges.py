@@ -1,6 +1,6 @@
 """Edges: one offered step from a state to a state, and the protocol that runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -128,7 +128,9 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         edge: The edge's id.
         source: Input artifact. The file must not be changed; the core checks it.
-        output: Path to write: a file, or a folder for a directory format. Its parent exists and is the step's own.
+        output: Path to write: a file, or a folder for a directory format. Its parent exists, is empty and is the step's
+            own. Side files (external data, weights of a source file) go beside it, with names that start with the
+            output's stem; `summary.files` of the format's reader names them.
         options: The request.
         calibration: Folder of samples (see `hub.spec.calibration.SampleFolder`); empty when there is none.
         scratch: An empty folder for anything else.
@@ -208,6 +210,15 @@ class Format(Protocol):
             ModelRefused: Reading it would execute code that came with it.
             ExternalDataError: Data files are missing or outside the folder.
         """
+
+
+@runtime_checkable
+class ManyForms(Protocol):
+    """A format that can be written in several forms, told apart by the suffix of the output path."""
+
+    @property
+    def written_forms(self) -> Mapping[str, str]:
+        """Suffix -> form, besides the first suffix, which writes the plain form: `{'.py': 'builder'}`."""
 
 
 @runtime_checkable

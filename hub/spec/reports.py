@@ -99,6 +99,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         seconds: Wall-clock time of the step in its worker; of the original run when `cached`.
         peak_memory_bytes: Peak resident set of the worker during the step.
+        lossy: As the edge declares it.
         tools: Distribution -> version of everything that the edge requires.
     """
 
@@ -108,6 +109,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float
     peak_memory_bytes: int
     cached: bool
+    lossy: bool = False
     notes: tuple[str, ...] = ()
     bindings: tuple[IoBinding, ...] = ()
     recipe: QuantRecipe | None = None

@@ -102,6 +102,18 @@ def _fixed_only(model: Model, job: ConvertJob) -> None:
     write_binary(Path(job.output), msgspec.structs.replace(model, graph=graph))
 
 
+def _bake(model: Model, job: ConvertJob) -> None:
+    """Add a constant whose shape is the size that the core tries first, as an exporter that traces does."""
+    arrays = {name: np.broadcast_to(array, (64, *array.shape)) if name.endswith(".b") else array
+              for name, array in model.arrays.items()}  # fmt: skip
+    write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
+
+
+def _side(model: Model, job: ConvertJob) -> None:
+    write_binary(Path(job.output), model)
+    Path(job.output).with_name("weights").write_bytes(b"lost")
+
+
 def _eat_input(model: Model, job: ConvertJob) -> None:
     write_binary(Path(job.output), model)
     Path(job.source.path).write_text("gone")
@@ -199,6 +211,8 @@ FAULTS: dict[str, Fault] = {
     "text": _text,
     "garbage": _garbage,
     "half": _half,
+    "bake": _bake,
+    "side": _side,
     "eat-input": _eat_input,
     "fixed-only": _fixed_only,
     "rename": _rename,
