@@ -11,9 +11,11 @@ from hub.spec import StepError, UnsupportedModel
 from hub_tflite.describe import border, quant_params, signature_of
 from hub_tflite.schema import constant, numbers, operator_name, text, type_name
 from hub_tflite.to_onnx.activation import activate
-from hub_tflite.to_onnx.builder import IR_VERSION, Builder, array_of, described
+from hub_tflite.to_onnx.builder import IR_VERSION, OPSET, Builder, array_of, described
 from hub_tflite.to_onnx.errors import Refused, UnsupportedOperator, refuse_if
+from hub_tflite.to_onnx.folding import folded
 from hub_tflite.to_onnx.lazy import ir, np
+from hub_tflite.to_onnx.sparse import densified
 from hub_tflite.to_onnx.table import FUSED, Row, table
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
 _ELEMENTS = {
     "FLOAT64": "DOUBLE", "FLOAT32": "FLOAT", "FLOAT16": "FLOAT16", "BFLOAT16": "BFLOAT16", "INT64": "INT64",
     "INT32": "INT32", "INT16": "INT16", "INT8": "INT8", "UINT64": "UINT64", "UINT32": "UINT32", "UINT16": "UINT16",
-    "UINT8": "UINT8", "BOOL": "BOOL",
+    "UINT8": "UINT8", "BOOL": "BOOL", "COMPLEX64": "FLOAT",
 }  # fmt: skip
+_COMPLEX = "COMPLEX64"
+_OF_COMPLEX = frozenset({"REAL", "IMAG", "COMPLEX_ABS"})
 
 
 def element_type(tensor: Any) -> DataType:
-    """Return ONNX's element type of a TFLite tensor.
+    """Return ONNX's element type of a TFLite tensor; a complex one is two floats, see `ops.signal`.
 
     Raises:
         Refused: ONNX has no such type, or only inside quantization.
@@ -79,7 +83,9 @@ class Scope:
         data = constant(self.model, tensor)
         refuse_if(data is None, f"{text(tensor.name)} is used before it is made")
         refuse_if(quant_params(tensor), f"{text(tensor.name)} is quantized")
-        array = np.frombuffer(data, element_type(tensor).numpy()).reshape(numbers(tensor.shape))
+        array = np.frombuffer(data, element_type(tensor).numpy())
+        shape = numbers(tensor.shape)
+        array = densified(array, tensor.sparsity, shape) if tensor.sparsity else array.reshape(shape)
         self.bind(index, self.builder.constant(array, text(tensor.name)))
         return self.values[index]
 
@@ -90,7 +96,8 @@ class Scope:
         if id(value) not in self.bound and array_of(value) is None:
             value.name = self.builder.name(text(tensor.name))
             known_rank = tensor.hasRank or not self.ranked or bool(numbers(tensor.shape))
-            described(value, element_type(tensor), dims_of(tensor) if known_rank else None)
+            dims = (*dims_of(tensor), *([2] if type_name(tensor) == _COMPLEX else []))
+            described(value, element_type(tensor), dims if known_rank else None)
         self.bind(index, value)
 
 
@@ -114,8 +121,12 @@ class Node:
         self.outputs = len(numbers(operator.outputs))
 
     def emit(self, op: str, *inputs: Value | None, **attributes: Any) -> Value:
-        """Write an ONNX node with one output."""
-        return self.scope.builder.emit(op, inputs, **attributes)[0]
+        """Write an ONNX node with one output; small arithmetic on constants is done at once."""
+        given = {name: value for name, value in attributes.items() if value is not None}
+        result = folded(op, [self.known(value) for value in inputs], given, OPSET)
+        if result is not None:
+            return self.scope.builder.constant(np.asarray(result))
+        return self.scope.builder.emit(op, inputs, **given)[0]
 
     def emits(self, op: str, *inputs: Value | None, outputs: int, **attributes: Any) -> tuple[Value, ...]:
         """Write an ONNX node with several outputs."""
@@ -155,6 +166,17 @@ class Node:
         """
         refuse_if(value.shape is None, f"the rank of {value.name} is not known")
         return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+    def sizes(self, value: Value, axes: Sequence[int] | None = None) -> list[int]:
+        """Return the sizes of some axes, or of all.
+
+        Raises:
+            Refused: One of them is open.
+        """
+        shape = self.shape(value)
+        found = [shape[axis] for axis in (range(len(shape)) if axes is None else axes)]
+        refuse_if(None in found, f"{value.name} has open sizes {shape}")
+        return [size for size in found if size is not None]
 
     def rank(self, value: Value) -> int:
         """Return the number of axes; see `shape`."""
@@ -286,6 +308,8 @@ def _run(row: Row | None, node: Node) -> tuple[Value, ...]:
         raise Refused("the operator is not implemented")
     indices = numbers(node.operator.inputs)
     given = options_of(node.operator)
+    complex_inputs = [i for i in indices if i >= 0 and type_name(node.scope.graph.tensors[i]) == _COMPLEX]
+    refuse_if(complex_inputs and node.name not in _OF_COMPLEX, "complex operands")
     refuse_if(
         mismatch := row.mismatch(node.version, [i >= 0 for i in indices], None if given is None else _telling(given)),
         str(mismatch),
@@ -327,6 +351,7 @@ def _plain(value: Any) -> Any:
 
 def _border_value(builder: Builder, spec: TensorSpec, tensor: Any) -> Value:
     refuse_if(spec.quant, f"{spec.name} is quantized")
+    refuse_if(type_name(tensor) == _COMPLEX, f"{spec.name} is complex")
     made = builder.value(spec.name, element_type(tensor), [str(d) if d.size is None else d.size for d in spec.shape])
     if made.name != spec.name:
         raise StepError(f"two inputs or outputs are named {spec.name}")
@@ -336,6 +361,7 @@ def _border_value(builder: Builder, spec: TensorSpec, tensor: Any) -> Value:
 def _named(scope: Scope, index: int, name: str) -> Value:
     """Return the value of an output under its name in the signature; inputs and constants are copied."""
     value = scope.read(index)
+    refuse_if(type_name(scope.graph.tensors[index]) == _COMPLEX, f"{name} is complex")
     if value.producer() is None or value.name in scope.builder.borders:
         value = scope.builder.emit("Identity", [value])[0]
     value.name = name

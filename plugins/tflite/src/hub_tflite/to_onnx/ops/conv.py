@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub_tflite.schema import numbers
@@ -14,13 +13,6 @@ if TYPE_CHECKING:
     from onnx_ir import Value
 
     from hub_tflite.to_onnx.importer import Node
-
-
-def _sizes(node: Node, value: Value, axes: Sequence[int], what: str) -> list[int]:
-    shape = node.shape(value)
-    sizes = [shape[axis] for axis in axes]
-    refuse_if(None in sizes, f"{what} of open size {shape}")
-    return [size for size in sizes if size is not None]
 
 
 def _convolve(node: Node, x: Value, w: Value, bias: Value | None, window: Window, group: int) -> Value:
@@ -49,8 +41,8 @@ def conv_2d(  # noqa: PLR0913 - the operator's own options
     dilation_h_factor: int,
 ) -> Value:
     """Convolution of N H W C with O H W I/groups."""
-    kernel = _sizes(node, w, (1, 2), "a kernel")
-    (inner,), (channels,) = _sizes(node, w, (3,), "a kernel"), _sizes(node, x, (3,), "channels")
+    kernel = node.sizes(w, (1, 2))
+    (inner,), (channels,) = node.sizes(w, (3,)), node.sizes(x, (3,))
     window = Window(kernel, (stride_h, stride_w), (dilation_h_factor, dilation_w_factor), padding)
     return _convolve(node, x, node.transpose(w, (0, 3, 1, 2)), bias, window, channels // inner)
 
@@ -70,14 +62,12 @@ def depthwise_conv_2d(  # noqa: PLR0913 - the operator's own options
     depth_multiplier: int,
 ) -> Value:
     """A filter per channel and multiplier: weights 1 H W (C times multiplier)."""
-    (channels,), (results,) = _sizes(node, x, (3,), "channels"), _sizes(node, w, (3,), "a kernel")
+    (channels,), (results,) = node.sizes(x, (3,)), node.sizes(w, (3,))
     refuse_if(
         depth_multiplier and depth_multiplier * channels != results,
         f"multiplier {depth_multiplier} from {channels} to {results}",
     )
-    window = Window(
-        _sizes(node, w, (1, 2), "a kernel"), (stride_h, stride_w), (dilation_h_factor, dilation_w_factor), padding
-    )
+    window = Window(node.sizes(w, (1, 2)), (stride_h, stride_w), (dilation_h_factor, dilation_w_factor), padding)
     return _convolve(node, x, node.transpose(w, (3, 0, 1, 2)), bias, window, channels)
 
 
@@ -97,9 +87,9 @@ def conv_3d(  # noqa: PLR0913 - the operator's own options
     dilation_h_factor: int,
 ) -> Value:
     """Convolution of N D H W C with D H W I O."""
-    (inner,), (channels,) = _sizes(node, w, (3,), "a kernel"), _sizes(node, x, (4,), "channels")
+    (inner,), (channels,) = node.sizes(w, (3,)), node.sizes(x, (4,))
     dilations = (dilation_d_factor, dilation_h_factor, dilation_w_factor)
-    window = Window(_sizes(node, w, (0, 1, 2), "a kernel"), (stride_d, stride_h, stride_w), dilations, padding)
+    window = Window(node.sizes(w, (0, 1, 2)), (stride_d, stride_h, stride_w), dilations, padding)
     return _convolve(node, x, node.transpose(w, (4, 3, 0, 1, 2)), bias, window, channels // inner)
 
 
@@ -155,7 +145,7 @@ def transpose_conv(  # noqa: PLR0913 - the operator's own options
     stride_h: int,
 ) -> Value:
     """Transposed convolution with weights O H W I."""
-    window = Window(_sizes(node, w, (1, 2), "a kernel"), (stride_h, stride_w), (1, 1), padding)
+    window = Window(node.sizes(w, (1, 2)), (stride_h, stride_w), (1, 1), padding)
     return _deconvolve(node, shape, x, node.transpose(w, (3, 0, 1, 2)), bias, window)
 
 
@@ -177,5 +167,5 @@ def conv_3d_transpose(  # noqa: PLR0913 - the operator's own options
 ) -> Value:
     """Transposed convolution with weights D H W O I."""
     dilations = (dilation_d_factor, dilation_h_factor, dilation_w_factor)
-    window = Window(_sizes(node, w, (0, 1, 2), "a kernel"), (stride_d, stride_h, stride_w), dilations, padding)
+    window = Window(node.sizes(w, (0, 1, 2)), (stride_d, stride_h, stride_w), dilations, padding)
     return _deconvolve(node, shape, x, node.transpose(w, (4, 3, 0, 1, 2)), bias, window)
