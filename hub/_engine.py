@@ -56,6 +56,9 @@ class Events(Protocol):
     def started(self, what: str) -> None:
         """A piece of work began."""
 
+    def planned(self, summary: ModelSummary, plan: Plan) -> None:
+        """The model is read and the routes are known; nothing slow has begun."""
+
     def finished(self, record: StepRecord) -> None:
         """An edge ended, well or with a parity that fails."""
 
@@ -70,6 +73,9 @@ class Silent:
     """Tells nobody."""
 
     def started(self, what: str) -> None:
+        """Do nothing."""
+
+    def planned(self, summary: ModelSummary, plan: Plan) -> None:
         """Do nothing."""
 
     def finished(self, record: StepRecord) -> None:
@@ -147,6 +153,7 @@ class Conversion:
         inputs = (request.source.path, request.source.weights, request.calibration, request.test)
         check_output(request.destination, force=request.force, inputs=inputs)
         opened, plan = self.plan()
+        self._events.planned(opened.summary, plan)
         self._events.started("running the source model")
         samples, reference = self._reference(opened, plan)
         for note in (*samples.notes, *samples.warnings):
@@ -337,6 +344,8 @@ class Conversion:
     def _advice(self, code: str) -> str:
         if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code, ShapeNeeded.code} and self._hint:
             return self._hint
+        if code == VerificationError.code and all(p.inputs == "random" for a in self._attempts if (p := a.parity)):
+            return "the inputs were random, which the model may not be made for: give real ones, --test DATA"
         softer = {Numerics.INT8: "int16x8 or int8-dynamic", Numerics.INT4_WEIGHTS: "int8-dynamic"}
         names = softer.get(self._wanted)
         return f"try --precision {names}" if names else "see the logs; `hub plan` shows the routes"

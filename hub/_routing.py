@@ -26,10 +26,17 @@ MAX_ROUTES = 16
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the planner found: routes in the order they are tried, and edges left out, each with the reason."""
+    """What the planner found.
+
+    Attributes:
+        routes: In the order they are tried.
+        left_out: Edges that would lie on a route to the goal, each with the reason why none takes it.
+        doubts: Edges that take the model once it is prepared, with what stands against the model as it is.
+    """
 
     routes: tuple[tuple[Edge, ...], ...]
     left_out: dict[str, str]
+    doubts: dict[str, str] = {}
 
 
 def make_plan(
@@ -67,7 +74,31 @@ def make_plan(
     routes = tuple(itertools.islice(found, MAX_ROUTES))
     if not routes:
         raise _no_route(summary.state, goals, left_out, data=data)
-    return Plan(routes=routes, left_out=left_out)
+    near = _between([edge for edge, _ in registry.edges.values()], summary.state, goals)
+    left_out = {edge_id: reason for edge_id, reason in left_out.items() if edge_id in near}
+    return Plan(routes=routes, left_out=left_out, doubts=_doubts(registry, routes, summary, options))
+
+
+def _between(edges: Iterable[Edge], start: State, goals: tuple[State, ...]) -> set[str]:
+    """Ids of the edges on some way from the start to a goal, whether they are usable or not."""
+    offered = list(edges)
+    ahead = _reachable({start}, [(edge.source, edge.target) for edge in offered])
+    behind = _reachable(set(goals), [(edge.target, edge.source) for edge in offered])
+    return {edge.id for edge in offered if edge.source in ahead and edge.target in behind}
+
+
+def _reachable(found: set[State], pairs: list[tuple[State, State]]) -> set[State]:
+    new = {there for here, there in pairs if here in found} - found
+    return _reachable(found | new, pairs) if new else found
+
+
+def _doubts(
+    registry: Registry, routes: Iterable[tuple[Edge, ...]], summary: ModelSummary, options: ConvertOptions
+) -> dict[str, str]:
+    """What edges behind a preparation say of the model as it is: it may still change, so they stay in the routes."""
+    later = {edge.id: edge for route in routes for edge in route[1:] if edge.source.format == summary.state.format}
+    verdicts = {edge_id: _ask(edge, registry.edges[edge_id][1], summary, options) for edge_id, edge in later.items()}
+    return {edge_id: verdict.reason for edge_id, verdict in sorted(verdicts.items()) if not verdict}
 
 
 def judge(

@@ -70,14 +70,17 @@ def test_folders_of_the_output_are_made(hub: Hub, toy: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("word", ["plan", "convert"])
-def test_a_plan_runs_nothing_and_says_what_was_left_out(hub: Hub, toy: Path, tmp_path: Path, word: str) -> None:
+def test_a_plan_runs_nothing_and_says_what_was_left_out(
+    hub: Hub, faults: Callable[..., None], toy: Path, tmp_path: Path, word: str
+) -> None:
     more = ("--dry-run",) if word == "convert" else ()
     output = tmp_path / "out.toybin"
-    words = (word, toy, "--to", "toybin", "--fp16", "-o", output, *more)
+    faults("noise")
+    words = (word, toy, "--to", "toybin", "--fp16", "--avoid", "faulty.noise", "-o", output, *more)
     ran = hub(*words, "--json")
     assert ran.json["source"] == "toy/fp32"
     assert ran.json["routes"] == [["toy.bin", "toy.fp16"]]
-    assert ran.json["left_out"]["toy.int8"] == "unknown: needs --calibration"
+    assert ran.json["left_out"] == {"faulty.noise": "never: avoided on request"}  # toy.int8 leads elsewhere
     plain = hub(*words).out
     assert "binary (toybin/fp32) → half precision (toybin/fp16)" in plain
     assert "left out" in plain

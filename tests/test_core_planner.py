@@ -173,8 +173,9 @@ def test_declared_gaps_keep_the_planner_away(
 
 
 def test_an_edge_to_a_format_that_nobody_reads_is_left_out(registry: Registry) -> None:
-    found = plan(registry, Offer(GOOD, edge("t.bad", A, State(format="unread"))))
-    assert found.left_out == {"t.bad": "unknown: no plugin reads unread"}
+    assert plan(registry, Offer(GOOD, edge("t.bad", A, State(format="unread")))).left_out == {}
+    with pytest.raises(NoRouteError, match=r"t\.bad \(unknown: no plugin reads unread\)"):
+        plan(registry, Offer(edge("t.bad", A, State(format="unread"))))
 
 
 def test_an_edge_that_the_user_avoids_is_left_out(registry: Registry) -> None:
@@ -209,3 +210,19 @@ def test_the_number_of_routes_is_bounded(registry: Registry) -> None:
 def test_a_plan_is_the_same_every_time(registry: Registry) -> None:
     offer = Offer(*(edge(f"t.{number}", A, B if number % 2 else D, lossy=number == 3) for number in range(6)), GOOD)
     assert len({msgspec.json.encode(plan(registry, offer)) for _ in range(5)}) == 1
+
+
+def test_routes_that_keep_dimensions_open_come_first_where_one_is() -> None:
+    fixing = edge("t.fixing", A, D, cost=0.1)
+    keeping = msgspec.structs.replace(edge("t.keeping", A, D), keeps_dynamic=True)
+    assert [route[0].id for route in simple_routes([fixing, keeping], A, D)] == ["t.fixing", "t.keeping"]
+    first = next(simple_routes([fixing, keeping], A, D, keep_dynamic=True))
+    assert [step.id for step in first] == ["t.keeping"]
+
+
+def test_what_a_later_edge_says_of_the_unprepared_model_is_a_doubt(registry: Registry) -> None:
+    prepared = State(format=A.format, form="prepared")
+    lacking = Offer(edge("t.bad", prepared, D), verdict=Verdict(support=Support.NOTIMPL, reason="it lacks Loop"))
+    found = plan(registry, Offer(edge("t.good", A, prepared)), lacking)
+    assert [[step.id for step in route] for route in found.routes] == [["t.good", "t.bad"]]
+    assert found.doubts == {"t.bad": "it lacks Loop"}

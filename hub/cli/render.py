@@ -60,6 +60,15 @@ class Progress:
         elif self._verbose:
             self._console.print(f"[dim]… {escape(what)}[/]")
 
+    def planned(self, summary: ModelSummary, plan: Plan) -> None:
+        """Say what was found before the slow part, and what hub will do about it."""
+        route, *more = plan.routes
+        words = " → ".join(escape(edge.title or edge.id) for edge in route)
+        behind = f", {len(more)} more behind it" if more else ""
+        self._console.print(f"[bold]route[/] {words}{behind}")
+        for line in _preflight(summary, plan):
+            self.noted(line)
+
     def finished(self, record: StepRecord) -> None:
         """Say that a step ended, and how right it is."""
         how = "from the cache" if record.cached else f"{record.seconds:.1f} s"
@@ -183,7 +192,8 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
     """Show routes in the order they would be tried, and what was left out."""
     if as_json:
         routes = [[edge.id for edge in route] for route in plan.routes]
-        print_json({"source": str(summary.state), "routes": routes, "left_out": plan.left_out})
+        found = {"findings": summary.findings, "doubts": plan.doubts, "left_out": plan.left_out}
+        print_json({"source": str(summary.state), "routes": routes} | found)
         return
     console = out()
     wanted = request.numerics or summary.state.numerics
@@ -199,8 +209,17 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
     console.print(table)
     if request.announced:
         console.print(f"[yellow]note[/]  {escape(request.announced)}")
+    for line in _preflight(summary, plan):
+        console.print(f"[yellow]·[/]  {escape(line)}")
     for edge, reason in plan.left_out.items():
         console.print(f"[dim]left out[/]  {edge}: {escape(reason)}")
+
+
+def _preflight(summary: ModelSummary, plan: Plan) -> Iterator[str]:
+    for finding in summary.findings:
+        yield f"{finding.message}. {finding.hint}".rstrip(". ") + "."
+    for edge, reason in plan.doubts.items():
+        yield f"{edge} does not take the model as it is ({reason}); it is asked again once the model is prepared."
 
 
 def show_model(opened: Opened, *, as_json: bool, layers: bool) -> None:
