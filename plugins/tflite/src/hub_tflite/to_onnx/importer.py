@@ -223,6 +223,15 @@ class Node:
         """Translate another subgraph in this place and return its outputs."""
         return self._importer.inline(subgraph, inputs, self.scope.builder)
 
+    def body(self, subgraph: int, inputs: Sequence[Value]) -> tuple[Builder, list[Value]]:
+        """Translate another subgraph into a body of its own, which may use values of this graph.
+
+        Returns:
+            Where more can be written, and the subgraph's outputs. `Builder.graph(…, body=True)` closes it.
+        """
+        inner = Builder(self.scope.builder)
+        return inner, self._importer.inline(subgraph, inputs, inner)
+
 
 class Importer:
     """Translates one file.
