@@ -11,7 +11,7 @@ from hub import _effects
 from hub._contract import io_contract
 from hub._files import check_output, check_side_files, publish
 from hub._identify import identify
-from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, reference_of
+from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, reference_of, self_noise
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._plugins import versions_of
@@ -221,7 +221,18 @@ class Conversion:
                 if failed.parity and route[len(failed.prefix) - 1].lossy:
                     wrong.add(failed.prefix[-1])
                 self._give_up(ids, failed)
-        raise self._all_failed()
+        raise self._all_failed(self._own_noise(opened, samples, reference))
+
+    def _own_noise(self, opened: Opened, samples: Samples, reference: Reference) -> str:
+        """Say so where the source itself leaves the float gate when its inputs change by one rounding step."""
+        if not any(item.parity for item in self._attempts):
+            return ""
+        policy = POLICIES[Numerics.FP32]
+        own = self_noise(self._runner, opened.artifact, reference, policy, samples.options)
+        if own.passed:
+            return ""
+        noise = "one rounding step of its inputs alone moves the source's outputs beyond the float gate"
+        return f". On these samples {noise} ({describe_failures(own)}), so they can prove little"
 
     def _samples_for(self, opened: Opened, route: tuple[Edge, ...], samples: Samples) -> Samples:
         """Fix the shapes when a later route needs them fixed and the first did not; never at a size of hub's choice."""
@@ -330,12 +341,12 @@ class Conversion:
         self._hint = failed.error.hint
         self._events.failed(attempt)
 
-    def _all_failed(self) -> HubError:
+    def _all_failed(self, noise: str) -> HubError:
         """One error for all attempts: verification where any result was wrong, else the last failure's own kind."""
         wanted, last = self._wanted.value, self._attempts[-1]
         tried = "; ".join(f"{item.edge}: {item.message}" for item in self._attempts)
         code = VerificationError.code if any(item.parity for item in self._attempts) else last.code
-        message = f"no route gave a right {wanted} model; nothing was written. Tried {tried}"
+        message = f"no route gave a right {wanted} model; nothing was written. Tried {tried}{noise}"
         error = error_from_code(code, message, self._advice(code))
         error.log = next((item.log for item in reversed(self._attempts) if item.log), "")
         error.details = {"attempts": self._attempts}
@@ -457,7 +468,7 @@ def _permuted(shape: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[int
 
 def _parity_error(edge: Edge, parity: ParityReport) -> VerificationError:
     return VerificationError(
-        f"{edge.id} gave a result that is not the source's: {describe_failures(parity)}",
+        f"the result of {edge.title or edge.id} is not the source's: {describe_failures(parity)}",
         hint="hub tries the next route where there is one",
     )
 

@@ -60,6 +60,13 @@ def _repeated(here: "Array", there: "Array", shape: tuple[int, ...]) -> "Array":
     return np.tile(both, times)[tuple(slice(size) for size in shape)]
 
 
+def one_step_up(array: "Array") -> "Array":
+    """The next larger number that the element type holds, for floats; integers stay."""
+    import numpy as np
+
+    return np.nextafter(array, array.dtype.type(np.inf)) if np.issubdtype(array.dtype, np.floating) else array
+
+
 def _draw(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> "Array":
     import numpy as np
 

@@ -7,6 +7,7 @@ import msgspec
 
 from hub._bindings import to_artifact
 from hub._effects import check_outputs
+from hub._inputs import one_step_up
 from hub._parity import compare
 from hub._runner import Runner
 from hub.spec import (
@@ -130,6 +131,17 @@ def _measure_at(
         for variant in runtime.variants
     }
     return compare(reference.outputs, folders, policy, inputs=reference.kind, reference_runtime=reference.runtime)
+
+
+def self_noise(
+    runner: Runner, source: ModelArtifact, reference: Reference, policy: ParityPolicy, options: ConvertOptions
+) -> ParityReport:
+    """Compare the source with itself on inputs moved by one rounding step: what no conversion can be closer than."""
+    folder = runner.folder()
+    for index, feeds in enumerate(SampleFolder(reference.inputs[0])):
+        write_sample(folder, index, {name: one_step_up(array) for name, array in feeds.items()})
+    moved = msgspec.structs.replace(reference, inputs=(str(folder), f"{reference.inputs[1]} moved"), other=None)
+    return measure(runner, source, moved, (), policy, options)
 
 
 def adapt_samples(runner: Runner, samples: tuple[str, str], chain: Chain) -> tuple[str, str]:

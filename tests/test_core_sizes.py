@@ -70,6 +70,25 @@ def test_a_size_of_hubs_choice_is_never_fixed(hub: Hub, faults: Faults, long: Pa
     assert not (tmp_path / "out.toybin").exists()
 
 
+def cancelling(content: dict[str, Any]) -> dict[str, Any]:
+    """The difference of two large numbers: rounding is all that is left of it."""
+    first, _, second, _ = content["layers"]
+    first |= {"output": "h", "w": [[1e7, 1.0000001e7]] * 6, "b": [0.0, 0.0]}
+    second |= {"inputs": ["h"], "output": "y", "w": [[-1.0] * 3, [1.0] * 3], "b": [0.0] * 3}
+    return content | {"layers": [first, second]}
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_samples_that_prove_little_are_told(hub: Hub, faults: Faults, toy: Path, tmp_path: Path, noisy: bool) -> None:
+    faults("slightly-wrong", alone=True)
+    content = json.loads(toy.read_text())
+    toy.write_text(json.dumps(cancelling(content) if noisy else content))
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.error["code"] == "parity"
+    assert ("one rounding step of its inputs" in ran.error["message"]) is noisy
+    assert "--test DATA" in ran.error["hint"]
+
+
 def test_a_second_size_keeps_to_its_bounds() -> None:
     dims = (Dim(symbol="n", low=1, high=3), Dim(symbol="s", low=2, high=8), Dim.of(5))
     spec = TensorSpec(name="x", dtype=DType.FLOAT32, shape=dims)
