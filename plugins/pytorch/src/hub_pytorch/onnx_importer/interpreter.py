@@ -11,6 +11,9 @@ from torch import fx
 from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
 from hub_onnxgraph.standard import opsets_of, without_functions
 from hub_onnxgraph.walker import Frame, Scope, Walker
+from hub_pytorch.onnx_importer import symbolic
+from hub_pytorch.onnx_importer.dimensions import undecided
+from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.registry import TABLE
 from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value
 from hub_pytorch.onnx_importer.values import element_type, tensor_of, torch_dtype
@@ -47,12 +50,16 @@ class Importer(Walker):
         """Element type and shape."""
         if not isinstance(value, torch.Tensor | Value):
             return onnx.TypeProto()
-        return onnx.helper.make_tensor_type_proto(element_type(value.dtype), list(value.shape))
+        sizes = [None if is_symbolic(size) else size for size in value.shape]
+        return onnx.helper.make_tensor_type_proto(element_type(value.dtype), sizes)
 
     def call(self, row: Operator, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Compute without a gradient."""
-        with torch.no_grad():
-            return row.handler(*arguments, **attributes)
+        with torch.no_grad(), undecided():
+            folded = symbolic.fold(self._builder, row.name, arguments, attributes)
+            result = row.handler(*arguments, **attributes) if folded is None else folded
+        self._builder.dimensions.refuse_fixed()
+        return result
 
     def begin(self, node: onnx.NodeProto) -> None:
         """Name what the node makes after its first output."""
@@ -71,10 +78,19 @@ class Importer(Walker):
 
     def _placeholder(self, value: onnx.ValueInfoProto) -> Value:
         try:
-            shape, kind = _static_type(value)
-            return self._builder.placeholder(value.name, shape, torch_dtype(kind))
+            refuse_if(not value.type.HasField("tensor_type"), "only tensors can be inputs of the model")
+            tensor = value.type.tensor_type
+            refuse_if(not tensor.HasField("shape"), "the rank is unknown; fix the shape")
+            shape = [self._size(dim, value.name, axis) for axis, dim in enumerate(tensor.shape.dim)]
+            self._builder.dimensions.inputs.setdefault(value.name, {})
+            return self._builder.placeholder(value.name, shape, torch_dtype(tensor.elem_type))
         except Refused as refusal:
             raise UnsupportedOperator("Input", 0, value.name, str(refusal)) from refusal
+
+    def _size(self, dim: onnx.TensorShapeProto.Dimension, owner: str, axis: int) -> Any:
+        if dim.HasField("dim_value"):
+            return dim.dim_value
+        return self._builder.dimensions.symbol(dim.dim_param, owner, axis)
 
     def _result(self, value: Any) -> Any:
         """An output of its own: inputs and constants are copied."""
@@ -88,6 +104,7 @@ class Importer(Walker):
     def _module(self, outputs: list[Value], input_names: list[str]) -> Any:
         graph = self._builder.graph
         nodes = [value.node for value in outputs]
+        self._builder.assert_guards()
         graph.output(nodes[0] if len(nodes) == 1 else tuple(nodes))
         graph.eliminate_dead_code()
         for node in graph.nodes:
@@ -95,15 +112,7 @@ class Importer(Walker):
         module = fx.GraphModule(self._builder.root, graph, "OnnxModel")
         module.meta["onnx_inputs"] = input_names
         module.meta["onnx_outputs"] = [output.name for output in self._model.graph.output]
-        module.meta["onnx_dynamic"] = {name: {} for name in input_names}
-        module.meta["onnx_sizes"] = {}
+        module.meta["onnx_dynamic"] = self._builder.dimensions.inputs
+        module.meta["onnx_sizes"] = self._builder.dimensions.sizes
         return module.eval()
 
-
-def _static_type(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], int]:
-    tensor = value.type.tensor_type
-    refuse_if(not value.type.HasField("tensor_type"), "only tensors can be inputs of the model")
-    refuse_if(not tensor.HasField("shape"), "the shape is unknown; fix it first")
-    unknown = [i for i, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value")]
-    refuse_if(unknown, f"dimensions {unknown} are dynamic; fix them first")
-    return tuple(dim.dim_value for dim in tensor.shape.dim), tensor.elem_type

@@ -1,33 +1,115 @@
-"""Building a torch.fx graph with proxies that know their shape and dtype."""
+"""Building a torch.fx graph with proxies that know their shape and dtype, fixed or dynamic."""
 
 from __future__ import annotations
 
 import itertools
+import operator
 import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hub_onnxgraph import Refused
+from hub_pytorch.onnx_importer.arithmetic import Recorder
+from hub_pytorch.onnx_importer.dimensions import Dimensions, undecided
+from hub_pytorch.onnx_importer.sizes import is_symbolic, plain
+
+Array = Any  # a numpy array of Python objects
 
 
 class Value(fx.Proxy):  # type: ignore[misc] # torch is Any to mypy
-    """A tensor of the graph under construction. Its shape and dtype are static and known."""
+    """A tensor of the graph under construction. Its dtype and rank are known, its sizes as far as they are fixed."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape, as plain integers."""
-        return tuple(int(size) for size in self.node.meta["val"].shape)
+    def shape(self) -> tuple[Any, ...]:
+        """The shape: an int for a fixed size, a torch.SymInt for a dynamic one."""
+        return tuple(plain(size) for size in self.node.meta["val"].shape)
 
     @property
     def ndim(self) -> int:
         """The rank."""
-        return len(self.shape)
+        return len(self.node.meta["val"].shape)
 
     @property
     def dtype(self) -> Any:
         """The torch dtype."""
         return self.node.meta["val"].dtype
+
+
+class Known(Value):
+    """A tensor of numbers that are known up to the dynamic sizes, such as a shape.
+
+    It becomes nodes of the graph when it is used as a tensor, and only then.
+
+    Attributes:
+        content: The numbers: int, bool, torch.SymInt or torch.SymBool in a numpy array of objects.
+    """
+
+    def __init__(self, content: Array, dtype: Any, tracer: GraphBuilder) -> None:
+        self.content = content
+        self._dtype = dtype
+        super().__init__(None, tracer)
+
+    @property
+    def node(self) -> fx.Node:
+        """The tensor's node in the graph that is being built now."""
+        return self.tracer.tensor_of(self)
+
+    @node.setter
+    def node(self, node: fx.Node | None) -> None:
+        del node
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The shape, which is fixed."""
+        return tuple(self.content.shape)
+
+    @property
+    def ndim(self) -> int:
+        """The rank."""
+        return int(self.content.ndim)
+
+    @property
+    def dtype(self) -> Any:
+        """The torch dtype."""
+        return self._dtype
+
+
+@dataclass(eq=False)
+class Frame:
+    """One graph under construction: the module's own, or that of a branch or a loop's body.
+
+    Attributes:
+        graph: The graph.
+        captured: Nodes of the surrounding graph to the placeholders that stand for them here.
+        attributes: Constants by identity.
+        sizes: What has been computed of sizes, by expression.
+        contents: Tensors made of known numbers, by identity.
+    """
+
+    graph: fx.Graph
+    captured: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    attributes: dict[int, fx.Node] = field(default_factory=dict)
+    sizes: dict[Any, Any] = field(default_factory=dict)
+    contents: dict[int, tuple[Known, fx.Node]] = field(default_factory=dict)
+
+
+# Their rules for shapes are exact at any size; the guards that they set are of the kernels that they would choose.
+_GUARDS_OF_KERNELS = {
+    torch.nn.functional.conv1d,
+    torch.nn.functional.conv2d,
+    torch.nn.functional.conv3d,
+    torch.nn.functional.conv_transpose1d,
+    torch.nn.functional.conv_transpose2d,
+    torch.nn.functional.conv_transpose3d,
+}
 
 
 class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
@@ -40,29 +122,57 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         graph: The graph being built.
         root: The module that will own its constants.
         current: Name of the ONNX value being computed.
+        dimensions: The dynamic dimensions.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.graph = fx.Graph(tracer_cls=fx.Tracer)
         self.root = torch.nn.Module()
-        self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.current = "constant"
+        self.dimensions = Dimensions()
+        self.dimensions.env.hub_builder = self
+        self._frames = [Frame(fx.Graph(tracer_cls=fx.Tracer))]
+        self.graph = self._frames[0].graph
+        self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=self.dimensions.env)
+        self._inputs: dict[str, Value] = {}
+        self._origins: dict[Any, tuple[fx.Node, int | None]] = {}
         self._names: dict[int, tuple[Any, str]] = {}
         self._trainable: set[int] = set()
-        self._attributes: dict[int, fx.Node] = {}
         self._used: set[str] = set()
-        self.current = "constant"
 
     def proxy(self, node: fx.Node) -> Value:
         """Wrap a node."""
         return Value(node, self)
 
-    def placeholder(self, name: str, shape: tuple[int, ...], dtype: Any) -> Value:
-        """Add an input."""
+    def placeholder(self, name: str, shape: Sequence[Any], dtype: Any) -> Value:
+        """Add an input; a dynamic size is a torch.SymInt."""
         node = self.graph.placeholder(self._unique(re.sub(r"\W", "_", name)))
-        with self._fake_mode:
-            node.meta["val"] = torch.empty(shape, dtype=dtype)
-        return self.proxy(node)
+        with self._computing():
+            self._describe(node, torch.empty(tuple(shape), dtype=dtype))
+        self._inputs[name] = self.proxy(node)
+        return self._inputs[name]
+
+    def known(self, content: Array, dtype: Any) -> Any:
+        """Return known numbers as a real tensor when none is dynamic, as `Known` otherwise."""
+        flat = [plain(item) for item in content.reshape(-1)]
+        if not any(is_symbolic(item) for item in flat):
+            return torch.tensor(flat, dtype=dtype).reshape(content.shape)
+        array = np.empty(len(flat), dtype=object)
+        array[:] = flat
+        return Known(array.reshape(content.shape), dtype, self)
+
+    def tensor_of(self, value: Known) -> fx.Node:
+        """Return the node of a tensor of known numbers."""
+        cache = self._frames[-1].contents
+        if id(value) not in cache:
+            items = [torch.scalar_tensor if is_symbolic(item) else torch.tensor for item in value.content.reshape(-1)]
+            scalars = [
+                self.create_proxy("call_function", make, (item,), {"dtype": value.dtype})
+                for make, item in zip(items, value.content.reshape(-1), strict=True)
+            ]
+            whole = torch.reshape(torch.stack(scalars), list(value.shape)) if value.ndim != 1 else torch.stack(scalars)
+            cache[id(value)] = (value, whole.node)
+        return cache[id(value)][1]
 
     def name_constant(self, tensor: Any, name: str, *, weight: bool = False) -> None:
         """Give a real tensor the name it will have in the module; a weight of float type becomes a parameter."""
@@ -71,8 +181,31 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
             self._trainable.add(id(tensor))
 
     def create_arg(self, a: Any) -> Any:
-        """Turn real tensors into attributes of the module; the rest as torch.fx does."""
-        return self._attribute(a) if isinstance(a, torch.Tensor) else super().create_arg(a)
+        """Turn real tensors into attributes, sizes into nodes, outer values into captured ones; the rest as torch.fx."""
+        if isinstance(a, torch.Tensor):
+            return self._attribute(a)
+        if isinstance(a, fx.Proxy):
+            return self._local(a.node)
+        return self.size_of(a) if is_symbolic(a) else super().create_arg(a)
+
+    def size_of(self, size: Any) -> Any:
+        """Return the node that computes a dynamic size, or the plain number."""
+        expression = plain(size)
+        if not is_symbolic(expression):
+            return expression
+        return Recorder(self, self._frames[-1].sizes).node_of(size.node.expr)
+
+    def symbol_node(self, symbol: Any) -> fx.Node:
+        """Return the node that reads a dimension's size off the tensor that has it.
+
+        Raises:
+            Refused: The tensor lies inside of a branch or loop that is over.
+        """
+        owner, axis = self._origins[symbol]
+        local = self._local(owner)
+        if axis is None:
+            return local
+        return self.create_proxy("call_method", "size", (self.proxy(local), axis), {}).node
 
     def create_proxy(  # noqa: PLR0913, PLR0917 - torch.fx's own signature
         self,
@@ -87,7 +220,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         """Record one call and learn its result's shape and dtype."""
         value: Value = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         try:
-            value.node.meta["val"] = self._evaluate(value.node)
+            self._describe(value.node, self._evaluate(value.node))
         except BaseException:
             self.graph.erase_node(value.node)
             raise
@@ -95,19 +228,67 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
 
     def _evaluate(self, node: fx.Node) -> Any:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        with self._fake_mode, torch.no_grad():
+        quiet = self.dimensions.env.suppress_guards if node.target in _GUARDS_OF_KERNELS else _nothing
+        with self._computing(), quiet():
             if node.op == "call_method":
                 return getattr(args[0], str(node.target))(*args[1:], **kwargs)
             return node.target(*args, **kwargs)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with self._fake_mode, enable_python_dispatcher(), torch.no_grad(), undecided():
+            yield
+
+    def _describe(self, node: fx.Node, result: Any) -> None:
+        """Keep what is known of a node's result, and where its sizes that no input has can be read."""
+        node.meta["val"] = result
+        if isinstance(result, torch.Tensor):
+            for axis, size in enumerate(result.shape):
+                self._remember(node, axis, size)
+        else:
+            self._remember(node, None, result)
+
+    def _remember(self, node: fx.Node, axis: int | None, size: Any) -> None:
+        if is_symbolic(size) and size.node._expr.is_symbol:  # noqa: SLF001 - .expr has replacements applied
+            self._origins.setdefault(size.node._expr, (node, axis))  # noqa: SLF001 - as above
 
     def constant(self, tensor: Any) -> Value:
         """Return a real tensor as a value of the graph."""
         return self.proxy(self._attribute(tensor))
 
     def _attribute(self, tensor: Any) -> fx.Node:
-        if id(tensor) not in self._attributes:
-            self._attributes[id(tensor)] = self._new_attribute(tensor)
-        return self._attributes[id(tensor)]
+        root = self._frames[0]
+        if id(tensor) not in root.attributes:
+            root.attributes[id(tensor)] = self._new_attribute(tensor)
+        return self._local(root.attributes[id(tensor)])
+
+    def _local(self, node: fx.Node) -> fx.Node:
+        """Return what stands for a node in the graph being built."""
+        return self._seen_from(len(self._frames) - 1, node)
+
+    def _seen_from(self, depth: int, node: fx.Node) -> fx.Node:
+        frame = self._frames[depth]
+        if node.graph is frame.graph:
+            return node
+        if not depth:
+            raise Refused("a value is used outside of the branch or loop that computes it")
+        outer = self._seen_from(depth - 1, node)
+        if outer not in frame.captured:
+            stand_in = frame.graph.placeholder(f"captured_{len(frame.captured)}")
+            stand_in.meta["val"] = outer.meta["val"]
+            frame.captured[outer] = stand_in
+        return frame.captured[outer]
+
+    @contextmanager
+    def frame(self) -> Iterator[Frame]:
+        """Build another graph meanwhile, which may use values of those around it."""
+        self._frames.append(Frame(fx.Graph(tracer_cls=fx.Tracer)))
+        self.graph = self._frames[-1].graph
+        try:
+            yield self._frames[-1]
+        finally:
+            self._frames.pop()
+            self.graph = self._frames[-1].graph
 
     def _new_attribute(self, tensor: Any) -> fx.Node:
         _, wanted = self._names.setdefault(id(tensor), (tensor, f"{self.current}_constant"))
@@ -125,9 +306,16 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         return self._attribute_node(target, tensor)
 
     def _attribute_node(self, target: str, tensor: Any) -> fx.Node:
-        node = self.graph.create_node("get_attr", target)
-        node.meta["val"] = self._fake_mode.from_tensor(tensor)
+        graph = self._frames[0].graph
+        node = graph.create_node("get_attr", target)
+        node.meta["val"] = self._fake_mode.from_tensor(tensor, static_shapes=True)
         return node
+
+    def add_module(self, name: str, module: Any) -> fx.Node:
+        """Own a graph module; return the node of the graph being built that stands for it."""
+        path = self._free_path(re.sub(r"\W", "_", name))
+        self.root.add_module(path, module)
+        return self.graph.create_node("get_attr", path)
 
     def _free_path(self, wanted: str) -> str:
         """A free dotted attribute path close to the wanted name."""
@@ -152,3 +340,49 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
             found, suffix = f"{stem}_{suffix}", suffix + 1
         self._used.add(found)
         return found
+
+    def assert_guards(self) -> None:
+        """Record in the graph, as assertions, what was taken to hold of dynamic sizes.
+
+        Raises:
+            Refused: Such a condition cannot be written in the graph.
+        """
+        for name, ((first, axis), *others) in self.dimensions.places():
+            for other, there in others:
+                same = operator.eq(self._input_size(first, axis), self._input_size(other, there))
+                self._assert(same.node, f"dimension {name} differs between inputs {first} and {other}")
+        recorder = Recorder(self, self._frames[-1].sizes)
+        for expression in dict.fromkeys(guard.expr for guard in self.dimensions.env.guards):
+            self._assert(recorder.node_of(expression), f"the sizes must fulfil {self.dimensions.words(expression)}")
+
+    def _assert(self, condition: Any, message: str) -> None:
+        if isinstance(condition, fx.Node):
+            self.graph.call_function(torch._assert, (condition, message))  # noqa: SLF001 - the one that torch.fx keeps
+
+    def _input_size(self, name: str, axis: int) -> Value:
+        return self.create_proxy("call_method", "size", (self._inputs[name], axis), {})
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def call_with_sizes(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Call a torch function, recording the call when it has dynamic sizes and no value of the graph among its inputs."""
+    leaves = list(_leaves([*args, *kwargs.values()]))
+    size = next((leaf for leaf in leaves if is_symbolic(leaf)), None)
+    if size is None or any(isinstance(leaf, Value) for leaf in leaves):
+        return function(*args, **kwargs)
+    builder: GraphBuilder = size.node.shape_env.hub_builder
+    if function is torch.tensor:
+        return builder.known(np.array(args[0], dtype=object), kwargs["dtype"])
+    return builder.create_proxy("call_function", function, tuple(args), kwargs)
+
+
+def _leaves(items: Sequence[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, list | tuple):
+            yield from _leaves(item)
+        else:
+            yield item

@@ -69,21 +69,31 @@ def is_constant(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+def is_known(value: Any) -> bool:
+    """Tell whether a value is known at import time up to the dynamic sizes."""
+    from hub_pytorch.onnx_importer.tracing import Known
+
+    return isinstance(value, Known)
+
+
 def known(value: Any, what: str) -> Any:
-    """Return a constant's content as Python numbers, nested as its shape is.
+    """Return a constant's content as Python numbers, nested as its shape is; dynamic sizes are torch.SymInt.
 
     Raises:
-        Refused: the value is computed from the model's inputs.
+        Refused: the value is computed from the data of the model's inputs.
     """
+    if is_known(value):
+        return value.content.tolist()
     if not is_constant(value):
         raise Refused(f"{what} must be known at import time, and is computed from the model's inputs")
     return value.tolist()
 
 
 def ints(value: Any, what: str) -> list[int]:
-    """Return a constant of rank 0 or 1 as a list of integers."""
+    """Return a constant of rank 0 or 1 as a list of integers; dynamic sizes are torch.SymInt."""
     content = known(value, what)
-    return [int(item) for item in content] if isinstance(content, list) else [int(content)]
+    items = content if isinstance(content, list) else [content]
+    return [item if isinstance(item, torch.SymInt) else int(item) for item in items]
 
 
 def scalar(value: Any, what: str) -> Any:
@@ -92,10 +102,12 @@ def scalar(value: Any, what: str) -> Any:
     Raises:
         Refused: the value is not constant, or has not exactly one element.
     """
-    content = known(value.reshape(-1) if is_constant(value) else value, what)
-    if len(content) != 1:
-        raise Refused(f"{what} has {len(content)} elements, one is expected")
-    return content[0]
+    content = known(value, what)
+    while isinstance(content, list):
+        if len(content) != 1:
+            raise Refused(f"{what} has {len(content)} elements, one is expected")
+        content = content[0]
+    return content
 
 
 def positive_axis(axis: int, rank: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import NodeContext, op
+from hub_pytorch.onnx_importer.sizes import certain, is_int, largest, plain, smallest
 from hub_pytorch.onnx_importer.values import ints, is_constant, known, positive_axes, positive_axis, scalar, torch_dtype
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ def reshape(x: Tensor, shape: Tensor, *, allowzero: int = 0) -> Tensor:
     """A new shape; 0 copies the input's size unless allowzero is 1, -1 takes the rest."""
     wanted = ints(shape, "shape")
     if not allowzero:
-        wanted = [x.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
-    if -1 in wanted:
-        rest = math.prod(size for size in wanted if size != -1)
-        wanted[wanted.index(-1)] = math.prod(x.shape) // max(rest, 1)
+        wanted = [x.shape[i] if is_int(size) and size == 0 else size for i, size in enumerate(wanted)]
+    if any(is_int(size) and size == -1 for size in wanted):
+        place = next(i for i, size in enumerate(wanted) if is_int(size) and size == -1)
+        others = math.prod(wanted[:place] + wanted[place + 1 :])
+        wanted[place] = plain(math.prod(x.shape) // (max(others, 1) if is_int(others) else others))
     return torch.reshape(x, wanted)
 
 
@@ -77,8 +79,12 @@ def transpose(x: Tensor, *, perm: list[int] | None = None) -> Tensor:
 
 
 def _squeeze(x: Tensor, axes: list[int] | None) -> Tensor:
+    refuse_if(axes is None and not all(map(is_int, x.shape)), f"all axes of size 1 of the dynamic shape {x.shape}")
     chosen = [i for i, size in enumerate(x.shape) if size == 1] if axes is None else positive_axes(axes, x.ndim)
-    refuse_if([i for i in chosen if x.shape[i] != 1], f"axes {chosen} of shape {x.shape} are not all of size 1")
+    refuse_if(
+        [i for i in chosen if is_int(x.shape[i]) and x.shape[i] != 1],
+        f"axes {chosen} of shape {x.shape} are not all of size 1",
+    )
     return torch.reshape(x, [size for i, size in enumerate(x.shape) if i not in chosen])
 
 
@@ -122,14 +128,14 @@ def concat(*xs: Tensor, axis: int) -> Tensor:
 def _split(x: Tensor, axis: int, sizes: list[int]) -> tuple[Tensor, ...]:
     axis = positive_axis(axis, x.ndim)
     refuse_if(sum(sizes) != x.shape[axis], f"split {sizes} of an axis of size {x.shape[axis]}")
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    starts = [plain(sum(sizes[:i])) for i in range(len(sizes))]
     return tuple(torch.narrow(x, axis, start, size) for start, size in zip(starts, sizes, strict=True))
 
 
 def _even(total: int, parts: int) -> list[int]:
     """Sizes of `parts` pieces, all equal but for the last, which may be smaller."""
     each = -(-total // parts)
-    return [max(0, min(each, total - i * each)) for i in range(parts)]
+    return [largest(0, smallest(each, total - i * each)) for i in range(parts)]
 
 
 @op("Split", 2, 11)
@@ -181,10 +187,13 @@ def slice_inputs(
     )
 
 
-def _slice(x: Tensor, starts: list[int], ends: list[int], axes: list[int] | None, steps: list[int] | None) -> Tensor:
+def _slice(x: Tensor, starts: list[Any], ends: list[Any], axes: list[int] | None, steps: list[int] | None) -> Tensor:
     chosen = positive_axes(axes if axes is not None else list(range(len(starts))), x.ndim)
     for axis, start, end, step in zip(chosen, starts, ends, steps or [1] * len(starts), strict=True):
-        x = _slice_axis(x, axis, range(x.shape[axis])[slice(start, _end(end, step, x.shape[axis]), step)])
+        if all(map(is_int, (start, end, x.shape[axis]))):
+            x = _slice_axis(x, axis, range(x.shape[axis])[slice(start, _end(end, step, x.shape[axis]), step)])
+        else:
+            x = _slice_dynamic(x, axis, start, end, step)
     return x
 
 
@@ -201,6 +210,33 @@ def _slice_axis(x: Tensor, axis: int, chosen: range) -> Tensor:
     stop = chosen[-1] + 1 if chosen else chosen.start
     index = [slice(None)] * axis + [slice(chosen.start, stop, chosen.step)]
     return x[tuple(index)]
+
+
+def _slice_dynamic(x: Tensor, axis: int, start: Any, end: Any, step: int) -> Tensor:
+    """Bounds or a size that are dynamic: first the range is narrowed, then its order and step are taken."""
+    size = x.shape[axis]
+    first, last = (_bound(start, size), _bound(end, size)) if step > 0 else _mirrored(start, end, size)
+    first = smallest(first, size)
+    count = largest(smallest(last, size) - first, 0)
+    taken = x if is_int(first) and first == 0 and count is size else torch.narrow(x, axis, first, count)
+    taken = torch.flip(taken, [axis]) if step < 0 else taken
+    return taken if abs(step) == 1 else taken[tuple([slice(None)] * axis + [slice(None, None, abs(step))])]
+
+
+def _bound(bound: Any, size: Any) -> Any:
+    """A bound counted from the front, not below 0."""
+    negative = certain(bound < 0)
+    refuse_if(negative is None, f"a slice to {bound}, which may be negative, of an axis of size {size}")
+    return largest(bound + size, 0) if negative else bound
+
+
+def _mirrored(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
+    """The range that a negative step covers, as bounds of a positive one."""
+    below = is_int(end) and end < -_FAR
+    return (0 if below else _bound(end, size) + 1), _bound(start, size) + 1
+
+
+_FAR = 2**31 - 2  # an end below this stands for "past the first element"
 
 
 @op("Gather", 1, 11, 13)

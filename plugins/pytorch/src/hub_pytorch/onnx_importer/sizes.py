@@ -1,0 +1,55 @@
+"""Sizes: an int where fixed, torch's symbolic form where dynamic. Comparing those asks torch for an example's truth.
+
+So they are compared here, where a comparison that depends on the size is told from one that does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub_pytorch.onnx_importer.lazy import torch
+
+
+def is_symbolic(value: Any) -> bool:
+    """Tell whether a size, or a condition on sizes, depends on a dynamic dimension."""
+    if isinstance(value, int | float):  # without importing torch
+        return False
+    return isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def plain(value: Any) -> Any:
+    """Return a symbolic number that has only one possible value as that value; anything else as it is."""
+    if not is_symbolic(value):
+        return value
+    expression = value.node.expr
+    if isinstance(value, torch.SymBool):
+        known = value.node.shape_env._maybe_evaluate_static(expression)  # noqa: SLF001 - it has no public form
+        return value if known is None else bool(known)
+    return int(expression) if expression.is_number and isinstance(value, torch.SymInt) else value
+
+
+def certain(condition: Any) -> bool | None:
+    """Tell whether a condition on sizes holds at all sizes (True), at none (False), or depends on them (None)."""
+    found = plain(condition)
+    return None if is_symbolic(found) else bool(found)
+
+
+def smallest(a: Any, b: Any) -> Any:
+    """The smaller of two sizes."""
+    return _extreme(a, b, certain(a <= b), torch.sym_min)
+
+
+def largest(a: Any, b: Any) -> Any:
+    """The larger of two sizes."""
+    return _extreme(a, b, certain(a >= b), torch.sym_max)
+
+
+def _extreme(a: Any, b: Any, first: bool | None, function: Any) -> Any:
+    if first is not None:
+        return a if first else b
+    return plain(function(a, b))
+
+
+def is_int(size: Any) -> bool:
+    """Tell whether a size is fixed."""
+    return not is_symbolic(size)

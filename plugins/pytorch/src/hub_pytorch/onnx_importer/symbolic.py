@@ -1,0 +1,287 @@
+"""Operators on known numbers: what an ONNX graph computes of its tensors' shapes is computed at import time.
+
+A number here is an int, a bool, or torch's symbolic form of one. Floats take part only where they are whole, because
+torch would compute with them in another precision than the model does.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hub_pytorch.onnx_importer.sizes import is_symbolic, plain
+from hub_pytorch.onnx_importer.tracing import Known
+from hub_pytorch.onnx_importer.values import torch_dtype
+
+if TYPE_CHECKING:
+    from hub_pytorch.onnx_importer.tracing import GraphBuilder
+
+Array = Any  # a numpy array of Python objects
+_MOST = 4096  # more numbers than any shape has are left to torch
+
+
+class _Unable(Exception):  # noqa: N818 - not an error: torch does it instead
+    """The operator cannot be computed on known numbers."""
+
+
+def fold(builder: GraphBuilder, name: str, arguments: Sequence[Any], attributes: dict[str, Any]) -> Any:
+    """Compute an operator whose inputs are all known, up to dynamic sizes; None when it must be left to torch."""
+    function = _FUNCTIONS.get(name)
+    if function is None or not any(isinstance(value, Known) for value in arguments):
+        return None
+    if not all(value is None or isinstance(value, Known | torch.Tensor) for value in arguments):
+        return None
+    try:
+        contents = [None if value is None else _content(value) for value in arguments]
+        result, dtype = function(*contents, dtype=_dtype(name, arguments), **attributes)
+    except _Unable:
+        return None
+    return builder.known(result, dtype)
+
+
+def _dtype(name: str, inputs: Sequence[Any]) -> Any:
+    """The result's dtype, where the operator does not set it: that of the first input, of Where's second."""
+    return inputs[1 if name == "Where" else 0].dtype
+
+
+def _content(value: Any) -> Array:
+    if math.prod(value.shape) > _MOST:
+        raise _Unable
+    if isinstance(value, Known):
+        return value.content
+    array = np.empty(tuple(value.shape), dtype=object)
+    array.reshape(-1)[:] = [_whole(item) for item in value.reshape(-1).tolist()]
+    return array
+
+
+def _whole(item: Any) -> Any:
+    if isinstance(item, float):
+        if not item.is_integer():
+            raise _Unable
+        return int(item)
+    return item
+
+
+def _each(function: Callable[..., Any], *arrays: Array) -> Array:
+    """Apply a function element by element, with broadcasting."""
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    result = np.empty(shape, dtype=object)
+    columns = [np.broadcast_to(array, shape).reshape(-1) for array in arrays]
+    result.reshape(-1)[:] = [plain(function(*items)) for items in zip(*columns, strict=True)]
+    return result
+
+
+def _holds(condition: Any) -> bool:
+    """Whether a condition is certain; what depends on the sizes is not."""
+    known = plain(condition)
+    return known if isinstance(known, bool) else False
+
+
+def _divided(a: Any, b: Any) -> Any:
+    """Division of integers: rounding down and rounding to zero are the same where neither is negative."""
+    if is_symbolic(b) or b == 0:
+        raise _Unable
+    if not is_symbolic(a):
+        return int(a / b) if a % b else a // b
+    if not (b > 0 and _holds(a >= 0)):
+        raise _Unable
+    return a // b
+
+
+def _exactly_divided(a: Any, b: Any) -> Any:
+    if is_symbolic(b) or b == 0 or not _holds(a % b == 0):
+        raise _Unable
+    return a // b
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    if is_symbolic(b) or b <= 0 or not _holds(a >= 0):
+        raise _Unable
+    return a % b
+
+
+def _chosen(condition: Any, a: Any, b: Any) -> Any:
+    if not is_symbolic(condition):
+        return a if condition else b
+    return a if a is b or _holds(a == b) else torch.sym_ite(condition, a, b)
+
+
+def _where(condition: Array, a: Array, b: Array, *, dtype: Any) -> tuple[Array, Any]:
+    return _each(_chosen, condition, a, b), dtype
+
+
+def _truth(value: Any) -> Any:
+    return value if isinstance(value, bool | torch.SymBool) else value != 0
+
+
+def _not(value: Any) -> Any:
+    return torch.sym_not(_truth(value))
+
+
+def _both(a: Any, b: Any) -> Any:
+    if isinstance(a, bool) or isinstance(b, bool):
+        fixed, other = (a, b) if isinstance(a, bool) else (b, a)
+        return other if fixed else False
+    return a & b
+
+
+def _either(a: Any, b: Any) -> Any:
+    return _not(_both(_not(a), _not(b)))
+
+
+def _elementwise(function: Callable[..., Any], *, dtype: Any = None) -> Callable[..., Any]:
+    fixed = dtype
+
+    def compute(*arrays: Array, dtype: Any) -> tuple[Array, Any]:
+        return _each(function, *arrays), fixed or dtype
+
+    return compute
+
+
+def _folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def compute(*arrays: Array, dtype: Any) -> tuple[Array, Any]:
+        return reduce(lambda a, b: _each(function, a, b), arrays), dtype
+
+    return compute
+
+
+def _div(a: Array, b: Array, *, dtype: Any) -> tuple[Array, Any]:
+    return _each(_exactly_divided if dtype.is_floating_point else _divided, a, b), dtype
+
+
+def _mod(a: Array, b: Array, *, dtype: Any, fmod: int = 0) -> tuple[Array, Any]:
+    del fmod  # both are the same where nothing is negative
+    return _each(_remainder, a, b), dtype
+
+
+def _cast(x: Array, *, dtype: Any, to: int, **others: Any) -> tuple[Array, Any]:
+    del dtype, others
+    wanted = torch_dtype(to)
+    return _each(_truth if wanted == torch.bool else _as_number, x), wanted
+
+
+def _as_number(item: Any) -> Any:
+    if isinstance(item, torch.SymBool):
+        return torch.sym_ite(item, 1, 0)
+    return int(item) if isinstance(item, bool) else item
+
+
+def _ints(array: Array) -> Array:
+    """Plain integers only."""
+    if any(is_symbolic(item) for item in array.reshape(-1)):
+        raise _Unable
+    return array.astype(np.int64)
+
+
+def _axes_of(axes: Array | list[int] | None) -> tuple[int, ...] | None:
+    return None if axes is None else tuple(int(axis) for axis in np.reshape(_ints(np.asarray(axes, dtype=object)), -1))
+
+
+def _gather(x: Array, indices: Array, *, dtype: Any, axis: int = 0) -> tuple[Array, Any]:
+    return _array(np.take(x, _ints(indices), axis=axis)), dtype
+
+
+def _array(item: Any) -> Array:
+    """A single object as an array of rank 0."""
+    if isinstance(item, np.ndarray):
+        return item
+    result = np.empty((), dtype=object)
+    result[()] = item
+    return result
+
+
+def _concat(*xs: Array, dtype: Any, axis: int) -> tuple[Array, Any]:
+    return np.concatenate(xs, axis=axis), dtype
+
+
+def _squeeze(x: Array, axes: Array | None = None, *, dtype: Any, **attributes: Any) -> tuple[Array, Any]:
+    return _array(np.squeeze(x, _axes_of(attributes.get("axes", axes)))), dtype
+
+
+def _unsqueeze(x: Array, axes: Array | None = None, *, dtype: Any, **attributes: Any) -> tuple[Array, Any]:
+    return np.expand_dims(x, _axes_of(attributes.get("axes", axes)) or ()), dtype
+
+
+def _reshape(x: Array, shape: Array, *, dtype: Any, allowzero: int = 0) -> tuple[Array, Any]:
+    wanted = [int(size) for size in _ints(shape)]
+    sizes = [x.shape[i] if size == 0 and not allowzero else size for i, size in enumerate(wanted)]
+    return x.reshape(sizes), dtype
+
+
+def _transpose(x: Array, *, dtype: Any, perm: list[int] | None = None) -> tuple[Array, Any]:
+    return np.transpose(x, perm), dtype
+
+
+def _expand(x: Array, shape: Array, *, dtype: Any) -> tuple[Array, Any]:
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(_ints(shape)))), dtype
+
+
+def _slice(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+    x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None, *, dtype: Any
+) -> tuple[Array, Any]:
+    bounds = [_ints(starts), _ints(ends)]
+    chosen = range(len(bounds[0])) if axes is None else _ints(axes)
+    strides = np.ones(len(bounds[0]), dtype=np.int64) if steps is None else _ints(steps)
+    index: list[Any] = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(chosen, *bounds, strides, strict=True):
+        past = step < 0 and end < -x.shape[axis]  # for a negative step, far below means past the first element
+        index[axis] = slice(int(start), None if past else int(end), int(step))
+    return x[tuple(index)], dtype
+
+
+def _reduction(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def compute(
+        x: Array, axes: Array | None = None, *, dtype: Any, keepdims: int = 1, noop_with_empty_axes: int = 0, **old: Any
+    ) -> tuple[Array, Any]:
+        chosen = _axes_of(old.get("axes", axes)) or tuple(range(x.ndim))
+        if noop_with_empty_axes or x.ndim != 1 or chosen not in {(0,), (-1,)} or not x.size:
+            raise _Unable
+        total = _array(plain(reduce(function, x.reshape(-1))))
+        return (total.reshape(1) if keepdims else total), dtype
+
+    return compute
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Abs": _elementwise(lambda a: a if _holds(a >= 0) else torch.sym_max(a, -a)),
+    "Add": _elementwise(operator.add),
+    "And": _elementwise(_both),
+    "Cast": _cast,
+    "Ceil": _elementwise(lambda a: a),
+    "Concat": _concat,
+    "Div": _div,
+    "Equal": _elementwise(operator.eq, dtype=torch.bool),
+    "Expand": _expand,
+    "Floor": _elementwise(lambda a: a),
+    "Gather": _gather,
+    "Greater": _elementwise(operator.gt, dtype=torch.bool),
+    "GreaterOrEqual": _elementwise(operator.ge, dtype=torch.bool),
+    "Identity": _elementwise(lambda a: a),
+    "Less": _elementwise(operator.lt, dtype=torch.bool),
+    "LessOrEqual": _elementwise(operator.le, dtype=torch.bool),
+    "Max": _folded(torch.sym_max),
+    "Min": _folded(torch.sym_min),
+    "Mod": _mod,
+    "Mul": _elementwise(operator.mul),
+    "Neg": _elementwise(operator.neg),
+    "Not": _elementwise(_not),
+    "Or": _elementwise(_either),
+    "ReduceMax": _reduction(torch.sym_max),
+    "ReduceMin": _reduction(torch.sym_min),
+    "ReduceProd": _reduction(operator.mul),
+    "ReduceSum": _reduction(operator.add),
+    "Reshape": _reshape,
+    "Round": _elementwise(lambda a: a),
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Sub": _elementwise(operator.sub),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Where": _where,
+}
