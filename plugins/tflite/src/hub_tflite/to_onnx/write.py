@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hub_tflite.to_onnx.layout import arrange
 from hub_tflite.to_onnx.lazy import ir
 
 if TYPE_CHECKING:
-    from onnx_ir import Model
+    from onnx_ir import Model, Value
 
 EXTERNAL_ABOVE_BYTES = 1_800_000_000
 """A protobuf ends at 2 GiB; the graph needs some of that."""
 
 
 def tidy(model: Model) -> None:
-    """Drop nodes and constants that nothing uses."""
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
+    """Remove transposes, and drop nodes and constants that nothing uses; inner shapes are left to readers."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
+    ShapeInferencePass()(model)
+    arrange(model, _store(model))
     RemoveUnusedNodesPass()(model)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = value.type = None
+
+
+def _store(model: Model) -> Any:
+    """Return what stores an array as a constant of the main graph."""
+    numbers = count()
+
+    def store(array: Any) -> Value:
+        name = f"layout_{next(numbers)}"
+        made: Value = ir.Value(
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype))
+        )
+        made.const_value = ir.Tensor(array, name=name)
+        model.graph.register_initializer(made)
+        return made
+
+    return store
 
 
 def save(model: Model, path: Path) -> None:
