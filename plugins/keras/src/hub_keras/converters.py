@@ -6,6 +6,9 @@ import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from hub.spec import (
     YES,
@@ -23,12 +26,12 @@ from hub.spec import (
     Toolchain,
     Verdict,
 )
-from hub_keras import tf_convert, torch_backend
+from hub_keras import tf_convert, tf_onnx, torch_backend, torch_program
 from hub_keras.flatbuffer import interface_quantization
 from hub_keras.load import load_model, tensorflow_version
 from hub_keras.loaded import Loaded
 from hub_keras.recurrent import RECURRENT
-from hub_keras.static import StaticInputs, static_inputs
+from hub_keras.static import StaticInputs, layouts_of, open_inputs, static_inputs
 
 KERAS = State(format="keras")
 SAVED_MODEL = State(format="keras", form="savedmodel")
@@ -73,11 +76,27 @@ def _tf_edge(edge_id: str, source: State, numerics: Numerics, cost: float, title
     )
 
 
-def _torch_edge(edge_id: str, target: str, cost: float, title: str, requires: tuple[str, ...]) -> Edge:
+def _onnx_edge(edge_id: str, source: State) -> Edge:
+    return Edge(
+        id=edge_id,
+        source=source,
+        target=State(format="onnx"),
+        keeps_dynamic=True,
+        requires=("keras>=3.11", "h5py>=3.11", "onnx>=1.17", "tf2onnx>=1.17", *_tensorflow()),
+        process="keras-tensorflow",
+        cost=1.5,
+        title="tf2onnx",
+    )
+
+
+def _torch_edge(
+    edge_id: str, target: str, cost: float, title: str, requires: tuple[str, ...], *, dynamic: bool = False
+) -> Edge:
     return Edge(
         id=edge_id,
         source=KERAS,
         target=State(format=target),
+        keeps_dynamic=dynamic,
         requires=("keras>=3.11", "h5py>=3.11", "torch>=2.9", *requires),
         environment={"KERAS_BACKEND": "torch"},
         process="keras-torch",
@@ -115,11 +134,22 @@ def _engines() -> Iterator[Engine]:
         "torch",
         torch_backend.write_tflite,
     )
-    yield Engine(
-        _torch_edge("keras.onnx-torch", "onnx", 2.0, "Keras on torch, torch.onnx", ("onnx>=1.17", "onnxscript>=0.7")),
-        "torch",
-        torch_backend.write_onnx,
+    yield Engine(_onnx_edge("keras.onnx-tf2onnx", KERAS), "tensorflow", tf_onnx.write_onnx)
+    yield Engine(_onnx_edge("keras.savedmodel-onnx", SAVED_MODEL), "tensorflow", tf_onnx.write_onnx)
+    yield from _programs()
+
+
+def _programs() -> Iterator[Engine]:
+    """Each twice: at open dimensions, and at fixed ones for what torch.export cannot keep open."""
+    kinds = (
+        ("keras.pytorch", "pytorch", 1.0, "torch.export", ("hub-pytorch",), torch_program.write_pytorch),
+        ("keras.onnx-torch", "onnx", 2.0, "torch.onnx", ("onnx>=1.17", "onnxscript>=0.7"), torch_program.write_onnx),
     )
+    for edge_id, target, cost, tool, requires, write in kinds:
+        title = f"Keras on torch, {tool}"
+        yield Engine(_torch_edge(edge_id, target, cost, title, requires, dynamic=True), "torch", write)
+        fixed = _torch_edge(f"{edge_id}-static", target, cost + 1, f"{title}, fixed shapes", requires)
+        yield Engine(fixed, "torch", write)
 
 
 ENGINES = {engine.edge.id: engine for engine in _engines()}
@@ -147,12 +177,13 @@ class KerasConverter:
         """See `hub.spec.Converter`."""
         engine = ENGINES[job.edge]
         loaded = load_model(Path(job.source.path), backend=engine.backend, allow_pickle=job.options.allow_pickle)
-        static = static_inputs(loaded.signature, job.options)
+        match = open_inputs if engine.edge.keeps_dynamic else static_inputs
+        static = match(loaded.signature, job.options)
         notes = engine.write(loaded, static, job)
         numerics = engine.edge.target.numerics
         return StepOutput(
             notes=notes,
-            bindings=(*static.bindings, *_integer_bindings(job, static, numerics)),
+            bindings=_bindings(job, static, numerics),
             recipe=_recipe(job, numerics),
         )
 
@@ -168,10 +199,11 @@ def _input_types(_: Edge, summary: ModelSummary, __: ConvertOptions) -> Verdict 
 
 
 def _layout(_: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict | None:
-    layouts = {spec.layout for spec in summary.signature.inputs} - {""}
-    if not options.io_layout or layouts <= {options.io_layout.upper()}:
+    layouts = layouts_of(summary.signature)
+    if not options.io_layout or (len(layouts) <= 1 and "" not in layouts):
         return None
-    reason = f"this engine keeps the source's layout ({', '.join(sorted(layouts))})"
+    found = ", ".join(sorted(layout or "one that it does not say" for layout in layouts))
+    reason = f"the model's inputs of rank 4 have the layout {found}: hub cannot tell what to change"
     return Verdict(support=Support.NOTIMPL, reason=reason, hint="leave --io-layout out")
 
 
@@ -187,30 +219,35 @@ def _unrolled(edge: Edge, summary: ModelSummary, _: ConvertOptions) -> Verdict |
     return Verdict(support=Support.NEVER, reason="there is no recurrent layer to unroll")
 
 
-_RULES = (_blocked, _input_types, _layout, _io_dtype, _unrolled)
+def _fixed_already(edge: Edge, summary: ModelSummary, _: ConvertOptions) -> Verdict | None:
+    if not edge.id.endswith("-static") or not summary.signature.is_static:
+        return None
+    reason = f"every shape is fixed: {edge.id.removesuffix('-static')} is the same"
+    return Verdict(support=Support.NEVER, reason=reason)
 
 
-def _integer_bindings(job: ConvertJob, static: StaticInputs, numerics: Numerics) -> tuple[IoBinding, ...]:
-    """Declare the integer interface that was asked for, with the scales that the file holds."""
+_RULES = (_fixed_already, _blocked, _input_types, _layout, _io_dtype, _unrolled)
+
+
+def _bindings(job: ConvertJob, static: StaticInputs, numerics: Numerics) -> tuple[IoBinding, ...]:
+    """The declared changes; an integer interface that was asked for with the scales that the file holds."""
     if numerics is not Numerics.INT8 or job.options.io_dtype != "int8":
-        return ()
-    del static
+        return static.bindings
+    declared = {(bound.direction, bound.source): bound for bound in static.bindings}
     inputs, outputs = interface_quantization(Path(job.output))
-    return (
-        *(_integer("input", name, *params) for name, params in inputs.items()),
-        *(_integer("output", name, *params) for name, params in outputs.items()),
-    )
+    sides: tuple[tuple[Literal["input", "output"], dict[str, tuple[float, int]]], ...]
+    sides = (("input", inputs), ("output", outputs))
+    for direction, found in sides:
+        for name, (scale, zero_point) in found.items():
+            plain = IoBinding(direction=direction, source=name, target=name)
+            declared[direction, name] = _integer(declared.get((direction, name), plain), scale, zero_point)
+    return tuple(declared.values())
 
 
-def _integer(direction: str, name: str, scale: float, zero_point: int) -> IoBinding:
-    return IoBinding(
-        direction="input" if direction == "input" else "output",
-        source=name,
-        target=name,
-        reason="integer inputs and outputs were asked for",
-        dtype=DType.INT8,
-        scale=scale,
-        zero_point=zero_point,
+def _integer(bound: IoBinding, scale: float, zero_point: int) -> IoBinding:
+    reasons = filter(None, (bound.reason, "integer inputs and outputs were asked for"))
+    return msgspec.structs.replace(
+        bound, reason="; ".join(reasons), dtype=DType.INT8, scale=scale, zero_point=zero_point
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub.spec import ConvertJob, EffectError, Numerics, SampleFolder, StepError
+from hub.spec import ConvertJob, EffectError, Numerics, SampleFolder, StepError, TensorSpec
 from hub_keras.flatbuffer import Slots, name_interface, refuse_custom
 from hub_keras.loaded import Loaded
 from hub_keras.recurrent import batch_of, close_list_shapes, unroll
-from hub_keras.static import StaticInputs
+from hub_keras.static import StaticInputs, TensorTools
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +39,48 @@ def positional(prefix: str, count: int) -> list[str]:
 
 
 def concrete_function(loaded: Loaded, static: StaticInputs) -> Any:
-    """Trace a model over fixed shapes.
+    """Trace a model over its border: fixed shapes, or open where the request leaves them open.
 
     Returns:
         A concrete function from `in_000`... to a dict of `out_000`....
     """
     import tensorflow as tf
 
-    names = positional("in", len(static.kept))
+    tools = TensorTools(constant=_constant, transpose=tf.transpose)
     specs = [
-        tf.TensorSpec(static.shapes[spec.name], spec.dtype.value, name=name)
-        for spec, name in zip(static.kept, names, strict=True)
+        tf.TensorSpec(_open_shape(static, spec), spec.dtype.value, name=name)
+        for spec, name in zip(static.kept, positional("in", len(static.kept)), strict=True)
     ]
 
     def serve(*tensors: Any) -> dict[str, Any]:
-        results = loaded.call(static.complete(tensors, _constant))
+        with _inlined():
+            results = static.run(loaded.call, tensors, tools)
         slots = positional("out", len(results))
         return {slot: tf.identity(result, name=slot) for slot, result in zip(slots, results, strict=True)}
 
     return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _open_shape(static: StaticInputs, spec: TensorSpec) -> list[int | None]:
+    symbols = static.symbols(spec)
+    return [None if axis in symbols else size for axis, size in enumerate(static.example(spec))]
+
+
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace nested functions into the outer graph.
+
+    Keras calls a grouped convolution through a function of its own that must be compiled by XLA; freezing leaves such
+    a call in the graph, and no converter knows it.
+    """
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # noqa: FBT003 TensorFlow takes it by position
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _constant(value: float, shape: tuple[int, ...], dtype: str) -> Any:
@@ -232,4 +256,12 @@ def representative(static: StaticInputs, folder: str) -> Iterator[list[Any]]:
         missing = [spec.name for spec in static.kept if spec.name not in feeds]
         if missing:
             raise StepError(f"a calibration sample lacks {', '.join(missing)}; it has {', '.join(feeds)}")
-        yield [feeds[spec.name].astype(spec.dtype.value, copy=False) for spec in static.kept]
+        yield [_as_taken(feeds[spec.name], static, spec) for spec in static.kept]
+
+
+def _as_taken(array: Any, static: StaticInputs, spec: TensorSpec) -> Any:
+    import numpy as np
+
+    axes = static.permutation(spec)
+    moved = np.ascontiguousarray(np.transpose(array, axes)) if axes else array
+    return moved.astype(spec.dtype.value, copy=False)

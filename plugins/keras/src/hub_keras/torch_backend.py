@@ -1,29 +1,58 @@
-"""Keras on its torch backend: the model is a torch.nn.Module, and PyTorch's exporters take it."""
+"""Keras on its torch backend: the model becomes a torch.nn.Module, which PyTorch's exporters take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hub.spec import ConvertJob, StepError
 from hub_keras.flatbuffer import name_interface, refuse_custom
 from hub_keras.loaded import Loaded
-from hub_keras.static import StaticInputs
+from hub_keras.static import StaticInputs, TensorTools
+from hub_keras.torch_repairs import repair
+
+NOTE = "loaded on Keras' torch backend"
 
 
-def module_of(loaded: Loaded, static: StaticInputs) -> Any:
-    """Wrap a model as a module from positional tensors to a tuple of tensors."""
+def module_of(loaded: Loaded, static: StaticInputs) -> tuple[Any, tuple[str, ...]]:
+    """Wrap a model as a module from positional tensors to a tuple of tensors.
+
+    Its parameters and buffers carry the names of the Keras variables, with dots for the slashes: a `conv2d` layer has
+    `conv2d.kernel` and `conv2d.bias`, as the layers of a PyTorch module have.
+
+    Returns:
+        The module in eval mode, and notes on what was put right in the model.
+
+    Raises:
+        UnsupportedModel: A layer computes something else on this backend.
+    """
     import torch
 
+    notes = repair(loaded.model)
+    tools = TensorTools(constant=_constant, transpose=lambda tensor, axes: tensor.permute(axes))
+
     class Positional(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = loaded.model
-
         def forward(self, *tensors: Any) -> tuple[Any, ...]:
-            return tuple(loaded.call(static.complete(tensors, _constant)))
+            return tuple(static.run(loaded.call, tensors, tools))
 
-    return Positional().eval()
+    module = Positional().eval()
+    _register(module, loaded.model.weights)
+    return module, notes
+
+
+def _register(module: Any, variables: Iterable[Any]) -> None:
+    """Give a module the variables of a Keras model, in folders named after the layers."""
+    import torch
+
+    for variable in variables:
+        *folders, name = variable.path.replace(".", "_").split("/")
+        place = module
+        for folder in folders:
+            if folder not in place._modules:  # noqa: SLF001 a layer may be named like a method of Module
+                place.register_module(folder, torch.nn.Module())
+            place = place._modules[folder]  # noqa: SLF001
+        (place.register_parameter if variable.trainable else place.register_buffer)(name, variable.value)
 
 
 def _constant(value: float, shape: tuple[int, ...], dtype: str) -> Any:
@@ -38,9 +67,9 @@ def example_inputs(static: StaticInputs, seed: int) -> tuple[Any, ...]:
 
     generator = torch.Generator().manual_seed(seed)
     return tuple(
-        torch.randn(static.shapes[spec.name], generator=generator).to(getattr(torch, spec.dtype.value))
+        torch.randn(static.example(spec), generator=generator).to(getattr(torch, spec.dtype.value))
         if spec.dtype.is_float
-        else torch.zeros(static.shapes[spec.name], dtype=getattr(torch, spec.dtype.value))
+        else torch.zeros(static.example(spec), dtype=getattr(torch, spec.dtype.value))
         for spec in static.kept
     )
 
@@ -51,14 +80,16 @@ def write_tflite(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple
     Raises:
         StepError: The converter refused; with what it said.
         EffectError: It wrote custom operators, or another interface.
+        UnsupportedModel: A layer computes something else on this backend.
     """
     import litert_torch
     import torch
 
     output = Path(job.output)
+    module, repairs = module_of(loaded, static)
     try:
         with torch.no_grad():
-            edge = litert_torch.convert(module_of(loaded, static), example_inputs(static, job.options.seed))
+            edge = litert_torch.convert(module, example_inputs(static, job.options.seed))
         edge.export(str(output))
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
         raise StepError(f"LiteRT Torch failed: {type(error).__name__}: {error}") from error
@@ -66,31 +97,8 @@ def write_tflite(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple
         refuse_custom(output)
     slots = _numbered("args", len(static.kept)), _numbered("output", len(static.outputs))
     note = name_interface(output, [spec.name for spec in static.kept], static.outputs, slots)
-    return (*static.notes, "loaded on Keras' torch backend", *([note] if note else []))
+    return (*static.notes, NOTE, *repairs, *([note] if note else []))
 
 
 def _numbered(prefix: str, count: int) -> list[str]:
     return [f"{prefix}_{index}" for index in range(count)]
-
-
-def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
-    """Export with torch.onnx into `job.output`. Returns notes.
-
-    Raises:
-        StepError: The exporter refused; with what it said.
-    """
-    import torch
-
-    try:
-        torch.onnx.export(
-            module_of(loaded, static),
-            example_inputs(static, job.options.seed),
-            job.output,
-            input_names=[spec.name for spec in static.kept],
-            output_names=list(static.outputs),
-            dynamo=True,
-            external_data=False,
-        )
-    except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
-        raise StepError(f"torch.onnx.export failed: {type(error).__name__}: {error}") from error
-    return (*static.notes, "loaded on Keras' torch backend")

@@ -1,0 +1,101 @@
+"""Layers that Keras computes otherwise on its torch backend, or that torch.export cannot follow there.
+
+What can be put right is put right before the export and said; what cannot is refused. Each entry was found by comparing
+every public layer on both backends (`tests/test_keras_layers.py`); Keras 3.15.1, torch 2.13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hub.spec import UnsupportedModel
+
+
+def repair(model: Any) -> tuple[str, ...]:
+    """Put a loaded model right, in place.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        UnsupportedModel: A layer computes something else on this backend, and that cannot be put right.
+    """
+    layers = list(model._flatten_layers(include_self=False))  # noqa: SLF001 the public list stops at nested models
+    masked = any(type(layer).__name__ == "Masking" or getattr(layer, "mask_zero", False) for layer in layers)
+    done: dict[str, list[str]] = {}
+    for layer in layers:
+        for words in _repaired(layer, masked=masked):
+            done.setdefault(words, []).append(layer.name)
+    return tuple(f"{words}: {', '.join(names)}" for words, names in done.items())
+
+
+def _repaired(layer: Any, *, masked: bool) -> Iterator[str]:
+    _refuse(layer)
+    kind = type(layer).__name__
+    if kind in _PADDED and layer.padding == "same":
+        layer.call = _PADDED[kind](layer)
+        yield "averaged without the padding, which Keras' torch backend counts in"
+    if getattr(layer, "activity_regularizer", None) is not None:
+        layer.activity_regularizer = None
+        yield "left out the activity regularizer, a loss of training"
+    if kind in _LOOPED and not layer.unroll and _walks_the_batch(layer, masked=masked):
+        layer.unroll = True
+        yield "steps written one by one"
+
+
+_LOOPED = frozenset({"SimpleRNN", "GRU", "LSTM", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
+
+
+def _walks_the_batch(layer: Any, *, masked: bool) -> bool:
+    """Whether Keras' general loop runs the layer, which takes the batch for a list of steps and so fixes its size.
+
+    Source: `rnn`, `lstm` and `gru` in keras/src/backend/torch/rnn.py of Keras 3.15. Written step by step, that code
+    cannot turn a mask around.
+    """
+    general = masked or type(layer).__name__ not in {"LSTM", "GRU"} or not getattr(layer, "reset_after", True)
+    return general and not (masked and layer.go_backwards)
+
+
+def _refuse(layer: Any) -> None:
+    for kinds, option, values, reason in _OTHERWISE:
+        if type(layer).__name__ in kinds and (not option or getattr(layer, option) in values):
+            chosen = f" with {option}={getattr(layer, option)}" if option else ""
+            message = f"{layer.name} ({type(layer).__name__}{chosen}): on Keras' torch backend it {reason}"
+            raise UnsupportedModel(message, hint="the engines on TensorFlow take it")
+
+
+# (classes, option, its values, what is wrong)
+_OTHERWISE: tuple[tuple[frozenset[str], str, frozenset[str], str], ...] = (
+    (
+        frozenset({"UpSampling2D", "Resizing"}),
+        "interpolation",
+        frozenset({"bicubic"}),
+        "interpolates with another cubic (a = -0.75 instead of -0.5)",
+    ),
+    (
+        frozenset({"ContrastLimitedAdaptiveHistogramEqualization"}),
+        "",
+        frozenset(),
+        "equalizes with other rounding",
+    ),
+)
+
+
+def _average_pooling(layer: Any) -> Callable[[Any], Any]:
+    """Average over the elements under the window, by dividing by the average of ones: padding counts as neither."""
+
+    def call(inputs: Any) -> Any:
+        from keras import ops
+
+        def pooled(tensor: Any) -> Any:
+            return ops.average_pool(tensor, layer.pool_size, layer.strides, "same", layer.data_format)
+
+        return pooled(inputs) / pooled(ops.ones_like(inputs))
+
+    return call
+
+
+_PADDED: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
+    f"AveragePooling{rank}D": _average_pooling for rank in (1, 2, 3)
+}
