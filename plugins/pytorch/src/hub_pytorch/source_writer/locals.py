@@ -1,0 +1,47 @@
+"""Names of a forward function's local variables."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hub_pytorch.source_writer import facts
+from hub_pytorch.source_writer.names import Names, identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import fx
+
+    from hub_pytorch.source_writer.statements import Statement
+
+_CHAIN = "x"
+_LONGEST = 24
+
+
+class Locals:
+    """Calls a value `x` while nothing else of that name is still needed, as a person would, else after its function.
+
+    Args:
+        names: Where names are taken from; those of the inputs are gone.
+        statements: All statements in order.
+        outputs: The nodes that are returned.
+        inputs: Input -> its name.
+    """
+
+    def __init__(
+        self, names: Names, statements: Sequence[Statement], outputs: Sequence[fx.Node], inputs: Mapping[fx.Node, str]
+    ) -> None:
+        self._names = names
+        self._holder = next((node for node, name in inputs.items() if name == _CHAIN), None)
+        self._last = {node: index for index, statement in enumerate(statements) for node in statement.uses}
+        self._last |= dict.fromkeys(outputs, len(statements))
+
+    def name(self, index: int, node: fx.Node) -> str:
+        """A name for the value of that node, which the statement at that index computes."""
+        free = self._holder is None or self._last.get(self._holder, -1) <= index
+        if free and facts.rank(node) is not None:
+            self._holder = node
+            return _CHAIN
+        base = "size" if facts.rank(node) is None else re.sub(r"_\d+$", "", node.name)
+        return self._names.take(identifier(base, "value")[:_LONGEST].strip("_"))

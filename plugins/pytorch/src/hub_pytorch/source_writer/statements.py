@@ -1,0 +1,183 @@
+"""From a torch.fx graph to the statements of a forward function, in order, without the ones that nothing needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import UnsupportedModel
+from hub_pytorch.source_writer import facts
+from hub_pytorch.source_writer.expressions import is_plain, literal
+from hub_pytorch.source_writer.layers import Constants, Layer, recognise, with_bias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import fx
+
+# Where a tensor of one element can be a Python number: the other operand then says type and shape.
+_TAKES_NUMBERS = ("add", "sub", "mul", "div", "pow", "eq", "ne", "lt", "le", "gt", "ge", "where", "remainder", "fmod")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One assignment of the forward function.
+
+    Attributes:
+        node: The node whose value it computes.
+        uses: The nodes that it reads, weights of layers not among them.
+        layer: The layer it calls; None for a function call.
+        numbers: Constants that are written as numbers in it.
+        parts: For a recurrent layer: position in its result -> the node that takes it.
+    """
+
+    node: fx.Node
+    uses: tuple[fx.Node, ...]
+    layer: Layer | None = None
+    numbers: dict[fx.Node, str]
+    parts: dict[int, fx.Node]
+
+    @property
+    def results(self) -> tuple[fx.Node, ...]:
+        """The nodes that have a value after it."""
+        return tuple(self.parts.values()) if self.is_recurrent else (self.node,)
+
+    @property
+    def is_assertion(self) -> bool:
+        """Whether it only checks something, and has no value."""
+        return is_assertion(self.node)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it calls a recurrent layer, whose result is a tuple."""
+        return _is_recurrent(self.layer)
+
+
+def is_assertion(node: fx.Node) -> bool:
+    """Whether a node checks something, and has no value."""
+    import torch
+
+    return node.target is torch._assert  # noqa: SLF001 - public in all but name: torch.fx keeps it
+
+
+def statements_of(module: fx.GraphModule, constants: Constants) -> list[Statement]:
+    """The statements that a graph's outputs need, in order."""
+    layers = _layers(module.graph, constants)
+    found = list(_statements(module.graph, layers, constants))
+    needed = set(output_nodes(module.graph))
+    kept = []
+    for statement in reversed(found):
+        if statement.is_assertion or needed & set(statement.results):
+            needed.update(statement.uses)
+            kept.append(statement)
+    return kept[::-1]
+
+
+def output_nodes(graph: fx.Graph) -> tuple[fx.Node, ...]:
+    """The nodes that a graph returns.
+
+    Raises:
+        UnsupportedModel: It returns something else.
+    """
+    from torch import fx
+
+    returned = graph.output_node().args[0]
+    nodes = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
+    if not all(isinstance(node, fx.Node) for node in nodes):
+        raise UnsupportedModel("the graph returns something besides tensors")
+    return nodes  # type: ignore[return-value]  # checked
+
+
+def _layers(graph: fx.Graph, constants: Constants) -> dict[fx.Node, Layer | None]:
+    """Node -> layer; None for a product that is part of the linear layer after it."""
+    found: dict[fx.Node, Layer | None] = {}
+    for node in graph.nodes:
+        layer = recognise(node, constants)
+        if layer:
+            found[node] = layer
+        for product in (item for item in node.args if _single_use(item, found)):
+            if linear := with_bias(found[product], node, constants):  # type: ignore[arg-type]  # a layer is there
+                found[node], found[product] = linear, None
+    return found
+
+
+def _single_use(item: Any, found: dict[fx.Node, Layer | None]) -> bool:
+    from torch import fx
+
+    return isinstance(item, fx.Node) and found.get(item) is not None and len(item.users) == 1
+
+
+def _statements(graph: fx.Graph, layers: dict[fx.Node, Layer | None], constants: Constants) -> Iterator[Statement]:
+    parts: set[fx.Node] = set()
+    for node in graph.nodes:
+        layer = layers.get(node)
+        if node.op not in {"call_function", "call_method"} or node in parts or (node in layers and layer is None):
+            _refuse_modules(node)
+            continue
+        numbers = {} if layer else _numbers(node, constants)
+        uses = layer.uses if layer else tuple(item for item in node.all_input_nodes if item not in numbers)
+        statement = Statement(node=node, uses=uses, layer=layer, numbers=numbers, parts=_parts(node, layer))
+        if statement.is_recurrent:
+            parts |= set(statement.parts.values())
+        yield statement
+
+
+def _refuse_modules(node: fx.Node) -> None:
+    if node.op == "call_module":
+        raise UnsupportedModel(f"the graph calls a module, {node.target}, which has no source")
+
+
+def _is_recurrent(layer: Layer | None) -> bool:
+    return layer is not None and layer.kind in {"LSTM", "GRU", "RNN"}
+
+
+def _parts(node: fx.Node, layer: Layer | None) -> dict[int, fx.Node]:
+    """Position -> the node that takes it, for a recurrent layer.
+
+    Raises:
+        UnsupportedModel: Its result is used whole, or a part of it twice over.
+    """
+    import operator
+
+    if not _is_recurrent(layer):
+        return {}
+    parts = {user.args[1]: user for user in node.users if user.target is operator.getitem}
+    if len(parts) != len(node.users):
+        raise UnsupportedModel(f"the result of {node.name} is used in a way that has no source")
+    return parts  # type: ignore[return-value]  # positions are integers
+
+
+def _numbers(node: fx.Node, constants: Constants) -> dict[fx.Node, str]:
+    """The arguments of a node that can be written as numbers."""
+    name = getattr(node.target, "__name__", "")
+    operands = node.args[1:] if name == "where" else node.args
+    if name not in _TAKES_NUMBERS or not is_plain(node.target):
+        return {}
+    return {item: text for item in operands if (text := _number(item, operands, constants))}  # type: ignore[misc]
+
+
+def _number(item: Any, operands: Iterable[Any], constants: Constants) -> str:
+    """A constant of one element as text, where another operand says its type and at least its rank."""
+    tensor = constants.tensor(item)
+    if tensor is None or tensor.numel() != 1 or not _is_number(item, tensor):
+        return ""
+    others = [other for other in operands if other is not item and constants.tensor(other) is None]
+    if not any(_says(other, tensor) for other in others):
+        return ""
+    return literal(tensor.item())
+
+
+def _says(other: Any, tensor: Any) -> bool:
+    return facts.dtype(other) == tensor.dtype and (facts.rank(other) or 0) >= tensor.ndim
+
+
+def _is_number(node: fx.Node, tensor: Any) -> bool:
+    """Whether a constant of one element is a number rather than a weight that was trained.
+
+    Numbers have rank 0, or a name that says that they are constants; exporters name weights after their layers.
+    """
+    import torch
+
+    if tensor.dtype in {torch.bool, torch.uint8}:
+        return False
+    return tensor.ndim == 0 or "const" in str(node.target).lower()
