@@ -26,7 +26,8 @@ class Adapted:
 
     Attributes:
         module: Takes the inputs by keyword (by `words`), gives a dict of outputs (by `output_words`).
-        inputs: Specs of the inputs as the module now takes them: static, without the frozen ones.
+        inputs: Specs of the inputs as the module now takes them, without the frozen ones: static, but for the
+            dimensions that were to stay open.
         words: The inputs' names as Python identifiers.
         outputs: Names of the outputs.
         output_words: The outputs' names as Python identifiers.
@@ -53,15 +54,20 @@ def words(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(made)
 
 
-def adapt(program: Program, options: ConvertOptions) -> Adapted:
+def adapt(program: Program, options: ConvertOptions, *, keep_open: bool = False) -> Adapted:
     """Put a program behind the border that the options ask for.
+
+    Args:
+        program: The program.
+        options: Shapes, constants, layout.
+        keep_open: Leave symbolic dimensions open in inputs without a given shape.
 
     Raises:
         ShapeNeeded: An input has a symbolic dimension and no shape is given.
         UnknownName: A shape or a constant names no input.
     """
     check_names(program, options)
-    specs = tuple(_fixed(spec, options) for spec in program.signature.inputs)
+    specs = tuple(_fixed(spec, options, keep_open=keep_open) for spec in program.signature.inputs)
     kept = tuple(spec for spec in specs if spec.name not in options.constants)
     outputs = program.signature.outputs
     input_words, output_words = words([spec.name for spec in kept]), words([spec.name for spec in outputs])
@@ -90,11 +96,11 @@ def _is_image(spec: TensorSpec) -> bool:
     return len(spec.shape) == _IMAGE_RANK
 
 
-def _fixed(spec: TensorSpec, options: ConvertOptions) -> TensorSpec:
+def _fixed(spec: TensorSpec, options: ConvertOptions, *, keep_open: bool) -> TensorSpec:
     shape = options.shapes.get(spec.name)
     if shape is not None:
         return fixed_spec(spec.name, spec.dtype, shape)
-    if spec.is_static:
+    if spec.is_static or (keep_open and spec.name not in options.constants):
         return spec
     example = "x".join(str(dim.size or 1) for dim in spec.shape)
     hint = f"fix it: --shape {spec.name}={example}"

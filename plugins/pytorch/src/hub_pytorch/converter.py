@@ -53,7 +53,13 @@ EDGES = (
         title="torch.onnx",
     ),
     Edge(
-        id="pytorch.export-builder", source=BUILDER, target=PT2, requires=_TORCH, process="torch", title="torch.export"
+        id="pytorch.export-builder",
+        source=BUILDER,
+        target=PT2,
+        keeps_dynamic=True,
+        requires=_TORCH,
+        process="torch",
+        title="torch.export",
     ),
     Edge(
         id="pytorch.export-torchscript",
@@ -137,17 +143,19 @@ def _reference(job: ConvertJob) -> Reference:
 
 
 def _export(job: ConvertJob) -> StepOutput:
-    from hub_pytorch.export import export_eager, export_torchscript, save_exported
+    from hub_pytorch.export import export_torchscript, export_with_notes, save_exported
     from hub_pytorch.load import load_eager
     from hub_pytorch.to_onnx import frozen_bindings
 
     reference = _reference(job)
+    said: tuple[str, ...] = ()
     if job.source.state.form == "torchscript":
-        made = export_torchscript(reference)
+        exported, signature = export_torchscript(reference)
     else:
-        made = export_eager(*load_eager(reference, allow_pickle=job.options.allow_pickle), reference)
-    save_exported(*made, Path(job.output))
-    notes = (f"took the submodule {reference.submodule}",) if reference.submodule else ()
+        eager = load_eager(reference, allow_pickle=job.options.allow_pickle)
+        exported, signature, said = export_with_notes(*eager, reference)
+    save_exported(exported, signature, Path(job.output))
+    notes = (f"took the submodule {reference.submodule}", *said) if reference.submodule else said
     return StepOutput(notes=notes, bindings=frozen_bindings(reference))
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from hub.spec import (
     DescribeJob,
+    Dim,
     DType,
     Finding,
     ModelSummary,
@@ -17,10 +18,20 @@ from hub.spec import (
     Numerics,
     Signature,
     State,
+    StepError,
     TensorSpec,
     UnsupportedModel,
 )
-from hub_pytorch.export import eager_inputs, export_eager, fixed_specs, sample
+from hub_pytorch.dynamic import sized
+from hub_pytorch.export import (
+    Inputs,
+    eager_inputs,
+    export_eager,
+    fixed_spec,
+    fixed_specs,
+    is_data_dependent,
+    sample,
+)
 from hub_pytorch.load import (
     exported_signature,
     load_eager,
@@ -30,7 +41,7 @@ from hub_pytorch.load import (
     number_inputs,
     stored_names,
 )
-from hub_pytorch.program import flat_outputs, spec_of
+from hub_pytorch.program import dtype_of, flat_outputs, spec_of
 from hub_pytorch.reference import Reference, reference_for
 from hub_pytorch.script import hidden_state, script_inputs, state_message
 from hub_pytorch.sniff import identify
@@ -38,6 +49,7 @@ from hub_pytorch.sniff import identify
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+EXPORT_FAILS = "torch-export-fails"
 _HALF = {DType.FLOAT16: Numerics.FP16, DType.BFLOAT16: Numerics.BF16}
 _RANDOM = ("aten.rand", "aten.randn", "aten.bernoulli", "aten.normal", "aten.multinomial", "aten.randint")
 _TRAINING_FLAG = {"aten.dropout.default": 2, "aten.batch_norm.default": 5, "aten.feature_dropout.default": 2}
@@ -245,30 +257,73 @@ def _describe_eager(job: DescribeJob) -> ModelSummary:
     module, example = load_eager(reference, allow_pickle=job.allow_pickle)
     files = [job.file, *([Path(reference.weights)] if reference.weights else [])]
     inputs = eager_inputs(module, example, reference)
-    if any(spec.name in number_inputs(module) for spec in inputs):  # torch.export would freeze them: run instead
+    if any(spec.name in number_inputs(module) for spec in inputs.specs):  # torch.export would freeze them: run instead
         summary = _summary_by_running(module, inputs, form, files)
     else:
-        summary = summary_of(*export_eager(module, example, reference), form, files)
+        summary = _summary_by_exporting(module, example, reference, (form, files))
     # what the weights take: a builder's own file is a reference to code, a few bytes long
     weights = sum(item.nbytes for item in (*module.parameters(), *module.buffers()))
     return msgspec.structs.replace(summary, size_bytes=weights)
 
 
-def _summary_by_running(module: Any, inputs: tuple[TensorSpec, ...], form: str, files: Sequence[Path]) -> ModelSummary:
+def _summary_by_exporting(
+    module: Any, example: Any, reference: Reference, rest: tuple[str, Sequence[Path]]
+) -> ModelSummary:
+    """Export to learn the operators; where torch.export refuses, run instead and say so.
+
+    Raises:
+        UnsupportedModel: Control flow depends on values: no exporter takes that.
+    """
+    try:
+        return summary_of(*export_eager(module, example, reference), *rest)
+    except (UnsupportedModel, StepError) as error:
+        if is_data_dependent(error):
+            raise
+        summary = _summary_by_running(module, eager_inputs(module, example, reference), *rest)
+        finding = Finding(
+            code=EXPORT_FAILS, message=error.message, hint="where the target is ONNX, hub traces it instead"
+        )
+        return msgspec.structs.replace(summary, findings=(finding,))
+
+
+def _summary_by_running(module: Any, inputs: Inputs, form: str, files: Sequence[Path]) -> ModelSummary:
     import torch
 
-    numbers = number_inputs(module)
-    feeds = {spec.name: 1 if spec.name in numbers else sample(spec) for spec in inputs}
-    with torch.no_grad():
-        names, tensors = flat_outputs(module(**feeds))
     return ModelSummary(
-        state=State(format="pytorch", form=form),
-        signature=Signature(inputs=inputs, outputs=tuple(map(spec_of, names, tensors))),
+        state=State(format="pytorch", numerics=_numerics(list(module.parameters())), form=form),
+        signature=Signature(inputs=inputs.specs, outputs=outputs_by_running(module, inputs)),
         parameters=sum(item.numel() for item in module.parameters()),
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
         versions={"torch": str(torch.__version__)},
     )
+
+
+def outputs_by_running(module: Any, inputs: Inputs) -> tuple[TensorSpec, ...]:
+    """A module's outputs, learned from a run; with open dimensions from a second run at other sizes."""
+    names, shapes, kinds = _run_at(module, inputs.traced)
+    if not inputs.sizes:
+        return tuple(map(fixed_spec, names, kinds, shapes))
+    other = {symbol: size + 1 + index for index, (symbol, size) in enumerate(inputs.sizes.items())}
+    _, moved, _ = _run_at(module, tuple(sized(spec, other) for spec in inputs.specs))
+    symbols = {(size, other[symbol]): symbol for symbol, size in inputs.sizes.items()}
+    specs = []
+    for name, kind, before, after in zip(names, kinds, shapes, moved, strict=True):
+        pairs = enumerate(zip(before, after, strict=True))
+        dims = [a if a == b else symbols.get((a, b), f"{name}_dim{axis}") for axis, (a, b) in pairs]
+        specs.append(TensorSpec(name=name, dtype=kind, shape=tuple(map(Dim.of, dims))))
+    return tuple(specs)
+
+
+def _run_at(module: Any, specs: Sequence[TensorSpec]) -> tuple[tuple[str, ...], list[tuple[int, ...]], list[DType]]:
+    """Names, shapes and types of the outputs of one run."""
+    import torch
+
+    numbers = number_inputs(module)
+    feeds = {spec.name: 1 if spec.name in numbers else sample(spec) for spec in specs}
+    with torch.no_grad():
+        names, tensors = flat_outputs(module(**feeds))
+    return names, [tuple(tensor.shape) for tensor in tensors], [dtype_of(tensor.dtype) for tensor in tensors]
 
 
 def _describe_weights(job: DescribeJob) -> ModelSummary:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from hub.spec import Dim, DType, HubError, ShapeNeeded, Signature, StepError, TensorSpec, UnsupportedModel
+from hub_pytorch.attention import eager_attention
+from hub_pytorch.dynamic import (
+    LEAST_TRACED,
+    as_example,
+    check_open,
+    dynamic_shapes,
+    fixed_error,
+    names_of_symbols,
+    open_dims,
+    renamed,
+    sized,
+    traced_sizes,
+    with_symbols,
+)
 from hub_pytorch.load import (
     NAMES_FILE,
     example_specs,
@@ -18,11 +32,11 @@ from hub_pytorch.load import (
     load_torchscript,
     number_inputs,
 )
-from hub_pytorch.program import flat_outputs, module_of, torch_dtype_of
+from hub_pytorch.program import flat_outputs, module_of, name_parameters, torch_dtype_of
 from hub_pytorch.script import frozen_values, script_call, script_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hub_pytorch.reference import Reference
 
@@ -82,13 +96,45 @@ def export_torchscript(reference: Reference) -> tuple[Any, Signature]:
     return export_module(call, fixed_specs(wanted, reference), by_name=True)
 
 
-def eager_inputs(module: Any, example: Any, reference: Reference) -> tuple[TensorSpec, ...]:
+class Inputs(NamedTuple):
+    """Inputs of an eager module, and the size at which each open dimension is traced."""
+
+    specs: tuple[TensorSpec, ...]
+    sizes: dict[str, int]
+
+    @property
+    def traced(self) -> tuple[TensorSpec, ...]:
+        """The inputs as they are traced, with fixed shapes."""
+        return tuple(sized(spec, self.sizes) for spec in self.specs)
+
+
+def eager_inputs(module: Any, example: Any, reference: Reference) -> Inputs:
     """Inputs of an eager module: from its example inputs, overridden by the reference.
+
+    Dimensions that the example leaves open stay open, except in inputs whose shape the reference fixes.
 
     Raises:
         ShapeNeeded: Neither says the shape of an input.
         UnsupportedModel: `forward` does not name its inputs.
+        UsageError: A dimension is to stay open that no input has.
     """
+    found = as_example(example)
+    specs = fixed_inputs(module, found.inputs, reference)
+    given = {spec.name for spec in specs} - reference.shapes.keys()
+    others = [_others(example_specs(module, other), specs) for other in found.others]
+    symbols = {name: axes for name, axes in open_dims(specs, others, found.symbols).items() if name in given}
+    opened = tuple(with_symbols(spec, symbols.get(spec.name, {})) for spec in specs)
+    return Inputs(opened, traced_sizes(specs, symbols))
+
+
+def _others(found: Sequence[TensorSpec], specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Another set of inputs, with those of the first that it does not give."""
+    known = {spec.name: spec for spec in found}
+    return tuple(known.get(spec.name, spec) for spec in specs)
+
+
+def fixed_inputs(module: Any, example: Any, reference: Reference) -> tuple[TensorSpec, ...]:
+    """Inputs of an eager module at the sizes of one set of example inputs. Raises as `eager_inputs`."""
     given = example_specs(module, example) if example is not None else ()
     known = {spec.name: (spec.dtype, spec.fixed_shape) for spec in given}
     shapes = {name: shape for name, (_, shape) in known.items()} | reference.shapes
@@ -102,21 +148,40 @@ def eager_inputs(module: Any, example: Any, reference: Reference) -> tuple[Tenso
 
 
 def export_eager(module: Any, example: Any, reference: Reference) -> tuple[Any, Signature]:
-    """Export an eager module at the shapes of its example inputs, or of the reference.
+    """Export an eager module at the shapes of its example inputs, or of the reference. As `export_with_notes`."""
+    return export_with_notes(module, example, reference)[:2]
+
+
+def export_with_notes(module: Any, example: Any, reference: Reference) -> tuple[Any, Signature, tuple[str, ...]]:
+    """Export an eager module at the shapes of its example inputs, or of the reference; open dimensions stay open.
+
+    A model of the transformers library that torch.export refuses is exported again with eager attention.
+
+    Returns:
+        The ExportedProgram, its signature, and what must be said of it.
 
     Raises:
         ShapeNeeded: An input has no shape.
-        UnsupportedModel: Control flow depends on values, or it returns something besides tensors.
+        UnsupportedModel: Control flow depends on values, it returns something besides tensors, or a dimension that is
+            to stay open is fixed by the code.
         StepError: torch.export failed.
     """
     inputs = eager_inputs(module, example, reference)
-    kept = tuple(spec for spec in inputs if spec.name not in reference.constants)
+    kept = tuple(spec for spec in inputs.specs if spec.name not in reference.constants)
     known = msgspec.structs.replace(
         reference,
-        shapes={spec.name: spec.fixed_shape for spec in inputs},
-        dtypes={spec.name: spec.dtype for spec in inputs},
+        shapes={spec.name: spec.fixed_shape for spec in inputs.traced},
+        dtypes={spec.name: spec.dtype for spec in inputs.specs},
     )
-    return export_module(freeze(module, known), kept)
+    frozen = freeze(module, known)
+    try:
+        return *export_module(frozen, kept, sizes=inputs.sizes), ()
+    except (UnsupportedModel, StepError) as error:
+        with eager_attention(module) as note:
+            if not note:
+                raise
+            made = export_module(frozen, kept, sizes=inputs.sizes)
+            return *made, (f"{note}, because with the other: {error.message}",)
 
 
 def freeze(module: Any, reference: Reference) -> Any:
@@ -131,26 +196,60 @@ def freeze(module: Any, reference: Reference) -> Any:
     return module_of(call, module)
 
 
-def export_module(module: Any, inputs: tuple[TensorSpec, ...], *, by_name: bool = False) -> tuple[Any, Signature]:
+def export_module(
+    module: Any, inputs: tuple[TensorSpec, ...], *, by_name: bool = False, sizes: Mapping[str, int] | None = None
+) -> tuple[Any, Signature]:
     """Run torch.export on a module.
 
     Args:
         module: In eval mode.
-        inputs: Static specs, by the names of `forward`'s parameters.
+        inputs: By the names of `forward`'s parameters; symbolic dimensions stay open.
         by_name: Pass the inputs by keyword even where they could be passed by position.
+        sizes: Symbol -> the size to trace it at, 2 at least; needed for every symbol.
 
     Returns:
-        The ExportedProgram (its return value made of dicts, lists and tuples only) and its signature.
+        The ExportedProgram (its return value made of dicts, lists and tuples only) and its signature, in which open
+        dimensions have the names that `inputs` gives them.
 
     Raises:
-        UnsupportedModel: Control flow depends on values, or it returns something besides tensors.
+        UnsupportedModel: Control flow depends on values, it returns something besides tensors, or a dimension that is
+            to stay open is fixed by the code.
         StepError: torch.export failed for another reason.
     """
-    tensors = {spec.name: sample(spec) for spec in inputs}
-    exported = _export(module, tensors, by_name=by_name)
+    exported = _export(module, inputs, sizes or {}, by_name=by_name)
     if not _is_plain(exported.call_spec.out_spec):
-        exported = _export(_plain_outputs(module), tensors, by_name=by_name)
-    return exported, exported_signature(exported, {})
+        exported = _export(_plain_outputs(module), inputs, sizes or {}, by_name=by_name)
+    raw = exported_signature(exported, {})
+    check_open(inputs, raw)
+    least = _least(raw)
+    if least == LEAST_TRACED and _agree_at_one(module, exported, inputs):
+        least = 1
+    return exported, renamed(raw, names_of_symbols(raw, inputs), least)
+
+
+def _agree_at_one(module: Any, exported: Any, inputs: Sequence[TensorSpec]) -> bool:
+    """Whether the program also computes what the module does where every open dimension is 1.
+
+    torch.export only assumes that sizes are 2 or more; whether its program holds at 1 is a matter of trying.
+    """
+    import torch
+
+    ones = {dim.symbol: 1 for spec in inputs for dim in spec.shape if dim.symbol}
+    feeds = {spec.name: sample(sized(spec, ones)) for spec in inputs}
+    args, kwargs = _arguments(module, feeds)
+    try:
+        with torch.no_grad():
+            wanted = flat_outputs(module(*args, **kwargs))[1]
+            found = flat_outputs(exported.module(check_guards=False)(*args, **kwargs))[1]
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        return False
+    pairs = zip(wanted, found, strict=True)
+    return all(a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-5, equal_nan=True) for a, b in pairs)
+
+
+def _least(signature: Signature) -> int:
+    """The smallest size that every open dimension takes, as torch.export sees it."""
+    return max((dim.low for spec in signature.inputs for dim in spec.shape if dim.symbol), default=1)
 
 
 def _is_plain(spec: Any) -> bool:
@@ -165,18 +264,22 @@ def _plain_outputs(module: Any) -> Any:
     return module_of(call, module)
 
 
-def _export(module: Any, tensors: dict[str, Any], *, by_name: bool) -> Any:
+def _export(module: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int], *, by_name: bool) -> Any:
     import torch
 
+    tensors = {spec.name: sample(sized(spec, sizes)) for spec in inputs}
     args, kwargs = ((), tensors) if by_name else _arguments(module, tensors)
+    shapes = dynamic_shapes(inputs)
+    if shapes:
+        name_parameters(module, tuple(shapes))
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export tells of its own guesses; hub measures what came of them
-            return torch.export.export(module, args, kwargs, strict=False)
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
     except HubError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, KeyError, IndexError) as error:
-        raise export_error(error) from error
+        raise fixed_error(error, inputs) or export_error(error) from error
 
 
 def _arguments(module: Any, tensors: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -197,7 +300,13 @@ def export_error(error: Exception) -> HubError:
     return StepError(f"torch.export failed: {type(error).__name__}: {_last_line(text)}")
 
 
+def is_data_dependent(error: HubError) -> bool:
+    """Whether torch.export failed on control flow that depends on values, which a trace would bake in."""
+    return error.hint == _DATA_HINT
+
+
 def _last_line(text: str) -> str:
+    text = text.partition("The error above occurred when calling torch.export.export")[0]
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return (lines[-1] if lines else "no message")[:300]
 
@@ -206,5 +315,12 @@ def save_exported(exported: Any, signature: Signature, path: Path) -> None:
     """Write a `.pt2` with hub's names of inputs and outputs inside (extra file `hub.json`)."""
     import torch
 
-    names = {"inputs": [spec.name for spec in signature.inputs], "outputs": [spec.name for spec in signature.outputs]}
+    names: dict[str, Any] = {
+        "inputs": [spec.name for spec in signature.inputs],
+        "outputs": [spec.name for spec in signature.outputs],
+    }
+    raw = exported_signature(exported, {})
+    dims = names_of_symbols(raw, signature.inputs)
+    if dims:
+        names |= {"dims": dims, "least": _least(signature)}
     torch.export.save(exported, path, extra_files={NAMES_FILE: json.dumps(names)})

@@ -22,6 +22,7 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
+from hub_pytorch.dynamic import Example, as_example, renamed
 from hub_pytorch.program import Program, module_of, output_names, spec_of
 from hub_pytorch.pt2_scan import code_in_pt2
 from hub_pytorch.reference import Reference, import_builder
@@ -88,8 +89,8 @@ def _import_return_types(path: Path) -> None:
         raise DependencyMissing(f"{path.name} returns a class of transformers: {error}", hint=hint) from error
 
 
-def stored_names(path: Path) -> dict[str, list[str]]:
-    """Names of inputs and outputs that hub wrote into a `.pt2`; empty for other writers' files."""
+def stored_names(path: Path) -> dict[str, Any]:
+    """Names of inputs, outputs and open dimensions that hub wrote into a `.pt2`; empty for other writers' files."""
     with zipfile.ZipFile(path) as archive:
         found = [name for name in archive.namelist() if name.endswith(f"/extra/{NAMES_FILE}")]
         return json.loads(archive.read(found[0])) if found else {}
@@ -100,12 +101,12 @@ def exported_program(path: Path, *, allow_pickle: bool = False) -> Program:
     return flatten_exported(load_exported(path, allow_pickle=allow_pickle), stored_names(path))
 
 
-def flatten_exported(exported: Any, names: dict[str, list[str]] | None = None) -> Program:
+def flatten_exported(exported: Any, names: dict[str, Any] | None = None) -> Program:
     """Make a flat function of an ExportedProgram.
 
     Args:
         exported: The ExportedProgram.
-        names: `inputs` and `outputs` to use instead of the program's own names.
+        names: As `stored_names`, to use instead of the program's own names.
 
     Raises:
         UnsupportedModel: An input or output is a number that changes (SymInt), not a tensor.
@@ -134,8 +135,13 @@ def _is_tensor(argument: Any, side: str) -> bool:
     return kind == "TensorArgument"
 
 
-def exported_signature(exported: Any, names: dict[str, list[str]]) -> Signature:
-    """Inputs and outputs of an ExportedProgram; constants among them are left out."""
+def exported_signature(exported: Any, names: dict[str, Any]) -> Signature:
+    """Inputs and outputs of an ExportedProgram; constants among them are left out.
+
+    Args:
+        exported: The ExportedProgram.
+        names: As `stored_names`.
+    """
     ranges = {str(symbol): _bounds(interval) for symbol, interval in exported.range_constraints.items()}
     values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
     indexed = embedding_rows(exported)
@@ -143,13 +149,14 @@ def exported_signature(exported: Any, names: dict[str, list[str]]) -> Signature:
     outputs = _user_specs(exported, "output")
     titles = names.get("outputs") or _output_titles(exported, outputs)
     tensors = [values[arg.name] for arg in outputs if _is_tensor(arg, "output")]
-    return Signature(
+    signature = Signature(
         inputs=tuple(
             _with_range(spec_of(title, values[name], ranges), indexed.get(name))
             for title, name in zip(names.get("inputs") or inputs, inputs, strict=True)
         ),
         outputs=tuple(spec_of(title, value, ranges) for title, value in zip(titles, tensors, strict=True)),
     )
+    return renamed(signature, names.get("dims", {}), names.get("least", 1))
 
 
 def _with_range(spec: TensorSpec, rows: int | None) -> TensorSpec:
@@ -284,8 +291,8 @@ def load_pickled(path: Path, *, allow_pickle: bool) -> Any:
     return module.eval()
 
 
-def load_eager(reference: Reference, *, allow_pickle: bool) -> tuple[Any, Any]:
-    """The eager module that a reference names (by builder or as a pickle), and its example inputs (or None).
+def load_eager(reference: Reference, *, allow_pickle: bool) -> tuple[Any, Example]:
+    """The eager module that a reference names (by builder or as a pickle), and its example inputs.
 
     Raises:
         ModelNotFound: No such builder or submodule.
@@ -295,14 +302,14 @@ def load_eager(reference: Reference, *, allow_pickle: bool) -> tuple[Any, Any]:
     if reference.builder:
         return build(reference)
     module = load_pickled(Path(reference.file), allow_pickle=allow_pickle)
-    return pick_submodule(module, reference.submodule), None
+    return pick_submodule(module, reference.submodule), Example(None)
 
 
-def build(reference: Reference) -> tuple[Any, Any]:
+def build(reference: Reference) -> tuple[Any, Example]:
     """Call a reference's builder and load its weights.
 
     Returns:
-        The module in eval mode, and the example inputs that the builder gave (None when it gave none).
+        The module in eval mode, and the example inputs that the builder gave.
 
     Raises:
         ModelNotFound: No such builder or submodule.
@@ -311,12 +318,21 @@ def build(reference: Reference) -> tuple[Any, Any]:
     import torch
 
     made = import_builder(reference)()
-    module, example = made if isinstance(made, tuple) else (made, None)
+    module, *rest = made if isinstance(made, tuple) else (made,)
     if not isinstance(module, torch.nn.Module):
         raise ModelNotFound(f"the builder {reference.builder!r} returned {type(module).__name__}, not an nn.Module")
     if reference.weights:
         load_weights(module, Path(reference.weights))
-    return pick_submodule(module.eval(), reference.submodule), example
+    return pick_submodule(module.eval(), reference.submodule), _example(rest, reference.builder)
+
+
+def _example(rest: list[Any], builder: str) -> Example:
+    """Example inputs, and the dimensions that stay open, as a builder returns them behind the module."""
+    if len(rest) > 2:  # noqa: PLR2004 - inputs and open dimensions
+        message = f"the builder {builder!r} returned {len(rest) + 1} things"
+        raise UnsupportedModel(message, hint="return the module, its example inputs, and its open dimensions")
+    found = as_example(rest[0] if rest else None)
+    return Example(found.inputs, dict(rest[1]), found.others) if rest[1:] else found
 
 
 def load_weights(module: Any, path: Path) -> None:

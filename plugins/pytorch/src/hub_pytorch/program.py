@@ -106,6 +106,20 @@ def _key_name(key: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
+def name_parameters(module: Any, names: Sequence[str]) -> None:
+    """Give the forward of a `module_of` these parameters: torch.export matches open dimensions with them by name."""
+    import inspect
+
+    forward = type(module).forward
+    kinds = {item.kind for item in inspect.signature(forward).parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds and type(module).__name__ == _WRAPPED:
+        words = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
+        forward.__signature__ = inspect.Signature(words)
+
+
+_WRAPPED = "Wrapped"
+
+
 def module_of(function: Callable[..., Any], body: Any = None) -> Any:
     """An `nn.Module` in eval mode whose forward is that function.
 

@@ -16,7 +16,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         builder: `package.module:function`; called without arguments, returns a module, or a module and its example
-            inputs (a dict of tensors by input name, or a tuple of tensors). Empty when `file` is given.
+            inputs (a dict of tensors by input name, or a tuple of tensors), or these and the dimensions that stay open
+            (`{"image": {0: "batch"}}`). Empty when `file` is given.
         weights: `.safetensors`, or a state dict that loads with `weights_only=True`; loaded with `strict=True`.
         search_path: Folder put in front of `sys.path` while the builder is imported.
         shapes: Input -> fixed shape.

@@ -7,12 +7,15 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hub.spec import IoBinding, StepError, StepOutput, UnsupportedModel
+import msgspec
+
+from hub.spec import IoBinding, StepError, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.adapt import adapt, check_names
+from hub_pytorch.dynamic import names_of_symbols, rename, stored_sizes
 from hub_pytorch.export import export_module, fixed_specs, sample
-from hub_pytorch.load import load_torchscript
+from hub_pytorch.load import exported_signature, load_torchscript
 from hub_pytorch.program import flat_outputs
 from hub_pytorch.script import script_call, script_inputs
 
@@ -41,19 +44,33 @@ def convert_to_onnx(program: Program, options: ConvertOptions, output: Path) -> 
     check_names(program, options)
     open_names = {spec.name for spec in program.signature.inputs if not spec.is_static}
     if not (open_names & options.shapes.keys() or options.constants or options.io_layout):
-        names = [[spec.name for spec in specs] for specs in (program.signature.inputs, program.signature.outputs)]
+        names = Names.of(program.exported, program.signature.inputs, [spec.name for spec in program.signature.outputs])
         return StepOutput(notes=_export_with_retry(program.exported, names, output))
-    adapted = adapt(program, options)
+    adapted = adapt(program, options, keep_open=True)
     inputs = tuple(
-        type(spec)(name=word, dtype=spec.dtype, shape=spec.shape)
-        for word, spec in zip(adapted.words, adapted.inputs, strict=True)
+        msgspec.structs.replace(spec, name=word) for word, spec in zip(adapted.words, adapted.inputs, strict=True)
     )
-    exported, _ = export_module(adapted.module, inputs, by_name=True)
-    names = [[spec.name for spec in adapted.inputs], [*adapted.outputs]]
+    sizes = stored_sizes(program.exported, program.signature)
+    exported, _ = export_module(adapted.module, inputs, by_name=True, sizes=sizes)
+    names = Names.of(exported, adapted.inputs, adapted.outputs)
     return StepOutput(notes=_export_with_retry(exported, names, output), bindings=adapted.bindings)
 
 
-def _export_with_retry(exported: Any, names: Sequence[Sequence[str]], output: Path) -> tuple[str, ...]:
+class Names(NamedTuple):
+    """What the inputs, the outputs and torch's symbols (`s77`) are called in the result."""
+
+    inputs: list[str]
+    outputs: list[str]
+    symbols: dict[str, str]
+
+    @classmethod
+    def of(cls, exported: Any, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> Names:
+        """The names of a program's inputs and outputs, and of its symbols in the specs of its inputs."""
+        symbols = names_of_symbols(exported_signature(exported, {}), inputs)
+        return cls([spec.name for spec in inputs], list(outputs), symbols)
+
+
+def _export_with_retry(exported: Any, names: Names, output: Path) -> tuple[str, ...]:
     import torch
 
     try:
@@ -67,20 +84,27 @@ def _export_with_retry(exported: Any, names: Sequence[Sequence[str]], output: Pa
     return ()
 
 
-def _export(exported: Any, names: Sequence[Sequence[str]], output: Path) -> None:
+def _export(exported: Any, names: Names, output: Path) -> None:
     import torch
 
     with quiet():
-        torch.onnx.export(
-            exported,
-            (),
-            output,
-            dynamo=True,
-            input_names=[*names[0]],
-            output_names=[*names[1]],
-            external_data=_weight_bytes(exported) > _EXTERNAL_ABOVE_BYTES,
-            verbose=False,
+        made = torch.onnx.export(
+            exported, (), dynamo=True, input_names=names.inputs, output_names=names.outputs, verbose=False
         )
+        _name_dims(made.model, names.symbols)
+        made.save(output, external_data=_weight_bytes(exported) > _EXTERNAL_ABOVE_BYTES)
+
+
+def _name_dims(model: Any, symbols: dict[str, str]) -> None:
+    """Calls the open dimensions of every tensor by their names, also in expressions over them."""
+    graph = model.graph
+    values = {value for node in graph.all_nodes() for value in node.outputs} | {*graph.inputs, *graph.outputs}
+    for value in values if symbols else ():
+        if value.shape is not None:
+            dims = [
+                dim if isinstance(dim, int) or dim.value is None else rename(dim.value, symbols) for dim in value.shape
+            ]
+            value.shape = type(value.shape)(dims)
 
 
 def _weight_bytes(exported: Any) -> int:

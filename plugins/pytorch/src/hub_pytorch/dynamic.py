@@ -1,0 +1,195 @@
+"""Dimensions that stay open through torch.export: which, at what sizes they are traced, and what became of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from hub.spec import Dim, Signature, TensorSpec, UnsupportedModel, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LEAST_TRACED = 2
+"""torch.export bakes in sizes of 0 and 1, so open dimensions are traced at 2 at least (torch.export's own rule)."""
+
+Symbols = dict[str, dict[int, str]]
+"""Input -> axis -> name of the open dimension."""
+
+_FIXED = re.compile(r"L\['(?P<input>\w+)'\]\.size\(\)\[(?P<axis>\d+)\].{0,60}?constant \((?P<size>\d+)\)", re.DOTALL)
+_TOKEN = re.compile(r"[A-Za-z_]\w*")
+
+
+class Example(NamedTuple):
+    """What a builder, or the user of a live module, gives besides the module.
+
+    Attributes:
+        inputs: Example inputs: a dict of tensors by input name, a tuple of tensors, or one tensor; None for none.
+        symbols: The dimensions that stay open.
+        others: More sets of inputs; an axis whose size differs between sets is open.
+    """
+
+    inputs: Any
+    symbols: Symbols = {}  # noqa: RUF012 - never changed
+    others: tuple[Any, ...] = ()
+
+
+def as_example(given: Any) -> Example:
+    """Reads example inputs: one set of them, or a list of sets that differ in the dimensions that are to stay open."""
+    if isinstance(given, Example):
+        return given
+    if isinstance(given, list) and given and all(isinstance(item, dict | tuple) for item in given):
+        return Example(given[0], {}, tuple(given[1:]))
+    return Example(given)
+
+
+def open_dims(specs: Sequence[TensorSpec], others: Iterable[Sequence[TensorSpec]], asked: Symbols) -> Symbols:
+    """Finds the open dimensions of one set of specs: those asked for, and those whose size differs in another set.
+
+    Dimensions that agree in every set share a name, that of the first: `<input>_dim<axis>`.
+
+    Raises:
+        UsageError: A dimension is asked for that no input has, or another set has other inputs or ranks.
+    """
+    _check_asked(specs, asked)
+    found = {name: dict(axes) for name, axes in asked.items()}
+    shared: dict[tuple[int, ...], str] = {}
+    columns = [[spec.fixed_shape for spec in column] for column in _columns(specs, list(others))]
+    for spec, shapes in zip(specs, columns, strict=True):
+        for axis, sizes in enumerate(zip(*shapes, strict=True)):
+            if len(set(sizes)) > 1:
+                name = shared.setdefault(sizes, f"{spec.name}_dim{axis}")
+                found.setdefault(spec.name, {}).setdefault(axis, name)
+    return found
+
+
+def _check_asked(specs: Sequence[TensorSpec], asked: Symbols) -> None:
+    ranks = {spec.name: len(spec.shape) for spec in specs}
+    for name, axes in asked.items():
+        wrong = [axis for axis in axes if not 0 <= axis < ranks.get(name, 0)]
+        if wrong or name not in ranks:
+            known = ", ".join(map(str, specs))
+            raise UsageError(f"dimension {wrong or ''} of input {name!r} is to stay open; the inputs are {known}")
+
+
+def _columns(specs: Sequence[TensorSpec], others: list[Sequence[TensorSpec]]) -> list[tuple[TensorSpec, ...]]:
+    for other in others:
+        if [(spec.name, len(spec.shape)) for spec in other] != [(spec.name, len(spec.shape)) for spec in specs]:
+            words = "; ".join(", ".join(map(str, item)) for item in (specs, other))
+            raise UsageError(f"the sets of example inputs differ in more than sizes: {words}")
+    return list(zip(specs, *others, strict=True))
+
+
+def with_symbols(spec: TensorSpec, symbols: Mapping[int, str]) -> TensorSpec:
+    """The spec with those of its axes open."""
+    shape = tuple(Dim(symbol=symbols[axis]) if axis in symbols else dim for axis, dim in enumerate(spec.shape))
+    return msgspec.structs.replace(spec, shape=shape)
+
+
+def traced_sizes(specs: Sequence[TensorSpec], symbols: Symbols) -> dict[str, int]:
+    """Name of an open dimension -> the size to trace it at: the example's, `LEAST_TRACED` at least."""
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        for axis, name in symbols.get(spec.name, {}).items():
+            sizes[name] = max(LEAST_TRACED, spec.fixed_shape[axis], sizes.get(name, 0))
+    return sizes
+
+
+def sized(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorSpec:
+    """The spec with every open dimension at the size that it is traced at."""
+    shape = tuple(Dim(size=sizes[dim.symbol] if dim.symbol else dim.size) for dim in spec.shape)
+    return msgspec.structs.replace(spec, shape=shape)
+
+
+def stored_sizes(exported: Any, signature: Signature) -> dict[str, int]:
+    """Symbol -> the size that a program was traced at, from the example inputs inside it."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves = pytree.tree_leaves(exported.example_inputs) if exported.example_inputs is not None else []
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if len(tensors) != len(signature.inputs):
+        tensors = [None] * len(signature.inputs)
+    sizes: dict[str, int] = {}
+    for spec, tensor in zip(signature.inputs, tensors, strict=True):
+        for axis, dim in enumerate(spec.shape):
+            if dim.symbol:
+                sizes[dim.symbol] = max(LEAST_TRACED, dim.low, 0 if tensor is None else tensor.shape[axis])
+    return sizes
+
+
+def dynamic_shapes(specs: Sequence[TensorSpec]) -> dict[str, Any] | None:
+    """What torch.export is told of the open dimensions, by input name; None where there is none."""
+    import torch
+
+    if all(spec.is_static for spec in specs):
+        return None
+    dynamic = torch.export.Dim.DYNAMIC
+    return {spec.name: {axis: dynamic for axis, dim in enumerate(spec.shape) if dim.symbol} for spec in specs}
+
+
+def fixed_error(error: Exception, specs: Sequence[TensorSpec]) -> UnsupportedModel | None:
+    """The error that says which open dimension torch.export fixed; None when it failed for another reason."""
+    found = {(match["input"], int(match["axis"])): match["size"] for match in _FIXED.finditer(str(error))}
+    if not found:
+        return None
+    names = {(spec.name, axis): str(dim) for spec in specs for axis, dim in enumerate(spec.shape)}
+    words = [
+        f"dim {axis} ({names.get((name, axis), 'unnamed')}) of input {name!r} to {size}"
+        for (name, axis), size in found.items()
+    ]
+    return UnsupportedModel(
+        f"torch.export fixes {', '.join(words)}: the code uses this size as a number (the steps of a recurrent layer, "
+        f"a loop over it, or a shape with a constant in it)",
+        hint="leave that dimension fixed, or write the code so that it takes the size from its inputs",
+    )
+
+
+def check_open(wanted: Sequence[TensorSpec], made: Signature) -> None:
+    """Refuses a program in which a dimension is fixed that was to stay open.
+
+    Raises:
+        UnsupportedModel: Says which dimension, and at what size.
+    """
+    pairs = [(spec, axis, dim, new.shape[axis]) for spec, new in zip(wanted, made.inputs, strict=True)
+             for axis, dim in enumerate(spec.shape)]  # fmt: skip
+    lost = [f"dim {axis} ({dim}) of input {spec.name!r} to {new}" for spec, axis, dim, new in pairs
+            if dim.symbol and new.symbol is None]  # fmt: skip
+    if lost:
+        raise UnsupportedModel(f"torch.export fixes {', '.join(lost)}", hint="leave that dimension fixed")
+
+
+def names_of_symbols(raw: Signature, wanted: Sequence[TensorSpec]) -> dict[str, str]:
+    """Torch's symbol (`s77`) -> the dimension's name, from the same inputs in both namings."""
+    names: dict[str, str] = {}
+    for spec, asked in zip(raw.inputs, wanted, strict=True):
+        for dim, name in zip(spec.shape, asked.shape, strict=True):
+            if dim.symbol and name.symbol and dim.symbol.isidentifier():
+                names.setdefault(dim.symbol, name.symbol)
+    return names
+
+
+def renamed(signature: Signature, names: Mapping[str, str], low: int = 1) -> Signature:
+    """The signature with torch's symbols replaced by names, also inside expressions (`2*s77`)."""
+    if not names:
+        return signature
+    return Signature(
+        inputs=tuple(_renamed_spec(spec, names, low) for spec in signature.inputs),
+        outputs=tuple(_renamed_spec(spec, names, low) for spec in signature.outputs),
+    )
+
+
+def _renamed_spec(spec: TensorSpec, names: Mapping[str, str], low: int) -> TensorSpec:
+    dims = tuple(
+        dim if dim.symbol is None else Dim(symbol=rename(dim.symbol, names), low=max(low, 1), high=dim.high)
+        for dim in spec.shape
+    )
+    return msgspec.structs.replace(spec, shape=dims)
+
+
+def rename(expression: str, names: Mapping[str, str]) -> str:
+    """An expression over torch's symbols in the dimensions' own names."""
+    return _TOKEN.sub(lambda match: names.get(match[0], match[0]), expression)
