@@ -105,9 +105,18 @@ def convert(case: Case, precision: str, folder: Path, *more: str) -> Outcome:
     if not made.exists():
         data.write(case.data, made.parent, test=case.samples)
     samples = data.DataSet(made, made.with_name("test.npz"))
-    flags = [flag.format_map(_Fetched()) for flag in case.flags]
     output = place / f"{case.name}.{precision}.tflite"
-    words = ["convert", case.model(place), "--to", "tflite", "--precision", precision, *flags, "-o", str(output)]
+    words = [
+        "convert",
+        case.model(place),
+        "--to",
+        "tflite",
+        "--precision",
+        precision,
+        *fetched_flags(case),
+        "-o",
+        str(output),
+    ]
     words += ["--calibration", str(samples.calibration), "--test", str(samples.test), "--json", "--force", *more]
     hub = Path(sys.executable).with_name("hub")
     done = subprocess.run(
@@ -116,6 +125,11 @@ def convert(case: Case, precision: str, folder: Path, *more: str) -> Outcome:
     if not done.stdout.strip():
         raise AssertionError(f"hub {' '.join(words)} printed nothing:\n{done.stderr[-4000:]}")
     return Outcome(done.returncode, json.loads(done.stdout))
+
+
+def fetched_flags(case: Case) -> tuple[str, ...]:
+    """A case's flags with the files of the zoo in them."""
+    return tuple(flag.format_map(_Fetched()) for flag in case.flags)
 
 
 class _Fetched(dict[str, str]):
