@@ -76,6 +76,14 @@ class Importer(Walker):
         elif isinstance(value, torch.Tensor):
             self._builder.name_constant(value, name)
 
+    def _unsupported(self, node: onnx.NodeProto, version: int, error: Exception) -> UnsupportedOperator:
+        """Say of a form that torch does not accept that it may be one size among the dynamic ones that does not fit."""
+        refusal = super()._unsupported(node, version, error)
+        if error is refusal or not isinstance(error, self.framework_errors):
+            return refusal
+        reason = refusal.reason + self._builder.dimensions.fix_all()
+        return UnsupportedOperator(refusal.op, version, refusal.node, reason)
+
     def _placeholder(self, value: onnx.ValueInfoProto) -> Value:
         try:
             refuse_if(not value.type.HasField("tensor_type"), "only tensors can be inputs of the model")
@@ -88,7 +96,7 @@ class Importer(Walker):
             raise UnsupportedOperator("Input", 0, value.name, str(refusal)) from refusal
 
     def _size(self, dim: onnx.TensorShapeProto.Dimension, owner: str, axis: int) -> Any:
-        if dim.HasField("dim_value"):
+        if dim.dim_value > 0 or (dim.HasField("dim_value") and not dim.dim_value):  # -1 stands for "unknown" in some files
             return dim.dim_value
         return self._builder.dimensions.symbol(dim.dim_param, owner, axis)
 

@@ -18,7 +18,8 @@ class _Recorded(LazyModule):
 
     def __getattr__(self, attribute: str) -> Any:
         found = super().__getattr__(attribute)
-        is_function = isinstance(found, types.FunctionType | types.BuiltinFunctionType)
+        on_sizes = attribute.startswith("sym_")  # these compute with sizes, and return one
+        is_function = isinstance(found, types.FunctionType | types.BuiltinFunctionType) and not on_sizes
         return functools.partial(_call, found) if is_function else found
 
 

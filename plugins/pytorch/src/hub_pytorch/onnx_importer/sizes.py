@@ -53,3 +53,11 @@ def _extreme(a: Any, b: Any, first: bool | None, function: Any) -> Any:
 def is_int(size: Any) -> bool:
     """Tell whether a size is fixed."""
     return not is_symbolic(size)
+
+
+def choice(condition: Any, yes: Any, no: Any) -> Any:
+    """One of two sizes, by a condition on sizes."""
+    known = certain(condition)
+    if known is not None:
+        return yes if known else no
+    return torch.sym_ite(condition, yes, no)

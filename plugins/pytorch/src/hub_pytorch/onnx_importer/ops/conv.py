@@ -8,6 +8,7 @@ from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.shape import pad_with
 from hub_pytorch.onnx_importer.registry import op
+from hub_pytorch.onnx_importer.sizes import is_int, largest, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ def explicit_pads(
     refuse_if(auto_pad not in {"SAME_UPPER", "SAME_LOWER"}, f"auto_pad {auto_pad}")
     counts = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
     totals = [
-        max((count - 1) * stride + window - size, 0)
+        largest((count - 1) * stride + window - size, 0)
         for count, stride, window, size in zip(counts, strides, windows, sizes, strict=True)
     ]
     return same_pads(auto_pad, totals)
@@ -72,7 +73,7 @@ def conv(  # noqa: PLR0913 - the operator's own parameters
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     around = explicit_pads(auto_pad, pads, x.shape[2:], extents(kernel, dilations), strides)
     begins, ends = around[:rank], around[rank:]
-    if begins != ends or min(around) < 0:
+    if not all(map(is_int, around)) or begins != ends or min(around) < 0:
         x = pad_with(x, [0, 0, *begins, 0, 0, *ends], "constant", 0)
         begins = [0] * rank
     function = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
@@ -105,7 +106,7 @@ def conv_transpose(  # noqa: PLR0913 - the operator's own parameters
     if wanted is None and auto_pad.startswith("SAME"):
         wanted = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
     if wanted is not None:
-        totals = [f + e - o for f, e, o in zip(full, extra, wanted, strict=True)]
+        totals = [plain(f + e - o) for f, e, o in zip(full, extra, wanted, strict=True)]
         pads = _crop(auto_pad, totals)
     pads = pads or [0] * (2 * rank)
     return _transposed(x, w, b, (strides, dilations, group), (pads, extra))
@@ -124,7 +125,7 @@ def _transposed(
     rank = len(strides)
     begins, ends = pads[:rank], pads[rank:]
     function = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank - 1]
-    if begins == ends and min(begins) >= 0 and not any(extra):
+    if all(map(is_int, pads)) and begins == ends and min(begins) >= 0 and not any(extra):
         return function(x, w, b, strides, begins, 0, group, dilations)
     full = function(x, w, None, strides, 0, 0, group, dilations)
     crop = [0, 0, *[-p for p in begins], 0, 0, *[e - p for e, p in zip(extra, ends, strict=True)]]

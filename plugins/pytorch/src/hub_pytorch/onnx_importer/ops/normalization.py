@@ -9,6 +9,7 @@ from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.shape import pad_with
 from hub_pytorch.onnx_importer.registry import NodeContext, op
+from hub_pytorch.onnx_importer.sizes import is_int
 from hub_pytorch.onnx_importer.values import positive_axis
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def layer_normalization(  # noqa: PLR0913 - the operator's own parameters
     if (
         node.outputs == 1
         and x.dtype == torch.float32
+        and all(map(is_int, inner))
         and all(p is None or tuple(p.shape) == inner for p in (scale, bias))
     ):
         return functional.layer_norm(x, inner, scale, bias, epsilon)

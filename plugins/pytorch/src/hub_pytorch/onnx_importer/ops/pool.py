@@ -10,28 +10,28 @@ from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.conv import explicit_pads, extents, spatial_rank
 from hub_pytorch.onnx_importer.ops.shape import pad_with
 from hub_pytorch.onnx_importer.registry import NodeContext, op
+from hub_pytorch.onnx_importer.sizes import certain, choice, is_int, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def _window_pads(
-    pads: list[int], sizes: tuple[int, ...], windows: list[int], strides: list[int], ceil: int
-) -> list[int]:
-    """Pads whose ends are moved so that whole windows exactly cover the axis.
+    pads: list[Any], sizes: tuple[Any, ...], windows: list[int], strides: list[int], ceil: int
+) -> list[Any]:
+    """Pads whose ends are moved so that whole windows exactly cover the axis, where ceil_mode asks for more windows.
 
     The number of windows is ONNX's: with ceil_mode, a last partial window counts unless it starts in the end padding.
     """
+    if not ceil:
+        return pads
     rank = len(windows)
     begins, ends = pads[:rank], pads[rank:]
     exact = []
     for size, window, stride, begin, end in zip(sizes, windows, strides, begins, ends, strict=True):
-        room = size + begin + end - window
-        refuse_if(room < 0, f"a window of {window} over {size + begin + end} elements")
-        steps = math.ceil(room / stride) if ceil else room // stride
-        if ceil and steps * stride >= size + begin:
-            steps -= 1
-        exact.append(steps * stride + window - size - begin)
+        steps = -((size + begin + end - window) // -stride)
+        steps = choice(steps * stride >= size + begin, steps - 1, steps)
+        exact.append(plain(steps * stride + window - size - begin))
     return begins + exact
 
 
@@ -43,6 +43,8 @@ def _pad_spatial(x: Tensor, pads: list[int], value: float) -> Tensor:
 def _native(pads: list[int], kernel: list[int]) -> bool:
     """Whether torch's own padding does: the same at both ends and at most half a window."""
     rank = len(kernel)
+    if not all(map(is_int, pads)):
+        return False
     return pads[:rank] == pads[rank:] and min(pads) >= 0 and all(2 * p <= k for p, k in zip(pads, kernel, strict=False))
 
 
@@ -80,7 +82,8 @@ def max_pool(  # noqa: PLR0913 - the operator's own parameters
 
 def _floor_matches(around: list[int], exact: list[int], strides: list[int]) -> bool:
     """Whether dropping the partial window, as torch does by default, gives the same windows."""
-    return all(0 <= a - e < s for a, e, s in zip(around[len(strides) :], exact[len(strides) :], strides, strict=True))
+    rows = zip(around[len(strides) :], exact[len(strides) :], strides, strict=True)
+    return exact is around or all(certain(a - e >= 0) and certain(a - e < s) for a, e, s in rows)
 
 
 def _max_pool_with_indices(
@@ -123,7 +126,7 @@ def average_pool(  # noqa: PLR0913 - the operator's own parameters
     windows = extents(kernel_shape, dilations)
     around = explicit_pads(auto_pad, pads, x.shape[2:], windows, strides)
     exact = _window_pads(around, x.shape[2:], windows, strides, ceil_mode)
-    if max(dilations) == 1 and not any(around) and _floor_matches(around, exact, strides):
+    if max(dilations) == 1 and all(map(is_int, around)) and not any(around) and _floor_matches(around, exact, strides):
         return _mean_pool(x, kernel_shape, strides)
     counted = around if count_include_pad else [0] * (2 * rank)
     inside = _pad_spatial(torch.ones([1, 1, *x.shape[2:]], dtype=x.dtype), counted, 1.0)

@@ -111,7 +111,7 @@ def _register_arg(name: str, torch_name: str) -> None:
         axis = positive_axis(axis, x.ndim)
         source = torch.flip(x, [axis]) if select_last_index else x
         found = getattr(torch, torch_name)(source, axis, keepdim=bool(keepdims))
-        return x.shape[axis] - 1 - found if select_last_index else found
+        return torch.add(torch.neg(found), x.shape[axis] - 1) if select_last_index else found
 
 
 _register_arg("ArgMax", "argmax")

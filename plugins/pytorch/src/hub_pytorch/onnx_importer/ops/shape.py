@@ -132,7 +132,7 @@ def _split(x: Tensor, axis: int, sizes: list[int]) -> tuple[Tensor, ...]:
     return tuple(torch.narrow(x, axis, start, size) for start, size in zip(starts, sizes, strict=True))
 
 
-def _even(total: int, parts: int) -> list[int]:
+def _even(total: Any, parts: int) -> list[Any]:
     """Sizes of `parts` pieces, all equal but for the last, which may be smaller."""
     each = -(-total // parts)
     return [largest(0, smallest(each, total - i * each)) for i in range(parts)]
@@ -247,9 +247,8 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
         return torch.select(x, axis, scalar(indices, "index"))
     flat = torch.reshape(_from_front(indices, x.shape[axis]), [-1])
     picked = torch.index_select(x, axis, flat)
-    return (
-        picked if indices.ndim == 1 else torch.reshape(picked, [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
-    )
+    shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
+    return picked if indices.ndim == 1 else torch.reshape(picked, shape)
 
 
 def _from_front(indices: Tensor, size: int) -> Tensor:
@@ -315,11 +314,7 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
     flat = torch.reshape(sum(columns[1:], columns[0]), [-1]).to(torch.int64)
     rows = torch.reshape(x, [math.prod(x.shape[:depth]), -1] if inner else [-1, 1])
     news = torch.reshape(updates, [-1, rows.shape[1]])
-    index = (
-        flat.reshape(-1, 1).expand(-1, rows.shape[1])
-        if is_constant(flat)
-        else torch.reshape(flat, [-1, 1]).expand(-1, rows.shape[1])
-    )
+    index = torch.reshape(flat, [-1, 1]).expand(-1, rows.shape[1])
     if reduction == "none":
         return torch.reshape(torch.scatter(rows, 0, index, news), x.shape)
     return torch.reshape(torch.scatter_reduce(rows, 0, index, news, _reduce_mode(reduction)), x.shape)
@@ -328,8 +323,23 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
 @op("Expand", 8, 13)
 def expand(x: Tensor, shape: Tensor) -> Tensor:
     """Broadcast with a shape, both ways."""
-    target = torch.broadcast_shapes(tuple(x.shape), tuple(ints(shape, "shape")))
-    return x if tuple(x.shape) == tuple(target) else torch.broadcast_to(x, list(target))
+    have, wanted = list(x.shape), ints(shape, "shape")
+    rank = max(len(have), len(wanted))
+    have, wanted = ([1] * (rank - len(sizes)) + sizes for sizes in (have, wanted))
+    target = [_broadcast(a, b) for a, b in zip(have, wanted, strict=True)]
+    unchanged = x.ndim == rank and all(certain(a == b) for a, b in zip(have, target, strict=True))
+    return x if unchanged else torch.broadcast_to(x, target)
+
+
+def _broadcast(a: Any, b: Any) -> Any:
+    """The size that two sizes broadcast to; of two dynamic ones the larger, as one of them is 1 or both are the same."""
+    if is_int(a) and is_int(b):
+        refuse_if(1 not in {a, b} and a != b, f"sizes {a} and {b} do not broadcast")
+        return b if a == 1 else a
+    if is_int(a) or is_int(b):
+        fixed, dynamic = (a, b) if is_int(a) else (b, a)
+        return dynamic if fixed == 1 else fixed
+    return largest(a, b)
 
 
 @op("Tile", 6, 13)
@@ -343,8 +353,14 @@ def arange(start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) 
     """Numbers from start, below limit; half floats are counted in a wider type either way."""
     del stash_type
     first, last, step = (scalar(x, name) for x, name in ((start, "start"), (limit, "limit"), (delta, "delta")))
-    count = max(math.ceil((last - first) / step), 0)
-    return (torch.arange(count, dtype=start.dtype) * step + first).to(start.dtype)
+    if all(map(is_int, (first, last, step))):
+        count = max(math.ceil((last - first) / step), 0)
+    else:
+        refuse_if(not is_int(step) or isinstance(step, float), f"a range of dynamic length with step {step}")
+        count = largest(-((last - first) // -step), 0)
+    numbers = torch.arange(count, dtype=start.dtype)
+    numbers = numbers if is_int(step) and step == 1 else numbers * step
+    return numbers if is_int(first) and first == 0 else (numbers + first).to(start.dtype)
 
 
 @op("Trilu", 14)
@@ -424,32 +440,32 @@ def pad_with(x: Tensor, pads: list[int], mode: str, value: float) -> Tensor:
     if mode != "constant":
         return _pad_by_index(x, pads, mode)
     pairs = [(pads[i], pads[i + rank]) for i in range(rank)]
-    while pairs and pairs[0] == (0, 0):
+    while pairs and all(is_int(amount) and amount == 0 for amount in pairs[0]):
         pairs.pop(0)
     flat = [amount for pair in reversed(pairs) for amount in pair]
     return functional.pad(x, flat, value=value) if flat else x
 
 
-def _pad_by_index(x: Tensor, pads: list[int], mode: str) -> Tensor:
+def _pad_by_index(x: Tensor, pads: list[Any], mode: str) -> Tensor:
     """Reflect, edge and wrap: each padded axis is one selection."""
     for axis, size in enumerate(x.shape):
         before, after = pads[axis], pads[axis + x.ndim]
-        if before or after:
-            positions = range(-before, size + after)
-            x = torch.index_select(x, axis, torch.tensor([_source(i, size, mode) for i in positions]))
+        if not (is_int(before) and is_int(after) and before == after == 0):
+            positions = torch.arange(size + before + after) - before
+            x = torch.index_select(x, axis, _source(positions, size, mode))
     return x
 
 
-def _source(position: int, size: int, mode: str) -> int:
-    """The index that a padded position repeats."""
+def _source(positions: Tensor, size: Any, mode: str) -> Tensor:
+    """The indices that padded positions repeat."""
     if mode == "edge":
-        return min(max(position, 0), size - 1)
+        return torch.clamp(positions, 0, size - 1)
     if mode == "wrap":
-        return position % size
+        return torch.remainder(positions, size)
     refuse_if(mode != "reflect", f"mode {mode}")
-    period = max(2 * (size - 1), 1)
-    folded = position % period
-    return min(folded, period - folded)
+    period = largest(2 * (size - 1), 1)
+    folded = torch.remainder(positions, period)
+    return torch.minimum(folded, torch.sub(period, folded))
 
 
 @op("CenterCropPad", 18)
@@ -458,11 +474,11 @@ def center_crop_pad(x: Tensor, shape: Tensor, *, axes: list[int] | None = None) 
     chosen = positive_axes(list(range(x.ndim)) if axes is None else axes, x.ndim)
     for axis, wanted in zip(chosen, ints(shape, "shape"), strict=True):
         have = x.shape[axis]
-        if wanted < have:
-            x = torch.narrow(x, axis, (have - wanted) // 2, wanted)
+        kept = smallest(wanted, have)
+        x = x if kept is have else torch.narrow(x, axis, (have - kept) // 2, kept)
         pads = [0] * (2 * x.ndim)
-        pads[axis] = max(wanted - have, 0) // 2
-        pads[axis + x.ndim] = max(wanted - have, 0) - pads[axis]
+        pads[axis] = (wanted - kept) // 2
+        pads[axis + x.ndim] = wanted - kept - pads[axis]
         x = pad_with(x, pads, "constant", 0)
     return x
 
@@ -470,14 +486,11 @@ def center_crop_pad(x: Tensor, shape: Tensor, *, axes: list[int] | None = None) 
 @op("ReverseSequence", 10, 28)
 def reverse_sequence(x: Tensor, lengths: Tensor, *, batch_axis: int = 1, time_axis: int = 0) -> Tensor:
     """Reverse the first steps of each sequence."""
-    rows = [
-        [length - 1 - t if t < length else t for t in range(x.shape[time_axis])]
-        for length in ints(lengths, "sequence_lens")
-    ]
-    index = torch.tensor(rows)
-    index = index.T if time_axis < batch_axis else index
-    index = index.reshape([*index.shape, *[1] * (x.ndim - 2)])
-    return torch.gather(x, time_axis, index.expand(list(x.shape)))
+    shape = [-1 if axis == time_axis else 1 for axis in range(x.ndim)]
+    steps = torch.reshape(torch.arange(x.shape[time_axis]), shape)
+    ends = torch.reshape(lengths, [-1 if axis == batch_axis else 1 for axis in range(x.ndim)])
+    index = torch.where(torch.lt(steps, ends), torch.sub(ends - 1, steps), steps)
+    return torch.gather(x, time_axis, torch.broadcast_to(index, list(x.shape)))
 
 
 @op("NonZero", 9, 13)
@@ -563,6 +576,7 @@ def concat_from_sequence(items: list[Any], *, axis: int, new_axis: int = 0) -> T
 def split_to_sequence(x: Tensor, split: Tensor | None = None, *, axis: int = 0, keepdims: int = 1) -> list[Any]:
     """Pieces along an axis as a sequence."""
     total = x.shape[axis]
+    refuse_if(not is_int(total), "a sequence of dynamic length")
     if split is None:
         pieces = _split(x, axis, [1] * total)
         return list(pieces) if keepdims else [torch.squeeze(piece, axis) for piece in pieces]
@@ -602,13 +616,13 @@ def bit_cast(x: Tensor, *, to: int) -> Tensor:
 def tensor_scatter(
     past: Tensor, update: Tensor, indices: Tensor | None = None, *, axis: int = -2, mode: str = "linear"
 ) -> Tensor:
-    """A cache with an update written from known positions on, one for each element of the batch."""
+    """A cache with an update written from given positions on, one for each element of the batch."""
     along = positive_axis(axis, past.ndim)
     refuse_if(mode not in {"linear", "circular"} or not along, f"mode {mode}, axis {axis}")
-    starts = [0] * past.shape[0] if indices is None else ints(indices, "write_indices")
     size, count = past.shape[along], update.shape[along]
-    refuse_if(mode == "linear" and max(starts) + count > size, "an update beyond the end")
-    places = torch.tensor([[(start + i) % size for i in range(count)] for start in starts])
-    shape = [places.shape[0] if i == 0 else count if i == along else 1 for i in range(past.ndim)]
-    index = torch.broadcast_to(places.reshape(shape), list(update.shape))
-    return torch.scatter(past, along, index.contiguous(), update)
+    starts = torch.zeros(past.shape[0], dtype=torch.int64) if indices is None else indices
+    starts = torch.reshape(starts, [-1 if i == 0 else 1 for i in range(past.ndim)])
+    steps = torch.reshape(torch.arange(count), [-1 if i == along else 1 for i in range(past.ndim)])
+    places = torch.add(starts, steps)
+    places = places if mode == "linear" else torch.remainder(places, size)  # beyond the end, scatter raises
+    return torch.scatter(past, along, torch.broadcast_to(places, list(update.shape)), update)
