@@ -15,6 +15,7 @@ IR_VERSION = 10
 """The IR version that came with opset 21 (onnx 1.16)."""
 
 _INDICES = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
+_WITH_INDICES = frozenset({"TopK", "Unique"})
 _TRUTHS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Not", "And", "Or"})
 _SECOND = frozenset({"Where"})
 _THIRD = frozenset({"OneHot"})
@@ -22,10 +23,17 @@ _SMALL = 64
 
 
 class Shared(NamedTuple):
-    """Names in use, with how often each was wanted, and constants: bodies see those of the outermost graph."""
+    """Names in use, with how often each was wanted, and constants: bodies see those of the outermost graph.
+
+    Attributes:
+        names: Name -> how often it was wanted.
+        constants: Content, or identity, -> stored value.
+        moved: (Stored value, move) -> stored value of the moved content.
+    """
 
     names: dict[str, int]
     constants: dict[Any, Value]
+    moved: dict[Any, Value]
 
 
 class Builder:
@@ -38,13 +46,15 @@ class Builder:
     Attributes:
         nodes: Written so far, in order.
         borders: Names of values that are outputs of the model.
+        moved: What was written -> its result, for what is wanted twice; see `quantized`.
         shared: What the outermost graph and all bodies in it have in common.
     """
 
     def __init__(self, outer: Builder | None = None) -> None:
         self.nodes: list[Any] = []
         self.borders: set[str] = set()
-        self.shared: Shared = outer.shared if outer else Shared({}, {})
+        self.moved: dict[Any, Value] = {}
+        self.shared: Shared = outer.shared if outer else Shared({}, {}, {})
 
     def name(self, wanted: str) -> str:
         """Return a name that no other value of the model has."""
@@ -79,9 +89,9 @@ class Builder:
         made = ir.node(op, list(inputs), attributes=given, num_outputs=outputs)
         made.name = self.name(op)
         self.nodes.append(made)
-        for output in made.outputs:
+        for place, output in enumerate(made.outputs):
             output.name = self.name(f"{made.name}_out")
-            described(output, _result_type(op, made.inputs, given), None)
+            described(output, _result_type(op, made.inputs, given, place), None)
         return list(made.outputs)
 
     def graph(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str, *, body: bool = False) -> Graph:
@@ -106,11 +116,11 @@ def described(value: Value, dtype: Any, shape: Sequence[int | str | None] | None
     return value
 
 
-def _result_type(op: str, inputs: Sequence[Value | None], attributes: dict[str, Any]) -> Any:
+def _result_type(op: str, inputs: Sequence[Value | None], attributes: dict[str, Any], place: int) -> Any:
+    if op in _INDICES or (op in _WITH_INDICES and place):
+        return ir.DataType.INT64
     if op == "Cast":
         return ir.DataType(attributes["to"])
-    if op in _INDICES:
-        return ir.DataType.INT64
     if op in _TRUTHS:
         return ir.DataType.BOOL
     model = inputs[1 if op in _SECOND else 2 if op in _THIRD else 0] if inputs else None

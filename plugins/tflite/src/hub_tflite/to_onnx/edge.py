@@ -12,6 +12,7 @@ from hub.spec import (
     ConvertOptions,
     Edge,
     ModelSummary,
+    Numerics,
     State,
     StepOutput,
     Support,
@@ -19,17 +20,31 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
+from hub_tflite.numerics import MULTIPLY_OPERATORS
+from hub_tflite.to_onnx.hybrid import KERNELS
 from hub_tflite.to_onnx.table import unknown_operators
 
-FLOAT_EDGE = Edge(
-    id="tflite.onnx",
-    source=State(format="tflite"),
-    target=State(format="onnx"),
-    keeps_dynamic=True,
-    requires=("ai-edge-litert", "onnx-ir"),
-    process="tflite",
-    title="TFLite importer",
-)
+
+def _edge(source: Numerics, target: Numerics, suffix: str) -> Edge:
+    return Edge(
+        id=f"tflite.onnx{suffix}",
+        source=State(format="tflite", numerics=source),
+        target=State(format="onnx", numerics=target),
+        keeps_dynamic=True,
+        requires=("ai-edge-litert", "onnx-ir"),
+        process="tflite",
+        title="TFLite importer",
+    )
+
+
+_KEPT = tuple(numerics for numerics in Numerics if numerics not in {Numerics.FP32, Numerics.FP8})
+FLOAT_EDGE = _edge(Numerics.FP32, Numerics.FP32, "")
+PRODUCTS_EDGE = _edge(Numerics.INT8_MIXED, Numerics.INT8, "-int8-products")
+TABLES_EDGE = _edge(Numerics.INT8_DYNAMIC, Numerics.INT8_WEIGHTS, "-int8-tables")
+EDGES = (
+    FLOAT_EDGE, *(_edge(numerics, numerics, f"-{numerics.value}") for numerics in _KEPT), PRODUCTS_EDGE, TABLES_EDGE
+)  # fmt: skip
+"""One per numerics, which the file keeps, and two for files that ONNX has another word for; see `_other_word`."""
 
 
 def convert(source: Path, output: Path) -> StepOutput:
@@ -51,13 +66,35 @@ def convert(source: Path, output: Path) -> StepOutput:
     return StepOutput(notes=tuple(importer.notes))
 
 
+def _other_word(edge: Edge, summary: ModelSummary) -> str:
+    """Say why the result would not be in the edge's numerics; empty where it is.
+
+    An ONNX file is `int8` when every operator that multiplies is, a TFLite file when every operator that computes is.
+    `int8-dynamic` is said of products in both, but of a table with int8 rows only in TFLite.
+    """
+    products = [layer for layer in summary.layers if layer.operator in MULTIPLY_OPERATORS]
+    words = {layer.precision for layer in products}
+    if edge.source.numerics == Numerics.INT8_MIXED and (edge is PRODUCTS_EDGE) != (
+        words <= {"int8", "uint8", "integer"}
+    ):
+        return (
+            "all its products are in int8" if edge is not PRODUCTS_EDGE else f"products in {', '.join(sorted(words))}"
+        )
+    on_the_fly = any(layer.operator in KERNELS and layer.precision == "int8-dynamic" for layer in products)
+    if edge.source.numerics == Numerics.INT8_DYNAMIC and (edge is TABLES_EDGE) == on_the_fly:
+        return (
+            "it has products with int8 weights" if on_the_fly else "no product has int8 weights, only tables and others"
+        )
+    return ""
+
+
 class OnnxWriter:
     """The edges from TFLite to ONNX by hub's own importer."""
 
     @property
     def edges(self) -> Sequence[Edge]:
-        """One per numerics."""
-        return (FLOAT_EDGE,)
+        """One per numerics, and one per difference of words; see `EDGES`."""
+        return EDGES
 
     @property
     def toolchains(self) -> Sequence[Toolchain]:
@@ -66,7 +103,6 @@ class OnnxWriter:
 
     def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
         """Says no to operators that the table does not have, and to changes of the border."""
-        del edge
         missing = unknown_operators(summary.operators)
         if missing:
             reason = f"the importer has no ONNX form of {', '.join(missing)}"
@@ -74,7 +110,8 @@ class OnnxWriter:
         asked = [name for name in ("io_layout", "io_dtype", "constants") if getattr(options, name)]
         if asked:
             return Verdict(support=Support.NEVER, reason=f"{', '.join(asked)}: the importer keeps the border as it is")
-        return YES
+        reason = _other_word(edge, summary)
+        return Verdict(support=Support.NEVER, reason=reason) if reason else YES
 
     def convert(self, job: ConvertJob) -> StepOutput:
         """Runs the edge; see `convert`.

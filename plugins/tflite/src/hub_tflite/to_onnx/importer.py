@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import StepError, UnsupportedModel
-from hub_tflite.describe import border, quant_params, signature_of
+from hub_tflite.describe import border, signature_of
 from hub_tflite.schema import constant, numbers, operator_name, text, type_name
+from hub_tflite.to_onnx import hybrid, quantized
 from hub_tflite.to_onnx.activation import activate
 from hub_tflite.to_onnx.builder import IR_VERSION, OPSET, Builder, array_of, described
 from hub_tflite.to_onnx.errors import Refused, UnsupportedOperator, refuse_if
@@ -29,6 +31,8 @@ _ELEMENTS = {
     "UINT8": "UINT8", "BOOL": "BOOL", "COMPLEX64": "FLOAT",
 }  # fmt: skip
 _COMPLEX = "COMPLEX64"
+_OF_INTEGERS = frozenset({"CAST", "BITCAST"})
+"""Operators that take a quantized tensor's integers as they are."""
 _OF_COMPLEX = frozenset({"REAL", "IMAG", "COMPLEX_ABS"})
 
 
@@ -82,17 +86,29 @@ class Scope:
         tensor = self.graph.tensors[index]
         data = constant(self.model, tensor)
         refuse_if(data is None, f"{text(tensor.name)} is used before it is made")
-        refuse_if(quant_params(tensor), f"{text(tensor.name)} is quantized")
-        array = np.frombuffer(data, element_type(tensor).numpy())
-        shape = numbers(tensor.shape)
+        shape, kind = numbers(tensor.shape), type_name(tensor)
+        packed = kind in quantized.PACKED
+        refuse_if(packed and tensor.sparsity, f"{text(tensor.name)} is sparse and packed")
+        array = (
+            quantized.unpacked(data, kind, math.prod(shape)) if packed
+            else np.frombuffer(data, element_type(tensor).numpy())
+        )  # fmt: skip
         array = densified(array, tensor.sparsity, shape) if tensor.sparsity else array.reshape(shape)
-        self.bind(index, self.builder.constant(array, text(tensor.name)))
+        self.bind(index, self._stored(tensor, array))
         return self.values[index]
+
+    def _stored(self, tensor: Any, array: Any) -> Value:
+        if quantized.is_quantized(tensor):
+            return quantized.stored(self.builder, self.model, self.graph, tensor, array)
+        refuse_if(type_name(tensor) in quantized.PACKED, f"{text(tensor.name)} is {type_name(tensor)} without a scale")
+        return self.builder.constant(array, text(tensor.name))
 
     def write(self, index: int, value: Value) -> None:
         """Take a result as a tensor: it gets the tensor's name, type and shape unless it has another's."""
         tensor = self.graph.tensors[index]
-        refuse_if(quant_params(tensor), f"{text(tensor.name)} is quantized")
+        if quantized.is_quantized(tensor):
+            self.bind(index, quantized.requantized(self.builder, tensor, value, dims_of(tensor)))
+            return
         if id(value) not in self.bound and array_of(value) is None:
             value.name = self.builder.name(text(tensor.name))
             known_rank = tensor.hasRank or not self.ranked or bool(numbers(tensor.shape))
@@ -119,6 +135,7 @@ class Node:
         self.name = operator_name(importer.model, operator)
         self.version = int(importer.model.operatorCodes[operator.opcodeIndex].version)
         self.outputs = len(numbers(operator.outputs))
+        self._hybrid = hybrid.is_hybrid(scope, self.name, operator)
 
     def emit(self, op: str, *inputs: Value | None, **attributes: Any) -> Value:
         """Write an ONNX node with one output; small arithmetic on constants is done at once."""
@@ -126,7 +143,8 @@ class Node:
         result = folded(op, [self.known(value) for value in inputs], given, OPSET)
         if result is not None:
             return self.scope.builder.constant(np.asarray(result))
-        return self.scope.builder.emit(op, inputs, **given)[0]
+        product = hybrid.product(self.scope.builder, op, inputs, given) if self._hybrid else None
+        return self.scope.builder.emit(op, inputs, **given)[0] if product is None else product
 
     def emits(self, op: str, *inputs: Value | None, outputs: int, **attributes: Any) -> tuple[Value, ...]:
         """Write an ONNX node with several outputs."""
@@ -187,8 +205,10 @@ class Node:
         return self.scope.graph.tensors[numbers(self.operator.outputs)[output]]
 
     def result_type(self, output: int = 0) -> DataType:
-        """Return the element type of an output."""
-        return element_type(self.result(output))
+        """Return the element type of an output as it is computed: float where its integers stand for reals."""
+        tensor = self.result(output)
+        real: DataType = ir.DataType.FLOAT
+        return real if quantized.is_quantized(tensor) else element_type(tensor)
 
     def cast(self, value: Value, dtype: Any) -> Value:
         """Convert to another element type; constants at once, and nothing where it has that type."""
@@ -208,6 +228,9 @@ class Node:
         array = self.known(value)
         if array is not None:
             return self.scope.builder.constant(array.transpose(perm), str(value.name))
+        moved = quantized.transposed(self.scope.builder, value, perm)
+        if moved is not None:
+            return moved
         made = self.emit("Transpose", value, perm=list(perm))
         return made if value.shape is None else described(made, None, [value.shape[axis] for axis in perm])
 
@@ -216,6 +239,9 @@ class Node:
         array = self.known(value)
         if array is not None:
             return self.scope.builder.constant(array.reshape(shape), str(value.name))
+        moved = quantized.reshaped(self.scope.builder, value, shape)
+        if moved is not None:
+            return moved
         made = self.emit("Reshape", value, self.constant(np.asarray(shape, np.int64)))
         return described(made, None, [size if size > 0 else None for size in shape])
 
@@ -265,7 +291,11 @@ class Importer:
             ]
             names = [builder.name(spec.name) for spec in signature.outputs]
             self._note_signatures()
-            scope = self._subgraph(graph, {i: value for (_, i), value in zip(inputs, values, strict=True)}, builder)
+            entries = {
+                i: quantized.border_value(builder, graph.tensors[i], value)
+                for (_, i), value in zip(inputs, values, strict=True)
+            }
+            scope = self._subgraph(graph, entries, builder)
             results = [_named(scope, i, name) for name, (_, i) in zip(names, outputs, strict=True)]
             for result, spec, (_, i) in zip(results, signature.outputs, outputs, strict=True):
                 described(
@@ -274,6 +304,7 @@ class Importer:
         except Refused as refusal:
             raise UnsupportedModel(f"no ONNX form: {refusal}") from refusal
         made: Model = ir.Model(builder.graph(values, results, "main"), ir_version=IR_VERSION, producer_name="hub")
+        quantized.lower_opset(made)
         return made
 
     def inline(self, subgraph: int, inputs: Sequence[Value], builder: Builder) -> list[Value]:
@@ -324,6 +355,8 @@ def _run(row: Row | None, node: Node) -> tuple[Value, ...]:
         str(mismatch),
     )
     inputs = [node.scope.read(index) if index >= 0 else None for index in indices]
+    if node.name in _OF_INTEGERS:
+        inputs = [value if value is None else quantized.integers_of(value) for value in inputs]
     options, _ = given or ({}, {})
     result = row.handler(node, *inputs, **{name: value for name, value in options.items() if name in row.options})
     results = result if isinstance(result, tuple) else (result,)
@@ -359,7 +392,6 @@ def _plain(value: Any) -> Any:
 
 
 def _border_value(builder: Builder, spec: TensorSpec, tensor: Any) -> Value:
-    refuse_if(spec.quant, f"{spec.name} is quantized")
     refuse_if(type_name(tensor) == _COMPLEX, f"{spec.name} is complex")
     made = builder.value(spec.name, element_type(tensor), [str(d) if d.size is None else d.size for d in spec.shape])
     if made.name != spec.name:
@@ -371,6 +403,8 @@ def _named(scope: Scope, index: int, name: str) -> Value:
     """Return the value of an output under its name in the signature; inputs and constants are copied."""
     value = scope.read(index)
     refuse_if(type_name(scope.graph.tensors[index]) == _COMPLEX, f"{name} is complex")
+    if quantized.is_quantized(scope.graph.tensors[index]):
+        value = quantized.integers_of(value)
     if value.producer() is None or value.name in scope.builder.borders:
         value = scope.builder.emit("Identity", [value])[0]
     value.name = name

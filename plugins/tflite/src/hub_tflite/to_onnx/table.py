@@ -27,7 +27,20 @@ FUSED = "fused_activation_function"
 IGNORED = frozenset({"pot_scale_int16", "quantized_bias_type", "asymmetric_quantize_inputs"})
 """Options about the rounding of quantized kernels."""
 
-_THEMES = ("conv", "elementwise", "index", "linear", "pool", "reduce", "resize", "segment", "shape", "signal", "slice")
+_THEMES = (
+    "conv",
+    "elementwise",
+    "index",
+    "linear",
+    "pool",
+    "quant",
+    "reduce",
+    "resize",
+    "segment",
+    "shape",
+    "signal",
+    "slice",
+)
 
 
 @dataclass(frozen=True, slots=True)
