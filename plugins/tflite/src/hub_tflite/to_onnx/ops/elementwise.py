@@ -141,18 +141,23 @@ def floor_mod(node: Node, x: Value, y: Value) -> Value:
     return node.emit("Where", wrong, node.emit("Add", rest, y), rest)
 
 
+def _is_negative(node: Node, x: Value) -> Value:
+    """Whether the sign is minus: also of the zero that one divided by gives minus infinity."""
+    zero = node.like(x, 0)
+    return node.emit("Or", node.emit("Less", x, zero), node.emit("Less", node.emit("Reciprocal", x), zero))
+
+
 @op("ATAN2")
 def atan2(node: Node, y: Value, x: Value) -> Value:
     """The angle of (x, y): atan(y / x), turned by half a circle left of the axis; ONNX has no Atan2."""
     zero, half, quarter = (node.like(x, number) for number in (0, float(np.pi), float(np.pi / 2)))
-    below = node.emit("Less", y, zero)
+    below = _is_negative(node, y)
     upright = node.emit("Equal", x, zero)
+    turn = node.emit("Where", _is_negative(node, x), node.emit("Where", below, node.emit("Neg", half), half), zero)
     angle = node.emit("Atan", node.emit("Div", y, node.emit("Where", upright, node.like(x, 1), x)))
-    turn = node.emit("Where", below, node.emit("Neg", half), half)
-    turned = node.emit("Where", node.emit("Less", x, zero), node.emit("Add", angle, turn), angle)
     pole = node.emit("Where", below, node.emit("Neg", quarter), quarter)
-    pole = node.emit("Where", node.emit("Equal", y, zero), zero, pole)
-    return node.emit("Where", upright, pole, turned)
+    pole = node.emit("Where", node.emit("Equal", y, zero), turn, pole)
+    return node.emit("Where", upright, pole, node.emit("Add", angle, turn))
 
 
 @op("RELU", 3)
@@ -270,7 +275,7 @@ def stablehlo_and(node: Node, x: Value, y: Value) -> Value:
 @op("RIGHT_SHIFT")
 def right_shift(node: Node, x: Value, y: Value) -> Value:
     """Arithmetic shift: floor(x / 2 ** y), y held in the type's bits; ONNX shifts unsigned numbers only."""
-    last = node.constant(x.dtype.itemsize * 8 - 1)
+    last = node.constant(x.dtype.bitwidth - 1)
     places = node.emit("Min", node.emit("Max", node.int64(y), node.constant(0)), last)
     powers = node.int64(
         node.emit(

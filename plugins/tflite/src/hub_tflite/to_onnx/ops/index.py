@@ -20,7 +20,7 @@ def gather(node: Node, x: Value, indices: Value, *, axis: int = 0, batch_dims: i
     if batch_dims == 0:
         return node.emit("Gather", x, indices, axis=axis)
     rank, picks = node.rank(x), node.rank(indices)
-    batch, along = batch_dims % picks, axis % rank
+    batch, along = batch_dims if batch_dims > 0 else batch_dims + picks, axis % rank
     # GatherND reads the axis behind the batch: the gathered one is moved there, the result's are moved back.
     between = range(batch, along)
     front = node.transpose(x, [*range(batch), along, *between, *range(along + 1, rank)]) if between else x

@@ -18,8 +18,18 @@ if TYPE_CHECKING:
 def _resized(node: Node, x: Value, size: Value, **attributes: str) -> Value:
     """Resize the two spatial axes."""
     first = channels_first(node, x)
-    result = node.emit("Resize", first, None, None, node.int64(size), axes=[2, 3], **attributes)
+    # All four sizes: ONNX Runtime's own transpose optimizer (1.32) takes two sizes with `axes` for sizes of all axes.
+    sizes = node.emit("Concat", _first_two(node, first), node.int64(size), axis=0)
+    result = node.emit("Resize", first, None, None, sizes, **attributes)
     return channels_last(node, result, 4)
+
+
+def _first_two(node: Node, value: Value) -> Value:
+    """The sizes of batch and channels."""
+    sizes = node.shape(value)[:2]
+    if None not in sizes:
+        return node.constant(sizes)
+    return node.emit("Shape", value, end=2)
 
 
 def _coordinates(*, align_corners: bool, half_pixel_centers: bool) -> str:
