@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import sympy
 import torch
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental import _config as shape_config
@@ -36,6 +38,7 @@ class Dimensions:
         self._symbols: dict[str, Any] = {}
         self._given: dict[str, str] = {}
         self._free = {True: iter(_FACTORS), False: iter(_FACTORS)}
+        self._by_torch: set[Any] = set()
 
     def symbol(self, given: str, owner: str, axis: int) -> Any:
         """Return the size of an input's axis, whose dimension the model calls `given`.
@@ -79,6 +82,22 @@ class Dimensions:
         """Return a dimension's symbol as it was made, before torch may have replaced it."""
         return self._symbols[name].node._expr  # noqa: SLF001 - .expr has replacements applied
 
+    @contextmanager
+    def guards_of_torch(self) -> Iterator[None]:
+        """Tell the guards that torch sets meanwhile from those of the importer's own code."""
+        before = len(self.env.guards)
+        yield
+        self._by_torch.update(guard.expr for guard in self.env.guards[before:])
+
+    @property
+    def guards(self) -> list[Any]:
+        """The conditions that the import took to hold, in order, each once."""
+        return list(dict.fromkeys(guard.expr for guard in self.env.guards))
+
+    def may_not_matter(self, guard: Any) -> bool:
+        """Whether a condition may only have been asked to choose a kernel or a layout in memory."""
+        return guard in self._by_torch and not isinstance(guard, sympy.Eq)
+
     def refuse_fixed(self) -> None:
         """Raise when a dimension can only have one size.
 
@@ -93,8 +112,6 @@ class Dimensions:
 
     def words(self, expression: Any) -> str:
         """A condition on sizes, in the names of the dimensions."""
-        import sympy
-
         names = {self.expression(name): sympy.Symbol(name, integer=True) for name in self.sizes}
         return str(expression.xreplace(names))
 

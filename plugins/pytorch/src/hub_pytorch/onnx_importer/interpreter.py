@@ -12,6 +12,7 @@ from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
 from hub_onnxgraph.standard import opsets_of, without_functions
 from hub_onnxgraph.walker import Frame, Scope, Walker
 from hub_pytorch.onnx_importer import symbolic
+from hub_pytorch.onnx_importer.checking import guards_that_matter
 from hub_pytorch.onnx_importer.dimensions import undecided
 from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.registry import TABLE
@@ -112,9 +113,14 @@ class Importer(Walker):
     def _module(self, outputs: list[Value], input_names: list[str]) -> Any:
         graph = self._builder.graph
         nodes = [value.node for value in outputs]
-        self._builder.assert_guards()
-        graph.output(nodes[0] if len(nodes) == 1 else tuple(nodes))
+        end = graph.output(nodes[0] if len(nodes) == 1 else tuple(nodes))
         graph.eliminate_dead_code()
+        guards = []
+        if self._builder.dimensions.guards:
+            draft = fx.GraphModule(self._builder.root, graph, "OnnxModel")
+            guards = guards_that_matter(draft, self._builder.dimensions)
+        with graph.inserting_before(end):
+            self._builder.assert_guards(guards)
         for node in graph.nodes:
             node.meta.pop("val", None)
         module = fx.GraphModule(self._builder.root, graph, "OnnxModel")

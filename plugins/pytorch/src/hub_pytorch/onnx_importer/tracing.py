@@ -101,17 +101,6 @@ class Frame:
     contents: dict[int, tuple[Known, fx.Node]] = field(default_factory=dict)
 
 
-# Their rules for shapes are exact at any size; the guards that they set are of the kernels that they would choose.
-_GUARDS_OF_KERNELS = {
-    torch.nn.functional.conv1d,
-    torch.nn.functional.conv2d,
-    torch.nn.functional.conv3d,
-    torch.nn.functional.conv_transpose1d,
-    torch.nn.functional.conv_transpose2d,
-    torch.nn.functional.conv_transpose3d,
-}
-
-
 class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
     """Records torch calls made on `Value` as nodes, running each on fake tensors to learn its shape.
 
@@ -228,8 +217,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
 
     def _evaluate(self, node: fx.Node) -> Any:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        quiet = self.dimensions.env.suppress_guards if node.target in _GUARDS_OF_KERNELS else _nothing
-        with self._computing(), quiet():
+        with self._computing(), self.dimensions.guards_of_torch():
             if node.op == "call_method":
                 return getattr(args[0], str(node.target))(*args[1:], **kwargs)
             return node.target(*args, **kwargs)
@@ -341,8 +329,11 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         self._used.add(found)
         return found
 
-    def assert_guards(self) -> None:
+    def assert_guards(self, guards: Sequence[Any]) -> None:
         """Record in the graph, as assertions, what was taken to hold of dynamic sizes.
+
+        Args:
+            guards: The conditions, besides that dimensions of the same name have the same size.
 
         Raises:
             Refused: Such a condition cannot be written in the graph.
@@ -352,7 +343,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
                 same = operator.eq(self._input_size(first, axis), self._input_size(other, there))
                 self._assert(same.node, f"dimension {name} differs between inputs {first} and {other}")
         recorder = Recorder(self, self._frames[-1].sizes)
-        for expression in dict.fromkeys(guard.expr for guard in self.dimensions.env.guards):
+        for expression in guards:
             self._assert(recorder.node_of(expression), f"the sizes must fulfil {self.dimensions.words(expression)}")
 
     def _assert(self, condition: Any, message: str) -> None:
@@ -361,11 +352,6 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
 
     def _input_size(self, name: str, axis: int) -> Value:
         return self.create_proxy("call_method", "size", (self._inputs[name], axis), {})
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def call_with_sizes(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch
+from hub_pytorch.onnx_importer.ops import resize_dynamic
 from hub_pytorch.onnx_importer.registry import op
+from hub_pytorch.onnx_importer.sizes import certain, is_int, plain
 from hub_pytorch.onnx_importer.values import ints, known, positive_axes
 
 if TYPE_CHECKING:
@@ -19,19 +21,46 @@ Array = Any  # a numpy array; numpy is imported where it is used
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
-    """One resized axis: its sizes and the scale that its coordinates are computed with."""
+class Axis:
+    """One resized axis: its sizes and the scale that its coordinates are computed with. Sizes may be dynamic."""
 
     axis: int
-    size: int
-    wanted: int
-    scale: float
+    size: Any
+    wanted: Any
+    scale: Any
     start: float = 0.0
     end: float = 1.0
 
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing of it is dynamic."""
+        return is_int(self.size) and is_int(self.wanted)
+
+    @property
+    def factor(self) -> int | None:
+        """How many times its size the axis gets, where that is a whole number at any size."""
+        if self.fixed:
+            whole = self.wanted % self.size == 0 and self.scale == self.wanted // self.size
+            return self.wanted // self.size if whole else None
+        whole = is_int(self.scale) and float(self.scale).is_integer()
+        return int(self.scale) if whole and certain(self.wanted == self.size * int(self.scale)) else None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the scale is the ratio of the sizes, and not only near it."""
+        if self.fixed:
+            return bool(self.scale * self.size == self.wanted)
+        return not is_int(self.scale) or self.factor is not None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the axis stays as it is."""
+        same = certain(self.wanted == self.size) and (not is_int(self.scale) or self.scale == 1)
+        return bool(same) and (self.start, self.end) == (0.0, 1.0)
+
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
     """How values between the elements are found."""
 
     mode: str
@@ -43,36 +72,36 @@ class _Rule:
     antialias: bool = False
 
 
-def _half_pixel(x: Array, a: _Axis) -> Array:
+def _half_pixel(x: Array, a: Axis) -> Array:
     return (x + x.dtype.type(0.5)) / x.dtype.type(a.scale) - x.dtype.type(0.5)
 
 
-def _pytorch_half_pixel(x: Array, a: _Axis) -> Array:
+def _pytorch_half_pixel(x: Array, a: Axis) -> Array:
     return _half_pixel(x, a) if a.wanted > 1 else x * 0
 
 
-def _half_pixel_symmetric(x: Array, a: _Axis) -> Array:
+def _half_pixel_symmetric(x: Array, a: Axis) -> Array:
     """Half pixel around the centre that the fractional output size scale * size would have."""
     adjustment = a.wanted / (a.scale * a.size)
     return _half_pixel(x, a) + x.dtype.type(a.size / 2 * (1 - adjustment))
 
 
-def _align_corners(x: Array, a: _Axis) -> Array:
+def _align_corners(x: Array, a: Axis) -> Array:
     return x * 0 if a.wanted == 1 else x * x.dtype.type(a.size - 1) / x.dtype.type(a.wanted - 1)
 
 
-def _asymmetric(x: Array, a: _Axis) -> Array:
+def _asymmetric(x: Array, a: Axis) -> Array:
     return x / x.dtype.type(a.scale)
 
 
-def _crop_and_resize(x: Array, a: _Axis) -> Array:
+def _crop_and_resize(x: Array, a: Axis) -> Array:
     """TensorFlow's: corner to corner of the region of interest, or its centre for one element."""
     if a.wanted == 1:
         return x * 0 + x.dtype.type((a.start + a.end) * (a.size - 1) / 2)
     return x.dtype.type(a.start * (a.size - 1)) + x * x.dtype.type((a.end - a.start) * (a.size - 1) / (a.wanted - 1))
 
 
-_COORDINATES: dict[str, Callable[[Array, _Axis], Array]] = {
+_COORDINATES: dict[str, Callable[[Array, Axis], Array]] = {
     "align_corners": _align_corners,
     "asymmetric": _asymmetric,
     "half_pixel": _half_pixel,
@@ -82,7 +111,7 @@ _COORDINATES: dict[str, Callable[[Array, _Axis], Array]] = {
 }
 
 
-def _sources(a: _Axis, rule: _Rule) -> Array:
+def _sources(a: Axis, rule: Rule) -> Array:
     """The input coordinate of each output element, in float32 as ONNX Runtime computes it."""
     import numpy as np
 
@@ -120,7 +149,7 @@ def _cubic_kernel(distance: Array, a: float) -> Array:
     return np.where(d <= 1, near, np.where(d < 2, far, 0))  # noqa: PLR2004 - the kernel's own support
 
 
-def _matrix(a: _Axis, rule: _Rule) -> Array:
+def _matrix(a: Axis, rule: Rule) -> Array:
     """The weights [wanted, size] of a linear or cubic interpolation along one axis."""
     import numpy as np
 
@@ -138,8 +167,10 @@ def _matrix(a: _Axis, rule: _Rule) -> Array:
     return matrix
 
 
-def _along(x: Tensor, a: _Axis, rule: _Rule) -> Tensor:
+def _along(x: Tensor, a: Axis, rule: Rule) -> Tensor:
     """Resize one axis."""
+    if not a.fixed:
+        return resize_dynamic.along(x, a, rule)
     import numpy as np
 
     if rule.mode == "nearest":
@@ -152,21 +183,20 @@ def _along(x: Tensor, a: _Axis, rule: _Rule) -> Tensor:
     return torch.transpose(torch.matmul(torch.transpose(x, a.axis, last), matrix), a.axis, last)
 
 
-def _by_torch(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor | None:
+def _by_torch(x: Tensor, axes: list[Axis], rule: Rule) -> Tensor | None:
     """The same by torch's interpolate, where it means the same; None where it does not."""
     sizes = [next((a.wanted for a in axes if a.axis == i), x.shape[i]) for i in range(2, x.ndim)]
     spatial = 3 <= x.ndim <= 5 and all(a.axis > 1 for a in axes)  # noqa: PLR2004 - NCL, NCHW, NCDHW
     if not spatial or not x.dtype.is_floating_point or rule.antialias:
         return None
     if rule.mode == "nearest":
-        whole = all(a.wanted % a.size == 0 and a.scale == a.wanted // a.size for a in axes)
+        whole = all(a.factor is not None for a in axes)
         same = (rule.coordinates, rule.nearest) in {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor")}
         return functional.interpolate(x, sizes, mode="nearest") if whole and same else None
-    exact = all(a.scale * a.size == a.wanted for a in axes)
     if (
         rule.mode != "linear"
         or rule.exclude_outside
-        or not exact
+        or not all(a.exact for a in axes)
         or rule.coordinates not in {"half_pixel", "align_corners"}
     ):
         return None
@@ -174,9 +204,9 @@ def _by_torch(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor | None:
     return functional.interpolate(x, sizes, mode=mode, align_corners=rule.coordinates == "align_corners")
 
 
-def _resize(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
+def _resize(x: Tensor, axes: list[Axis], rule: Rule) -> Tensor:
     refuse_if(rule.mode not in {"nearest", "linear", "cubic"}, f"mode {rule.mode}")
-    axes = [a for a in axes if a.wanted != a.size or a.scale != 1 or (a.start, a.end) != (0.0, 1.0)]
+    axes = [a for a in axes if not a.unchanged]
     native = _by_torch(x, axes, rule) if axes else x
     if native is not None:
         return native
@@ -185,11 +215,12 @@ def _resize(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
     return _extrapolated(x, axes, rule)
 
 
-def _extrapolated(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
+def _extrapolated(x: Tensor, axes: list[Axis], rule: Rule) -> Tensor:
     """Put the given value where tf_crop_and_resize looks outside of the input."""
     if rule.coordinates != "tf_crop_and_resize":
         return x
     for a in axes:
+        refuse_if(not a.fixed, "tf_crop_and_resize of dynamic sizes")
         sources = _sources(a, rule)
         inside = torch.from_numpy((sources >= 0) & (sources <= a.size - 1))
         if not bool(inside.all()):
@@ -198,29 +229,41 @@ def _extrapolated(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
     return x
 
 
-def _with_regions(axes: list[_Axis], roi: Tensor | None) -> list[_Axis]:
+def _with_regions(axes: list[Axis], roi: Tensor | None) -> list[Axis]:
     """The axes with their regions of interest: all starts, then all ends."""
     refuse_if(roi is None, "tf_crop_and_resize without roi")
     ends = known(roi, "roi")
     return [replace(a, start=ends[i], end=ends[i + len(axes)]) for i, a in enumerate(axes)]
 
 
-def _by_scales(x: Tensor, axes: list[int], scales: list[float], coordinates: str) -> list[_Axis]:
-    broken = [s for axis, s in zip(axes, scales, strict=True) if not (x.shape[axis] * s).is_integer()]
+def _by_scales(x: Tensor, axes: list[int], scales: list[float], coordinates: str) -> list[Axis]:
+    pairs = [(x.shape[axis], scale) for axis, scale in zip(axes, scales, strict=True)]
+    broken = [s for size, s in pairs if s != 1 and not (is_int(size) and (size * s).is_integer())]
     refuse_if(broken and coordinates == "align_corners", f"align_corners with scales {broken}: runtimes disagree on it")
-    return [
-        _Axis(axis, x.shape[axis], math.floor(x.shape[axis] * scale), scale)
-        for axis, scale in zip(axes, scales, strict=True)
-    ]
+    return [Axis(axis, size, _scaled(size, scale), scale) for axis, (size, scale) in zip(axes, pairs, strict=True)]
 
 
-def _by_sizes(x: Tensor, axes: list[int], sizes: list[int], policy: str) -> list[_Axis]:
-    ratios = [size / x.shape[axis] for axis, size in zip(axes, sizes, strict=True)]
+_MOST_EXACT = 64  # a float32 times a fraction of such a divisor is exact up to sizes of 2 ** 18
+
+
+def _scaled(size: Any, scale: float) -> Any:
+    """The size times the scale, rounded down."""
+    if is_int(size):
+        return math.floor(size * scale)
+    above, below = scale.as_integer_ratio()
+    refuse_if(below > _MOST_EXACT, f"scale {scale} of a dynamic size")
+    return plain(size * above // below)
+
+
+def _by_sizes(x: Tensor, axes: list[int], sizes: list[Any], policy: str) -> list[Axis]:
+    pairs = [(size, x.shape[axis]) for axis, size in zip(axes, sizes, strict=True)]
+    ratios = [size / have if is_int(size) and is_int(have) else torch.sym_float(size) / have for size, have in pairs]
     if policy == "stretch":
-        return [_Axis(axis, x.shape[axis], s, r) for axis, s, r in zip(axes, sizes, ratios, strict=True)]
+        return [Axis(axis, x.shape[axis], s, r) for axis, s, r in zip(axes, sizes, ratios, strict=True)]
     refuse_if(policy not in {"not_larger", "not_smaller"}, f"keep_aspect_ratio_policy {policy}")
+    refuse_if(not all(map(is_int, ratios)), f"keep_aspect_ratio_policy {policy} of dynamic sizes")
     scale = min(ratios) if policy == "not_larger" else max(ratios)
-    return [_Axis(axis, x.shape[axis], math.floor(x.shape[axis] * scale + 0.5), scale) for axis in axes]
+    return [Axis(axis, x.shape[axis], math.floor(x.shape[axis] * scale + 0.5), scale) for axis in axes]
 
 
 @op("Upsample", 9)
@@ -228,7 +271,7 @@ def _by_sizes(x: Tensor, axes: list[int], sizes: list[int], policy: str) -> list
 def resize_10(x: Tensor, scales: Tensor, *, mode: str = "nearest") -> Tensor:
     """The first forms: asymmetric coordinates, rounded down."""
     return _resize(
-        x, _by_scales(x, list(range(x.ndim)), known(scales, "scales"), "asymmetric"), _Rule(mode, "asymmetric", "floor")
+        x, _by_scales(x, list(range(x.ndim)), known(scales, "scales"), "asymmetric"), Rule(mode, "asymmetric", "floor")
     )
 
 
@@ -252,7 +295,7 @@ def resize(  # noqa: PLR0913 - the operator's own parameters
 ) -> Tensor:
     """By sizes or by scales; roi and extrapolation_value are for tf_crop_and_resize alone."""
     chosen = list(range(x.ndim)) if axes is None else positive_axes(axes, x.ndim)
-    rule = _Rule(
+    rule = Rule(
         mode=mode,
         coordinates=coordinate_transformation_mode,
         nearest=nearest_mode,

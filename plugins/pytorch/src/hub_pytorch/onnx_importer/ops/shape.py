@@ -215,6 +215,7 @@ def _slice_axis(x: Tensor, axis: int, chosen: range) -> Tensor:
 def _slice_dynamic(x: Tensor, axis: int, start: Any, end: Any, step: int) -> Tensor:
     """Bounds or a size that are dynamic: first the range is narrowed, then its order and step are taken."""
     size = x.shape[axis]
+    end = size if step > 0 and is_int(end) and end >= _FAR else end
     first, last = (_bound(start, size), _bound(end, size)) if step > 0 else _mirrored(start, end, size)
     first = smallest(first, size)
     count = largest(smallest(last, size) - first, 0)
@@ -236,7 +237,7 @@ def _mirrored(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
     return (0 if below else _bound(end, size) + 1), _bound(start, size) + 1
 
 
-_FAR = 2**31 - 2  # an end below this stands for "past the first element"
+_FAR = 2**31 - 2  # an end beyond this, either way, stands for "all of them"
 
 
 @op("Gather", 1, 11, 13)
