@@ -1,59 +1,129 @@
-"""ONNX (static form) -> exported program, through hub's own importer. Runs in a worker."""
+"""ONNX -> exported program or PyTorch source, through hub's own importer. Runs in a worker."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import Signature, StepOutput, TensorSpec, UnsupportedModel
+import msgspec
+
+from hub.spec import Dim, Signature, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.adapt import words
+from hub_pytorch.dynamic import sized
 from hub_pytorch.export import export_module, save_exported
 from hub_pytorch.program import module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
 def convert_from_onnx(path: Path, signature: Signature, output: Path) -> StepOutput:
-    """Convert a prepared ONNX file (fixed shapes, folded control flow) to `.pt2`.
+    """Convert an ONNX file to `.pt2`; dimensions that are open in the file stay open.
 
     Args:
-        path: The ONNX file.
-        signature: Its inputs and outputs, all of them static.
-        output: File to write. It holds the ONNX names of inputs and outputs.
+        path: The ONNX file, prepared: folded, of an opset that the importer knows.
+        signature: Its inputs and outputs.
+        output: File to write. It holds the ONNX names of inputs, outputs and open dimensions.
+
+    Raises:
+        UnsupportedModel: It holds operators that the importer does not know, or torch.export fixes a dimension that is
+            open in the file: the message names it, the hint gives its `--shape`.
+        StepError: torch.export failed for another reason.
+    """
+    graph, count = import_file(path)
+    save_exported(export_graph(graph, signature), signature, output)
+    return StepOutput(notes=(f"imported {count} ONNX nodes as a PyTorch graph",))
+
+
+def convert_to_source(path: Path, signature: Signature, output: Path) -> StepOutput:
+    """Write an ONNX file as PyTorch source, with its weights in a safetensors file beside it.
+
+    Args:
+        path: The ONNX file, prepared: folded, of an opset that the importer knows.
+        signature: Its inputs and outputs.
+        output: The Python file to write.
+
+    Raises:
+        UnsupportedModel: The importer does not know an operator, or something in the graph has no source.
+    """
+    from safetensors.torch import save_file
+
+    from hub_pytorch.source_writer import write_source
+
+    graph, count = import_file(path)
+    inputs, sizes = open_inputs(graph, signature)
+    source = write_source(graph, signature, tuple(sized(spec, sizes) for spec in inputs))
+    output.write_text(source.text, encoding="utf-8")
+    weights = output.with_suffix(".safetensors")
+    save_file(source.weights, weights)
+    written = f"wrote {count} ONNX nodes as PyTorch source, {source.layers} of them layers, weights in {weights.name}"
+    return StepOutput(notes=(written,))
+
+
+def import_file(path: Path) -> tuple[Any, int]:
+    """An ONNX file as a torch.fx graph, and how many nodes the file has.
 
     Raises:
         UnsupportedModel: It holds operators that the importer does not know.
     """
     import onnx
 
-    from hub_pytorch.onnx_importer import import_onnx, unsupported_operators
+    from hub_pytorch.onnx_importer import UnsupportedOperator, import_onnx, unsupported_operators
 
     model = onnx.load(path)
     missing = unsupported_operators(model)
     if missing:
         reasons = "; ".join(f"{operator} ({reason})" for operator, reason in missing.items())
         raise UnsupportedModel(f"hub's ONNX importer does not know: {reasons}")
-    exported = export_graph(import_onnx(model), signature)
-    save_exported(exported, signature, output)
-    return StepOutput(notes=(f"imported {len(model.graph.node)} ONNX nodes as a PyTorch graph",))
+    try:
+        return import_onnx(model), len(model.graph.node)
+    except UnsupportedOperator as error:
+        raise UnsupportedModel(f"hub's ONNX importer does not take this model: {error}") from error
+
+
+def open_inputs(graph: Any, signature: Signature) -> tuple[tuple[TensorSpec, ...], Mapping[str, int]]:
+    """The inputs of an imported graph, and a size for each open dimension at which the graph runs.
+
+    The dimensions have the importer's names, which are unique; those in the file need not be.
+    """
+    names: Mapping[str, Mapping[int, str]] = graph.meta["onnx_dynamic"]
+    inputs = tuple(
+        msgspec.structs.replace(
+            spec,
+            shape=tuple(
+                Dim(symbol=names[spec.name][axis]) if axis in names[spec.name] else dim
+                for axis, dim in enumerate(spec.shape)
+            ),
+        )
+        for spec in signature.inputs
+    )
+    return inputs, graph.meta["onnx_sizes"]
 
 
 def export_graph(graph: Any, signature: Signature) -> Any:
-    """Export an imported graph; inputs go in by position, outputs come out by position."""
-    names = words([spec.name for spec in signature.inputs])
+    """Export an imported graph; inputs go in and outputs come out by position. Raises as `convert_from_onnx`."""
+    inputs, sizes = open_inputs(graph, signature)
+    names = words([spec.name for spec in inputs])
     outputs = words([spec.name for spec in signature.outputs])
 
     def call(**feeds: Any) -> dict[str, Any]:
         results = graph(*(feeds[name] for name in names))
         return dict(zip(outputs, _as_tuple(results), strict=True))
 
-    inputs = tuple(
-        TensorSpec(name=name, dtype=spec.dtype, shape=spec.shape)
-        for name, spec in zip(names, signature.inputs, strict=True)
+    renamed = tuple(
+        TensorSpec(name=name, dtype=spec.dtype, shape=spec.shape) for name, spec in zip(names, inputs, strict=True)
     )
-    exported, _ = export_module(module_of(call, graph), inputs, by_name=True)
-    return exported
+    try:
+        return export_module(module_of(call, graph), renamed, by_name=True, sizes=sizes)[0]
+    except UnsupportedModel as error:
+        raise UnsupportedModel(error.message, hint=_fixing(inputs, sizes) or error.hint) from error
+
+
+def _fixing(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> str:
+    """The flags that fix every open dimension; empty when none is open."""
+    shapes = {spec.name: "x".join(map(str, sized(spec, sizes).fixed_shape)) for spec in inputs if not spec.is_static}
+    flags = " ".join(f"--shape {name}={shape}" for name, shape in shapes.items())
+    return f"fix the dimensions, such as {flags}" if flags else ""
 
 
 def _as_tuple(results: Any) -> Sequence[Any]:

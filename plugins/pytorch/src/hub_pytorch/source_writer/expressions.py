@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,10 @@ _SIGNS = {
     "le": "<=",
     "gt": ">",
     "ge": ">=",
+    "and_": "&",
+    "or_": "|",
 }
+_POOLING = {"padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
 _MESSAGE = 60  # characters of a string on one line
 _BUILTINS = frozenset({"max", "min", "float", "int", "getattr"})
 
@@ -47,14 +51,29 @@ def expression(node: fx.Node, texts: Texts) -> Expression:
     Raises:
         UnsupportedModel: It calls something that has no public name in torch.
     """
+    given = {name: item for name, item in node.kwargs.items() if not _is_default(node, name, item)}
+    special = _SPECIAL.get(getattr(node.target, "__name__", "")) if node.op == "call_function" else None
+    if special and not given and is_plain(node.target):
+        return special(node, texts)
     arguments = tuple(value_text(item, texts) for item in node.args)
-    keywords = tuple(named(name, value_text(item, texts)) for name, item in node.kwargs.items())
+    keywords = tuple(named(name, value_text(item, texts)) for name, item in given.items())
     if node.op == "call_method":
         return call(f"{flat(arguments[0])}.{node.target}", (*arguments[1:], *keywords))
-    special = _SPECIAL.get(getattr(node.target, "__name__", ""))
-    if special and not keywords and is_plain(node.target):
-        return special(node, arguments)
     return call(function_name(node.target), (*arguments, *keywords))
+
+
+def _is_default(node: fx.Node, name: str, value: Any) -> bool:
+    """Whether a keyword argument says what its function does anyway."""
+    function = str(getattr(node.target, "__name__", ""))
+    if "_pool" in function and name in _POOLING:  # torch hides the signatures of some of these
+        sizes = value if isinstance(value, list | tuple) else [value]
+        return all(size == _POOLING[name] for size in sizes)
+    if not inspect.isfunction(node.target):
+        return False
+    known = inspect.signature(node.target).parameters.get(name)
+    return name.startswith("_") or (
+        known is not None and isinstance(value, type(known.default)) and known.default == value
+    )
 
 
 def is_plain(target: Any) -> bool:
@@ -65,48 +84,46 @@ def is_plain(target: Any) -> bool:
     return any(getattr(owner, name, None) is target for owner in (torch, operator)) or target is getattr
 
 
-def _infix(node: fx.Node, arguments: tuple[Expression, ...]) -> Expression:
-    sign = _SIGNS[node.target.__name__]  # type: ignore[union-attr]  # a function
-    return f"{_operand(arguments[0])} {sign} {_operand(arguments[1])}"
+def _infix(node: fx.Node, texts: Texts) -> Expression:
+    sign, (first, second) = _SIGNS[node.target.__name__], node.args
+    if sign == "+" and isinstance(first, int | float) and first < 0:  # torch's own order in sizes: -1 + n
+        return f"{_operand(second, texts)} - {literal(-first)}"
+    return f"{_operand(first, texts)} {sign} {_operand(second, texts)}"
 
 
-def _operand(item: Expression) -> str:
-    text = flat(item)
-    return f"({text})" if text.startswith("-") else text
+def _operand(item: Any, texts: Texts) -> str:
+    written = flat(value_text(item, texts))
+    return f"({written})" if written.startswith("-") else written
 
 
-def _power(node: fx.Node, arguments: tuple[Expression, ...]) -> Expression:
-    del node
-    return f"{_operand(arguments[0])}**{_operand(arguments[1])}"
+def _power(node: fx.Node, texts: Texts) -> Expression:
+    return f"{_operand(node.args[0], texts)}**{_operand(node.args[1], texts)}"
 
 
-def _negated(node: fx.Node, arguments: tuple[Expression, ...]) -> Expression:
-    del node
-    return f"-{_operand(arguments[0])}"
+def _negated(node: fx.Node, texts: Texts) -> Expression:
+    return f"-{_operand(node.args[0], texts)}"
 
 
-def _indexed(node: fx.Node, arguments: tuple[Expression, ...]) -> Expression:
+def _indexed(node: fx.Node, texts: Texts) -> Expression:
     index = node.args[1]
     items = index if isinstance(index, tuple) else (index,)
-    if isinstance(index, tuple) and not index:
-        return f"{flat(arguments[0])}[()]"
-    inner = arguments[1].items if isinstance(index, tuple) else (arguments[1],)  # type: ignore[union-attr]  # a tuple's
-    written = [_slice(item, text) for item, text in zip(items, inner, strict=True)]
-    return f"{flat(arguments[0])}[{', '.join(written)}]"
+    written = ", ".join(_index(item, texts) for item in items) or "()"
+    return f"{_operand(node.args[0], texts)}[{written}]"
 
 
-def _slice(item: Any, text: Expression) -> str:
+def _index(item: Any, texts: Texts) -> str:
     if not isinstance(item, slice):
-        return flat(text)
-    start, stop, step = ("" if flat(part) == "None" else flat(part) for part in text.items)  # type: ignore[union-attr]
+        return flat(value_text(item, texts))
+    parts = ("" if part is None else flat(value_text(part, texts)) for part in (item.start, item.stop, item.step))
+    start, stop, step = parts
     return f"{start}:{stop}" if step in {"", "1"} else f"{start}:{stop}:{step}"
 
 
-def _attribute(node: fx.Node, arguments: tuple[Expression, ...]) -> Expression:
-    return f"{flat(arguments[0])}.{node.args[1]}"
+def _attribute(node: fx.Node, texts: Texts) -> Expression:
+    return f"{_operand(node.args[0], texts)}.{node.args[1]}"
 
 
-_SPECIAL: dict[str, Callable[[fx.Node, tuple[Expression, ...]], Expression]] = {
+_SPECIAL: dict[str, Callable[[fx.Node, Texts], Expression]] = {
     **dict.fromkeys(_SIGNS, _infix),
     "pow": _power,
     "neg": _negated,

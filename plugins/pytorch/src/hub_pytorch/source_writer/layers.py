@@ -60,6 +60,12 @@ class Layer:
         other = () if dtype == torch.float32 else (named("dtype", literal(dtype)),)
         return call(f"nn.{self.kind}", (*self.arguments, *other))
 
+    def held(self, leaf: str, tensor: Any) -> Any:
+        """A node's tensor as the module holds it."""
+        if self.transposed and leaf == "weight":
+            return tensor.t()
+        return tensor.reshape(-1) if leaf == "bias" and tensor.ndim != 1 else tensor
+
     def call(self, name: str, texts: Mapping[fx.Node, str]) -> Expression:
         """The call that runs it."""
         states = [texts[state] for state in self.states]
@@ -169,7 +175,7 @@ def _named_weights(**nodes: Any) -> dict[str, fx.Node]:
 
 def _convolution(node: fx.Node, constants: Constants) -> Layer | None:
     given = _arguments(node, _CONV_NAMES, _CONV_DEFAULTS)
-    rank = int(node.target.__name__[-2]) + 2  # type: ignore[union-attr]  # a function: conv2d
+    rank = int(node.target.__name__[-2]) + 2
     weight = constants.weight(given["weight"], rank)
     fixed = _is_fixed([given[name] for name in _CONV_DEFAULTS])
     if weight is None or not fixed or not constants.all_weights([given["bias"]], 1):
@@ -183,7 +189,7 @@ def _convolution(node: fx.Node, constants: Constants) -> Layer | None:
 def _transposed_convolution(node: fx.Node, constants: Constants) -> Layer | None:
     defaults = {**_CONV_DEFAULTS, "output_padding": 0}
     given = _arguments(node, _TRANSPOSED_NAMES, defaults)
-    rank = int(node.target.__name__[-2]) + 2  # type: ignore[union-attr]  # a function: conv_transpose2d
+    rank = int(node.target.__name__[-2]) + 2
     weight = constants.weight(given["weight"], rank)
     fixed = _is_fixed([given[name] for name in defaults])
     if weight is None or not fixed or not constants.all_weights([given["bias"]], 1):
@@ -209,10 +215,10 @@ def _matmul(node: fx.Node, constants: Constants) -> Layer | None:
     """A product with a constant matrix; whoever writes it may add the bias that follows."""
     x, matrix = node.args
     weight = constants.weight(matrix, 2)
-    if weight is None or len(matrix.users) > 1 or facts.dtype(x) != weight.dtype:  # type: ignore[union-attr]  # a node
+    if weight is None or len(matrix.users) > 1 or facts.dtype(x) != weight.dtype:
         return None
     sizes = (literal(weight.shape[0]), literal(weight.shape[1]), named("bias", "False"))
-    return Layer(kind="Linear", arguments=sizes, weights={"weight": matrix}, inputs=(x,), transposed=True)  # type: ignore[arg-type, dict-item]
+    return Layer(kind="Linear", arguments=sizes, weights={"weight": matrix}, inputs=(x,), transposed=True)
 
 
 def with_bias(product: Layer, node: fx.Node, constants: Constants) -> Layer | None:
@@ -221,17 +227,24 @@ def with_bias(product: Layer, node: fx.Node, constants: Constants) -> Layer | No
 
     if node.target is not torch.add or node.kwargs or product.kind != "Linear" or "bias" in product.weights:
         return None
-    biases = [item for item in node.args if constants.weight(item, 1) is not None]
-    size = flat(product.arguments[1])
-    if len(biases) != 1 or literal(constants.tensor(biases[0]).shape[0]) != size:
+    size = int(flat(product.arguments[1]))
+    biases = [item for item in node.args if _is_row(constants.tensor(item), size, facts.rank(node) or 0)]
+    if len(biases) != 1:
         return None
     return Layer(
         kind="Linear",
         arguments=product.arguments[:2],
-        weights={**product.weights, "bias": biases[0]},  # type: ignore[dict-item]  # a node
+        weights={**product.weights, "bias": biases[0]},
         inputs=product.inputs,
         transposed=product.transposed,
     )
+
+
+def _is_row(tensor: Any, size: int, rank: int) -> bool:
+    """Whether a constant has one element for each of the last axis, and none of its axes is more than the rank."""
+    if tensor is None or not tensor.is_floating_point() or not 1 <= tensor.ndim <= rank:
+        return False
+    return bool(tensor.shape[-1] == size == tensor.numel())
 
 
 def _batch_norm(node: fx.Node, constants: Constants) -> Layer | None:
@@ -346,7 +359,7 @@ def _recurrent(node: fx.Node, constants: Constants) -> Layer | None:
         return None
     hidden, size = held[1].shape[1], held[0].shape[1]
     kinds = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
-    name = node.target.__name__  # type: ignore[union-attr]  # a function
+    name = node.target.__name__
     both = (named("bidirectional", "True"),) if given["bidirectional"] else ()
     other = (named("nonlinearity", '"relu"'),) if name == "rnn_relu" else ()
     first = (named("batch_first", "True"),) if given["first"] else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from hub_pytorch.source_writer import facts
@@ -27,15 +28,27 @@ class Locals:
         statements: All statements in order.
         outputs: The nodes that are returned.
         inputs: Input -> its name.
+        dims: Name of each input -> axis -> name of the dimension.
     """
 
     def __init__(
-        self, names: Names, statements: Sequence[Statement], outputs: Sequence[fx.Node], inputs: Mapping[fx.Node, str]
+        self,
+        names: Names,
+        statements: Sequence[Statement],
+        outputs: Sequence[fx.Node],
+        inputs: Mapping[fx.Node, str],
+        dims: Mapping[str, Mapping[int, str]],
     ) -> None:
         self._names = names
         self._holder = next((node for node, name in inputs.items() if name == _CHAIN), None)
-        self._last = {node: index for index, statement in enumerate(statements) for node in statement.uses}
-        self._last |= dict.fromkeys(outputs, len(statements))
+        uses = [(node, index) for index, statement in enumerate(statements) for node in statement.uses]
+        self._last = dict(uses) | dict.fromkeys(outputs, len(statements))
+        self._uses = Counter(node for node, _ in uses)
+        self._dims = dict(zip(inputs, dims.values(), strict=False))
+
+    def used_once(self, node: fx.Node) -> bool:
+        """Whether one statement alone reads a value."""
+        return self._uses[node] == 1
 
     def name(self, index: int, node: fx.Node) -> str:
         """A name for the value of that node, which the statement at that index computes."""
@@ -43,5 +56,12 @@ class Locals:
         if free and facts.rank(node) is not None:
             self._holder = node
             return _CHAIN
-        base = "size" if facts.rank(node) is None else re.sub(r"_\d+$", "", node.name)
-        return self._names.take(identifier(base, "value")[:_LONGEST].strip("_"))
+        return self._names.take(identifier(self._base(node), "value")[:_LONGEST].strip("_"))
+
+    def _base(self, node: fx.Node) -> str:
+        """A size is called as its dimension in the ONNX file, a tensor after what computes it."""
+        if facts.rank(node) is not None:
+            return re.sub(r"_\d+$", "", node.name)
+        if node.op == "call_method" and node.target == "size" and len(node.args) > 1:
+            return str(self._dims.get(node.args[0], {}).get(node.args[1], "size"))
+        return "size"

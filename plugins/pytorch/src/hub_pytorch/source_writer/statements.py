@@ -11,7 +11,7 @@ from hub_pytorch.source_writer.expressions import is_plain, literal
 from hub_pytorch.source_writer.layers import Constants, Layer, recognise, with_bias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import fx
 
@@ -48,6 +48,11 @@ class Statement:
         return is_assertion(self.node)
 
     @property
+    def is_size(self) -> bool:
+        """Whether its value is a size, or a check of sizes, and no tensor."""
+        return self.is_assertion or isinstance(self.node.meta.get("val"), int | float)
+
+    @property
     def is_recurrent(self) -> bool:
         """Whether it calls a recurrent layer, whose result is a tuple."""
         return _is_recurrent(self.layer)
@@ -57,7 +62,7 @@ def is_assertion(node: fx.Node) -> bool:
     """Whether a node checks something, and has no value."""
     import torch
 
-    return node.target is torch._assert  # noqa: SLF001 - public in all but name: torch.fx keeps it
+    return bool(node.target is torch._assert)  # noqa: SLF001 - public in all but name: torch.fx keeps it
 
 
 def statements_of(module: fx.GraphModule, constants: Constants) -> list[Statement]:
@@ -70,7 +75,16 @@ def statements_of(module: fx.GraphModule, constants: Constants) -> list[Statemen
         if statement.is_assertion or needed & set(statement.results):
             needed.update(statement.uses)
             kept.append(statement)
-    return kept[::-1]
+    return _sizes_first(kept[::-1])
+
+
+def _sizes_first(statements: Sequence[Statement]) -> list[Statement]:
+    """What hangs on the sizes of the inputs alone comes first, with the checks of them."""
+    early: set[fx.Node] = set()
+    for statement in statements:
+        if statement.is_size and all(node.op == "placeholder" or node in early for node in statement.uses):
+            early.add(statement.node)
+    return sorted(statements, key=lambda statement: statement.node not in early)
 
 
 def output_nodes(graph: fx.Graph) -> tuple[fx.Node, ...]:
@@ -85,7 +99,7 @@ def output_nodes(graph: fx.Graph) -> tuple[fx.Node, ...]:
     nodes = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
     if not all(isinstance(node, fx.Node) for node in nodes):
         raise UnsupportedModel("the graph returns something besides tensors")
-    return nodes  # type: ignore[return-value]  # checked
+    return nodes
 
 
 def _layers(graph: fx.Graph, constants: Constants) -> dict[fx.Node, Layer | None]:
@@ -95,16 +109,15 @@ def _layers(graph: fx.Graph, constants: Constants) -> dict[fx.Node, Layer | None
         layer = recognise(node, constants)
         if layer:
             found[node] = layer
-        for product in (item for item in node.args if _single_use(item, found)):
-            if linear := with_bias(found[product], node, constants):  # type: ignore[arg-type]  # a layer is there
+        for product in node.all_input_nodes:
+            linear = _with_bias(product, node, found.get(product), constants)
+            if linear:
                 found[node], found[product] = linear, None
     return found
 
 
-def _single_use(item: Any, found: dict[fx.Node, Layer | None]) -> bool:
-    from torch import fx
-
-    return isinstance(item, fx.Node) and found.get(item) is not None and len(item.users) == 1
+def _with_bias(product: fx.Node, node: fx.Node, layer: Layer | None, constants: Constants) -> Layer | None:
+    return with_bias(layer, node, constants) if layer and len(product.users) == 1 else None
 
 
 def _statements(graph: fx.Graph, layers: dict[fx.Node, Layer | None], constants: Constants) -> Iterator[Statement]:
@@ -144,7 +157,7 @@ def _parts(node: fx.Node, layer: Layer | None) -> dict[int, fx.Node]:
     parts = {user.args[1]: user for user in node.users if user.target is operator.getitem}
     if len(parts) != len(node.users):
         raise UnsupportedModel(f"the result of {node.name} is used in a way that has no source")
-    return parts  # type: ignore[return-value]  # positions are integers
+    return parts
 
 
 def _numbers(node: fx.Node, constants: Constants) -> dict[fx.Node, str]:
@@ -153,7 +166,7 @@ def _numbers(node: fx.Node, constants: Constants) -> dict[fx.Node, str]:
     operands = node.args[1:] if name == "where" else node.args
     if name not in _TAKES_NUMBERS or not is_plain(node.target):
         return {}
-    return {item: text for item in operands if (text := _number(item, operands, constants))}  # type: ignore[misc]
+    return {item: text for item in operands if (text := _number(item, operands, constants))}
 
 
 def _number(item: Any, operands: Iterable[Any], constants: Constants) -> str:
@@ -168,7 +181,7 @@ def _number(item: Any, operands: Iterable[Any], constants: Constants) -> str:
 
 
 def _says(other: Any, tensor: Any) -> bool:
-    return facts.dtype(other) == tensor.dtype and (facts.rank(other) or 0) >= tensor.ndim
+    return bool(facts.dtype(other) == tensor.dtype) and (facts.rank(other) or 0) >= tensor.ndim
 
 
 def _is_number(node: fx.Node, tensor: Any) -> bool:
@@ -180,4 +193,4 @@ def _is_number(node: fx.Node, tensor: Any) -> bool:
 
     if tensor.dtype in {torch.bool, torch.uint8}:
         return False
-    return tensor.ndim == 0 or "const" in str(node.target).lower()
+    return bool(tensor.ndim == 0) or "const" in str(node.target).lower()

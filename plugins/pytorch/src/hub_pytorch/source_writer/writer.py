@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MAGIC = '"""The PyTorch source of a network, written by hub.'
 _BODY = 8
+_SHORT = 32  # characters of an expression of sizes that is written where it is used
 _HEAD = f'''{MAGIC}
 
 Its weights lie beside it, in the file of the same name that ends in .safetensors.
@@ -140,7 +141,7 @@ class _Writer:
         for node, spec in zip(placeholders, self.signature.inputs, strict=True):
             self.texts[node] = names.take(identifier(spec.name, "input"))
         head = forward_head([self.texts[node] for node in placeholders], self.signature)
-        locals_ = Locals(names, self.statements, self.outputs, self.texts)
+        locals_ = Locals(names, self.statements, self.outputs, self.texts, self.module.meta.get("onnx_dynamic", {}))
         lines = [line for index, item in enumerate(self.statements) for line in self._statement(index, item, locals_)]
         returned: Expression = tupled(self._text(node) for node in self.outputs)
         if len(self.outputs) == 1:
@@ -151,6 +152,9 @@ class _Writer:
         value = self._value(statement)
         if statement.is_assertion:
             return lines_of(value, _BODY)
+        if statement.is_size and locals_.used_once(statement.node) and len(flat(value)) <= _SHORT:
+            self.texts[statement.node] = f"({flat(value)})"
+            return []
         for node in statement.results:
             self.texts[node] = locals_.name(index, node)
         return assignment(self._targets(statement), value, _BODY)
@@ -211,9 +215,8 @@ class _Writer:
         path = layer_path(str(next(iter(layer.weights.values())).target), layer.kind.lower()) if held else node.name
         name = self.attributes.take(attribute(path, layer.kind.lower()))
         for leaf, tensor in held.items():
-            turned = layer.transposed and leaf == "weight"
-            self.weights[f"{name}.{leaf}"] = tensor.t() if turned else tensor
-            if not turned:
+            self.weights[f"{name}.{leaf}"] = layer.held(leaf, tensor)
+            if self.weights[f"{name}.{leaf}"] is tensor:
                 self.texts.setdefault(layer.weights[leaf], f"self.{name}.{leaf}")
         self.weights |= {f"{name}.{leaf}": tensor for leaf, tensor in layer.extra.items()}
         self.made += assignment(f"self.{name}", made, _BODY)
