@@ -33,6 +33,8 @@ STATIC_ONNX = State(format="onnx", form="static")
 TFLITE = State(format="tflite")
 
 _TORCH = ("torch>=2.9",)
+EXPORT_FAILS = "torch-export-fails"
+"""Code of the finding that torch.export refuses a module, so that only a trace is left."""
 
 EDGES = (
     Edge(
@@ -80,6 +82,25 @@ EDGES = (
         title="torch.onnx (TorchScript)",
     ),
     Edge(
+        id="pytorch.onnx-trace",
+        source=BUILDER,
+        target=ONNX,
+        keeps_dynamic=True,
+        requires=_TORCH,
+        process="torch",
+        cost=4.0,
+        title="torch.onnx (trace)",
+    ),
+    Edge(
+        id="pytorch.onnx-trace-program",
+        source=PT2,
+        target=ONNX,
+        requires=_TORCH,
+        process="torch",
+        cost=4.0,
+        title="torch.onnx (trace)",
+    ),
+    Edge(
         id="pytorch.import-onnx",
         source=STATIC_ONNX,
         target=PT2,
@@ -102,6 +123,9 @@ class PyTorchConverter:
             return Verdict(support=Support.NEVER, reason="it is a pickle", hint="--allow-pickle runs its code")
         if edge.id == "pytorch.onnx-torchscript" and options.constants:
             return Verdict(support=Support.NOTIMPL, reason="freezes no inputs; the way over .pt2 does")
+        failed = next((item for item in summary.findings if item.code == EXPORT_FAILS), None)
+        if failed and edge.target == PT2 and edge.source.format == "pytorch" and not options.shapes:
+            return Verdict(support=Support.NOTIMPL, reason=failed.message, hint=failed.hint)
         return _blocking(edge, summary, options)
 
     def convert(self, job: ConvertJob) -> StepOutput:
@@ -165,6 +189,21 @@ def _onnx_torchscript(job: ConvertJob) -> StepOutput:
     return convert_torchscript_to_onnx(_reference(job), Path(job.output))
 
 
+def _trace(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.load import load_eager
+    from hub_pytorch.trace_onnx import trace_eager
+
+    reference = _reference(job)
+    eager = load_eager(reference, allow_pickle=job.options.allow_pickle)
+    return trace_eager(*eager, reference, Path(job.output))
+
+
+def _trace_program(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.trace_onnx import trace_program
+
+    return trace_program(_program(job), job.options, Path(job.output))
+
+
 def _import(job: ConvertJob) -> StepOutput:
     from hub_pytorch.from_onnx import convert_from_onnx
 
@@ -178,5 +217,7 @@ _STEPS: dict[str, Callable[[ConvertJob], StepOutput]] = {
     "pytorch.export-torchscript": _export,
     "pytorch.export-pickle": _export,
     "pytorch.onnx-torchscript": _onnx_torchscript,
+    "pytorch.onnx-trace": _trace,
+    "pytorch.onnx-trace-program": _trace_program,
     "pytorch.import-onnx": _import,
 }

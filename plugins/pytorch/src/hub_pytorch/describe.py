@@ -22,6 +22,7 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
+from hub_pytorch.converter import EXPORT_FAILS
 from hub_pytorch.dynamic import sized
 from hub_pytorch.export import (
     Inputs,
@@ -49,7 +50,6 @@ from hub_pytorch.sniff import identify
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-EXPORT_FAILS = "torch-export-fails"
 _HALF = {DType.FLOAT16: Numerics.FP16, DType.BFLOAT16: Numerics.BF16}
 _RANDOM = ("aten.rand", "aten.randn", "aten.bernoulli", "aten.normal", "aten.multinomial", "aten.randint")
 _TRAINING_FLAG = {"aten.dropout.default": 2, "aten.batch_norm.default": 5, "aten.feature_dropout.default": 2}

@@ -167,13 +167,7 @@ def export_with_notes(module: Any, example: Any, reference: Reference) -> tuple[
         StepError: torch.export failed.
     """
     inputs = eager_inputs(module, example, reference)
-    kept = tuple(spec for spec in inputs.specs if spec.name not in reference.constants)
-    known = msgspec.structs.replace(
-        reference,
-        shapes={spec.name: spec.fixed_shape for spec in inputs.traced},
-        dtypes={spec.name: spec.dtype for spec in inputs.specs},
-    )
-    frozen = freeze(module, known)
+    frozen, kept = freeze_known(module, inputs, reference)
     try:
         return *export_module(frozen, kept, sizes=inputs.sizes), ()
     except (UnsupportedModel, StepError) as error:
@@ -182,6 +176,16 @@ def export_with_notes(module: Any, example: Any, reference: Reference) -> tuple[
                 raise
             made = export_module(frozen, kept, sizes=inputs.sizes)
             return *made, (f"{note}, because with the other: {error.message}",)
+
+
+def freeze_known(module: Any, inputs: Inputs, reference: Reference) -> tuple[Any, tuple[TensorSpec, ...]]:
+    """A module with the reference's constants in place of those inputs, and the inputs that are left."""
+    known = msgspec.structs.replace(
+        reference,
+        shapes={spec.name: spec.fixed_shape for spec in inputs.traced},
+        dtypes={spec.name: spec.dtype for spec in inputs.specs},
+    )
+    return freeze(module, known), tuple(spec for spec in inputs.specs if spec.name not in reference.constants)
 
 
 def freeze(module: Any, reference: Reference) -> Any:

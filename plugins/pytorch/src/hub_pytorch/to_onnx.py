@@ -79,8 +79,8 @@ def _export_with_retry(exported: Any, names: Names, output: Path) -> tuple[str, 
         try:
             _export(exported.run_decompositions(), names, output)
         except (torch.onnx.OnnxExporterError, RuntimeError) as second:
-            raise UnsupportedModel(f"torch.onnx cannot express the model: {_reason(second)}") from second
-        return (f"decomposed to core operators first, because torch.onnx failed on the program: {_reason(error)}",)
+            raise UnsupportedModel(f"torch.onnx cannot express the model: {reason_of(second)}") from second
+        return (f"decomposed to core operators first, because torch.onnx failed on the program: {reason_of(error)}",)
     return ()
 
 
@@ -112,7 +112,8 @@ def _weight_bytes(exported: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes"))
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The first line of the error at the root of an exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -147,7 +148,7 @@ def convert_torchscript_to_onnx(reference: Reference, output: Path) -> StepOutpu
         with quiet(), torch.no_grad():
             _trace_export(script, feeds, names, output)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {_reason(error)}") from error
+        raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
     return StepOutput(notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",))
 
 

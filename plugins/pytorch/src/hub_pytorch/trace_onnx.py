@@ -1,0 +1,116 @@
+"""PyTorch -> ONNX by tracing: torch.onnx's TorchScript exporter, the second engine. Runs in a worker.
+
+A trace records what one run did. It bakes in every branch and every size that became a Python number on the way, so its
+result is never to be trusted without a parity check at other inputs and sizes; the core makes both.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import HubError, StepError, StepOutput, TensorSpec, UnsupportedModel
+from hub_pytorch.adapt import adapt
+from hub_pytorch.dynamic import sized
+from hub_pytorch.export import Inputs, eager_inputs, export_eager, freeze_known, is_data_dependent, sample
+from hub_pytorch.program import flat_outputs, module_of
+from hub_pytorch.to_onnx import frozen_bindings, quiet, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hub.spec import ConvertOptions
+    from hub_pytorch.program import Program
+    from hub_pytorch.reference import Reference
+
+OPSET = 17
+
+
+def trace_eager(module: Any, example: Any, reference: Reference, output: Path) -> StepOutput:
+    """Trace an eager module; its open dimensions stay open as far as the trace holds them.
+
+    Raises:
+        UnsupportedModel: Control flow depends on values, which a trace would bake in; or an operator has no ONNX form.
+    """
+    _refuse_branches(module, example, reference)
+    inputs = eager_inputs(module, example, reference)
+    frozen, specs = freeze_known(module, inputs, reference)
+    kept = Inputs(specs, inputs.sizes)
+    names, _ = flat_outputs(frozen(**{spec.name: sample(spec) for spec in kept.traced}))
+    notes = trace(_positional(frozen, [spec.name for spec in kept.specs]), kept, names, output)
+    return StepOutput(notes=notes, bindings=frozen_bindings(reference))
+
+
+def _refuse_branches(module: Any, example: Any, reference: Reference) -> None:
+    try:
+        export_eager(module, example, reference)
+    except HubError as error:
+        if is_data_dependent(error):
+            raise
+
+
+def trace_program(program: Program, options: ConvertOptions, output: Path) -> StepOutput:
+    """Trace an exported program at fixed shapes: it holds no branches, but sizes in it become numbers.
+
+    Raises:
+        ShapeNeeded: An input has a symbolic dimension and no shape is given.
+        UnsupportedModel: An operator has no ONNX form.
+    """
+    adapted = adapt(program, options)
+    inputs = Inputs(adapted.inputs, {})
+    notes = trace(_positional(adapted.module, adapted.words), inputs, adapted.outputs, output)
+    return StepOutput(notes=notes, bindings=adapted.bindings)
+
+
+def _positional(module: Any, names: Sequence[str]) -> Any:
+    """A module that takes its inputs by position and gives a tuple of tensors."""
+
+    def call(*tensors: Any) -> tuple[Any, ...]:
+        return flat_outputs(module(**dict(zip(names, tensors, strict=True))))[1]
+
+    return module_of(call, module)
+
+
+def trace(module: Any, inputs: Inputs, outputs: Sequence[str], output: Path) -> tuple[str, ...]:
+    """Trace a module that takes its inputs by position and gives a tuple, and write it as ONNX.
+
+    Returns:
+        Notes: that it is a trace, and what torch warned of.
+
+    Raises:
+        UnsupportedModel: An operator has no ONNX form, or torch cannot trace it.
+        StepError: torch wrote no file.
+    """
+    import torch
+
+    feeds = tuple(sample(spec) for spec in inputs.traced)
+    names = [spec.name for spec in inputs.specs]
+    try:
+        with quiet(), torch.no_grad(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", torch.jit.TracerWarning)
+            torch.onnx.export(
+                module, feeds, str(output), dynamo=False, input_names=names, output_names=[*outputs],
+                opset_version=OPSET, dynamic_axes=_axes(inputs.specs) or None,
+            )  # fmt: skip
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
+    if not output.exists():
+        raise StepError("torch.onnx wrote no file")
+    return (_title(inputs), *_baked(caught, torch.jit.TracerWarning))
+
+
+def _axes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, str]]:
+    found = {spec.name: {axis: dim.symbol for axis, dim in enumerate(spec.shape) if dim.symbol} for spec in specs}
+    return {name: axes for name, axes in found.items() if axes}
+
+
+def _title(inputs: Inputs) -> str:
+    sizes = ", ".join(str(sized(spec, inputs.sizes)) for spec in inputs.specs)
+    return f"traced by torch.onnx's TorchScript exporter at {sizes}"
+
+
+def _baked(caught: Sequence[warnings.WarningMessage], kind: type[Warning]) -> tuple[str, ...]:
+    lines = Counter(str(item.message).partition(".")[0] for item in caught if issubclass(item.category, kind))
+    return tuple(f"the trace fixed {count} values: {line}" for line, count in lines.items())
