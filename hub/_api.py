@@ -10,10 +10,11 @@ import msgspec
 
 from hub._engine import Conversion, Events, Silent
 from hub._identify import identify
-from hub._measure import measure, reference_of
+from hub._measure import measure
 from hub._opening import Opened, open_model
-from hub._parity import POLICIES
+from hub._parity import POLICIES, carried
 from hub._plugins import Registry
+from hub._reference import samples_and_reference
 from hub._request import Request, Source, choose_numerics, did_you_mean, parse_numerics
 from hub._routing import Plan
 from hub._runner import Runner
@@ -204,9 +205,10 @@ def verify(
         other = open_model(runner, Source(path=result), ConvertOptions())
         receipt = read_receipt(Path(result), other.artifact)
         request = _as_made(request, opened, receipt) if receipt else request
-        samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
-        reference = reference_of(runner, opened.artifact, samples.check, samples.kind, samples.options)
-        gate = policy or POLICIES[parse_numerics(numerics) if numerics else other.summary.state.numerics]
+        fix = other.summary.signature.is_static
+        samples, reference = samples_and_reference(request, runner, opened, fix=fix)
+        wanted = parse_numerics(numerics) if numerics else other.summary.state.numerics
+        gate = policy or (carried(wanted) if opened.summary.state.numerics == wanted else POLICIES[wanted])
         chain = tuple(step.bindings for step in receipt.steps) if receipt else ()
         return measure(runner, other.artifact, reference, chain, gate, samples.options)
 

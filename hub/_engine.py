@@ -11,15 +11,16 @@ from hub import _effects
 from hub._contract import io_contract
 from hub._files import check_output, check_side_files, publish
 from hub._identify import identify
-from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, reference_of, self_noise
+from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, self_noise
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._plugins import versions_of
+from hub._reference import samples_and_reference
 from hub._request import Request, check_target
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
-from hub._sampling import Samples, prepare_samples
-from hub._shapes import GUESSES, check_names, fix_shapes
+from hub._sampling import Samples
+from hub._shapes import check_names, fix_shapes
 from hub._version import VERSION
 from hub.spec import (
     RECEIPT_VERSION,
@@ -155,7 +156,8 @@ class Conversion:
         opened, plan = self.plan()
         self._events.planned(opened.summary, plan)
         self._events.started("running the source model")
-        samples, reference = self._reference(opened, plan)
+        fix = not all(edge.keeps_dynamic for edge in plan.routes[0])
+        samples, reference = samples_and_reference(self._request, self._runner, opened, fix=fix)
         for note in (*samples.notes, *samples.warnings):
             self._events.noted(note)
         here, samples = self._first_right_route(opened, plan, samples, reference)
@@ -164,44 +166,6 @@ class Conversion:
         receipt = self._receipt(opened, plan, samples, reference, here)
         publish(Path(here.artifact.path), encode_receipt(receipt), request.destination, side)
         return receipt
-
-    def _reference(self, opened: Opened, plan: Plan) -> tuple[Samples, Reference]:
-        """The samples, and what the source makes of them; sizes that nobody names are tried where they stay open."""
-        fix = not all(edge.keeps_dynamic for edge in plan.routes[0])
-        try:
-            return self._reference_at(opened, fix=fix)
-        except ShapeNeeded:
-            if fix:
-                raise
-            return self._guessed_reference(opened)
-
-    def _guessed_reference(self, opened: Opened) -> tuple[Samples, Reference]:
-        tried: list[str] = []
-        for guess in GUESSES:
-            try:
-                return self._reference_at(opened, fix=False, guess=guess)
-            except StepError as error:  # the model does not run at this size
-                tried.append(f"{guess}: {error.message.splitlines()[0]}")
-        raise ShapeNeeded(
-            f"the source runs at no size that hub tried for its open dimensions ({'; '.join(tried)[:600]})",
-            hint="give real inputs, --test DATA, or fix the sizes, --shape INPUT=...",
-        )
-
-    def _reference_at(self, opened: Opened, *, fix: bool, guess: int = 0) -> tuple[Samples, Reference]:
-        samples = prepare_samples(self._request, self._runner, opened.summary.signature, fix=fix, guess=guess)
-        kind, options = samples.kind, samples.options
-        reference = reference_of(self._runner, opened.artifact, samples.check, kind, options)
-        if not samples.other[0]:
-            return samples, reference
-        size = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in samples.other_shapes.items())
-        try:
-            other = reference_of(self._runner, opened.artifact, samples.other, kind, options)
-        except StepError as error:
-            reason = error.message.splitlines()[0][:200]
-            note = f"compared at one size only: the source does not run at {size} ({reason})"
-            return msgspec.structs.replace(samples, warnings=(*samples.warnings, note)), reference
-        other = msgspec.structs.replace(other, size=f"at {size}")
-        return samples, msgspec.structs.replace(reference, other=other)
 
     def _first_right_route(
         self, opened: Opened, plan: Plan, samples: Samples, reference: Reference

@@ -1,0 +1,61 @@
+"""The samples of a run, and what the source makes of them; sizes that nobody names are tried where they stay open."""
+
+import msgspec
+
+from hub._measure import Reference, reference_of
+from hub._opening import Opened
+from hub._request import Request
+from hub._runner import Runner
+from hub._sampling import Samples, prepare_samples
+from hub._shapes import GUESSES
+from hub.spec import ShapeNeeded, StepError
+
+
+def samples_and_reference(request: Request, runner: Runner, opened: Opened, *, fix: bool) -> tuple[Samples, Reference]:
+    """Load or draw samples and run the source on them, at two sizes where dimensions stay open.
+
+    Args:
+        request: The request.
+        runner: To run the source.
+        opened: The source.
+        fix: Whether every dimension is to be fixed; otherwise hub finds a size at which the source runs.
+
+    Raises:
+        ShapeNeeded: A dimension is symbolic and nothing says its size, or the source runs at none that hub tries.
+        CalibrationError: The data does not fit the model.
+    """
+    try:
+        return _at(request, runner, opened, fix=fix)
+    except ShapeNeeded:
+        if fix:
+            raise
+        return _guessed(request, runner, opened)
+
+
+def _guessed(request: Request, runner: Runner, opened: Opened) -> tuple[Samples, Reference]:
+    tried: list[str] = []
+    for guess in GUESSES:
+        try:
+            return _at(request, runner, opened, fix=False, guess=guess)
+        except StepError as error:  # the model does not run at this size
+            tried.append(f"{guess}: {error.message.splitlines()[0]}")
+    raise ShapeNeeded(
+        f"the source runs at no size that hub tried for its open dimensions ({'; '.join(tried)[:600]})",
+        hint="give real inputs, --test DATA, or fix the sizes, --shape INPUT=...",
+    )
+
+
+def _at(request: Request, runner: Runner, opened: Opened, *, fix: bool, guess: int = 0) -> tuple[Samples, Reference]:
+    samples = prepare_samples(request, runner, opened.summary.signature, fix=fix, guess=guess)
+    reference = reference_of(runner, opened.artifact, samples.check, samples.kind, samples.options)
+    if not samples.other[0]:
+        return samples, reference
+    size = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in samples.other_shapes.items())
+    try:
+        other = reference_of(runner, opened.artifact, samples.other, samples.kind, samples.options)
+    except StepError as error:
+        reason = error.message.splitlines()[0][:200]
+        note = f"compared at one size only: the source does not run at {size} ({reason})"
+        return msgspec.structs.replace(samples, warnings=(*samples.warnings, note)), reference
+    other = msgspec.structs.replace(other, size=f"at {size}")
+    return samples, msgspec.structs.replace(reference, other=other)
