@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ class PyTorchFormat:
     name = "pytorch"
     suffixes = SUFFIXES
     process = "torch"
+    written_forms: Mapping[str, str] = {".py": "source"}
 
     def describe(self, job: DescribeJob) -> ModelSummary:
         """Describe a file. Raises as `hub_pytorch.describe.describe`."""

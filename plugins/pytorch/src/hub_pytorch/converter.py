@@ -17,6 +17,7 @@ from hub.spec import (
     Toolchain,
     Verdict,
 )
+from hub_pytorch.import_edges import IMPORT_EDGES, run_import
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,6 @@ TORCHSCRIPT = State(format="pytorch", form="torchscript")
 BUILDER = State(format="pytorch", form="builder")
 PICKLE = State(format="pytorch", form="pickle")
 ONNX = State(format="onnx")
-STATIC_ONNX = State(format="onnx", form="static")
 TFLITE = State(format="tflite")
 
 _TORCH = ("torch>=2.9",)
@@ -100,14 +100,7 @@ EDGES = (
         cost=4.0,
         title="torch.onnx (trace)",
     ),
-    Edge(
-        id="pytorch.import-onnx",
-        source=STATIC_ONNX,
-        target=PT2,
-        requires=("onnx>=1.17", *_TORCH),
-        process="torch",
-        title="ONNX importer",
-    ),
+    *IMPORT_EDGES,
 )
 
 
@@ -167,6 +160,10 @@ def _reference(job: ConvertJob) -> Reference:
 
 
 def _export(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.source_form import export_source, is_source
+
+    if is_source(Path(job.source.path)):
+        return export_source(job)
     from hub_pytorch.export import export_torchscript, export_with_notes, save_exported
     from hub_pytorch.load import load_eager
     from hub_pytorch.to_onnx import frozen_bindings
@@ -204,12 +201,6 @@ def _trace_program(job: ConvertJob) -> StepOutput:
     return trace_program(_program(job), job.options, Path(job.output))
 
 
-def _import(job: ConvertJob) -> StepOutput:
-    from hub_pytorch.from_onnx import convert_from_onnx
-
-    return convert_from_onnx(Path(job.source.path), job.source.signature, Path(job.output))
-
-
 _STEPS: dict[str, Callable[[ConvertJob], StepOutput]] = {
     "pytorch.tflite-litert": _tflite,
     "pytorch.onnx-dynamo": _onnx,
@@ -219,5 +210,5 @@ _STEPS: dict[str, Callable[[ConvertJob], StepOutput]] = {
     "pytorch.onnx-torchscript": _onnx_torchscript,
     "pytorch.onnx-trace": _trace,
     "pytorch.onnx-trace-program": _trace_program,
-    "pytorch.import-onnx": _import,
+    **{edge.id: run_import for edge in IMPORT_EDGES},
 }

@@ -46,6 +46,7 @@ from hub_pytorch.program import dtype_of, flat_outputs, spec_of
 from hub_pytorch.reference import Reference, reference_for
 from hub_pytorch.script import hidden_state, script_inputs, state_message
 from hub_pytorch.sniff import identify
+from hub_pytorch.source_form import describe_source, is_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,7 @@ def describe(job: DescribeJob) -> ModelSummary:
         ShapeNeeded: Nothing says the shape of an input.
     """
     form = job.form or _form(job.file)
-    return _DESCRIBERS[form](job)
+    return describe_source(job) if is_source(job.file) else _DESCRIBERS[form](job)
 
 
 def _form(path: Path) -> str:

@@ -52,10 +52,11 @@ def convert_to_source(path: Path, signature: Signature, output: Path) -> StepOut
 
     graph, count = import_file(path)
     inputs, sizes = open_inputs(graph, signature)
-    source = write_source(graph, signature, tuple(sized(spec, sizes) for spec in inputs))
+    source = write_source(graph, signature, [sized(spec, sizes).fixed_shape for spec in inputs])
     output.write_text(source.text, encoding="utf-8")
     weights = output.with_suffix(".safetensors")
     save_file(source.weights, weights)
+    weights.chmod(output.stat().st_mode)  # safetensors leaves it to its owner alone
     written = f"wrote {count} ONNX nodes as PyTorch source, {source.layers} of them layers, weights in {weights.name}"
     return StepOutput(notes=(written,))
 
@@ -101,20 +102,36 @@ def open_inputs(graph: Any, signature: Signature) -> tuple[tuple[TensorSpec, ...
 
 
 def export_graph(graph: Any, signature: Signature) -> Any:
-    """Export an imported graph; inputs go in and outputs come out by position. Raises as `convert_from_onnx`."""
-    inputs, sizes = open_inputs(graph, signature)
+    """Export an imported graph. Raises as `convert_from_onnx`."""
+    return export_positional(graph, signature, *open_inputs(graph, signature))
+
+
+def export_positional(
+    module: Any, signature: Signature, inputs: tuple[TensorSpec, ...], sizes: Mapping[str, int]
+) -> Any:
+    """Export a module whose inputs go in and whose outputs come out by position. Raises as `convert_from_onnx`.
+
+    Args:
+        module: Returns a tensor or a tuple of tensors.
+        signature: Its inputs and outputs.
+        inputs: Its inputs, in which every open dimension has a name of its own.
+        sizes: Open dimension -> the size to trace it at.
+
+    Returns:
+        The ExportedProgram.
+    """
     names = words([spec.name for spec in inputs])
     outputs = words([spec.name for spec in signature.outputs])
 
     def call(**feeds: Any) -> dict[str, Any]:
-        results = graph(*(feeds[name] for name in names))
+        results = module(*(feeds[name] for name in names))
         return dict(zip(outputs, _as_tuple(results), strict=True))
 
     renamed = tuple(
         TensorSpec(name=name, dtype=spec.dtype, shape=spec.shape) for name, spec in zip(names, inputs, strict=True)
     )
     try:
-        return export_module(module_of(call, graph), renamed, by_name=True, sizes=sizes)[0]
+        return export_module(module_of(call, module), renamed, by_name=True, sizes=sizes)[0]
     except UnsupportedModel as error:
         raise UnsupportedModel(error.message, hint=_fixing(inputs, sizes) or error.hint) from error
 

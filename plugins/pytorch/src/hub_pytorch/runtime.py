@@ -12,6 +12,7 @@ from hub_pytorch.load import exported_program, load_eager, load_torchscript, num
 from hub_pytorch.program import flat_outputs
 from hub_pytorch.reference import Reference, read_reference
 from hub_pytorch.script import hidden_state, script_inputs
+from hub_pytorch.source_form import is_source, source_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -88,6 +89,8 @@ def open_model(artifact: ModelArtifact, options: RuntimeOptions) -> NamedCall:
     form = artifact.state.form
     if not form:
         return _program_call(exported_program(Path(artifact.path), allow_pickle=options.allow_pickle))
+    if is_source(Path(artifact.path)):
+        return source_call(Path(artifact.path))
     found = read_reference(Path(artifact.path)) if form == "builder" else Reference(file=artifact.path)
     reference = msgspec.structs.replace(found, submodule=options.submodule)
     if form == "torchscript":

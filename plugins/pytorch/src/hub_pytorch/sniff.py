@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pt2", ".pt", ".pth", ".jit", ".ts", ".torchscript")
 BUILDER_MAGIC = b'{"builder":"'
+SOURCE_MAGIC = b'"""The PyTorch source of a network, written by hub.'
 
 # torch.save before the zip format: a pickle of the number 0x1950a86a20f9469cfc6c (torch/serialization.py), then one
 # each of the protocol version, the machine and the object.
@@ -36,12 +37,14 @@ def identify(path: Path, header: bytes) -> Identification | None:
         header: Its first bytes.
 
     Returns:
-        The form: plain for `.pt2`, `torchscript`, `builder` (a reference file that hub wrote), `weights` (a state
-        dict or safetensors: no model by itself), `pickle` (an object that only running its pickle would rebuild);
-        None when it is none of these.
+        The form: plain for `.pt2`, `torchscript`, `builder` (a reference file or a source that hub wrote), `weights`
+        (a state dict or safetensors: no model by itself), `pickle` (an object that only running its pickle would
+        rebuild); None when it is none of these.
     """
     if header.startswith(b"PK\x03\x04"):
         return _identify_zip(path)
+    if header.startswith(SOURCE_MAGIC):
+        return Identification(format="pytorch", form="builder", detail="PyTorch source that hub wrote")
     if header.startswith(BUILDER_MAGIC):
         return Identification(format="pytorch", form="builder", detail="reference to a builder function")
     if re.match(rb"\x80[\x02-\x05]", header):

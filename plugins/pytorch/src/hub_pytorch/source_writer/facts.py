@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from hub.spec import TensorSpec
 
 
-def learn(module: fx.GraphModule, inputs: Sequence[TensorSpec]) -> None:
+def learn(module: fx.GraphModule, inputs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]]) -> None:
     """Give each node of a graph `meta["val"]`, a fake tensor, by running the graph on fake inputs.
 
     Args:
         module: The graph.
-        inputs: Its inputs in order, of fixed shapes.
+        inputs: Its inputs in order.
+        shapes: A shape for each of them, at which the graph runs.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-    tensors = [torch.empty(spec.fixed_shape, dtype=torch_dtype_of(spec.dtype)) for spec in inputs]
+    pairs = zip(inputs, shapes, strict=True)
+    tensors = [torch.empty(tuple(shape), dtype=torch_dtype_of(spec.dtype)) for spec, shape in pairs]
     with torch.no_grad():
         FakeTensorProp(module, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*tensors)
 

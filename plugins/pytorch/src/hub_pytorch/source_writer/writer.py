@@ -7,11 +7,13 @@ from collections import ChainMap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hub_pytorch.sniff import SOURCE_MAGIC
 from hub_pytorch.source_writer import facts
 from hub_pytorch.source_writer.expressions import expression, literal
 from hub_pytorch.source_writer.layers import Constants, Layer
 from hub_pytorch.source_writer.layout import (
     LINE_LENGTH,
+    Bracketed,
     Expression,
     call,
     double_quoted,
@@ -32,10 +34,9 @@ if TYPE_CHECKING:
 
     from hub.spec import Signature, TensorSpec
 
-MAGIC = '"""The PyTorch source of a network, written by hub.'
 _BODY = 8
 _SHORT = 32  # characters of an expression of sizes that is written where it is used
-_HEAD = f'''{MAGIC}
+_HEAD = f'''{SOURCE_MAGIC.decode()}
 
 Its weights lie beside it, in the file of the same name that ends in .safetensors.
 `build()` returns the network with its weights, ready to run; `build().train()` trains.
@@ -69,21 +70,21 @@ class Source:
     layers: int
 
 
-def write_source(module: fx.GraphModule, signature: Signature, fixed: Sequence[TensorSpec]) -> Source:
+def write_source(module: fx.GraphModule, signature: Signature, shapes: Sequence[Sequence[int]]) -> Source:
     """Write a graph as source.
 
     Args:
         module: A graph of calls of torch's public functions on its own parameters and buffers.
         signature: Inputs and outputs, by the names that they are to have in the source's tables.
-        fixed: The inputs with a size at each open dimension at which the graph runs.
+        shapes: A shape for each input, at which the graph runs.
 
     Raises:
         UnsupportedModel: Something in the graph has no source.
     """
-    facts.learn(module, fixed)
+    facts.learn(module, signature.inputs, shapes)
     writer = _Writer(module, signature)
     body = writer.forward()
-    text = "\n".join([*_header(body), *_tables(signature), *writer.class_head(), *body, _BUILD])
+    text = "\n".join([*_header(body), *_tables(signature, shapes), *writer.class_head(), *body, _BUILD])
     return Source(text=text, weights=own(writer.weights), layers=writer.layers)
 
 
@@ -96,10 +97,22 @@ def _header(body: Sequence[str]) -> list[str]:
     return [_HEAD, *math, "from pathlib import Path", "", *imports, ""]
 
 
-def _tables(signature: Signature) -> list[str]:
+def _tables(signature: Signature, shapes: Sequence[Sequence[int]]) -> list[str]:
     title = "# Name, element type and shape; a size that is a word may change from call to call."
     sides = {"INPUTS": signature.inputs, "OUTPUTS": signature.outputs}
-    return [title, *(line for name, specs in sides.items() for line in _table(name, specs)), ""]
+    rows = [line for name, specs in sides.items() for line in _table(name, specs)]
+    return [title, *rows, *_sizes(signature.inputs, shapes), ""]
+
+
+def _sizes(inputs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]]) -> list[str]:
+    """The table of sizes at which the network is known to run; none where all are fixed."""
+    pairs = [pair for spec, shape in zip(inputs, shapes, strict=True) for pair in zip(spec.shape, shape, strict=True)]
+    known = {dim.symbol: size for dim, size in pairs if dim.symbol}
+    if not known:
+        return []
+    items = tuple(f"{double_quoted(symbol)}: {size}" for symbol, size in known.items())
+    title = "# Sizes at which the network was checked when it was written."
+    return [title, *lines_of(Bracketed("{", items, "}"), 0, before="SIZES = ")]
 
 
 def _table(name: str, specs: Sequence[TensorSpec]) -> list[str]:

@@ -1,0 +1,220 @@
+"""The source form: a Python file that hub wrote, its weights beside it. Describing one reads it and never runs it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hub.spec import (
+    ConvertJob,
+    DescribeJob,
+    Dim,
+    DType,
+    ModelSummary,
+    ModelUnreadable,
+    Numerics,
+    Signature,
+    State,
+    StepOutput,
+    TensorSpec,
+    UnsupportedModel,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    NamedCall = Callable[[dict[str, Any]], dict[str, Any]]
+
+SUFFIX = ".py"
+_HINT = "convert the model to .py again, or name its builder: package.module:build"
+# What safetensors calls the types that decide on the numerics, by their names in the header.
+_HALVES = {"F16": Numerics.FP16, "BF16": Numerics.BF16}
+_SIGNS = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "div",
+    ast.MatMult: "matmul",
+    ast.Pow: "pow",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "remainder",
+}
+
+Row = tuple[str, str, tuple[int | str, ...]]
+
+
+class SourceTables(msgspec.Struct, frozen=True, kw_only=True):
+    """The tables of a source file.
+
+    Attributes:
+        signature: Its inputs and outputs.
+        sizes: Open dimension -> a size at which the network runs.
+        operators: What it calls, with counts.
+    """
+
+    signature: Signature
+    sizes: dict[str, int]
+    operators: dict[str, int]
+
+
+def is_source(path: Path) -> bool:
+    """Whether a builder is a source file rather than a reference to a function."""
+    return path.suffix == SUFFIX
+
+
+def describe_source(job: DescribeJob) -> ModelSummary:
+    """Describe a source file from its text and from the header of its weights.
+
+    Raises:
+        ModelUnreadable: It is no Python, lacks its tables, or its weights are missing or damaged.
+    """
+    tables, header = read_tables(job.file), weights_header(weights_path(job.file))
+    files = (job.file, weights_path(job.file))
+    return ModelSummary(
+        state=State(format="pytorch", numerics=_numerics({item["dtype"] for item in header.values()}), form="builder"),
+        signature=tables.signature,
+        operators=tables.operators,
+        parameters=sum(_elements(item["shape"]) for item in header.values()),
+        size_bytes=sum(file.stat().st_size for file in files),
+        files=tuple(str(file.resolve()) for file in files),
+    )
+
+
+def weights_path(path: Path) -> Path:
+    """Where the weights of a source file lie."""
+    return path.with_suffix(".safetensors")
+
+
+def _elements(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _numerics(dtypes: set[str]) -> Numerics:
+    floats = {name for name in dtypes if "F" in name}
+    return _HALVES.get(floats.pop(), Numerics.FP32) if len(floats) == 1 else Numerics.FP32
+
+
+def weights_header(path: Path) -> dict[str, Any]:
+    """Name -> `dtype` and `shape`, from the header of a safetensors file.
+
+    Raises:
+        ModelUnreadable: It is missing or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(min(size, path.stat().st_size)))
+    except (OSError, ValueError) as error:
+        hint = f"keep {path.name} beside the Python file of that name"
+        raise ModelUnreadable(f"the weights {path.name} cannot be read: {error}", hint=hint) from error
+    return {name: item for name, item in header.items() if name != "__metadata__"}
+
+
+def read_tables(path: Path) -> SourceTables:
+    """Read a source file's tables without running it.
+
+    Raises:
+        ModelUnreadable: It is no Python, or lacks one of them.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found = dict(_constants(tree))
+        inputs, outputs = (
+            tuple(map(_spec, msgspec.convert(found[name], tuple[Row, ...]))) for name in ("INPUTS", "OUTPUTS")
+        )
+        sizes = msgspec.convert(found.get("SIZES", {}), dict[str, int])
+    except (SyntaxError, ValueError, KeyError, msgspec.ValidationError) as error:
+        raise ModelUnreadable(f"{path.name} does not say its inputs and outputs: {error}", hint=_HINT) from error
+    operators = Counter(_operators(tree))
+    signature = Signature(inputs=inputs, outputs=outputs)
+    return SourceTables(signature=signature, sizes=sizes, operators=dict(sorted(operators.items())))
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+    for item in tree.body:
+        if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
+            yield item.targets[0].id, ast.literal_eval(item.value)
+
+
+def _spec(row: Row) -> TensorSpec:
+    name, dtype, shape = row
+    return TensorSpec(name=name, dtype=DType(dtype), shape=tuple(map(Dim.of, shape)))
+
+
+def _operators(tree: ast.Module) -> Iterator[str]:
+    """What the classes call: functions of torch by name, signs by their functions' names, layers by their classes."""
+    for item in (node for top in tree.body if isinstance(top, ast.ClassDef) for node in ast.walk(top)):
+        if isinstance(item, ast.BinOp):
+            yield _SIGNS.get(type(item.op), "")
+        called = item.func if isinstance(item, ast.Call) else None
+        if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id != "self":
+            yield called.attr
+
+
+def build_source(path: Path) -> Any:
+    """Run a source file's `build()`: whoever names a Python file to be run or converted asks for that.
+
+    Returns:
+        The module in evaluation mode.
+
+    Raises:
+        ModelUnreadable: It does not run, or its weights do not fit.
+    """
+    spec = importlib.util.spec_from_file_location(f"hub_source_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ModelUnreadable(f"{path.name} is no Python file", hint=_HINT)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.build().eval()
+    except (ImportError, NameError, AttributeError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ModelUnreadable(f"{path.name} does not build its network: {error}", hint=_HINT) from error
+
+
+def source_call(path: Path) -> NamedCall:
+    """A source file as a function from tensors by input name to tensors by output name. Raises as `build_source`."""
+    module, signature = build_source(path), read_tables(path).signature
+
+    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        results = module(*(feeds[spec.name] for spec in signature.inputs))
+        given = results if isinstance(results, tuple) else (results,)
+        return dict(zip((spec.name for spec in signature.outputs), given, strict=True))
+
+    return call
+
+
+def export_source(job: ConvertJob) -> StepOutput:
+    """Export a source file to `.pt2`; its open dimensions stay open, except those that the request fixes.
+
+    Raises:
+        ModelUnreadable: It does not run, or lacks its tables.
+        UnsupportedModel: torch.export fixes a dimension that is open, or an input is to be frozen.
+        StepError: torch.export failed for another reason.
+    """
+    from hub_pytorch.export import save_exported
+    from hub_pytorch.from_onnx import export_positional
+
+    path, options = Path(job.source.path), job.options
+    if options.constants:
+        names = ", ".join(options.constants)
+        raise UnsupportedModel(f"a PyTorch source freezes no inputs ({names})", hint="freeze them in its own code")
+    tables = read_tables(path)
+    inputs = tuple(_fixed(spec, options.shapes) for spec in tables.signature.inputs)
+    signature = msgspec.structs.replace(tables.signature, inputs=inputs)
+    exported = export_positional(build_source(path), signature, inputs, tables.sizes)
+    save_exported(exported, signature, Path(job.output))
+    return StepOutput()
+
+
+def _fixed(spec: TensorSpec, shapes: Mapping[str, tuple[int, ...]]) -> TensorSpec:
+    shape = shapes.get(spec.name)
+    return spec if shape is None else msgspec.structs.replace(spec, shape=tuple(map(Dim.of, shape)))
