@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hub.spec import StepError, UnsupportedModel
 from hub_tflite.describe import border, signature_of
 from hub_tflite.schema import constant, numbers, operator_name, text, type_name
 from hub_tflite.to_onnx import hybrid, quantized
-from hub_tflite.to_onnx.activation import activate
+from hub_tflite.to_onnx.activation import fused
 from hub_tflite.to_onnx.builder import IR_VERSION, OPSET, Builder, array_of, described
 from hub_tflite.to_onnx.errors import Refused, UnsupportedOperator, refuse_if
 from hub_tflite.to_onnx.folding import folded
@@ -84,6 +85,9 @@ class Scope:
         if index in self.values:
             return self.values[index]
         tensor = self.graph.tensors[index]
+        if tensor.isVariable:
+            self.bind(index, quantized.zeros(self.builder, tensor))
+            return self.values[index]
         data = constant(self.model, tensor)
         refuse_if(data is None, f"{text(tensor.name)} is used before it is made")
         shape, kind = numbers(tensor.shape), type_name(tensor)
@@ -245,9 +249,35 @@ class Node:
         made = self.emit("Reshape", value, self.constant(np.asarray(shape, np.int64)))
         return described(made, None, [size if size > 0 else None for size in shape])
 
-    def inline(self, subgraph: int, inputs: Sequence[Value]) -> list[Value]:
-        """Translate another subgraph in this place and return its outputs."""
-        return self._importer.inline(subgraph, inputs, self.scope.builder)
+    def inline(self, subgraph: int, inputs: Sequence[Value], builder: Builder | None = None) -> list[Value]:
+        """Translate another subgraph in this place, or in a body, and return its outputs."""
+        return self._importer.inline(subgraph, inputs, builder or self.scope.builder)
+
+    @property
+    def variables(self) -> dict[str, Value]:
+        """Name of a variable -> its value."""
+        return self._importer.variables
+
+    @property
+    def is_initializing(self) -> bool:
+        """Whether this runs once, before everything else."""
+        return self._importer.is_initializing
+
+    @contextmanager
+    def initializing(self) -> Iterator[None]:
+        """What is translated inside runs once, before everything else."""
+        self._importer.is_initializing = True
+        yield
+        self._importer.is_initializing = False
+
+    def note(self, line: str) -> None:
+        """Tell of something once."""
+        if line not in self._importer.notes:
+            self._importer.notes.append(line)
+
+    def keep(self, place: int, value: Value) -> None:
+        """Let an input that the operator changes in place, its state, be this value from here on."""
+        self.scope.bind(numbers(self.operator.inputs)[place], value)
 
     def body(self, subgraph: int, inputs: Sequence[Value]) -> tuple[Builder, list[Value]]:
         """Translate another subgraph into a body of its own, which may use values of this graph.
@@ -267,11 +297,15 @@ class Importer:
 
     Attributes:
         notes: What is worth telling of the translation.
+        variables: Name of a variable -> its value.
+        is_initializing: Whether the first values of variables are read.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.notes: list[str] = []
+        self.variables: dict[str, Value] = {}
+        self.is_initializing = False
         self._ranked = any(tensor.hasRank for graph in model.subgraphs for tensor in graph.tensors)
 
     def run(self) -> Model:
@@ -362,7 +396,7 @@ def _run(row: Row | None, node: Node) -> tuple[Value, ...]:
     results = result if isinstance(result, tuple) else (result,)
     refuse_if(len(results) != node.outputs, f"{node.outputs} outputs, {len(results)} are implemented")
     if options.get(FUSED) and FUSED not in row.options:
-        results = (activate(node, results[0], options[FUSED]), *results[1:])
+        results = (fused(node, results[0], options[FUSED]), *results[1:])
     return results
 
 

@@ -144,6 +144,21 @@ def dequantized(builder: Builder, integers: Value, grid: Grid) -> Value:
     return builder.moved[known]
 
 
+def zeros(builder: Builder, tensor: Any) -> Value:
+    """The state before a run: real zeros, also where the file keeps integers."""
+    sizes = numbers(tensor.shapeSignature) or numbers(tensor.shape)
+    refuse_if(any(size < 0 for size in sizes), f"the state {text(tensor.name)} is of open size {sizes}")
+    refuse_if(not is_quantized(tensor) and type_name(tensor) != "FLOAT32", f"a state of type {type_name(tensor)}")
+    return builder.constant(np.zeros(sizes, np.float32), text(tensor.name))
+
+
+def like(builder: Builder, model: Value, integers: Value) -> Value:
+    """Write the real values of integers that are on the grid of a value's own."""
+    node = _dequantizer(model)
+    refuse_if(node is None, f"{model.name} is not quantized")
+    return _as_before(builder, node, integers)
+
+
 def border_value(builder: Builder, tensor: Any, integers: Value) -> Value:
     """Return the real values of an input, or of integers that another graph made."""
     return dequantized(builder, integers, _activation_grid(tensor)) if is_quantized(tensor) else integers

@@ -4,7 +4,7 @@ The signature of such a function is its contract, which the importer checks befo
 
 * the first parameter, `node`, is the operator's `importer.Node`: where ONNX nodes are written;
 * the other positional parameters are the operator's inputs, in order; one with a default may be absent (-1 in the
-  file), `*name` takes any number;
+  file), `*name` takes any number (`*name: Value | None` with gaps);
 * keyword-only parameters are fields of its options, by the schema's own names (`stride_w`); one without a default
   needs an options table in the file. A field that is not named must have the schema's default, else it is refused.
   Two kinds of fields are the importer's: a fused activation that the function does not name is written behind its
@@ -28,12 +28,14 @@ IGNORED = frozenset({"pot_scale_int16", "quantized_bias_type", "asymmetric_quant
 """Options about the rounding of quantized kernels."""
 
 _THEMES = (
+    "control",
     "conv",
     "elementwise",
     "index",
     "linear",
     "pool",
     "quant",
+    "recurrent",
     "reduce",
     "resize",
     "segment",
@@ -53,6 +55,7 @@ class Row:
     handler: Handler
     required_inputs: tuple[bool, ...]
     variadic: bool
+    gaps: bool
     options: dict[str, bool]
 
     def mismatch(self, version: int, inputs: Sequence[bool], options: Mapping[str, Any] | None) -> str | None:
@@ -76,7 +79,7 @@ class Row:
         if any(inputs[known:]) and not self.variadic:
             return f"{len(inputs)} inputs, {known} are implemented"
         absent = [i for i, required in enumerate(self.required_inputs) if required and not _present(inputs, i)]
-        absent += [i for i in range(known, len(inputs)) if self.variadic and not inputs[i]]
+        absent += [i for i in range(known, len(inputs)) if self.variadic and not self.gaps and not inputs[i]]
         return f"input {absent[0]} is absent" if absent else None
 
 
@@ -109,6 +112,7 @@ def _row(name: str, oldest: int, newest: int, handler: Handler) -> Row:
         handler=handler,
         required_inputs=tuple(p.default is p.empty for p in inputs),
         variadic=any(p.kind is p.VAR_POSITIONAL for p in parameters),
+        gaps=any(p.kind is p.VAR_POSITIONAL and "None" in str(p.annotation) for p in parameters),
         options={p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY},
     )
 

@@ -1,0 +1,253 @@
+"""Recurrent layers: ONNX's LSTM and RNN where they say the same, else a Scan over one step.
+
+TFLite's gates are i, f, c, o; ONNX's order is i, o, f, c. A coupled gate is i = 1 - f in TFLite, which ONNX has as a
+gate of its own with the weights of f negated: 1 - sigmoid(z) = sigmoid(-z). State starts at zero in each run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hub_tflite.to_onnx import quantized
+from hub_tflite.to_onnx.builder import Builder
+from hub_tflite.to_onnx.errors import refuse_if
+from hub_tflite.to_onnx.lazy import ir, np
+
+if TYPE_CHECKING:
+    from onnx_ir import Value
+
+    from hub_tflite.to_onnx.importer import Node
+
+_ACTIVATIONS: dict[int, tuple[str, dict[str, Any]]] = {
+    0: ("Affine", {"activation_alpha": [1.0], "activation_beta": [0.0]}),
+    1: ("Relu", {}),
+    4: ("Tanh", {}),
+}
+"""`ActivationFunctionType` -> ONNX's word inside a recurrent operator."""
+_NORM_EPSILON = 1e-8
+"""Of LiteRT's layer normalisation in an LSTM (`kLayerNormEpsilon`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lstm:
+    """One direction. Gates are in TFLite's order i, f, c, o; i is None where it is coupled to f.
+
+    Attributes:
+        inner: Input weights (units, inputs).
+        recurrent: Weights (units, outputs).
+        peephole: Vectors of i, f, o, None where there are none.
+        bias: Vectors.
+        norm: Coefficients of layer normalisation, None where there are none.
+        projection: Weights (outputs, units) and bias.
+        state: Output and cell before the first step.
+        activation: `ActivationFunctionType` of the cell's input and output.
+        cell_clip: Largest cell value; 0 for none.
+        projection_clip: Largest projected value; 0 for none.
+    """
+
+    inner: Sequence[Value | None]
+    recurrent: Sequence[Value | None]
+    peephole: Sequence[Value | None]
+    bias: Sequence[Value | None]
+    norm: Sequence[Value | None]
+    projection: tuple[Value | None, Value | None]
+    state: tuple[Value, Value]
+    activation: int
+    cell_clip: float
+    projection_clip: float
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether ONNX's LSTM computes the same."""
+        extras = [*self.norm, *self.projection]
+        clipped = self.cell_clip > 0 or self.projection_clip > 0
+        return not clipped and self.activation in _ACTIVATIONS and not any(value is not None for value in extras)
+
+
+def over_time(node: Node, x: Value, cell: Lstm, *, reverse: bool = False, rounding: Any = None) -> tuple[Value, ...]:
+    """Run an LSTM over x [time, batch, inputs].
+
+    Args:
+        node: The operator.
+        x: The sequence.
+        cell: The weights.
+        reverse: From the last step to the first.
+        rounding: The file's record of the output where it is quantized: each step's output is rounded to its grid.
+
+    Returns:
+        Outputs [time, batch, outputs], and the last output and cell.
+    """
+    if cell.is_plain and rounding is None:
+        return _lstm(node, x, cell, reverse=reverse)
+    return _scan(node, x, cell, reverse=reverse, rounding=rounding)
+
+
+def _lstm(node: Node, x: Value, cell: Lstm, *, reverse: bool) -> tuple[Value, ...]:
+    word, numbers = _ACTIVATIONS[cell.activation]
+    activations = {
+        "activations": ["Sigmoid", word, word],
+        **{name: [*values, *values] for name, values in numbers.items()},
+    }
+    units = node.shape(_some(cell.inner[1]))[0]
+    bias = _row(node, [*_ordered(node, cell.bias), np.zeros(4 * (units or 0), np.float32)])
+    outputs, last, state = node.emits(
+        "LSTM", x, _row(node, _ordered(node, cell.inner)), _row(node, _ordered(node, cell.recurrent)), bias, None,
+        *(_initial(node, value) for value in cell.state), _peepholes(node, cell.peephole),
+        outputs=3, hidden_size=units, direction="reverse" if reverse else "forward", **activations,
+    )  # fmt: skip
+    axes = node.constant([0])
+    return _without_direction(node, outputs), node.emit("Squeeze", last, axes), node.emit("Squeeze", state, axes)
+
+
+def _without_direction(node: Node, outputs: Value) -> Value:
+    """Drop the axis of directions: [time, 1, batch, units]."""
+    return node.emit("Squeeze", outputs, node.constant([1]))
+
+
+def _initial(node: Node, state: Value) -> Value | None:
+    """A state as [1, batch, units]; zeros are ONNX's default."""
+    array = node.known(state)
+    if array is not None and not array.any():
+        return None
+    return node.emit("Unsqueeze", state, node.constant([0]))
+
+
+def _some(value: Value | None) -> Value:
+    refuse_if(value is None, "weights of a gate are absent")
+    assert value is not None  # noqa: S101 - for the type checker
+    return value
+
+
+def _ordered(node: Node, gates: Sequence[Value | None]) -> list[Value]:
+    """Bring gates into ONNX's order i, o, f, c; a coupled one is the negative of f."""
+    i, f, c, o = gates
+    return [_negative(node, _some(f)) if i is None else i, _some(o), _some(f), _some(c)]
+
+
+def _negative(node: Node, value: Value) -> Value:
+    array = node.known(value)
+    return node.emit("Neg", value) if array is None else node.constant(-array)
+
+
+def _row(node: Node, parts: Sequence[Any]) -> Value:
+    """Concatenate along the first axis, behind an axis of directions; constants at once."""
+    arrays = [part if isinstance(part, np.ndarray) else node.known(part) for part in parts]
+    if all(array is not None for array in arrays):
+        return node.constant(np.concatenate(arrays)[None])
+    values = [node.constant(part) if isinstance(part, np.ndarray) else part for part in parts]
+    return node.emit("Unsqueeze", node.emit("Concat", *values, axis=0), node.constant([0]))
+
+
+def _peepholes(node: Node, gates: Sequence[Value | None]) -> Value | None:
+    i, f, o = gates
+    if f is None:
+        return None
+    return _row(node, [_negative(node, f) if i is None else i, _some(o), f])
+
+
+def rnn(
+    node: Node, x: Value, weights: Sequence[Value], activation: int, *, reverse: bool = False
+) -> tuple[Value, Value]:
+    """Run a plain recurrence over x [time, batch, inputs]; weights are W, R, bias, state.
+
+    Returns:
+        Outputs [time, batch, units], and the last one.
+    """
+    refuse_if(activation not in _ACTIVATIONS, f"the activation number {activation} in a recurrence")
+    word, numbers = _ACTIVATIONS[activation]
+    w, r, bias, state = weights
+    units = node.shape(w)[0]
+    outputs, last = node.emits(
+        "RNN", x, _row(node, [w]), _row(node, [r]), _row(node, [bias, np.zeros(units, np.float32)]), None,
+        _initial(node, state), outputs=2, hidden_size=units, activations=[word],
+        direction="reverse" if reverse else "forward", **numbers,
+    )  # fmt: skip
+    return _without_direction(node, outputs), node.emit("Squeeze", last, node.constant([0]))
+
+
+def _scan(node: Node, x: Value, cell: Lstm, *, reverse: bool, rounding: Any) -> tuple[Value, ...]:
+    """Write a Scan with one step as its body; integers go in where the sequence has them."""
+    integers = quantized.integers_of(x) if rounding is not None else x
+    inner = Builder(node.scope.builder)
+    sequence = node.shape(x)
+    now = inner.value("step_x", integers.dtype, sequence[1:])
+    before = [inner.value(name, ir.DataType.FLOAT, value.shape) for name, value in zip("hc", cell.state, strict=True)]
+    real = quantized.like(inner, x, now) if integers is not x else now
+    step = _Step(node, inner, cell, rounding)
+    output, state = step.run(real, before[0], before[1])
+    copies = [inner.emit("Identity", [value])[0] for value in (output, state, output)]
+    graph = inner.graph([*before, now], copies, "step", body=True)
+    h, c, outputs = node.emits(
+        "Scan", *cell.state, integers, outputs=3, body=graph, num_scan_inputs=1,
+        scan_input_directions=[int(reverse)], scan_output_directions=[int(reverse)],
+    )  # fmt: skip
+    return outputs, h, c
+
+
+class _Step:
+    """One step of an LSTM, written into a body."""
+
+    def __init__(self, node: Node, inner: Builder, cell: Lstm, rounding: Any) -> None:
+        self._node = node
+        self._inner = inner
+        self._cell = cell
+        self._rounding = rounding
+
+    def _emit(self, op: str, *inputs: Value, **attributes: Any) -> Value:
+        return self._inner.emit(op, inputs, **attributes)[0]
+
+    def run(self, x: Value, h: Value, c: Value) -> tuple[Value, Value]:
+        """Return the output and the cell of this step."""
+        cell = self._cell
+        h = h if self._rounding is None else self._rounded(h)
+        f = self._emit("Sigmoid", self._gate(1, x, h, c))
+        one = self._node.constant(np.float32(1))
+        i = self._emit("Sub", one, f) if cell.inner[0] is None else self._emit("Sigmoid", self._gate(0, x, h, c))
+        g = self._activated(self._gate(2, x, h, None))
+        state = self._emit("Add", self._emit("Mul", f, c), self._emit("Mul", i, g))
+        state = self._clipped(state, cell.cell_clip)
+        o = self._emit("Sigmoid", self._gate(3, x, h, state))
+        output = self._projected(self._emit("Mul", o, self._activated(state)))
+        return (output if self._rounding is None else self._rounded(output)), state
+
+    def _rounded(self, value: Value) -> Value:
+        return quantized.requantized(self._inner, self._rounding, value, self._node.shape(self._cell.state[0]))
+
+    def _gate(self, gate: int, x: Value, h: Value, c: Value | None) -> Value:
+        cell, transpose = self._cell, self._node.transpose
+        total = self._emit("MatMul", x, transpose(_some(cell.inner[gate]), (1, 0)))
+        total = self._emit("Add", total, self._emit("MatMul", h, transpose(_some(cell.recurrent[gate]), (1, 0))))
+        view = None if c is None else cell.peephole[min(gate, 2)]
+        if view is not None and c is not None:
+            total = self._emit("Add", total, self._emit("Mul", c, view))
+        total = self._normalized(total, cell.norm[gate])
+        bias = cell.bias[gate]
+        return total if bias is None else self._emit("Add", total, bias)
+
+    def _normalized(self, value: Value, coefficients: Value | None) -> Value:
+        if coefficients is None:
+            return value
+        return self._emit("LayerNormalization", value, coefficients, axis=-1, epsilon=_NORM_EPSILON)
+
+    def _activated(self, value: Value) -> Value:
+        number = self._cell.activation
+        refuse_if(number not in {*_ACTIVATIONS, 3}, f"the activation number {number} in a recurrence")
+        if number == 3:  # noqa: PLR2004 - RELU6
+            return self._emit("Clip", value, self._node.constant(np.float32(0)), self._node.constant(np.float32(6)))
+        return value if number == 0 else self._emit(_ACTIVATIONS[number][0], value)
+
+    def _clipped(self, value: Value, largest: float) -> Value:
+        if largest <= 0:
+            return value
+        low, high = (self._node.constant(np.float32(edge)) for edge in (-largest, largest))
+        return self._emit("Clip", value, low, high)
+
+    def _projected(self, value: Value) -> Value:
+        weights, bias = self._cell.projection
+        if weights is None:
+            return value
+        total = self._emit("MatMul", value, self._node.transpose(weights, (1, 0)))
+        total = total if bias is None else self._emit("Add", total, bias)
+        return self._clipped(total, self._cell.projection_clip)
