@@ -27,6 +27,16 @@ def activate(node: Node, value: Value, function: int) -> Value:
     return relu(node, value) if name == "RELU" else clamp(node, value, *_CLAMPS[name])
 
 
+def fused(node: Node, value: Value, function: int) -> Value:
+    """Write the activation that an operator's options name.
+
+    Raises:
+        Refused: Only recurrent operators have tanh: LiteRT's other kernels leave it out.
+    """
+    refuse_if(_NAMES[function : function + 1] == ("TANH",), "a fused TANH, which LiteRT's kernels leave out")
+    return activate(node, value, function)
+
+
 def relu(node: Node, value: Value) -> Value:
     """Write max(x, 0); ONNX Runtime has no Relu of int64."""
     return (

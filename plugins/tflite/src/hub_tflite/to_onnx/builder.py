@@ -14,7 +14,7 @@ OPSET = 21
 IR_VERSION = 10
 """The IR version that came with opset 21 (onnx 1.16)."""
 
-_INDICES = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
+_INDICES = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression"})
 _WITH_INDICES = frozenset({"TopK", "Unique"})
 _TRUTHS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Not", "And", "Or"})
 _SECOND = frozenset({"Where"})

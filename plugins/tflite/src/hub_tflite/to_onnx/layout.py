@@ -247,10 +247,10 @@ def _layout_step(node: Node) -> int:
 
 def _moves_nothing(value: Value, perm: Sequence[int]) -> bool:
     """Whether only axes of size 1 change places, so that both orders are the same in memory."""
-    sizes = [] if value.shape is None else [value.shape[axis] for axis in perm[1:]]
-    if not sizes or not all(isinstance(size, int) for size in sizes):
+    if value.shape is None or not all(isinstance(size, int) for size in value.shape[1:]):
         return False
-    return [size for size in sizes if size != 1] == [size for size in value.shape[1:] if size != 1]
+    moved = [axis for axis in perm[1:] if value.shape[axis] != 1]
+    return moved == sorted(moved)
 
 
 def _permuting_node(value: Value, perm: Sequence[int], constants: Any) -> Node:
