@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -172,22 +172,28 @@ def names_of_symbols(raw: Signature, wanted: Sequence[TensorSpec]) -> dict[str, 
     return names
 
 
-def renamed(signature: Signature, names: Mapping[str, str], low: int = 1) -> Signature:
+def renamed(signature: Signature, names: Mapping[str, str]) -> Signature:
     """The signature with torch's symbols replaced by names, also inside expressions (`2*s77`)."""
-    if not names:
-        return signature
-    return Signature(
-        inputs=tuple(_renamed_spec(spec, names, low) for spec in signature.inputs),
-        outputs=tuple(_renamed_spec(spec, names, low) for spec in signature.outputs),
-    )
+    return _with_dims(signature, lambda dim: Dim(symbol=rename(dim.symbol or "", names), low=dim.low, high=dim.high))
 
 
-def _renamed_spec(spec: TensorSpec, names: Mapping[str, str], low: int) -> TensorSpec:
-    dims = tuple(
-        dim if dim.symbol is None else Dim(symbol=rename(dim.symbol, names), low=max(low, 1), high=dim.high)
-        for dim in spec.shape
-    )
-    return msgspec.structs.replace(spec, shape=dims)
+def from_one(signature: Signature, symbols: Collection[str]) -> Signature:
+    """The signature in which these dimensions start at 1, where torch.export only assumes that they start at 2."""
+
+    def lowered(dim: Dim) -> Dim:
+        known = dim.symbol in symbols and dim.low == LEAST_TRACED
+        return Dim(symbol=dim.symbol, low=1, high=dim.high) if known else dim
+
+    return _with_dims(signature, lowered)
+
+
+def _with_dims(signature: Signature, change: Callable[[Dim], Dim]) -> Signature:
+    """The signature with its open dimensions changed."""
+
+    def changed(spec: TensorSpec) -> TensorSpec:
+        return msgspec.structs.replace(spec, shape=tuple(change(dim) if dim.symbol else dim for dim in spec.shape))
+
+    return Signature(inputs=tuple(map(changed, signature.inputs)), outputs=tuple(map(changed, signature.outputs)))
 
 
 def rename(expression: str, names: Mapping[str, str]) -> str:

@@ -12,11 +12,11 @@ import msgspec
 from hub.spec import Dim, DType, HubError, ShapeNeeded, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_pytorch.attention import eager_attention
 from hub_pytorch.dynamic import (
-    LEAST_TRACED,
     as_example,
     check_open,
     dynamic_shapes,
     fixed_error,
+    from_one,
     names_of_symbols,
     open_dims,
     renamed,
@@ -225,21 +225,19 @@ def export_module(
         exported = _export(_plain_outputs(module), inputs, sizes or {}, by_name=by_name)
     raw = exported_signature(exported, {})
     check_open(inputs, raw)
-    least = _least(raw)
-    if least == LEAST_TRACED and _agree_at_one(module, exported, inputs):
-        least = 1
-    return exported, renamed(raw, names_of_symbols(raw, inputs), least)
+    named = renamed(raw, names_of_symbols(raw, inputs))
+    ones = [symbol for symbol in sizes or {} if _agree_at_one(module, exported, inputs, {**(sizes or {}), symbol: 1})]
+    return exported, from_one(named, ones)
 
 
-def _agree_at_one(module: Any, exported: Any, inputs: Sequence[TensorSpec]) -> bool:
-    """Whether the program also computes what the module does where every open dimension is 1.
+def _agree_at_one(module: Any, exported: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> bool:
+    """Whether the program also computes what the module does at sizes with a 1 among them.
 
     torch.export only assumes that sizes are 2 or more; whether its program holds at 1 is a matter of trying.
     """
     import torch
 
-    ones = {dim.symbol: 1 for spec in inputs for dim in spec.shape if dim.symbol}
-    feeds = {spec.name: sample(sized(spec, ones)) for spec in inputs}
+    feeds = {spec.name: sample(sized(spec, sizes)) for spec in inputs}
     args, kwargs = _arguments(module, feeds)
     try:
         with torch.no_grad():
@@ -249,11 +247,6 @@ def _agree_at_one(module: Any, exported: Any, inputs: Sequence[TensorSpec]) -> b
         return False
     pairs = zip(wanted, found, strict=True)
     return all(a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-5, equal_nan=True) for a, b in pairs)
-
-
-def _least(signature: Signature) -> int:
-    """The smallest size that every open dimension takes, as torch.export sees it."""
-    return max((dim.low for spec in signature.inputs for dim in spec.shape if dim.symbol), default=1)
 
 
 def _is_plain(spec: Any) -> bool:
@@ -326,5 +319,6 @@ def save_exported(exported: Any, signature: Signature, path: Path) -> None:
     raw = exported_signature(exported, {})
     dims = names_of_symbols(raw, signature.inputs)
     if dims:
-        names |= {"dims": dims, "least": _least(signature)}
+        ones = {dim.symbol for spec in signature.inputs for dim in spec.shape if dim.symbol and dim.low == 1}
+        names |= {"dims": dims, "from_one": sorted(ones)}
     torch.export.save(exported, path, extra_files={NAMES_FILE: json.dumps(names)})

@@ -22,7 +22,7 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
-from hub_pytorch.dynamic import Example, as_example, renamed
+from hub_pytorch.dynamic import Example, as_example, from_one, renamed
 from hub_pytorch.program import Program, module_of, output_names, spec_of
 from hub_pytorch.pt2_scan import code_in_pt2
 from hub_pytorch.reference import Reference, import_builder
@@ -156,7 +156,7 @@ def exported_signature(exported: Any, names: dict[str, Any]) -> Signature:
         ),
         outputs=tuple(spec_of(title, value, ranges) for title, value in zip(titles, tensors, strict=True)),
     )
-    return renamed(signature, names.get("dims", {}), names.get("least", 1))
+    return from_one(renamed(signature, names.get("dims", {})), names.get("from_one", ()))
 
 
 def _with_range(spec: TensorSpec, rows: int | None) -> TensorSpec:

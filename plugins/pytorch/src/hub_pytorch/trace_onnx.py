@@ -11,10 +11,20 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hub.spec import HubError, StepError, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.adapt import adapt
 from hub_pytorch.dynamic import sized
-from hub_pytorch.export import Inputs, eager_inputs, export_eager, freeze_known, is_data_dependent, sample
+from hub_pytorch.export import (
+    Inputs,
+    eager_inputs,
+    export_eager,
+    export_module,
+    freeze_known,
+    is_data_dependent,
+    sample,
+)
 from hub_pytorch.program import flat_outputs, module_of
 from hub_pytorch.to_onnx import frozen_bindings, quiet, reason_of
 
@@ -59,9 +69,16 @@ def trace_program(program: Program, options: ConvertOptions, output: Path) -> St
         UnsupportedModel: An operator has no ONNX form.
     """
     adapted = adapt(program, options)
-    inputs = Inputs(adapted.inputs, {})
-    notes = trace(_positional(adapted.module, adapted.words), inputs, adapted.outputs, output)
+    module = adapted.module
+    if not program.signature.is_static:  # sizes are symbols in it, which a trace does not take
+        inputs = tuple(map(_with_name, adapted.inputs, adapted.words))
+        module = export_module(module, inputs, by_name=True)[0].module()
+    notes = trace(_positional(module, adapted.words), Inputs(adapted.inputs, {}), adapted.outputs, output)
     return StepOutput(notes=notes, bindings=adapted.bindings)
+
+
+def _with_name(spec: TensorSpec, name: str) -> TensorSpec:
+    return msgspec.structs.replace(spec, name=name)
 
 
 def _positional(module: Any, names: Sequence[str]) -> Any:
@@ -93,6 +110,7 @@ def trace(module: Any, inputs: Inputs, outputs: Sequence[str], output: Path) -> 
             torch.onnx.export(
                 module, feeds, str(output), dynamo=False, input_names=names, output_names=[*outputs],
                 opset_version=OPSET, dynamic_axes=_axes(inputs.specs) or None,
+                training=torch.onnx.TrainingMode.PRESERVE,  # a program refuses train() and eval()
             )  # fmt: skip
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
