@@ -41,3 +41,9 @@ def rank(value: Any) -> int | None:
 def dtype(value: Any) -> Any:
     """A tensor's torch dtype; None for what is no tensor."""
     return getattr(value.meta.get("val"), "dtype", None) if hasattr(value, "meta") else None
+
+
+def shape(value: Any) -> tuple[int, ...] | None:
+    """A tensor's shape at the sizes that the graph was run at; None for what is no tensor."""
+    found = getattr(value.meta.get("val"), "shape", None) if hasattr(value, "meta") else None
+    return None if found is None else tuple(found)

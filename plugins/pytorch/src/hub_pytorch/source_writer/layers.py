@@ -104,7 +104,8 @@ class Constants:
         tensor = self.tensor(node)
         if tensor is not None:
             return not bool(tensor.any())
-        return getattr(node, "target", None) in {torch.zeros, torch.zeros_like}
+        target = getattr(node, "target", None)
+        return target in {torch.zeros, torch.zeros_like} or (target is torch.full and node.args[1] == 0)
 
 
 def recognise(node: fx.Node, constants: Constants) -> Layer | None:
@@ -238,6 +239,23 @@ def with_bias(product: Layer, node: fx.Node, constants: Constants) -> Layer | No
         inputs=product.inputs,
         transposed=product.transposed,
     )
+
+
+def over_any_rank(table: Layer, node: fx.Node) -> Layer | None:
+    """An embedding of indices of any rank, where they are flattened before it and its rows are shaped after it."""
+    import torch
+
+    flattened = table.inputs[0]
+    if table.kind != "Embedding" or node.target is not torch.reshape or flattened.target is not torch.reshape:
+        return None
+    index, shape = flattened.args[0], facts.shape(node)
+    if flattened.args[1] != [-1] or shape is None or shape[:-1] != facts.shape(index) or shape[-1] != _rows(table):
+        return None
+    return Layer(kind=table.kind, arguments=table.arguments, weights=table.weights, inputs=(index,))
+
+
+def _rows(table: Layer) -> int:
+    return int(flat(table.arguments[1]))
 
 
 def _is_row(tensor: Any, size: int, rank: int) -> bool:

@@ -9,8 +9,8 @@ _LONGEST = 40  # of an attribute's name, so that a statement with one fits on a 
 # What the written source itself uses, and names that ruff refuses as ambiguous.
 _TAKEN = frozenset({"self", "torch", "nn", "F", "math", "float", "slice", "min", "max", "l", "O", "I"})
 _ANONYMOUS = re.compile(r"onnx__\w+_\d+|(val|v|t|w|const)?_?\d+|.*::.*")  # what exporters call a value without a name
-_MADE = re.compile(r"_constant(_\d+)?$")  # what the importer calls a constant that it has computed
-_WEIGHT_WORDS = re.compile(r"[._/](weight|kernel|w|W)(_\d+)?$")
+_COMPUTED = re.compile(r"const|_output_\d+(_\d+)?$", re.IGNORECASE)
+_WEIGHT_WORDS = re.compile(r"(^|[._/])(weight|kernel|w|W)(_\d+)?$")
 
 
 def identifier(text: str, fallback: str = "value") -> str:
@@ -56,7 +56,14 @@ def attribute(path: str, fallback: str) -> str:
     return identifier(re.sub(r"^[^_]*_", "", word[-_LONGEST:]), fallback)
 
 
-def layer_path(weight: str, kind: str) -> str:
-    """A layer's name by its weight's (`encoder.0.conv` for `encoder.0.conv.weight`), or its kind."""
+def is_computed(name: str) -> bool:
+    """Whether a constant's name says that it was computed or written down, and not trained."""
+    return bool(_COMPUTED.search(name))
+
+
+def layer_path(weight: str, value: str, kind: str) -> str:
+    """A layer's name: its weight's (`encoder.0` for `encoder.0.weight`), its result's path, or its kind."""
     path = weight.rpartition(".")[0] or _WEIGHT_WORDS.sub("", weight)
-    return kind if _ANONYMOUS.fullmatch(path) or _MADE.search(path) else path
+    if path and not _ANONYMOUS.fullmatch(path) and not is_computed(path):
+        return path
+    return value.strip("/").rpartition("/")[0].replace("/", ".") or kind

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from hub.spec import UnsupportedModel
 from hub_pytorch.source_writer import facts
 from hub_pytorch.source_writer.expressions import is_plain, literal
-from hub_pytorch.source_writer.layers import Constants, Layer, recognise, with_bias
+from hub_pytorch.source_writer.layers import Constants, Layer, over_any_rank, recognise, with_bias
+from hub_pytorch.source_writer.names import is_computed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,21 +104,24 @@ def output_nodes(graph: fx.Graph) -> tuple[fx.Node, ...]:
 
 
 def _layers(graph: fx.Graph, constants: Constants) -> dict[fx.Node, Layer | None]:
-    """Node -> layer; None for a product that is part of the linear layer after it."""
+    """Node -> layer; None for a node that is part of the layer of the node after it."""
     found: dict[fx.Node, Layer | None] = {}
     for node in graph.nodes:
         layer = recognise(node, constants)
         if layer:
             found[node] = layer
         for product in node.all_input_nodes:
-            linear = _with_bias(product, node, found.get(product), constants)
-            if linear:
-                found[node], found[product] = linear, None
+            whole = _joined(product, node, found.get(product), constants)
+            if whole:
+                found[node], found[product] = whole, None
     return found
 
 
-def _with_bias(product: fx.Node, node: fx.Node, layer: Layer | None, constants: Constants) -> Layer | None:
-    return with_bias(layer, node, constants) if layer and len(product.users) == 1 else None
+def _joined(first: fx.Node, second: fx.Node, layer: Layer | None, constants: Constants) -> Layer | None:
+    """The layer that two nodes are together, the second being the only one that uses the first."""
+    if layer is None or len(first.users) > 1:
+        return None
+    return with_bias(layer, second, constants) or over_any_rank(layer, second)
 
 
 def _statements(graph: fx.Graph, layers: dict[fx.Node, Layer | None], constants: Constants) -> Iterator[Statement]:
@@ -185,12 +189,9 @@ def _says(other: Any, tensor: Any) -> bool:
 
 
 def _is_number(node: fx.Node, tensor: Any) -> bool:
-    """Whether a constant of one element is a number rather than a weight that was trained.
-
-    Numbers have rank 0, or a name that says that they are constants; exporters name weights after their layers.
-    """
+    """Whether a constant of one element is a number rather than a weight that was trained: by its rank or its name."""
     import torch
 
     if tensor.dtype in {torch.bool, torch.uint8}:
         return False
-    return bool(tensor.ndim == 0) or "const" in str(node.target).lower()
+    return bool(tensor.ndim == 0) or is_computed(str(node.target))

@@ -24,7 +24,7 @@ from hub_pytorch.source_writer.layout import (
     tupled,
 )
 from hub_pytorch.source_writer.locals import Locals
-from hub_pytorch.source_writer.names import Names, attribute, attribute_names, identifier, layer_path
+from hub_pytorch.source_writer.names import Names, attribute, attribute_names, identifier, is_computed, layer_path
 from hub_pytorch.source_writer.statements import Statement, output_nodes, statements_of
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class _Writer:
         if statement.is_assertion:
             return lines_of(value, _BODY)
         if statement.is_size and locals_.used_once(statement.node) and len(flat(value)) <= _SHORT:
-            self.texts[statement.node] = f"({flat(value)})"
+            self.texts[statement.node] = f"({value})" if isinstance(value, str) else flat(value)
             return []
         for node in statement.results:
             self.texts[node] = locals_.name(index, node)
@@ -204,7 +204,7 @@ class _Writer:
         self.weights[name] = tensor.detach()
         typed = () if tensor.dtype == torch.float32 else (named("dtype", literal(tensor.dtype)),)
         empty = call("torch.empty", (*(map(literal, tensor.shape) if tensor.ndim else ("()",)), *typed))
-        if isinstance(tensor, torch.nn.Parameter):
+        if isinstance(tensor, torch.nn.Parameter) and not is_computed(str(node.target)):
             self.made += assignment(f"self.{name}", call("nn.Parameter", (empty,)), _BODY)
         else:
             self.made += lines_of(call("self.register_buffer", (double_quoted(name), empty)), _BODY)
@@ -225,7 +225,8 @@ class _Writer:
         return self.known[key]
 
     def _new_layer(self, node: fx.Node, layer: Layer, made: Expression, held: dict[str, Any]) -> str:
-        path = layer_path(str(next(iter(layer.weights.values())).target), layer.kind.lower()) if held else node.name
+        weight = str(next(iter(layer.weights.values()), node).target) if held else ""
+        path = layer_path(weight, str(node.meta.get("onnx", "")), layer.kind.lower())
         name = self.attributes.take(attribute(path, layer.kind.lower()))
         for leaf, tensor in held.items():
             self.weights[f"{name}.{leaf}"] = layer.held(leaf, tensor)
