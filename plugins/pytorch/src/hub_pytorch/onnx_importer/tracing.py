@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import keyword
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -322,7 +323,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         return bool(leaf) and not hasattr(owner, leaf)
 
     def _unique(self, name: str) -> str:
-        stem = name if name.isidentifier() else f"_{name}"
+        stem = name if name.isidentifier() and not keyword.iskeyword(name) else f"_{name}"
         found, suffix = stem, 1
         while found in self._used:
             found, suffix = f"{stem}_{suffix}", suffix + 1
