@@ -308,7 +308,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
 
     def _free_path(self, wanted: str) -> str:
         """A free dotted attribute path close to the wanted name."""
-        parts = [re.sub(r"\W", "_", part) for part in wanted.split(".")]
+        parts = [re.sub(r"\W", "_", f"{part}_" if keyword.iskeyword(part) else part) for part in wanted.split(".")]
         flat = "_".join(parts)
         candidates = itertools.chain([".".join(parts), flat], (f"{flat}_{i}" for i in itertools.count(1)))
         return next(path for path in candidates if self._is_free(path))
