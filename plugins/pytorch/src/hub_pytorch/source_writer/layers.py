@@ -216,7 +216,7 @@ def _matmul(node: fx.Node, constants: Constants) -> Layer | None:
     """A product with a constant matrix; whoever writes it may add the bias that follows."""
     x, matrix = node.args
     weight = constants.weight(matrix, 2)
-    if weight is None or len(matrix.users) > 1 or facts.dtype(x) != weight.dtype:
+    if weight is None or facts.dtype(x) != weight.dtype:
         return None
     sizes = (literal(weight.shape[0]), literal(weight.shape[1]), named("bias", "False"))
     return Layer(kind="Linear", arguments=sizes, weights={"weight": matrix}, inputs=(x,), transposed=True)

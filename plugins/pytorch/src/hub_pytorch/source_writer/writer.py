@@ -179,10 +179,17 @@ class _Writer:
             for node in statement.uses:
                 self._text(node)
             return statement.layer.call(name, self.texts)
+        if statement.layer and statement.layer.transposed:
+            return self._product(statement.layer)
         for node in statement.node.all_input_nodes:
             if node not in statement.numbers:
                 self._text(node)
         return expression(statement.node, ChainMap(dict(statement.numbers), self.texts))
+
+    def _product(self, layer: Layer) -> Expression:
+        """A linear layer's product and sum, on a weight that another layer has."""
+        texts = [self._text(node) for node in (*layer.inputs, *layer.weights.values())]
+        return " + ".join([f"{texts[0]} @ {texts[1]}", *texts[2:]])
 
     def _targets(self, statement: Statement) -> str:
         if not statement.is_recurrent:
@@ -230,8 +237,9 @@ class _Writer:
         name = self.attributes.take(attribute(path, layer.kind.lower()))
         for leaf, tensor in held.items():
             self.weights[f"{name}.{leaf}"] = layer.held(leaf, tensor)
-            if self.weights[f"{name}.{leaf}"] is tensor:
-                self.texts.setdefault(layer.weights[leaf], f"self.{name}.{leaf}")
+            turned = ".t()" if layer.transposed and leaf == "weight" else ""
+            if turned or self.weights[f"{name}.{leaf}"] is tensor:
+                self.texts.setdefault(layer.weights[leaf], f"self.{name}.{leaf}{turned}")
         self.weights |= {f"{name}.{leaf}": tensor for leaf, tensor in layer.extra.items()}
         self.made += assignment(f"self.{name}", made, _BODY)
         self.layers += 1
