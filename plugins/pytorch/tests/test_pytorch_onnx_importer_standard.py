@@ -62,9 +62,15 @@ def imported(case: Any, inputs: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def tensor(value: Any) -> torch.Tensor:
+    """A case's array as the importer's modules take and return it: 2- and 4-bit numbers in 8 bits."""
     array = np.array(value)
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    name = array.dtype.name
+    if name in {"int2", "int4", "uint2", "uint4"}:
+        return torch.from_numpy(array.astype(np.uint8 if name.startswith("u") else np.int8))
+    if name == "float4_e2m1fn":
+        return torch.from_numpy(array.astype(np.float32)).to(torch.float8_e4m3fn)
+    if name == "bfloat16" or name.startswith("float8"):
+        return torch.from_numpy(array.view(f"int{8 * array.itemsize}")).view(getattr(torch, name))
     return torch.from_numpy(array)
 
 

@@ -69,7 +69,11 @@ class Dimensions:
         self.sizes[name] = factor * (_BATCH if first else _INNER)
         source = ConstantSource(name)
         symbol = self.env.create_symbol(
-            self.sizes[name], source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None, do_not_specialize_zero_one=True
+            self.sizes[name],
+            source,
+            dynamic_dim=DimDynamic.DYNAMIC,
+            constraint_dim=None,
+            do_not_specialize_zero_one=True,
         )
         return self.env.create_symintnode(symbol, hint=self.sizes[name], source=source)
 
@@ -121,7 +125,11 @@ class Dimensions:
 
     def fix_all(self) -> str:
         """How to fix every dynamic size; empty when there is none."""
-        return "" if not self.sizes else f"; with fixed sizes it may do ({' '.join(f'--shape {i}=...' for i in self.inputs)})"
+        return (
+            ""
+            if not self.sizes
+            else f"; with fixed sizes it may do ({' '.join(f'--shape {i}=...' for i in self.inputs)})"
+        )
 
 
 def undecided() -> Any:

@@ -11,13 +11,13 @@ from torch import fx
 from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
 from hub_onnxgraph.standard import opsets_of, without_functions
 from hub_onnxgraph.walker import Frame, Scope, Walker
-from hub_pytorch.onnx_importer import symbolic
+from hub_pytorch.onnx_importer import narrow, symbolic
 from hub_pytorch.onnx_importer.checking import guards_that_matter
 from hub_pytorch.onnx_importer.dimensions import undecided
 from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.registry import TABLE
 from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value
-from hub_pytorch.onnx_importer.values import element_type, tensor_of, torch_dtype
+from hub_pytorch.onnx_importer.values import element_type, held_dtype, tensor_of
 
 
 class Importer(Walker):
@@ -52,14 +52,17 @@ class Importer(Walker):
         if not isinstance(value, torch.Tensor | Value):
             return onnx.TypeProto()
         sizes = [None if is_symbolic(size) else size for size in value.shape]
-        return onnx.helper.make_tensor_type_proto(element_type(value.dtype), sizes)
+        return onnx.helper.make_tensor_type_proto(element_type(value), sizes)
 
     def call(self, row: Operator, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Compute without a gradient."""
+        kind = narrow.check(row.name, arguments[row.wants_node :])
         with torch.no_grad(), undecided():
             folded = symbolic.fold(self._builder, row.name, arguments, attributes)
             result = row.handler(*arguments, **attributes) if folded is None else folded
         self._builder.dimensions.refuse_fixed()
+        for value in (result if isinstance(result, tuple) else (result,)) if kind is not None else ():
+            narrow.marked(value, kind)
         return result
 
     def begin(self, node: onnx.NodeProto) -> None:
@@ -92,12 +95,15 @@ class Importer(Walker):
             refuse_if(not tensor.HasField("shape"), "the rank is unknown; fix the shape")
             shape = [self._size(dim, value.name, axis) for axis, dim in enumerate(tensor.shape.dim)]
             self._builder.dimensions.inputs.setdefault(value.name, {})
-            return self._builder.placeholder(value.name, shape, torch_dtype(tensor.elem_type))
+            placeholder = self._builder.placeholder(value.name, shape, held_dtype(tensor.elem_type))
+            return narrow.marked(placeholder, tensor.elem_type) if tensor.elem_type in narrow.CARRIERS else placeholder
         except Refused as refusal:
             raise UnsupportedOperator("Input", 0, value.name, str(refusal)) from refusal
 
     def _size(self, dim: onnx.TensorShapeProto.Dimension, owner: str, axis: int) -> Any:
-        if dim.dim_value > 0 or (dim.HasField("dim_value") and not dim.dim_value):  # -1 stands for "unknown" in some files
+        if dim.dim_value > 0 or (
+            dim.HasField("dim_value") and not dim.dim_value
+        ):  # -1 stands for "unknown" in some files
             return dim.dim_value
         return self._builder.dimensions.symbol(dim.dim_param, owner, axis)
 
@@ -129,4 +135,3 @@ class Importer(Walker):
         module.meta["onnx_dynamic"] = self._builder.dimensions.inputs
         module.meta["onnx_sizes"] = self._builder.dimensions.sizes
         return module.eval()
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import Refused
+from hub_pytorch.onnx_importer import narrow
 from hub_pytorch.onnx_importer.lazy import torch
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _DTYPES = {
     14: "complex64",
     15: "complex128",
     16: "bfloat16",
+    **narrow.FLOATS,
 }
 
 
@@ -34,15 +36,47 @@ def torch_dtype(element_type: int) -> Any:
     """Return the torch dtype of an ONNX element type.
 
     Raises:
-        Refused: torch has no such type (strings, 2- and 4-bit integers, 8-bit floats).
+        Refused: torch has no such type (strings; 2- and 4-bit numbers, which only some operators may have).
     """
     if element_type not in _DTYPES:
         raise Refused(f"element type {element_type} is not implemented")
     return getattr(torch, _DTYPES[element_type])
 
 
-def element_type(dtype: Any) -> int:
-    """Return the ONNX element type of a torch dtype."""
+def held_dtype(element_type: int) -> Any:
+    """Return the torch dtype that holds an ONNX element type: its own, or a wider one.
+
+    Raises:
+        Refused: There is none (strings).
+    """
+    if element_type in narrow.CARRIERS:
+        return getattr(torch, narrow.CARRIERS[element_type])
+    return torch_dtype(element_type)
+
+
+def cast(x: Any, element_type: int, *, saturate: bool = True, round_mode: str = "up") -> Any:
+    """Convert a tensor to an ONNX element type.
+
+    Raises:
+        Refused: The conversion is not implemented.
+    """
+    if element_type in narrow.CARRIERS or element_type in narrow.FLOATS:
+        if narrow.kind_of(x) == element_type or (
+            element_type in narrow.FLOATS and x.dtype == torch_dtype(element_type)
+        ):
+            return x
+        return narrow.cast(x, element_type, saturate=saturate, round_mode=round_mode)
+    dtype = torch_dtype(element_type)
+    if narrow.kind_of(x) is not None and dtype == x.dtype:
+        return torch.clone(x)  # a value of its own, which no longer stands for a smaller type
+    return x.to(dtype)
+
+
+def element_type(value: Any) -> int:
+    """Return the ONNX element type of a tensor."""
+    dtype, kind = value.dtype, narrow.kind_of(value)
+    if kind is not None:
+        return kind
     return next(number for number, name in _DTYPES.items() if getattr(torch, name) == dtype)
 
 
@@ -55,13 +89,24 @@ def tensor_of(proto: onnx.TensorProto) -> Any:
     import numpy as np
     from onnx import TensorProto, numpy_helper
 
-    dtype = torch_dtype(proto.data_type)
+    dtype = held_dtype(proto.data_type)
     if proto.data_location == TensorProto.EXTERNAL:
         raise Refused(f"the data of tensor {proto.name!r} is external and was not loaded")
     array = np.ascontiguousarray(numpy_helper.to_array(proto)).reshape(tuple(proto.dims))
-    if dtype is torch.bfloat16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
+    if proto.data_type in narrow.CARRIERS:
+        return narrow.marked(_held(array, dtype), proto.data_type)
+    if proto.data_type in _VIEWED:  # numpy has it by another package, whose types torch does not know
+        return torch.from_numpy(array.view(f"int{8 * dtype.itemsize}").copy()).view(dtype)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+_VIEWED = {16, *narrow.FLOATS}
+
+
+def _held(array: Any, dtype: Any) -> Any:
+    """Numbers of 2 or 4 bits in the type that holds them."""
+    wide = torch.from_numpy(array.astype("float32" if dtype.is_floating_point else "int32"))
+    return wide.to(dtype)
 
 
 def is_constant(value: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
+from hub_pytorch.onnx_importer import unsigned, values
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import op
-from hub_pytorch.onnx_importer.values import is_constant, scalar, torch_dtype
+from hub_pytorch.onnx_importer.values import is_constant, scalar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,29 +65,29 @@ _BINARY: _Rows = (
 _VARIADIC: _Rows = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
 
 
-def _kernel(name: str, *xs: Tensor) -> Any:
-    """A torch function, where torch can compute it: it stores wide unsigned integers but does not calculate in them."""
-    wide = {torch.uint16, torch.uint32, torch.uint64}
-    refuse_if(name != "eq" and any(x.dtype in wide for x in xs), f"torch has no {name} for {xs[0].dtype}")
-    return getattr(torch, name)
+def _apply(name: str, *xs: Tensor, **options: Any) -> Tensor:
+    """A torch function, through a type in which torch can compute it: it only stores wide unsigned integers."""
+    if xs[0].dtype in {torch.uint16, torch.uint32, torch.uint64} and name != "eq":
+        return unsigned.apply(name, *xs, **options)
+    return getattr(torch, name)(*xs, **options)
 
 
 def _register_unary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def unary(x: Tensor) -> Tensor:
-        return _kernel(torch_name, x)(x)
+        return _apply(torch_name, x)
 
 
 def _register_binary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def binary(a: Tensor, b: Tensor) -> Tensor:
-        return _kernel(torch_name, a, b)(a, b)
+        return _apply(torch_name, a, b)
 
 
 def _register_variadic(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def variadic(first: Tensor, *others: Tensor) -> Tensor:
-        return reduce(_kernel(torch_name, first), others, first)
+        return reduce(partial(_apply, torch_name), others, first)
 
 
 for _row in _UNARY:
@@ -106,14 +107,13 @@ def mean(first: Tensor, *others: Tensor) -> Tensor:
 @op("Div", 7, 13, 14)
 def div(a: Tensor, b: Tensor) -> Tensor:
     """Division; of integers, truncated."""
-    divide = _kernel("div", a, b)
-    return divide(a, b) if a.dtype.is_floating_point else divide(a, b, rounding_mode="trunc")
+    return torch.div(a, b) if a.dtype.is_floating_point else _apply("div", a, b, rounding_mode="trunc")
 
 
 @op("Mod", 10, 13, 28)
 def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
     """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
-    return _kernel("fmod" if fmod else "remainder", a, b)(a, b)
+    return _apply("fmod" if fmod else "remainder", a, b)
 
 
 @op("Pow", 7, 12, 13, 15)
@@ -126,12 +126,16 @@ def power(a: Tensor, b: Tensor) -> Tensor:
 
 @op("BitShift", 11, 28)
 def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
-    """Shift of integers by less than their width, as torch does; more is refused where it can be seen."""
-    width = torch.iinfo(a.dtype).bits
+    """Shift of integers; by less than 0, or by their width or more, only the sign remains, and nothing to the left."""
     refuse_if(direction not in {"LEFT", "RIGHT"}, f"direction {direction}")
-    refuse_if(a.dtype.is_signed and not is_constant(b), "a shift of signed integers that is not constant")
-    refuse_if(is_constant(b) and bool(((b < 0) | (b >= width)).any()), "a shift by more than the width")
-    return _kernel(f"bitwise_{direction.lower()}_shift", a, b)(a, b)
+    name = f"bitwise_{direction.lower()}_shift"
+    if a.dtype in {torch.uint16, torch.uint32, torch.uint64}:
+        return unsigned.apply(name, a, b)
+    width = torch.iinfo(a.dtype).bits
+    inside = torch.logical_and(torch.ge(b, 0), torch.lt(b, width))
+    if direction == "RIGHT" and a.dtype.is_signed:
+        return getattr(torch, name)(a, torch.where(inside, b, width - 1))
+    return torch.where(inside, getattr(torch, name)(a, torch.where(inside, b, 0)), torch.zeros_like(a))
 
 
 @op("Where", 9, 16)
@@ -151,17 +155,15 @@ def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> 
 
 
 @op("Cast", 6, 9, 13, 19, 21, 23, 24, 25, 28)
-def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
-    """Conversion of type; saturate concerns 8-bit floats only, which are refused."""
-    del saturate
-    return x.to(torch_dtype(to))
+def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
+    """Conversion of type."""
+    return values.cast(x, to, saturate=bool(saturate), round_mode=round_mode)
 
 
 @op("CastLike", 15, 19, 21, 23, 24, 25)
-def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1) -> Tensor:
+def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """Conversion to another tensor's type."""
-    del saturate
-    return x.to(like.dtype)
+    return values.cast(x, values.element_type(like), saturate=bool(saturate), round_mode=round_mode)
 
 
 @op("Clip", 6)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
+from hub_pytorch.onnx_importer import narrow, values
 from hub_pytorch.onnx_importer.lazy import torch
 from hub_pytorch.onnx_importer.ops.conv import conv
 from hub_pytorch.onnx_importer.registry import op
@@ -13,6 +14,9 @@ from hub_pytorch.onnx_importer.values import positive_axis, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_UINT8 = 2
 
 
 def _spread(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
@@ -26,15 +30,17 @@ def _spread(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     return torch.narrow(torch.repeat_interleave(parameter, block, along), along, 0, x.shape[along])
 
 
-def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, kind: int | None = None) -> Tensor:
     """Divide by the scale, rounded half to even, plus the zero point, within the zero point's type."""
-    limits = torch.iinfo(zero_point.dtype)
+    low, high = narrow.limits(zero_point.dtype, kind)
     whole = torch.add(torch.round(torch.div(x, scale)), zero_point.to(scale.dtype))
-    return torch.clamp(whole, limits.min, limits.max).to(zero_point.dtype)
+    return torch.clamp(whole, low, high).to(zero_point.dtype)
 
 
 def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """Subtract the zero point and multiply by the scale."""
+    if x.dtype.is_floating_point:
+        return torch.mul(torch.sub(x.to(scale.dtype), zero_point.to(scale.dtype)), scale)
     return torch.mul(torch.sub(x.to(torch.int32), zero_point.to(torch.int32)).to(scale.dtype), scale)
 
 
@@ -51,13 +57,16 @@ def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     precision: int = 0,
     saturate: int = 1,
 ) -> Tensor:
-    """To integers of 8 or 16 bits."""
-    del saturate  # for 8-bit floats, which are refused
-    refuse_if(precision, f"precision {precision}")
-    dtype = torch_dtype(output_dtype) if output_dtype else torch.uint8
-    zero = torch.zeros(list(scale.shape), dtype=dtype) if zero_point is None else zero_point
-    refuse_if(zero.dtype.is_floating_point, f"zero point of {zero.dtype}")
-    return quantize(x.to(scale.dtype), _spread(scale, x, axis, block_size), _spread(zero, x, axis, block_size))
+    """To integers of 2 to 16 bits, or floats of 4 or 8."""
+    refuse_if(precision not in {0, values.element_type(scale)}, f"precision {precision}")
+    kind = values.element_type(zero_point) if zero_point is not None else output_dtype or _UINT8
+    refuse_if(output_dtype not in {0, kind}, f"output_dtype {output_dtype} with a zero point of type {kind}")
+    spread = _spread(scale, x, axis, block_size)
+    if kind in narrow.FLOATS or kind == narrow.FLOAT4:  # whose zero point is zero
+        return values.cast(torch.div(x.to(scale.dtype), spread), kind, saturate=bool(saturate))
+    zero = torch.zeros(list(scale.shape), dtype=values.held_dtype(kind)) if zero_point is None else zero_point
+    result = quantize(x.to(scale.dtype), spread, _spread(zero, x, axis, block_size), kind)
+    return narrow.marked(result, kind) if kind in narrow.CARRIERS else result
 
 
 @op("DequantizeLinear", 10)
@@ -71,9 +80,9 @@ def dequantize_linear(
     block_size: int = 0,
     output_dtype: int = 0,
 ) -> Tensor:
-    """From integers of 8, 16 or 32 bits."""
-    refuse_if(x.dtype.is_floating_point, f"input of {x.dtype}")
+    """From integers of 2 to 32 bits, or floats of 4 or 8."""
     zero = torch.zeros(list(scale.shape), dtype=x.dtype) if zero_point is None else zero_point
+    refuse_if(x.dtype.is_floating_point and x.dtype.itemsize > 1, f"input of {x.dtype}")
     real = dequantize(x, _spread(scale, x, axis, block_size), _spread(zero, x, axis, block_size))
     return real.to(torch_dtype(output_dtype)) if output_dtype else real
 
