@@ -31,6 +31,7 @@ def _session(path: str, level: str = "ORT_ENABLE_ALL", optimized: str = "") -> A
     options = ort.SessionOptions()
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights, for one run
     options.log_severity_level = 4
     if optimized:
         options.optimized_model_filepath = optimized

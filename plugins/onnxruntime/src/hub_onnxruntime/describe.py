@@ -11,6 +11,7 @@ from typing import Any
 from hub.spec import DescribeJob, Dim, DType, Finding, ModelSummary, Signature, State, TensorSpec
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
 from hub_onnxruntime.float64 import is_double_inside
+from hub_onnxruntime.large import forget_data
 from hub_onnxruntime.numerics import find_numerics, layers_of, numerics_of, operator_key
 from hub_onnxruntime.signature import TensorInfo, dtype_name, inputs_of, outputs_of
 
@@ -211,6 +212,7 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     """
     bare = load_structure(path)
     files = [path, *external_files(bare, path.parent)]
+    forget_data(bare)
     model = with_inferred_shapes(bare)
     return ModelSummary(
         state=State(format="onnx", numerics=numerics_of(model), form=_form_of(model, form)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -57,15 +58,18 @@ def all_tensors(model: Any) -> Iterator[Any]:
 
 def external_tensors(model: Any) -> list[ExternalTensor]:
     """Returns the tensors that are stored outside the file, read from a model loaded without external data."""
+    return [place for place in map(place_of, all_tensors(model)) if place is not None]
+
+
+def place_of(tensor: Any) -> ExternalTensor | None:
+    """Returns where a tensor is stored outside the file; None when it is inside."""
     from onnx import TensorProto
 
-    found = []
-    for tensor in all_tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            entry = {item.key: item.value for item in tensor.external_data}
-            place = (entry.get("location", ""), int(entry.get("offset", 0)), int(entry.get("length", 0)))
-            found.append(ExternalTensor(tensor.name, *place))
-    return found
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return None
+    entry = {item.key: item.value for item in tensor.external_data}
+    place = (entry.get("location", ""), int(entry.get("offset", 0)), int(entry.get("length", 0)))
+    return ExternalTensor(tensor.name, *place)
 
 
 def _leaves_folder(location: str) -> bool:
@@ -123,6 +127,12 @@ def check_versions(model: Any) -> None:
         raise UnsupportedModel(message, hint=hint)
 
 
+def mapped(path: Path) -> mmap.mmap:
+    """Returns a file's bytes without reading them into memory."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def _decode_error() -> type[Exception]:
     error: type[Exception] = importlib.import_module("google.protobuf.message").DecodeError
     return error
@@ -145,7 +155,9 @@ def load_structure(path: Path) -> Any:
         state = "is a damaged ONNX model" if answer.kind is Kind.DAMAGED else "is no ONNX model"
         raise ModelUnreadable(f"{path.name} {state}: {answer.reason}", hint=_COPY_AGAIN)
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.ModelProto()
+        with mapped(path) as content, memoryview(content) as view:  # one copy of the tensors in memory, not two
+            model.ParseFromString(view)
     except _decode_error() as error:
         raise ModelUnreadable(f"{path.name} is a damaged ONNX model: {error}", hint=_COPY_AGAIN) from error
     check_versions(model)
@@ -166,8 +178,25 @@ def load(path: Path) -> Any:
     return model
 
 
+def check(model: Any, folder: Path) -> None:
+    """Checks a model with onnx's checker; a light one by its path in `folder`, where its data is.
+
+    Raises:
+        onnx.checker.ValidationError: It is not valid.
+        onnx.shape_inference.InferenceError: Its shapes contradict each other.
+    """
+    import onnx
+
+    if not external_tensors(model):
+        onnx.checker.check_model(model, full_check=True)
+        return
+    path = folder / "checked.onnx"
+    save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
 def save(model: Any, path: Path) -> None:
-    """Writes a model as one file.
+    """Writes a model as one file; its external data, if any, is left where it is.
 
     Raises:
         UnsupportedModel: It takes more than the 2 GiB that one protocol buffer can hold.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hub_onnxruntime.files import all_nodes, all_tensors, graphs
@@ -12,12 +13,15 @@ from hub_onnxruntime.signature import real_inputs
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype"})
 
 
-def _narrow_tensor(tensor: Any) -> int:
-    """Rewrites a float64 tensor as float32; returns how many finite values had to be clamped to float32's range."""
+def _narrow_tensor(tensor: Any, folder: Path) -> int:
+    """Rewrites a float64 tensor as float32; returns how many finite values had to be clamped to float32's range.
+
+    External data is read from `folder`.
+    """
     import numpy as np
     from onnx import numpy_helper
 
-    array = numpy_helper.to_array(tensor)
+    array = numpy_helper.to_array(tensor, str(folder))
     largest = np.finfo(np.float32).max
     clamped = np.where(np.isfinite(array), np.clip(array, -largest, largest), array)
     tensor.CopyFrom(numpy_helper.from_array(clamped.astype(np.float32), tensor.name))
@@ -81,8 +85,12 @@ def is_double_inside(model: Any) -> bool:
     return any(name not in border for name in (*inner, *made))
 
 
-def narrow_float64(model: Any) -> list[str]:
+def narrow_float64(model: Any, folder: Path) -> list[str]:
     """Rewrites the model's inner float64 tensors as float32.
+
+    Args:
+        model: The model.
+        folder: Of its external data, if it has any.
 
     Returns:
         Notes; empty when there was nothing to do.
@@ -92,7 +100,7 @@ def narrow_float64(model: Any) -> list[str]:
     if not is_double_inside(model):
         return []
     stored = [tensor for tensor in all_tensors(model) if tensor.data_type == TensorProto.DOUBLE]
-    clamped = sum(map(_narrow_tensor, stored))
+    clamped = sum(_narrow_tensor(tensor, folder) for tensor in stored)
     _narrow_types(model)
     _border(model, _doubles(real_inputs(model.graph)), _doubles(model.graph.output))
     dropped = drop_idle_casts(model)

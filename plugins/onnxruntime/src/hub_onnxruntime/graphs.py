@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from hub_onnxruntime.files import graphs
+from hub_onnxruntime.files import graphs, place_of
 from hub_onnxruntime.signature import real_inputs
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ _NUMBERS = {"value_int": "int64", "value_ints": "int64", "value_float": "float32
 
 
 def constant_arrays(graph: Any, limit: int) -> dict[str, Array]:
-    """Returns the constants of up to `limit` elements: initializers and Constant nodes."""
+    """Returns the constants of up to `limit` elements inside the file: initializers and Constant nodes."""
     import numpy as np
     from onnx import helper, numpy_helper
 
@@ -80,7 +80,8 @@ def constant_arrays(graph: Any, limit: int) -> dict[str, Array]:
                 tensors[node.output[0]] = attribute.t
             elif attribute.name in _NUMBERS:
                 arrays[node.output[0]] = np.array(helper.get_attribute_value(attribute), _NUMBERS[attribute.name])
-    small = {name: tensor for name, tensor in tensors.items() if math.prod(tensor.dims) <= limit}
+    inside = {name: tensor for name, tensor in tensors.items() if place_of(tensor) is None}
+    small = {name: tensor for name, tensor in inside.items() if math.prod(tensor.dims) <= limit}
     return arrays | {name: numpy_helper.to_array(tensor) for name, tensor in small.items()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub.spec import DType, ShapeNeeded, StepError, UnsupportedModel
+from hub_onnxruntime import large
 from hub_onnxruntime.describe import (
     CONTROL_FLOW,
     MIN_OPSET,
@@ -20,10 +21,11 @@ from hub_onnxruntime.describe import (
     is_static_form,
     opset_of,
 )
-from hub_onnxruntime.files import all_nodes, external_tensors, load, load_structure, save
+from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, load, load_structure, save
 from hub_onnxruntime.float64 import narrow_float64
-from hub_onnxruntime.folding import fold_control_flow, infer
-from hub_onnxruntime.graphs import add_constant, drop_initializer_inputs, name_nodes
+from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
+from hub_onnxruntime.graphs import add_constant, drop_initializer_inputs, name_nodes, prune
+from hub_onnxruntime.large import lighten, move_out, size_on_disk, write_large
 from hub_onnxruntime.shapes import (
     Dims,
     OpenShapes,
@@ -135,15 +137,24 @@ class Loaded(NamedTuple):
     notes: list[str]
 
 
-def load_checked(path: Path, constants: Constants) -> Loaded:
-    """Loads a model into one piece and refuses what no form of it can hold.
+def load_whole(path: Path, scratch: Path) -> tuple[Any, list[str]]:
+    """Loads a model into one piece, or as a light one with its large tensors in `scratch` where it takes gigabytes."""
+    structure = load_structure(path)
+    outside = external_files(structure, path.parent)
+    if size_on_disk(path, outside) >= large.LARGE_BYTES:
+        kept = lighten(structure, path.parent, scratch)
+        return structure, [f"left {kept} bytes of weights in files while working on the graph: the model is large"]
+    count = len(external_tensors(structure))
+    return load(path), [f"took {count} tensors of external data into the file"] if count else []
+
+
+def load_checked(path: Path, constants: Constants, scratch: Path) -> Loaded:
+    """Loads a model and refuses what no form of it can hold.
 
     Raises:
         HubError: It cannot be read, has foreign operators or values that are no numbers, or lacks an input to freeze.
     """
-    outside = external_tensors(load_structure(path))
-    model = load(path)
-    notes = [f"took {len(outside)} tensors of external data into the file"] if outside else []
+    model, notes = load_whole(path, scratch)
     _check_operators(model)
     infos = inputs_of(model.graph)
     _check_types([*infos, *outputs_of(model.graph)])
@@ -175,6 +186,16 @@ def _fold(model: Any) -> tuple[Any, list[str]]:
     return model, [f"folded {folded} If nodes"] if folded else []
 
 
+def _fold_light(model: Any) -> tuple[Any, list[str]]:
+    """What a light model gets in place of the simplifying tools, which would load its weights and copy them."""
+    if not external_tensors(model):
+        return model, []
+    model = infer(model)
+    folded = fold_small(model)
+    prune(model.graph)
+    return model, [f"computed {folded} constant operators; no simplifying tool was run on a model of this size"]
+
+
 def _without_raising(model: Any) -> tuple[Any, list[str]]:
     return model, [f"kept opset {opset_of(model)}"]
 
@@ -200,14 +221,12 @@ def _simplified(model: Any, oracle: Oracle, scratch: Path) -> tuple[Any, list[st
     )
 
 
-def _finish(model: Any) -> tuple[Any, list[str]]:
+def _finish(model: Any, scratch: Path) -> tuple[Any, list[str]]:
     """Infers shapes, makes names unique, and checks the model."""
-    import onnx
-
     del model.graph.value_info[:]
     model = infer(model)
     renamed = name_nodes(model)
-    onnx.checker.check_model(model, full_check=True)
+    check(model, scratch)
     return model, [f"gave {renamed} operators names of their own"] if renamed else []
 
 
@@ -250,15 +269,25 @@ def _rework(source: Path, loaded: Loaded, shapes: OpenShapes, constants: Constan
     frozen: Feeds = {name: np.full(_sizes(shapes[name]), value, kinds[name]) for name, value in constants.items()}
     notes += raise_ir(model) + freeze_inputs(model, constants, shapes)
     feeds = [random_feeds(model, seed, sizes) | frozen for sizes in sizes_to_try(model)]
-    for step in (inline_functions, _fold):
+    for step in (inline_functions, _fold, _fold_light):
         model, said = step(model)
         notes += said
     oracle = Oracle(source, feeds, scratch)
     model, said = _simplified(model, oracle, scratch)
-    notes += oracle.notes + said + narrow_float64(model)
-    model, said = _finish(model)
+    light = bool(external_tensors(model))
+    notes += oracle.notes + said + narrow_float64(model, scratch)
+    if light:  # what was narrowed is inside the model now
+        move_out(model, scratch)
+    model, said = _finish(model, scratch)
     notes += said
     return model
+
+
+def _write(model: Any, target: Path, scratch: Path) -> None:
+    if external_tensors(model):
+        write_large(model, scratch, target)
+    else:
+        save(model, target)
 
 
 def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants: Constants, seed: int = 0) -> Prepared:
@@ -276,12 +305,12 @@ def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants
         HubError: The model cannot be read, has operators that ONNX does not define, lacks a shape, or cannot be brought
             into the static form without changing what it computes.
     """
-    loaded = load_checked(source, constants)
+    loaded = load_checked(source, constants, scratch)
     fixed = full_shapes(loaded.infos, loaded.scalars | dict(shapes))
     loaded.notes.extend(write_shapes(loaded.model, fixed))
     model = _rework(source, loaded, fixed, constants, (scratch, seed))
     _check_static(model)
-    save(model, target)
+    _write(model, target, scratch)
     return Prepared(loaded.notes + _open_notes(model), dict(constants))
 
 
@@ -305,10 +334,10 @@ def prepare_dynamic(
         HubError: The model cannot be read, has operators that ONNX does not define, an input of unknown rank, an opset
             that cannot be raised, or cannot be simplified without changing what it computes.
     """
-    loaded = load_checked(source, constants)
+    loaded = load_checked(source, constants, scratch)
     known = _ranked(open_shapes(loaded.infos, loaded.scalars | dict(shapes)))
     loaded.notes.extend(name_dims(loaded.model) + write_shapes(loaded.model, known))
     model = _rework(source, loaded, known, constants, (scratch, seed))
     _check_prepared(model)
-    save(model, target)
+    _write(model, target, scratch)
     return Prepared(loaded.notes + _stay_notes(model), dict(constants))

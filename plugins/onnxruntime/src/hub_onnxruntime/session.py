@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Variant -> name of ONNX Runtime's graph optimization level. The first is the default.
 VARIANTS = {"optimized": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "plain": "ORT_DISABLE_ALL"}
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+_OPTIMIZED_DATA = "session.optimized_model_external_initializers_file_name"
 _FATAL_ONLY = 4  # ONNX Runtime's log severity; what goes wrong also arrives as an exception
 # Element types that numpy has no name for: they travel as their raw bits.
 _RAW_BITS = {"tensor(bfloat16)": ("uint16", "BFLOAT16")}
@@ -60,20 +62,22 @@ class OrtSession:
         path: The `.onnx` file, external data beside it.
         variant: One of `VARIANTS`; empty for the first.
         threads: Intra-op threads; 0 for ONNX Runtime's default.
+        content: The model to open in place of the file's, with the file's external data.
 
     Raises:
         StepError: ONNX Runtime refuses the model.
     """
 
-    def __init__(self, path: str | Path, variant: str = "", threads: int = 0) -> None:
+    def __init__(self, path: str | Path, variant: str = "", threads: int = 0, *, content: bytes = b"") -> None:
         import onnxruntime as ort
 
         self.path = Path(path)
         self._variant = variant or next(iter(VARIANTS))
         self._threads = threads
         options = session_options(self._variant, threads)
+        options.add_session_config_entry(_DATA_FOLDER, str(self.path.parent))
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
         except runtime_failures() as error:
             hint = "Run `hub inspect` on the file: it names operators and versions that a runtime may lack."
             raise StepError(f"ONNX Runtime {ort.__version__} refuses {self.path.name}: {error}", hint=hint) from error
@@ -125,16 +129,13 @@ class OrtSession:
 
         The graph runs unoptimized, because optimization removes and fuses tensors.
         """
-        from hub_onnxruntime.files import load
+        from hub_onnxruntime.files import load_structure
 
-        model = load(self.path)
+        model = load_structure(self.path)
         del model.graph.output[:]
         for name in names:
             model.graph.output.add().name = name
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "intermediate.onnx"
-            path.write_bytes(model.SerializeToString())
-            return OrtSession(path, "plain", self._threads)
+        return OrtSession(self.path, "plain", self._threads, content=model.SerializeToString())
 
     def _optimized_graph(self) -> Any:
         import onnx
@@ -144,6 +145,7 @@ class OrtSession:
             path = Path(folder) / "optimized.onnx"
             options = session_options(self._variant, self._threads)
             options.optimized_model_filepath = str(path)
+            options.add_session_config_entry(_OPTIMIZED_DATA, "optimized.data")  # one file ends at 2 GiB
             ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             return onnx.load(path, load_external_data=False).graph
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub_onnxruntime import compare
-from hub_onnxruntime.files import save
+from hub_onnxruntime.files import check, external_tensors, save
 from hub_onnxruntime.signature import inputs_of, outputs_of
 
 if TYPE_CHECKING:
@@ -63,12 +63,13 @@ def _unchanged(model: Any, _scratch: Path) -> Any:
     return model
 
 
+_UNSIMPLIFIED = "no tool"
 # In the order of how many hard graphs they got right (onnxslim 9 of 9, ONNX Runtime 8, onnxsim 6).
 TOOLS: dict[str, Callable[[Any, Path], Any]] = {
     "onnxslim": _onnxslim,
     "ONNX Runtime's basic optimization": _ort_basic,
     "onnxsim": _onnxsim,
-    "no tool": _unchanged,
+    _UNSIMPLIFIED: _unchanged,
 }
 
 
@@ -150,7 +151,7 @@ class Oracle:
     def __init__(self, original: Path, feeds: Sequence[Feeds], scratch: Path) -> None:
         import numpy as np
 
-        self._original, self._scratch = original, scratch
+        self._original, self.scratch = original, scratch
         self._shapes = [_words(item) for item in feeds]
         self._files = [str(scratch / f"feeds{index}.npz") for index in range(len(feeds))]
         self.notes: list[str] = []
@@ -163,7 +164,7 @@ class Oracle:
         Raises:
             Rejected: The candidate did not run.
         """
-        path = self._scratch / "candidate.onnx"
+        path = self.scratch / "candidate.onnx"
         save(candidate, path)
         answer = _script(str(self._original), str(path), *self._files)
         if compare.REFERENCE_RAN not in answer.text:
@@ -194,7 +195,7 @@ def _check(before: Any, after: Any, oracle: Oracle) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(after, full_check=True)
+        check(after, oracle.scratch)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise Rejected(f"it wrote an invalid model: {str(error).strip().splitlines()[0]}") from error
     _check_border(before, after)
@@ -226,7 +227,7 @@ def _attempt(name: str, model: Any, oracle: Oracle, scratch: Path) -> Any:
 
 def attempts(model: Any, oracle: Oracle, scratch: Path) -> Iterator[tuple[str, Any, str]]:
     """Yields (tool, model or None, reason) for each tool in turn."""
-    for name in TOOLS:
+    for name in (_UNSIMPLIFIED,) if external_tensors(model) else TOOLS:
         try:
             yield name, _attempt(name, model, oracle, scratch), ""
         except Rejected as reason:
@@ -243,7 +244,8 @@ def simplify(model: Any, oracle: Oracle, scratch: Path) -> Simplified:
     before = len(model.graph.node)
     for name, result, reason in attempts(model, oracle, scratch):
         if result is not None:
-            notes.append(f"simplified with {name}: {before} -> {len(result.graph.node)} operators")
+            if name != _UNSIMPLIFIED:
+                notes.append(f"simplified with {name}: {before} -> {len(result.graph.node)} operators")
             return Simplified(result, notes)
         notes.append(f"rejected {name}: {reason}")
     raise Rejected("; ".join(notes))
