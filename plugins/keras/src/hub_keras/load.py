@@ -117,7 +117,8 @@ def wrap(keras: Any, model: Any, archive: Archive) -> Loaded:
             hint="there: model.export('FOLDER'), then convert the SavedModel FOLDER",
         )
     layers = list(model._flatten_layers(include_self=False))  # noqa: SLF001 the public `layers` stops at nested models
-    signature = Signature(inputs=_input_specs(inputs, layers, input_ranges(layers)), outputs=_output_specs(outputs))
+    taken = _input_specs(inputs, layers, input_ranges(layers))
+    signature = Signature(inputs=taken, outputs=_output_specs(outputs, [spec.name for spec in taken]))
     keys = [key for key, _ in leaves(outputs)]
     return Loaded(
         call=lambda tensors: _call(model, inputs, keys, tensors),
@@ -172,10 +173,14 @@ def _layout(layers: Sequence[Any]) -> str:
     return next((word for word in said if word), "")
 
 
-def _output_specs(outputs: Any) -> tuple[TensorSpec, ...]:
-    """Name outputs by their key in a dict, else by the layer that makes them."""
+def _output_specs(outputs: Any, taken: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """Name outputs by their key in a dict, else by the layer that makes them.
+
+    An output that is an input, or is named like one, gets a counter: no format has one name on both sides.
+    """
     found = list(leaves(outputs))
-    names = unique([_dict_name(key) or tensor._keras_history.operation.name for key, tensor in found])  # noqa: SLF001
+    said = [_dict_name(key) or tensor._keras_history.operation.name for key, tensor in found]  # noqa: SLF001
+    names = unique([*taken, *said])[len(taken) :]
     return tuple(spec_of(name, str(tensor.dtype), tensor.shape) for name, (_, tensor) in zip(names, found, strict=True))
 
 

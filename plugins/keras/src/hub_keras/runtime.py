@@ -20,7 +20,8 @@ class KerasSession:
         import tensorflow as tf
 
         self._loaded = loaded
-        self._function = tf.function(loaded.call, autograph=False, reduce_retracing=True)
+        # Traced anew for each shape: Keras cannot trace every layer (UpSampling2D) over sizes that are open.
+        self._function = tf.function(loaded.call, autograph=False)
 
     def run(self, feeds: Feeds) -> Feeds:
         """Run once.

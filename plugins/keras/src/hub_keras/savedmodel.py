@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hub.spec import ModelRefused, ModelUnreadable, Signature, TensorSpec, UnsupportedModel
 from hub_keras.archive import SAVED_MODEL_FILE
-from hub_keras.loaded import Loaded, spec_of
+from hub_keras.loaded import Loaded, spec_of, unique
 
 SERVING = "serving_default"
 
@@ -72,12 +74,12 @@ def load_saved_model(folder: Path, *, allow_pickle: bool) -> Loaded:
     refuse_code(folder, operators, allow_pickle=allow_pickle)
     model = _load(folder)
     name, function = _serving(model, folder)
-    signature = Signature(
-        inputs=_specs(function.structured_input_signature[1]), outputs=_specs(function.structured_outputs)
-    )
+    inputs, outputs = _specs(function.structured_input_signature[1]), _specs(function.structured_outputs)
+    signature = Signature(inputs=inputs, outputs=_apart(outputs, [spec.name for spec in inputs]))
+    results = [spec.name for spec in outputs]
     weights = _weights(function)
     return Loaded(
-        call=lambda tensors: _call(function, signature, tensors),
+        call=lambda tensors: _call(function, [spec.name for spec in inputs], results, tensors),
         signature=signature,
         operators={key: count for key, count in operators.items() if key not in _PLUMBING},
         model=model,
@@ -128,7 +130,12 @@ def _weights(function: Any) -> list[Any]:
     return list({id(variable): variable for variable in function.graph.variables}.values())
 
 
-def _call(function: Any, signature: Signature, tensors: Any) -> list[Any]:
-    named = {spec.name: tensor for spec, tensor in zip(signature.inputs, tensors, strict=True)}
-    outputs = function(**named)
-    return [outputs[spec.name] for spec in signature.outputs]
+def _apart(outputs: Sequence[TensorSpec], taken: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """Outputs whose names differ from those of the inputs: no other format has one name on both sides."""
+    names = unique([*taken, *(spec.name for spec in outputs)])[len(taken) :]
+    return tuple(msgspec.structs.replace(spec, name=name) for spec, name in zip(outputs, names, strict=True))
+
+
+def _call(function: Any, inputs: Sequence[str], outputs: Sequence[str], tensors: Sequence[Any]) -> list[Any]:
+    made = function(**dict(zip(inputs, tensors, strict=True)))
+    return [made[name] for name in outputs]

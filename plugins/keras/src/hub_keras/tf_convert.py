@@ -43,6 +43,9 @@ def concrete_function(loaded: Loaded, static: StaticInputs) -> Any:
 
     Returns:
         A concrete function from `in_000`... to a dict of `out_000`....
+
+    Raises:
+        StepError: Keras cannot trace the model over this border.
     """
     import tensorflow as tf
 
@@ -58,7 +61,11 @@ def concrete_function(loaded: Loaded, static: StaticInputs) -> Any:
         slots = positional("out", len(results))
         return {slot: tf.identity(result, name=slot) for slot, result in zip(slots, results, strict=True)}
 
-    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+    try:
+        return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+    except (TypeError, ValueError, NotImplementedError, AttributeError, tf.errors.OpError) as error:
+        opened = " with open dimensions" if static.is_open else ""
+        raise StepError(f"Keras cannot trace the model{opened}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _open_shape(static: StaticInputs, spec: TensorSpec) -> list[int | None]:

@@ -14,12 +14,14 @@ from hub_keras.loaded import Loaded
 from hub_keras.onnx_border import Border, finish
 from hub_keras.static import StaticInputs
 from hub_keras.tf_convert import concrete_function
+from hub_keras.tf_repairs import repair
 
 OPSET = 17  # the newest that every handler of tf2onnx 1.17 was written for is 18; onnx2tf and TensorRT take 17
 # A GraphDef ends at 2 GiB, and TensorFlow writes the weights into one.
 _MOST_BYTES = 1_800_000_000
 
 # What tf2onnx writes, and is wrong: measured on the layers of tests/keras_layer_zoo.py.
+_MAPPED = "/pfor/while"
 _WRONG = {"ResizeArea": "tf2onnx writes another interpolation for resizing by area"}
 
 
@@ -30,11 +32,12 @@ def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[s
         UnsupportedModel: An operator of it has no counterpart in ONNX, or it writes variables when it runs.
         StepError: tf2onnx failed.
     """
+    repaired = repair(loaded.model)
     graph, inputs, outputs = frozen_graph(loaded, static)
     rewritten = rewrite(graph)
     model = _convert(graph, inputs, outputs)
     finish(model, Border.of(static, loaded.signature), Path(job.output))
-    return (*static.notes, *rewritten)
+    return (*static.notes, *repaired, *rewritten)
 
 
 def frozen_graph(loaded: Loaded, static: StaticInputs) -> tuple[Any, list[str], list[str]]:
@@ -53,7 +56,7 @@ def frozen_graph(loaded: Loaded, static: StaticInputs) -> tuple[Any, list[str], 
     if weights > _MOST_BYTES:
         raise UnsupportedModel(f"{weights} bytes of weights do not fit into TensorFlow's graph file")
     try:
-        frozen = convert_variables_to_constants_v2(function)
+        frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
     except ValueError as error:
         raise UnsupportedModel(f"the model writes variables when it runs: {str(error)[:300]}") from error
     return frozen.graph.as_graph_def(), [tensor.name for tensor in frozen.inputs], [t.name for t in frozen.outputs]
@@ -72,12 +75,19 @@ def rewrite(graph: Any) -> tuple[str, ...]:
     bodies = [graph.node, *(function.node_def for function in graph.library.function)]
     for body in bodies:
         for node in list(body):
-            if node.op in _WRONG:
-                raise UnsupportedModel(f"{node.name}: {_WRONG[node.op]}")
+            _refuse(node)
             if node.op in _REWRITES and body is graph.node:
                 counts[node.op] = counts.get(node.op, 0) + 1
                 _REWRITES[node.op](graph, node)
     return tuple(f"wrote {count} {name} with operators that ONNX has" for name, count in counts.items())
+
+
+def _refuse(node: Any) -> None:
+    if node.op in _WRONG:
+        raise UnsupportedModel(f"{node.name}: {_WRONG[node.op]}")
+    if _MAPPED in node.name and node.op in {"While", "StatelessWhile"}:
+        message = f"{node.name}: tf2onnx writes a loop that was mapped over steps (TimeDistributed) wrongly"
+        raise UnsupportedModel(message, hint="export the model with a fixed number of steps")
 
 
 def _erfc(graph: Any, node: Any) -> None:
@@ -129,7 +139,8 @@ def _convert(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
 
     try:
         with _quiet(), tf.device("/cpu:0"):
-            simpler = tf_loader.tf_optimize(inputs, outputs, graph)
+            with tf.Graph().as_default():
+                simpler = tf_loader.tf_optimize(inputs, outputs, graph)
             with tf.Graph().as_default() as scope:
                 tf.import_graph_def(simpler, name="")
                 made = process_tf_graph(

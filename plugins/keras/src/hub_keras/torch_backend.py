@@ -18,8 +18,9 @@ NOTE = "loaded on Keras' torch backend"
 def module_of(loaded: Loaded, static: StaticInputs) -> tuple[Any, tuple[str, ...]]:
     """Wrap a model as a module from positional tensors to a tuple of tensors.
 
-    Its parameters and buffers carry the names of the Keras variables, with dots for the slashes: a `conv2d` layer has
-    `conv2d.kernel` and `conv2d.bias`, as the layers of a PyTorch module have.
+    Its parameters carry the names of the Keras variables, with dots for the slashes: a `conv2d` layer has
+    `conv2d.kernel` and `conv2d.bias`, as the layers of a PyTorch module have. What Keras does not train
+    (`batch_normalization.moving_mean`) asks for no gradient.
 
     Returns:
         The module in eval mode, and notes on what was put right in the model.
@@ -52,7 +53,7 @@ def _register(module: Any, variables: Iterable[Any]) -> None:
             if folder not in place._modules:  # noqa: SLF001 a layer may be named like a method of Module
                 place.register_module(folder, torch.nn.Module())
             place = place._modules[folder]  # noqa: SLF001
-        (place.register_parameter if variable.trainable else place.register_buffer)(name, variable.value)
+        place.register_parameter(name, variable.value)
 
 
 def _constant(value: float, shape: tuple[int, ...], dtype: str) -> Any:

@@ -6,7 +6,7 @@ every public layer on both backends (`tests/test_keras_layers.py`); Keras 3.15.1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hub.spec import UnsupportedModel
@@ -35,7 +35,7 @@ def _repaired(layer: Any, *, masked: bool) -> Iterator[str]:
     kind = type(layer).__name__
     if kind in _PADDED and layer.padding == "same":
         layer.call = _PADDED[kind](layer)
-        yield "averaged without the padding, which Keras' torch backend counts in"
+        yield "averaged without the padding, for which Keras' torch backend repeats the border"
     if getattr(layer, "activity_regularizer", None) is not None:
         layer.activity_regularizer = None
         yield "left out the activity regularizer, a loss of training"
@@ -83,17 +83,29 @@ _OTHERWISE: tuple[tuple[frozenset[str], str, frozenset[str], str], ...] = (
 
 
 def _average_pooling(layer: Any) -> Callable[[Any], Any]:
-    """Average over the elements under the window, by dividing by the average of ones: padding counts as neither."""
+    """Average over the elements under the window: zeros around, divided by the average of ones with zeros around."""
 
     def call(inputs: Any) -> Any:
         from keras import ops
 
         def pooled(tensor: Any) -> Any:
-            return ops.average_pool(tensor, layer.pool_size, layer.strides, "same", layer.data_format)
+            padded = ops.pad(tensor, _same_padding(layer, inputs.shape))
+            return ops.average_pool(padded, layer.pool_size, layer.strides, "valid", layer.data_format)
 
         return pooled(inputs) / pooled(ops.ones_like(inputs))
 
     return call
+
+
+def _same_padding(layer: Any, shape: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Elements before and after each axis, as TensorFlow pads for `same`: the odd one comes after."""
+    first = 1 if layer.data_format == "channels_last" else 2
+    pads: list[tuple[Any, Any]] = [(0, 0)] * len(shape)
+    for axis, (window, stride) in enumerate(zip(layer.pool_size, layer.strides, strict=True), start=first):
+        size = shape[axis]
+        total = max((-(-size // stride) - 1) * stride + window - size, 0)
+        pads[axis] = (total // 2, total - total // 2)
+    return pads
 
 
 _PADDED: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
