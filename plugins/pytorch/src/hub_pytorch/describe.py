@@ -42,6 +42,7 @@ from hub_pytorch.load import (
     number_inputs,
     stored_names,
 )
+from hub_pytorch.numerics import quantized_numerics
 from hub_pytorch.program import dtype_of, flat_outputs, spec_of
 from hub_pytorch.reference import Reference, reference_for
 from hub_pytorch.script import hidden_state, script_inputs, state_message
@@ -95,7 +96,7 @@ def summary_of(exported: Any, signature: Signature, form: str, files: Sequence[P
     operators.pop("", None)
     tensors = [item for item in [*exported.state_dict.values(), *exported.constants.values()] if hasattr(item, "numel")]
     return ModelSummary(
-        state=State(format="pytorch", numerics=_numerics(tensors), form=form),
+        state=State(format="pytorch", numerics=quantized_numerics(exported) or _numerics(tensors), form=form),
         signature=signature,
         operators=dict(sorted(operators.items())),
         custom_operators=tuple(sorted(name for name in operators if "::" in name)),

@@ -10,6 +10,7 @@ from hub.spec import Dim, Signature, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.adapt import words
 from hub_pytorch.dynamic import sized
 from hub_pytorch.export import export_module, save_exported
+from hub_pytorch.numerics import REGISTERING
 from hub_pytorch.program import module_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ def convert_from_onnx(path: Path, signature: Signature, output: Path) -> StepOut
     graph, count = import_file(path)
     save_exported(export_graph(graph, signature), signature, output)
     return StepOutput(notes=(f"imported {count} ONNX nodes as a PyTorch graph",))
+
+
+def convert_quantized(path: Path, signature: Signature, output: Path) -> StepOutput:
+    """Convert a quantized ONNX file to `.pt2` that holds integers, and torch's operators for quantization.
+
+    Arguments and errors as `convert_from_onnx`.
+    """
+    graph, count = import_file(path, quantized=True)
+    save_exported(export_graph(graph, signature), signature, output)
+    note = f"imported {count} ONNX nodes; torch.export.load of the file needs {REGISTERING} to be imported"
+    return StepOutput(notes=(note,))
 
 
 def convert_to_source(path: Path, signature: Signature, output: Path) -> StepOutput:
@@ -61,8 +73,12 @@ def convert_to_source(path: Path, signature: Signature, output: Path) -> StepOut
     return StepOutput(notes=(written,))
 
 
-def import_file(path: Path) -> tuple[Any, int]:
+def import_file(path: Path, *, quantized: bool = False) -> tuple[Any, int]:
     """An ONNX file as a torch.fx graph, and how many nodes the file has.
+
+    Args:
+        path: The file.
+        quantized: Keep quantized weights as integers.
 
     Raises:
         UnsupportedModel: It holds operators that the importer does not know.
@@ -70,6 +86,7 @@ def import_file(path: Path) -> tuple[Any, int]:
     import onnx
 
     from hub_pytorch.onnx_importer import UnsupportedOperator, import_onnx, unsupported_operators
+    from hub_pytorch.quantized import import_quantized
 
     model = onnx.load(path)
     missing = unsupported_operators(model)
@@ -77,7 +94,7 @@ def import_file(path: Path) -> tuple[Any, int]:
         reasons = "; ".join(f"{operator} ({reason})" for operator, reason in missing.items())
         raise UnsupportedModel(f"hub's ONNX importer does not know: {reasons}")
     try:
-        return import_onnx(model), len(model.graph.node)
+        return (import_quantized if quantized else import_onnx)(model), len(model.graph.node)
     except UnsupportedOperator as error:
         raise UnsupportedModel(f"hub's ONNX importer does not take this model: {error}") from error
 

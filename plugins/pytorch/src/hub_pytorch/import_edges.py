@@ -12,6 +12,9 @@ _REQUIRES = ("onnx>=1.17", "torch>=2.9")
 _SOURCE = "source"
 
 
+_QUANTIZED = (Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.INT8_WEIGHTS, Numerics.INT4_WEIGHTS)
+
+
 def _edge(name: str, form: str, target: str, numerics: Numerics = Numerics.FP32) -> Edge:
     """An edge from that form of ONNX; only the static form has no open dimensions to keep."""
     return Edge(
@@ -31,13 +34,15 @@ IMPORT_EDGES = (
     _edge("source-onnx", "prepared", _SOURCE),
     _edge("source-onnx-static", "static", _SOURCE),
     *(_edge(f"import-onnx-{half.value}", "", "", half) for half in (Numerics.FP16, Numerics.BF16)),
+    *(_edge(f"quantized-onnx-{kind.value}", "", "", kind) for kind in _QUANTIZED),
     *(_edge(f"source-onnx-{half.value}", "", _SOURCE, half) for half in (Numerics.FP16, Numerics.BF16)),
 )
 
 
 def run_import(job: ConvertJob) -> StepOutput:
     """Run one of these edges. Raises as `hub_pytorch.from_onnx`."""
-    from hub_pytorch.from_onnx import convert_from_onnx, convert_to_source
+    from hub_pytorch.from_onnx import convert_from_onnx, convert_quantized, convert_to_source
 
-    convert = convert_to_source if ".source-" in job.edge else convert_from_onnx
+    kinds = {"source": convert_to_source, "import": convert_from_onnx, "quantized": convert_quantized}
+    convert = kinds[job.edge.removeprefix("pytorch.").partition("-")[0]]
     return convert(Path(job.source.path), job.source.signature, Path(job.output))

@@ -23,6 +23,7 @@ from hub.spec import (
     UnsupportedModel,
 )
 from hub_pytorch.dynamic import Example, as_example, from_one, renamed
+from hub_pytorch.numerics import LIBRARY, register_operators
 from hub_pytorch.program import Program, module_of, output_names, spec_of
 from hub_pytorch.pt2_scan import code_in_pt2
 from hub_pytorch.reference import Reference, import_builder
@@ -71,16 +72,19 @@ def refuse_code(path: Path) -> None:
 
 
 def _import_return_types(path: Path) -> None:
-    # A program that returns a transformers data class loads only after transformers has registered that class.
+    # A program that returns a transformers data class loads only after transformers has registered that class, and one
+    # that holds quantized values only after torch has registered its operators for them.
     import importlib
 
     try:
         with zipfile.ZipFile(path) as archive:
-            graphs = [name for name in archive.namelist() if name.endswith(".json") and "/data/" not in name]
-            mentions = any(b"transformers.modeling_outputs" in archive.read(name) for name in graphs)
+            names = [name for name in archive.namelist() if name.endswith(".json") and "/data/" not in name]
+            graphs = [archive.read(name) for name in names]
     except (zipfile.BadZipFile, OSError) as error:
         raise ModelUnreadable(f"{path.name} is truncated or damaged: {error}", hint="export it again") from error
-    if not mentions:
+    if any(LIBRARY.encode() in graph for graph in graphs):
+        register_operators()
+    if not any(b"transformers.modeling_outputs" in graph for graph in graphs):
         return
     try:
         importlib.import_module("transformers.modeling_outputs")

@@ -1,0 +1,116 @@
+"""What numerics a quantized program computes in, told from its graph: from torch's operators for quantization."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import Numerics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIBRARY = "quantized_decomposed"
+"""Name of torch's operators for quantization in exported programs."""
+REGISTERING = "torch.ao.quantization.fx._decomposed"
+"""The module that registers them."""
+_BITS = {15: 4, 3: 2}  # of integers that are held in 8 bits, by the number of steps in their range
+_MULTIPLY = ("conv", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "lstm", "gru", "rnn")
+# Operators that only move values, so that what they give is as quantized as what they take.
+_MOVES = frozenset({
+    "t", "transpose", "permute", "view", "reshape", "expand", "squeeze", "unsqueeze", "slice", "select", "clone",
+    "contiguous", "flatten", "_to_copy", "to", "narrow", "alias", "detach", "unflatten", "constant_pad_nd", "pad",
+})  # fmt: skip
+
+
+def register_operators() -> None:
+    """Have torch know its operators for quantization: programs that hold them load only then."""
+    importlib.import_module(REGISTERING)
+
+
+def quantized_numerics(exported: Any) -> Numerics | None:
+    """The numerics of a quantized program; None for a program without quantized values.
+
+    `int8` needs integers of 8 bits on both sides of every operator that multiplies; one in float makes it `int8-mixed`.
+    """
+    nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
+    if not any(_namespace(node) == LIBRARY for node in nodes):
+        return None
+    constants = {spec.arg.name for spec in exported.graph_signature.input_specs if spec.kind.name != "USER_INPUT"}
+    words = Counter(_word(node, constants) for node in nodes if _operator(node).startswith(_MULTIPLY))
+    tables = {_width(node.args[0], constants) for node in nodes if _operator(node) in {"embedding", "index_select"}}
+    return _static(words, nodes) or _by_weights(words, tables)
+
+
+def _namespace(node: Any) -> str:
+    return str(node.target).partition(".")[0]
+
+
+def _operator(node: Any) -> str:
+    return str(node.target).split(".")[1] if "." in str(node.target) else ""
+
+
+def _word(node: Any, constants: set[str]) -> str:
+    """How an operator multiplies: `int8`, `int16x8`, `int8-weights`, `int4-weights` or `float`."""
+    operands = [_width(item, constants) for item in _tensors(node)[:2]]
+    weights = [width for width in operands if width.endswith("weight")]
+    moving = {width for width in operands if not width.endswith("weight")}
+    if moving <= {"8", "16"} and (weights or moving):
+        return "int16x8" if "16" in moving else "int8"
+    if not weights or moving - {"float"}:
+        return "float"
+    return f"int{'4' if weights[0] in {'4 weight', '2 weight'} else '8'}-weights"
+
+
+def _tensors(node: Any) -> list[Any]:
+    """The operands of an operator that multiplies: the second and third of addmm, the weights of a recurrent layer."""
+    given = [item for item in node.args if hasattr(item, "meta")]
+    return given[1:] if _operator(node) in {"addmm", "baddbmm"} else given
+
+
+def _width(node: Any, constants: set[str]) -> str:
+    """`8`, `16`: integers computed at run time; `8 weight`, `4 weight`: constant ones; `float` for anything else."""
+    node = _origin(node)
+    if getattr(node, "op", "") != "call_function" or not _operator(node).startswith("dequantize"):
+        return "weight" if getattr(node, "name", "") in constants else "float"
+    low, high, dtype = _bounds(node)
+    bits = _BITS.get(high - low, dtype.itemsize * 8)
+    return f"{bits} weight" if getattr(_origin(node.args[0]), "name", "") in constants else str(bits)
+
+
+def _bounds(node: Any) -> tuple[int, int, Any]:
+    """quant_min, quant_max and dtype, which are the last positional arguments, but for the group form's."""
+    values = [item for item in node.args if not hasattr(item, "meta")]
+    found = values[:3] if _operator(node).endswith("group") else values[-3:]
+    return found[0], found[1], found[2]
+
+
+def _origin(node: Any) -> Any:
+    while getattr(node, "op", "") == "call_function" and _operator(node) in _MOVES:
+        node = node.args[0]
+    return node
+
+
+def _static(words: Counter[str], nodes: list[Any]) -> Numerics | None:
+    """Numerics of a program that quantizes its activations."""
+    widths = set(_activations(nodes))
+    if words["int8"]:
+        return Numerics.INT8 if set(words) == {"int8"} else Numerics.INT8_MIXED
+    if words["int16x8"] or 16 in widths:  # noqa: PLR2004 - bits
+        return Numerics.INT16X8
+    if widths:
+        return Numerics.INT8_MIXED if words else Numerics.INT8
+    return None
+
+
+def _activations(nodes: list[Any]) -> Iterator[int]:
+    for node in nodes:
+        if _namespace(node) == LIBRARY and _operator(node).startswith("quantize"):
+            yield _bounds(node)[2].itemsize * 8
+
+
+def _by_weights(words: Counter[str], tables: set[str]) -> Numerics | None:
+    if words["int4-weights"] or tables & {"4 weight", "2 weight"}:
+        return Numerics.INT4_WEIGHTS
+    return Numerics.INT8_WEIGHTS if words["int8-weights"] or "8 weight" in tables else None
