@@ -68,11 +68,11 @@ def _drawn(rng: np.random.Generator, case: Case, shape: tuple[int, ...], dtype: 
 
 
 def cases(*, every: bool = False) -> list[Case]:
-    """Return all cases; without `every` one in four of the large families, and all the small ones."""
+    """Return all cases; without `every` one in five of the large families, and all the small ones."""
     found = [case for family in _SMALL for case in family()]
     for family in _LARGE:
         members = list(family())
-        found += members if every else members[::4]
+        found += members if every else members[::5]
     return found
 
 
@@ -169,6 +169,20 @@ def _transposed() -> Iterator[Case]:
         lambda x: tf.nn.conv2d_transpose(x, _weights(3, 3, 3, 6), tf.stack([tf.shape(x)[0], 8, 10, 3]), 2, "SAME"),
         (((None, 4, 5, 6), F),),
     )
+
+
+def _open_transposed() -> Iterator[Case]:
+    import tensorflow as tf
+
+    for padding, stride, kernel in (("SAME", 2, 3), ("SAME", 3, 2), ("VALID", 2, 3), ("SAME", 1, 4)):
+        more = max(kernel - stride, 0) if padding == "VALID" else 0
+
+        def call(x: Any, p: str = padding, s: int = stride, k: int = kernel, more: int = more) -> Any:
+            n, h, w = (tf.shape(x)[i] for i in range(3))
+            size = tf.stack([n, h * s + more, w * s + more, 3])
+            return tf.nn.conv2d_transpose(x, _weights(k, k, 3, 6), size, s, p)
+
+        yield Case(f"TRANSPOSE_CONV open {padding} {stride} {kernel}", call, (((None, None, None, 6), F),))
 
 
 def _pools() -> Iterator[Case]:
@@ -512,5 +526,5 @@ def _indices() -> Iterator[Case]:
     )  # fmt: skip
 
 
-_SMALL = (_unary, _counted, _integers, _products, _shapes, _slices, _indices, _volumes, _resizes)
+_SMALL = (_unary, _open_transposed, _counted, _integers, _products, _shapes, _slices, _indices, _volumes, _resizes)
 _LARGE = (_convolutions, _transposed, _pools, _binary, _reductions)

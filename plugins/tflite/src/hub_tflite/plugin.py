@@ -8,6 +8,7 @@ from hub_tflite.describe import FORMAT, describe_file
 from hub_tflite.runtime import LiteRtRuntime
 from hub_tflite.schema import IDENTIFIER
 from hub_tflite.to_onnx.edge import OnnxWriter
+from hub_tflite.to_onnx.second import Tf2Onnx
 
 
 class TfliteFormat:
@@ -31,7 +32,7 @@ def hub_register_formats() -> list[Format]:
 @hookimpl
 def hub_register_converters() -> list[Converter]:
     """Offers the quantization edges and those to ONNX."""
-    return [TfliteQuantizer(), OnnxWriter()]
+    return [TfliteQuantizer(), OnnxWriter(), Tf2Onnx()]
 
 
 @hookimpl

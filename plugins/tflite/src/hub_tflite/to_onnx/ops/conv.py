@@ -97,39 +97,56 @@ def _wanted(node: Node, shape: Value) -> list[int | None]:
     """Return the wanted spatial sizes: from the operand, or from the file's record of the result."""
     known = node.known(shape)
     sizes = numbers(known if known is not None else node.result().shapeSignature)
-    refuse_if(not sizes, "the output's shape is computed at run time")
-    return [size if size >= 0 else None for size in sizes[1:-1]]
+    return [size if size >= 0 else None for size in sizes[1:-1]] or [None]
 
 
 def _deconvolve(node: Node, shape: Value, x: Value, w: Value, bias: Value | None, window: Window) -> Value:
     """Write ConvTranspose: TFLite names the result's size, ONNX what is cut from the full one."""
-    rank = node.rank(x)
+    sizes, wanted = node.shape(x)[1:-1], _wanted(node, shape)
+    first = channels_first(node, x)
+    if None in sizes or None in wanted:
+        return channels_last(node, _cut(node, shape, first, (w, bias), window), len(sizes) + 2)
     crops = [
-        _crop(window, axis, size, wanted)
-        for axis, (size, wanted) in enumerate(zip(node.shape(x)[1:-1], _wanted(node, shape), strict=True))
+        _crop(window, axis, size or 0, out or 0) for axis, (size, out) in enumerate(zip(sizes, wanted, strict=True))
     ]
     begins, ends, more = (list(part) for part in zip(*crops, strict=True))
-    result = node.emit(
-        "ConvTranspose", channels_first(node, x), w, bias,
-        kernel_shape=list(window.kernel), strides=list(window.strides), dilations=list(window.dilations),
-        pads=[*begins, *ends], output_padding=more,
-    )  # fmt: skip
-    return channels_last(node, result, rank)
+    result = _conv_transpose(node, first, (w, bias), window, pads=[*begins, *ends], output_padding=more)
+    return channels_last(node, result, len(sizes) + 2)
 
 
-def _crop(window: Window, axis: int, size: int | None, wanted: int | None) -> tuple[int, int, int]:
+def _conv_transpose(
+    node: Node, first: Value, weights: tuple[Value, Value | None], window: Window, **attributes: list[int]
+) -> Value:
+    kernel, strides, dilations = (list(part) for part in window[:3])
+    return node.emit(
+        "ConvTranspose", first, *weights, kernel_shape=kernel, strides=strides, dilations=dilations, **attributes
+    )
+
+
+def _crop(window: Window, axis: int, size: int, wanted: int) -> tuple[int, int, int]:
     """Return what to cut at the beginning and the end of an axis, and what to add at its end."""
     stride = window.strides[axis]
-    if size is None or wanted is None:
-        # Any exporter that leaves sizes open wants size * stride for SAME, and the full size for VALID.
-        total = max(window.extent(axis) - stride, 0) if window.padding == SAME else 0
-        missing = max(stride - window.extent(axis), 0)
-    else:
-        excess = (size - 1) * stride + window.extent(axis) - wanted
-        total, missing = max(excess, 0), max(-excess, 0)
+    excess = (size - 1) * stride + window.extent(axis) - wanted
+    total, missing = max(excess, 0), max(-excess, 0)
     refuse_if(missing >= max(stride, 2), f"an output {missing} larger than the full convolution")
     begin = total // 2 if window.padding == SAME else 0
     return begin, total - begin, missing
+
+
+def _cut(node: Node, shape: Value, first: Value, weights: tuple[Value, Value | None], window: Window) -> Value:
+    """Write the full convolution and cut the wanted sizes out of it at run time."""
+    axes = list(range(len(window.strides)))
+    full = _conv_transpose(node, first, weights, window, output_padding=[stride - 1 for stride in window.strides])
+    wanted = node.emit("Gather", node.int64(shape), node.constant([axis + 1 for axis in axes]))
+    begin = node.constant([0 for _ in axes])
+    if window.padding == SAME:
+        places = node.emit("Sub", node.emit("Shape", first, start=2), node.constant(1))
+        reach = node.emit("Mul", places, node.constant(list(window.strides)))
+        excess = node.emit(
+            "Sub", node.emit("Add", reach, node.constant([window.extent(axis) for axis in axes])), wanted
+        )
+        begin = node.emit("Div", node.emit("Max", excess, node.constant(0)), node.constant(2))
+    return node.emit("Slice", full, begin, node.emit("Add", begin, wanted), node.constant([axis + 2 for axis in axes]))
 
 
 @op("TRANSPOSE_CONV", 5)
