@@ -72,9 +72,12 @@ def make_plan(
     keep = bool(_open_inputs(summary, options))
     found = (route for goal in goals for route in simple_routes(usable, summary.state, goal, keep_dynamic=keep))
     routes = tuple(itertools.islice(found, MAX_ROUTES))
+    every = [edge for edge, _ in registry.edges.values()]
     if not routes:
-        raise _no_route(summary.state, goals, left_out, data=data)
-    near = _between([edge for edge, _ in registry.edges.values()], summary.state, goals)
+        ahead = _reachable({summary.state}, [(edge.source, edge.target) for edge in every])
+        reasons = {edge.id: left_out[edge.id] for edge in every if edge.id in left_out and edge.source in ahead}
+        raise _no_route(summary.state, goals, reasons, data=data)
+    near = _between(every, summary.state, goals)
     left_out = {edge_id: reason for edge_id, reason in left_out.items() if edge_id in near}
     return Plan(routes=routes, left_out=left_out, doubts=_doubts(registry, routes, summary, options))
 
