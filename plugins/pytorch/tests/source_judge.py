@@ -98,7 +98,7 @@ def main(site: str, folder: str) -> None:
 
     torch.manual_seed(0)
     paths = sorted(path for path in Path(folder).glob("*.py") if path.with_suffix(".npz").exists())
-    print(json.dumps({path.stem: judged(path) for path in paths}))
+    sys.stdout.write(json.dumps({path.stem: judged(path) for path in paths}))
 
 
 if __name__ == "__main__":

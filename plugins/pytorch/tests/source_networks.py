@@ -1,4 +1,4 @@
-"""Networks for the tests of ONNX -> PyTorch: one for each kind of layer that the source form knows, and some whole ones."""
+"""Networks for the tests of ONNX -> PyTorch: one for each kind of layer that the source form knows, and whole ones."""
 
 # torch is untyped here, so its classes cannot be subclassed in strict mode.
 # mypy: disable-error-code="misc"

@@ -73,7 +73,7 @@ def _width(node: Any, constants: set[str]) -> str:
     """`8`, `16`: integers computed at run time; `8 weight`, `4 weight`: constant ones; `float` for anything else."""
     node = _origin(node)
     if getattr(node, "op", "") != "call_function" or not _operator(node).startswith("dequantize"):
-        return "weight" if getattr(node, "name", "") in constants else "float"
+        return "float"
     low, high, dtype = _bounds(node)
     bits = _BITS.get(high - low, dtype.itemsize * 8)
     return f"{bits} weight" if getattr(_origin(node.args[0]), "name", "") in constants else str(bits)
