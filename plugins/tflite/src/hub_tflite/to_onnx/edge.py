@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hub.spec import (
     YES,
@@ -17,7 +18,7 @@ from hub.spec import (
     StepOutput,
     Support,
     Toolchain,
-    UnsupportedModel,
+    UsageError,
     Verdict,
 )
 from hub_tflite.numerics import MULTIPLY_OPERATORS
@@ -47,8 +48,13 @@ EDGES = (
 """One per numerics, which the file keeps, and two for files that ONNX has another word for; see `_other_word`."""
 
 
-def convert(source: Path, output: Path) -> StepOutput:
+def convert(source: Path, output: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> StepOutput:
     """Translate a file.
+
+    Args:
+        source: The TFLite file.
+        output: The ONNX file to write; weights above `write.EXTERNAL_ABOVE_BYTES` go to `<output>.data` beside it.
+        shapes: Input -> sizes to fix its open dimensions to; without, they stay open.
 
     Raises:
         ModelNotFound: There is no such file.
@@ -59,11 +65,35 @@ def convert(source: Path, output: Path) -> StepOutput:
     from hub_tflite.to_onnx.importer import Importer
     from hub_tflite.to_onnx.write import save, tidy
 
-    importer = Importer(read(source))
+    content = read(source)
+    fix_shapes(content, shapes or {})
+    importer = Importer(content)
     model = importer.run()
     tidy(model)
     save(model, output)
     return StepOutput(notes=tuple(importer.notes))
+
+
+def fix_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give inputs of the main subgraph fixed sizes, in place.
+
+    Raises:
+        UsageError: There is no such input, or its fixed sizes are others.
+    """
+    from hub_tflite.describe import border
+    from hub_tflite.schema import numbers
+
+    graph, inputs, _ = border(model)
+    places = dict(inputs)
+    for name, shape in shapes.items():
+        if name not in places:
+            raise UsageError(f"there is no input {name}, only {', '.join(places)}")
+        tensor = graph.tensors[places[name]]
+        declared = numbers(tensor.shapeSignature) or numbers(tensor.shape)
+        fits = len(declared) == len(shape) and all(d in {-1, s} for d, s in zip(declared, shape, strict=True))
+        if not fits:
+            raise UsageError(f"{name} is {declared}, which {list(shape)} does not fit")
+        tensor.shape, tensor.shapeSignature = list(shape), None
 
 
 def _other_word(edge: Edge, summary: ModelSummary) -> str:
@@ -117,11 +147,10 @@ class OnnxWriter:
         """Runs the edge; see `convert`.
 
         Raises:
-            UnsupportedModel: An operator, or a form of it, has no translation, or another shape is asked for.
+            UnsupportedModel: An operator, or a form of it, has no translation.
+            UsageError: A shape that is asked for does not fit.
         """
-        if job.options.shapes and not job.source.signature.is_static:
-            raise UnsupportedModel("the importer keeps open dimensions open", hint="leave --shape away")
-        return convert(Path(job.source.path), Path(job.output))
+        return convert(Path(job.source.path), Path(job.output), job.options.shapes)
 
 
 _: type[Converter] = OnnxWriter
