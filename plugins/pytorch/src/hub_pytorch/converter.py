@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,7 @@ class PyTorchConverter:
 
     def convert(self, job: ConvertJob) -> StepOutput:
         """Run one edge. Raises as the functions of its module."""
+        gc.collect()  # programs are cycles: without this, the model of the task before stays in the worker's memory
         return _STEPS[job.edge](job)
 
 

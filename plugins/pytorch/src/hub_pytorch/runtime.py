@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,7 @@ class PyTorchSession:
     def close(self) -> None:
         """Release the model."""
         self._call = dict
+        gc.collect()  # a program is a cycle
 
 
 def open_model(artifact: ModelArtifact, options: RuntimeOptions) -> NamedCall:
