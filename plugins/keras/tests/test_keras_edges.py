@@ -54,10 +54,31 @@ def test_unrolling_needs_something_to_unroll(operators: tuple[str, ...], *, take
     assert bool(verdict) is taken
 
 
-def test_layout_change_is_not_offered() -> None:
-    checker = KerasConverter()
-    assert not checker.check(_edge("keras.tflite-frozen"), _summary(), ConvertOptions(io_layout="nchw"))
-    assert checker.check(_edge("keras.tflite-frozen"), _summary(), ConvertOptions(io_layout="nhwc"))
+@pytest.mark.parametrize(
+    ("layouts", "wanted", "taken"),
+    [
+        (("NHWC",), "nchw", True),
+        (("NHWC",), "nhwc", True),
+        (("",), "nchw", False),
+        (("NHWC", "NCHW"), "nchw", False),
+        ((), "nchw", True),
+    ],
+)
+def test_layout_change_needs_a_known_layout(layouts: tuple[str, ...], wanted: str, *, taken: bool) -> None:
+    shape = (Dim.of("batch"), Dim.of(4), Dim.of(4), Dim.of(3))
+    inputs = tuple(TensorSpec(name=f"x{word}", dtype=DType.FLOAT32, shape=shape, layout=word) for word in layouts)
+    summary = ModelSummary(state=State(format="keras"), signature=Signature(inputs=inputs, outputs=()))
+    verdict = KerasConverter().check(_edge("keras.tflite-frozen"), summary, ConvertOptions(io_layout=wanted))
+    assert bool(verdict) is taken
+
+
+@pytest.mark.parametrize(("dim", "taken"), [("batch", True), (1, False)])
+def test_fixed_shapes_are_no_second_try_of_fixed_shapes(dim: str | int, *, taken: bool) -> None:
+    spec = TensorSpec(name="x", dtype=DType.FLOAT32, shape=(Dim.of(dim), Dim.of(4)))
+    summary = ModelSummary(state=State(format="keras"), signature=Signature(inputs=(spec,), outputs=(spec,)))
+    for edge_id in ("keras.pytorch-static", "keras.onnx-torch-static"):
+        verdict = KerasConverter().check(_edge(edge_id), summary, ConvertOptions(shapes={"x": (1, 4)}))
+        assert bool(verdict) is taken
 
 
 def test_integer_interface_needs_static_int8() -> None:
