@@ -230,3 +230,18 @@ def test_function_without_a_public_name_is_refused() -> None:
 
 def unknown(x: Any) -> Any:
     return x + 1
+
+
+def test_branch_that_depends_on_data_is_refused() -> None:
+    root = torch.nn.Module()
+    inner = torch.fx.Graph()
+    inner.output((inner.call_function(torch.neg, (inner.placeholder("x"),)),))
+    root.add_module("branch", torch.fx.GraphModule(torch.nn.Module(), inner))
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    branches = [graph.get_attr("branch"), graph.get_attr("branch")]
+    chosen = graph.call_function(torch.any, (x,))
+    graph.output(graph.call_function(torch.ops.higher_order.cond, (chosen, *branches, (x,))))
+    spec = TensorSpec(name="x", dtype=DType.FLOAT32, shape=(Dim(size=2),))
+    with pytest.raises(UnsupportedModel, match="branch or loop"):
+        write_source(torch.fx.GraphModule(root, graph), Signature(inputs=(spec,), outputs=(spec,)), [(2,)])

@@ -129,7 +129,7 @@ def _statements(graph: fx.Graph, layers: dict[fx.Node, Layer | None], constants:
     for node in graph.nodes:
         layer = layers.get(node)
         if node.op not in {"call_function", "call_method"} or node in parts or (node in layers and layer is None):
-            _refuse_modules(node)
+            _refuse_modules(node, constants)
             continue
         numbers = {} if layer else _numbers(node, constants)
         uses = layer.uses if layer else tuple(item for item in node.all_input_nodes if item not in numbers)
@@ -139,9 +139,15 @@ def _statements(graph: fx.Graph, layers: dict[fx.Node, Layer | None], constants:
         yield statement
 
 
-def _refuse_modules(node: fx.Node) -> None:
-    if node.op == "call_module":
-        raise UnsupportedModel(f"the graph calls a module, {node.target}, which has no source")
+def _refuse_modules(node: fx.Node, constants: Constants) -> None:
+    """Refuse a graph within the graph.
+
+    Raises:
+        UnsupportedModel: It is one: a branch or a loop that depends on data.
+    """
+    if node.op == "call_module" or (node.op == "get_attr" and constants.tensor(node) is None):
+        hint = "fix what decides it (--shape, --constant), or convert to .pt2, which holds branches and loops"
+        raise UnsupportedModel(f"a branch or loop that depends on data ({node.target}) has no source yet", hint=hint)
 
 
 def _is_recurrent(layer: Layer | None) -> bool:
