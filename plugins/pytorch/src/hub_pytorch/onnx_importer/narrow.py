@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FLOAT4 = 23
 _E8M0 = 24
+_E4M3FN = 17
+_E4M3FN_ROUNDED = 464  # halfway between the largest number, 448, and what would come next; it rounds to 448
 # onnx.TensorProto.DataType -> name of the torch dtype that holds it.
 CARRIERS = {21: "uint8", 22: "int8", FLOAT4: "float8_e4m3fn", 25: "uint8", 26: "int8"}
 FLOATS = {17: "float8_e4m3fn", 18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz", _E8M0: "float8_e8m0fnu"}
@@ -89,6 +91,8 @@ def cast(x: Tensor, kind: int, *, saturate: bool = True, round_mode: str = "up")
     if saturate:
         largest = torch.finfo(dtype).max
         wide = torch.clamp(wide, -largest, largest)
+    elif kind == _E4M3FN:  # torch saturates here, and in no other type
+        wide = torch.where(torch.gt(torch.abs(wide), _E4M3FN_ROUNDED), torch.nan, wide)
     return wide.to(dtype)
 
 

@@ -93,6 +93,7 @@ class Frame:
         attributes: Constants by identity.
         sizes: What has been computed of sizes, by expression.
         contents: Tensors made of known numbers, by identity.
+        modules: Graphs within this graph, by name.
     """
 
     graph: fx.Graph
@@ -100,6 +101,7 @@ class Frame:
     attributes: dict[int, fx.Node] = field(default_factory=dict)
     sizes: dict[Any, Any] = field(default_factory=dict)
     contents: dict[int, tuple[Known, fx.Node]] = field(default_factory=dict)
+    modules: dict[str, Any] = field(default_factory=dict)
 
 
 class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
@@ -138,7 +140,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         """Add an input; a dynamic size is a torch.SymInt."""
         node = self.graph.placeholder(self._unique(re.sub(r"\W", "_", name)))
         with self._computing():
-            self._describe(node, torch.empty(tuple(shape), dtype=dtype))
+            self.describe(node, torch.empty(tuple(shape), dtype=dtype))
         self._inputs[name] = self.proxy(node)
         return self._inputs[name]
 
@@ -210,7 +212,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         """Record one call and learn its result's shape and dtype."""
         value: Value = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         try:
-            self._describe(value.node, self._evaluate(value.node))
+            self.describe(value.node, self._evaluate(value.node))
         except BaseException:
             self.graph.erase_node(value.node)
             raise
@@ -228,7 +230,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         with self._fake_mode, enable_python_dispatcher(), torch.no_grad(), undecided():
             yield
 
-    def _describe(self, node: fx.Node, result: Any) -> None:
+    def describe(self, node: fx.Node, result: Any) -> None:
         """Keep what is known of a node's result, and where its sizes that no input has can be read."""
         node.meta["val"] = result
         if isinstance(result, torch.Tensor):
@@ -240,6 +242,11 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
     def _remember(self, node: fx.Node, axis: int | None, size: Any) -> None:
         if is_symbolic(size) and size.node._expr.is_symbol:  # noqa: SLF001 - .expr has replacements applied
             self._origins.setdefault(size.node._expr, (node, axis))  # noqa: SLF001 - as above
+
+    def stacked(self, fake: Any, count: Any) -> Any:
+        """A fake tensor of a number of results like one."""
+        with self._computing():
+            return torch.empty((count, *fake.shape), dtype=fake.dtype)
 
     def constant(self, tensor: Any) -> Value:
         """Return a real tensor as a value of the graph."""
@@ -301,10 +308,16 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         return node
 
     def add_module(self, name: str, module: Any) -> fx.Node:
-        """Own a graph module; return the node of the graph being built that stands for it."""
-        path = self._free_path(re.sub(r"\W", "_", name))
-        self.root.add_module(path, module)
-        return self.graph.create_node("get_attr", path)
+        """Give the graph being built a graph module; return the node that stands for it."""
+        modules = self._frames[-1].modules
+        stem = re.sub(r"\W", "_", name)
+        path = self._free_path(stem) if len(self._frames) == 1 else f"{stem}_{len(modules)}"
+        modules[path] = module
+        if len(self._frames) == 1:
+            self.root.add_module(path, module)
+        node = self.graph.create_node("get_attr", path)
+        node.meta["val"] = None
+        return node
 
     def _free_path(self, wanted: str) -> str:
         """A free dotted attribute path close to the wanted name."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import torch
+from hub_pytorch.onnx_importer.ops.control import scanned
 from hub_pytorch.onnx_importer.registry import op
+from hub_pytorch.onnx_importer.sizes import is_int
 from hub_pytorch.onnx_importer.values import ints
 
 if TYPE_CHECKING:
@@ -50,7 +53,9 @@ def _recurrence(
     hidden = r.shape[2]
     refuse_if(hidden_size not in {None, hidden}, f"hidden_size {hidden_size} with R of {r.shape}")
     steps, batch = x.shape[0], x.shape[1]
-    full = lengths is None or ints(lengths, "sequence_lens") == [steps] * batch
+    full = lengths is None or (
+        is_int(steps) and is_int(batch) and ints(lengths, "sequence_lens") == [steps] * batch
+    )
     refuse_if(not full, "sequence_lens other than the whole length are not implemented")
     directions = 2 if direction == "bidirectional" else 1
     weights = tuple(t for d in range(directions) for t in _direction_weights(w, r, b, d, order))
@@ -98,6 +103,69 @@ def _laid_out(layout: int, y: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     return (torch.permute(y, [2, 0, 1, 3]), *(torch.transpose(state, 0, 1) for state in states))
 
 
+_Step = Callable[[Any, tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]
+
+
+def _over_time(net: _Recurrence, states: tuple[Tensor, ...], step: _Step) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Torch's scan over a dynamic number of steps: its own recurrent functions are unrolled when they are exported.
+
+    Returns:
+        Torch's output [T, B, D H], and the last states [D, B, H].
+    """
+    runs = []
+    for d in range(net.directions):
+        source = torch.flip(net.x, [0]) if d else net.x
+        first = [torch.select(state, 0, d) for state in states]
+        y, last = _one_way(source, first, net.weights[4 * d : 4 * d + 4], step)
+        runs.append((torch.flip(y, [0]) if d else y, last))
+    finals = tuple(torch.stack(list(column)) for column in zip(*(last for _, last in runs), strict=True))
+    return torch.cat([y for y, _ in runs], -1), finals
+
+
+def _one_way(x: Tensor, states: list[Tensor], weights: tuple[Tensor, ...], step: _Step) -> tuple[Tensor, list[Tensor]]:
+    w, r, wb, rb = weights
+    gates = torch.add(torch.matmul(x, torch.t(w)), wb)
+
+    def work(now: list[Any]) -> list[Any]:
+        after = step(now[-1], tuple(now[:-1]), (r, rb))
+        return [*after, after[0]]
+
+    *last, y = scanned(states, [gates], work, 1)
+    return y, last
+
+
+def _lstm_step(gates: Tensor, states: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (h, c), (r, rb) = states, weights
+    i, f, g, o = torch.chunk(torch.add(gates, torch.add(torch.matmul(h, torch.t(r)), rb)), 4, -1)
+    cell = torch.add(torch.mul(torch.sigmoid(f), c), torch.mul(torch.sigmoid(i), torch.tanh(g)))
+    return torch.mul(torch.sigmoid(o), torch.tanh(cell)), cell
+
+
+def _gru_step(
+    reset_last: bool, gates: Tensor, states: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """One step; the reset gate is applied after the recurrent product (reset_last), or before it."""
+    (h,), (r, rb) = states, weights
+    size = r.shape[1]
+    now = [torch.narrow(gates, -1, k * size, size) for k in range(3)]
+    rows = [torch.t(torch.narrow(r, 0, k * size, size)) for k in range(3)]
+    biases = [torch.narrow(rb, 0, k * size, size) for k in range(3)]
+    past = [torch.add(torch.matmul(h, rows[k]), biases[k]) for k in range(2)]
+    reset, update = (torch.sigmoid(torch.add(a, b)) for a, b in zip(now[:2], past, strict=True))
+    if reset_last:
+        recurrent = torch.mul(reset, torch.add(torch.matmul(h, rows[2]), biases[2]))
+    else:
+        recurrent = torch.add(torch.matmul(torch.mul(reset, h), rows[2]), biases[2])
+    new = torch.tanh(torch.add(now[2], recurrent))
+    return (torch.add(new, torch.mul(update, torch.sub(h, new))),)
+
+
+def _rnn_step(kind: str, gates: Tensor, states: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (h,), (r, rb) = states, weights
+    total = torch.add(gates, torch.add(torch.matmul(h, torch.t(r)), rb))
+    return (torch.tanh(total) if kind == "tanh" else torch.relu(total),)
+
+
 @op("LSTM", 7)
 @op("LSTM", 14, 22)
 def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
@@ -128,6 +196,9 @@ def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     _refuse_activations(activations, ["sigmoid", "tanh", "tanh"], net.directions)
     states = (net.initial(initial_h), net.initial(initial_c))
     both = net.directions > 1
+    if not is_int(net.x.shape[0]):
+        y, (h, c) = _over_time(net, states, _lstm_step)
+        return _laid_out(layout, net.outputs(y), h, c)
     y, h, c = torch.lstm(net.x, states, net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
     return _laid_out(layout, net.outputs(y), h, c)
 
@@ -156,6 +227,9 @@ def gru(  # noqa: PLR0913 - the operator's own parameters
     x, initial_h = _batch_first(layout, x, initial_h)
     net = _recurrence((x, w, r, b, sequence_lens), (1, 0, 2), direction, hidden_size)
     _refuse_activations(activations, ["sigmoid", "tanh"], net.directions)
+    if not is_int(net.x.shape[0]):
+        y, (h,) = _over_time(net, (net.initial(initial_h),), partial(_gru_step, bool(linear_before_reset)))
+        return _laid_out(layout, net.outputs(y), h)
     run = _gru_by_torch if linear_before_reset else _gru_reset_first
     y, h = run(net, net.initial(initial_h))
     return _laid_out(layout, net.outputs(y), h)
@@ -218,6 +292,9 @@ def rnn(  # noqa: PLR0913 - the operator's own parameters
     kind = (activations or ["tanh"])[0].lower()
     refuse_if(kind not in {"tanh", "relu"}, f"activations {activations}")
     _refuse_activations(activations, [kind], net.directions)
+    if not is_int(net.x.shape[0]):
+        y, (h,) = _over_time(net, (net.initial(initial_h),), partial(_rnn_step, kind))
+        return _laid_out(layout, net.outputs(y), h)
     run = torch.rnn_tanh if kind == "tanh" else torch.rnn_relu
     both = net.directions > 1
     y, h = run(net.x, net.initial(initial_h), net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
