@@ -1,0 +1,185 @@
+"""The Keras graph under construction: layers with weights, names, constants, and transposes made once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hub_keras.onnx_importer.lazy import layers, np, ops
+from hub_onnxgraph import refuse_if
+
+Permutation = tuple[int, ...]
+
+# Elements up to which a floating-point constant is written into the architecture's JSON; larger ones are weights.
+_LITERAL_FLOATS = 16
+# The same for integers and booleans, which no layer trains. 64 Ki of them take about 0.5 MB of JSON.
+_LITERAL_INTEGERS = 1 << 16
+# Above this a float32 weight cannot hold every integer.
+_EXACT = 1 << 24
+_WEIGHT_SUFFIX = re.compile(r"[._/](weight|kernel|gamma|scale|bias|w|W)$")
+
+
+class Graph:
+    """One import.
+
+    Attributes:
+        current: Name of the ONNX node being translated.
+        anchor: A tensor that depends on an input; constants that are weights hang on it.
+    """
+
+    def __init__(self) -> None:
+        self.current = ""
+        self.anchor: Any = None
+        self._used: set[str] = set()
+        self._moved: dict[tuple[int, Permutation], Any] = {}
+        self._alive: list[Any] = []
+        self._names: dict[int, str] = {}
+        self._weights: dict[int, Any] = {}
+        self._index: Any = None
+
+    def unique(self, wanted: str) -> str:
+        """A free name that Keras and TensorFlow take, close to the wanted one."""
+        stem = re.sub(r"[^A-Za-z0-9_.>-]", "_", wanted).strip("_.>-") or "node"
+        found, suffix = stem, 1
+        while found.lower() in self._used:
+            found, suffix = f"{stem}_{suffix}", suffix + 1
+        self._used.add(found.lower())
+        return found
+
+    def reserve(self, wanted: str) -> str:
+        """A name of the model's border: the ONNX name, without the slashes that Keras refuses."""
+        stem = wanted.replace("/", "_")
+        found, suffix = stem, 1
+        while found.lower() in self._used:
+            found, suffix = f"{stem}_{suffix}", suffix + 1
+        self._used.add(found.lower())
+        return found
+
+    def remember(self, array: Any, name: str) -> None:
+        """Know an initializer by its name."""
+        self._alive.append(array)
+        self._names[id(array)] = name
+
+    def name_of(self, array: Any) -> str | None:
+        """The name of an initializer."""
+        return self._names.get(id(array))
+
+    def layer(self, kind: str, *inputs: Any, arrays: Sequence[Any] = (), after: Any = None, **config: Any) -> Any:
+        """Make a layer of `keras.layers`, call it, and give it its weights.
+
+        Args:
+            kind: The class's name.
+            inputs: Keras tensors.
+            arrays: Weights in the layer's own order and shapes.
+            after: The initializer that the layer is named after; the node when it has no name of this kind.
+            config: The layer's arguments.
+
+        Returns:
+            What the layer returns.
+        """
+        made = getattr(layers, kind)(name=self.unique(self._layer_name(after)), dtype=_dtype(inputs[0]), **config)
+        result = made(*inputs)
+        if arrays:
+            made.set_weights([np.asarray(array) for array in arrays])
+        return result
+
+    def _layer_name(self, array: Any) -> str:
+        name = self._names.get(id(array), "")
+        stem = _WEIGHT_SUFFIX.sub("", name)
+        return stem if stem != name else self.current
+
+    def rename(self, tensor: Any, name: str) -> None:
+        """Name the operation that makes a tensor, where it is no layer (those are named when they are made)."""
+        operation = tensor._keras_history.operation  # noqa: SLF001 - Keras' only way from tensor to operation
+        if not isinstance(operation, layers.Layer) and id(operation) not in self._names:
+            self.remember(operation, name)
+            operation.name = self.unique(name)
+
+    def transposed(self, tensor: Any, permutation: Permutation) -> Any:
+        """Transpose, once for each tensor and permutation; there and back is the tensor itself."""
+        if permutation == tuple(range(len(permutation))):
+            return tensor
+        key = (id(tensor), permutation)
+        if key not in self._moved:
+            result = self._move(tensor, permutation)
+            self._alive += [tensor, result]
+            self._moved[key] = result
+            self._moved[id(result), inverse(permutation)] = tensor
+        return self._moved[key]
+
+    def is_free(self, tensor: Any, permutation: Permutation) -> bool:
+        """Whether a transposed tensor costs nothing: it is there, or no element moves."""
+        same = permutation == tuple(range(len(permutation)))
+        return same or (id(tensor), permutation) in self._moved or _moves_nothing(tensor.shape, permutation)
+
+    def _move(self, tensor: Any, permutation: Permutation) -> Any:
+        shape = [tensor.shape[axis] for axis in permutation]
+        if _moves_nothing(tensor.shape, permutation) and shape.count(None) <= 1:
+            return ops.reshape(tensor, [-1 if size is None else size for size in shape])
+        return ops.transpose(tensor, permutation)
+
+    def constant(self, array: Any) -> Any:
+        """Give a numpy array as an operand: itself when it is small, else the weight of a layer.
+
+        Raises:
+            Refused: It is large, and neither floats nor integers that a float32 weight holds exactly.
+        """
+        floating = np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"
+        if array.size <= (_LITERAL_FLOATS if floating else _LITERAL_INTEGERS):
+            return array
+        return self.weight(array) if floating else self._integers(array)
+
+    def _integers(self, array: Any) -> Any:
+        whole = np.abs(array.astype(np.float64)).max() <= _EXACT if array.dtype.kind in "iub" else False
+        refuse_if(not whole, f"a constant of {array.size} elements of type {array.dtype} has no place in a Keras file")
+        floats = array.astype(np.float32)
+        return ops.cast(self.weight(floats, self.name_of(array)), str(array.dtype))
+
+    def weight(self, array: Any, name: str | None = None) -> Any:
+        """Hold an array as the table of an Embedding that is asked for its only row.
+
+        Keras has no built-in layer that just holds a weight. In a frozen graph this one folds into a constant.
+        """
+        if id(array) not in self._weights:
+            self._alive.append(array)
+            self._weights[id(array)] = self._held(array, name or self.name_of(array) or f"{self.current}_constant")
+        return self._weights[id(array)]
+
+    def _held(self, array: Any, name: str) -> Any:
+        made = layers.Embedding(1, array.size, name=self.unique(name), dtype=str(array.dtype))
+        row = made(self._zero())
+        made.set_weights([array.reshape(1, -1)])
+        return ops.reshape(row, array.shape)
+
+    def _zero(self) -> Any:
+        """An index of zero, of shape (1,), that depends on an input."""
+        if self._index is None:
+            flat = ops.reshape(self.anchor, (-1,))
+            self._index = ops.zeros_like(flat[(slice(0, 1),)], dtype="int32")
+        return self._index
+
+    def symbolic(self, array: Any) -> Any:
+        """Make an array a tensor of the graph, for places that take nothing else."""
+        made = self.constant(array)
+        if made is not array:
+            return made
+        zero = ops.cast(ops.reshape(self._zero(), (1,) * max(array.ndim, 1)), str(array.dtype))
+        result = ops.logical_or(array, zero) if array.dtype == bool else ops.add(array, zero)
+        return result if array.ndim else ops.reshape(result, ())
+
+
+def inverse(permutation: Sequence[int]) -> Permutation:
+    """The permutation that undoes one."""
+    return tuple(permutation.index(axis) for axis in range(len(permutation)))
+
+
+def _moves_nothing(shape: Sequence[int | None], permutation: Sequence[int]) -> bool:
+    """Whether the axes that are not of size 1 keep their order."""
+    kept = [axis for axis in permutation if shape[axis] != 1]
+    return kept == sorted(kept)
+
+
+def _dtype(tensor: Any) -> str:
+    name = str(tensor.dtype)
+    return name if "float" in name else "float32"

@@ -1,0 +1,27 @@
+"""The table from (domain, operator) to the function that translates it; see `hub_onnxgraph.table` for the contract.
+
+What reaches such a function: a tensor that depends on the model's inputs is a `values.Value`; one that is known is a
+numpy array (of objects where it holds open sizes, see `dims`). A node whose inputs are all known never gets there: it
+is computed at once (`folding`).
+"""
+
+from __future__ import annotations
+
+from hub_onnxgraph import NodeContext, Table
+
+__all__ = ["TABLE", "NodeContext", "op"]
+
+TABLE = Table(
+    "hub_keras.onnx_importer.ops",
+    (
+        "constants",
+        "conv",
+        "dense",
+        "elementwise",
+        "normalization",
+        "pool",
+        "reduce",
+        "shape",
+    ),
+)
+op = TABLE.op

@@ -1,0 +1,252 @@
+"""A tensor with its layout, and helpers that read constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hub_keras.onnx_importer.graph import Graph, Permutation
+from hub_keras.onnx_importer.lazy import np, ops
+from hub_onnxgraph import Refused, refuse_if
+
+# onnx.TensorProto.DataType -> Keras' name.
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    16: "bfloat16",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A tensor of the Keras graph, stored in an order of axes of its own.
+
+    Attributes:
+        graph: The graph it belongs to.
+        tensor: The Keras tensor.
+        order: Axis i of `tensor` is the ONNX axis `order[i]`. Channels-last pictures have (0, 2, 3, 1).
+        nonnegative: Whether no element is below zero.
+    """
+
+    graph: Graph
+    tensor: Any
+    order: Permutation
+    nonnegative: bool = False
+
+    @property
+    def ndim(self) -> int:
+        """The rank."""
+        return len(self.order)
+
+    @property
+    def dtype(self) -> str:
+        """The element type, as Keras and numpy name it."""
+        return str(self.tensor.dtype)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape in ONNX's order of axes; None for an open size."""
+        return tuple(self.tensor.shape[self.axis(i)] for i in range(self.ndim))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is stored in ONNX's order."""
+        return self.order == tuple(range(self.ndim))
+
+    def axis(self, onnx_axis: int) -> int:
+        """Where an ONNX axis is stored.
+
+        Raises:
+            Refused: The axis is outside the rank.
+        """
+        return self.order.index(positive_axis(onnx_axis, self.ndim))
+
+    def axes(self, onnx_axes: Sequence[int]) -> list[int]:
+        """Where ONNX axes are stored."""
+        return [self.axis(axis) for axis in onnx_axes]
+
+    def stored(self, order: Sequence[int]) -> Any:
+        """The Keras tensor in another order of axes; a transpose only where elements have to move."""
+        return self.graph.transposed(self.tensor, tuple(self.order.index(axis) for axis in order))
+
+    def plain(self) -> Any:
+        """The Keras tensor in ONNX's order of axes."""
+        return self.stored(range(self.ndim))
+
+    def like(self, tensor: Any, *, nonnegative: bool = False) -> Value:
+        """A result of the same rank that is stored in the same order."""
+        return Value(self.graph, tensor, self.order, nonnegative)
+
+    def made(self, tensor: Any, order: Sequence[int] | None = None, *, nonnegative: bool = False) -> Value:
+        """A result with an order of its own, ONNX's by default."""
+        return Value(self.graph, tensor, tuple(range(len(tensor.shape)) if order is None else order), nonnegative)
+
+
+def channels_last(rank: int) -> Permutation:
+    """The order of axes that Keras' spatial layers take."""
+    return (0, *range(2, rank), 1)
+
+
+def graph_of(*items: Any) -> Graph:
+    """The graph that the first tensor belongs to."""
+    return next(item.graph for item in items if isinstance(item, Value))
+
+
+def is_constant(item: Any) -> bool:
+    """Whether a value is known at import time."""
+    return not isinstance(item, Value)
+
+
+def value_of(graph: Graph, item: Any) -> Value:
+    """A tensor of the graph; a constant becomes one."""
+    if isinstance(item, Value):
+        return item
+    return Value(graph, graph.symbolic(item), tuple(range(item.ndim)))
+
+
+def plain(graph: Graph, item: Any) -> Any:
+    """An operand of a keras.ops function in ONNX's order of axes."""
+    return item.plain() if isinstance(item, Value) else graph.constant(item)
+
+
+def align(*items: Any) -> tuple[list[Any], Value]:
+    """Operands of an elementwise function that broadcasts, brought into one order of axes at the least cost.
+
+    Returns:
+        Keras tensors or numpy arrays, and a Value whose `like` makes the result (its rank and order are the result's).
+    """
+    rank = max(item.ndim for item in items)
+    whole = [item for item in items if isinstance(item, Value) and item.ndim == rank]
+    order = _cheapest(whole) if whole else tuple(range(rank))
+    operands = [_operand(graph_of(*items), item, order) for item in items]
+    model = Value(graph_of(*items), next(iter(whole), items[0]), order)
+    return operands, model
+
+
+def _cheapest(values: Sequence[Value]) -> Permutation:
+    """The order that moves the fewest elements; channels-last rather than ONNX's when that is the same."""
+    orders = sorted({value.order for value in values}, key=lambda order: order == tuple(range(len(order))))
+    return min(orders, key=lambda order: sum(_cost(value, order) for value in values))
+
+
+_OPEN = 64  # what an open size counts when two ways are compared
+
+
+def _cost(value: Value, order: Permutation) -> int:
+    permutation = tuple(value.order.index(axis) for axis in order)
+    if value.graph.is_free(value.tensor, permutation):
+        return 0
+    return math.prod(_OPEN if size is None else size for size in value.tensor.shape)
+
+
+def _operand(graph: Graph, item: Any, order: Permutation) -> Any:
+    rank, plain_order = len(order), tuple(range(len(order)))
+    if isinstance(item, Value):
+        if item.ndim == rank:
+            return item.stored(order)
+        return item.plain() if order == plain_order else _raised(item, rank).stored(order)
+    if order == plain_order or item.ndim == 0:
+        return graph.constant(item)
+    return graph.constant(np.transpose(np.reshape(item, (1,) * (rank - item.ndim) + item.shape), order))
+
+
+def _raised(value: Value, rank: int) -> Value:
+    """The value with leading axes of size 1."""
+    missing = rank - value.ndim
+    tensor = ops.expand_dims(value.tensor, axis=tuple(range(missing)))
+    return value.made(tensor, (*range(missing), *(axis + missing for axis in value.order)))
+
+
+def dtype_name(element_type: int) -> str:
+    """Return Keras' name of an ONNX element type.
+
+    Raises:
+        Refused: Keras has no such type.
+    """
+    if element_type not in _DTYPES:
+        raise Refused(f"element type {element_type} is not implemented")
+    return _DTYPES[element_type]
+
+
+def element_type(dtype: str) -> int:
+    """Return the ONNX element type of a Keras dtype."""
+    return next(number for number, name in _DTYPES.items() if name == dtype)
+
+
+def array_of(proto: Any) -> Any:
+    """Return an ONNX tensor as a numpy array.
+
+    Raises:
+        Refused: The data lies outside the model and was not loaded.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    if proto.data_location == TensorProto.EXTERNAL:
+        raise Refused(f"the data of tensor {proto.name!r} is external and was not loaded")
+    return np.ascontiguousarray(numpy_helper.to_array(proto)).reshape(tuple(proto.dims))
+
+
+def known(item: Any, what: str) -> Any:
+    """Return a constant's content as Python numbers, nested as its shape is.
+
+    Raises:
+        Refused: The value is computed from the model's inputs.
+    """
+    if not is_constant(item):
+        raise Refused(f"{what} must be known at import time, and is computed from the model's inputs")
+    return item.tolist()
+
+
+def ints(item: Any, what: str) -> list[Any]:
+    """Return a constant of rank 0 or 1 as a list of whole numbers (or of open sizes, where it holds some)."""
+    content = known(item, what)
+    return list(content) if isinstance(content, list) else [content]
+
+
+def scalar(item: Any, what: str) -> Any:
+    """Return a constant of one element as a Python number.
+
+    Raises:
+        Refused: The value is not constant, or has not exactly one element.
+    """
+    content = known(item.reshape(-1) if is_constant(item) else item, what)
+    refuse_if(len(content) != 1, f"{what} has {len(content)} elements, one is expected")
+    return content[0]
+
+
+def positive_axis(axis: int, rank: int) -> int:
+    """Count an axis from the front.
+
+    Raises:
+        Refused: The axis is outside the rank.
+    """
+    refuse_if(not -rank <= axis < rank, f"axis {axis} is outside rank {rank}")
+    return axis % rank
+
+
+def positive_axes(axes: Sequence[int], rank: int) -> list[int]:
+    """Count axes from the front, in the given order."""
+    return [positive_axis(axis, rank) for axis in axes]
+
+
+def sizes(value: Value, axes: Sequence[int], what: str) -> list[int]:
+    """Return the sizes of axes.
+
+    Raises:
+        Refused: One is open.
+    """
+    found = [value.shape[axis] for axis in axes]
+    if None in found:
+        raise Refused(f"{what} needs the size of axis {axes[found.index(None)]}, which is open; fix it with --shape")
+    return [int(size) for size in found if size is not None]
