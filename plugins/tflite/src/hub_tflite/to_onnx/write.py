@@ -20,6 +20,7 @@ def tidy(model: Model) -> None:
     """Remove transposes, and drop nodes and constants that nothing uses; inner shapes are left to readers."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
+    RemoveUnusedNodesPass()(model)  # what nobody uses must not choose the order of what is used
     ShapeInferencePass()(model)
     arrange(model, _store(model))
     RemoveUnusedNodesPass()(model)
