@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
     from hub_tflite.to_onnx.importer import Node
 
-_ACTIVATIONS: dict[int, tuple[str, dict[str, Any]]] = {
-    0: ("Affine", {"activation_alpha": [1.0], "activation_beta": [0.0]}),
-    1: ("Relu", {}),
-    4: ("Tanh", {}),
-}
-"""`ActivationFunctionType` -> ONNX's word inside a recurrent operator."""
+_ACTIVATIONS = {1: "Relu", 4: "Tanh"}
+"""`ActivationFunctionType` -> ONNX's word inside a recurrent operator. For NONE, LiteRT's LSTM writes no output."""
 _NORM_EPSILON = 1e-8
 """Of LiteRT's layer normalisation in an LSTM (`kLayerNormEpsilon`)."""
 
@@ -85,17 +81,14 @@ def over_time(node: Node, x: Value, cell: Lstm, *, reverse: bool = False, roundi
 
 
 def _lstm(node: Node, x: Value, cell: Lstm, *, reverse: bool) -> tuple[Value, ...]:
-    word, numbers = _ACTIVATIONS[cell.activation]
-    activations = {
-        "activations": ["Sigmoid", word, word],
-        **{name: [*values, *values] for name, values in numbers.items()},
-    }
+    word = _ACTIVATIONS[cell.activation]
     units = node.shape(_some(cell.inner[1]))[0]
     bias = _row(node, [*_ordered(node, cell.bias), np.zeros(4 * (units or 0), np.float32)])
     outputs, last, state = node.emits(
         "LSTM", x, _row(node, _ordered(node, cell.inner)), _row(node, _ordered(node, cell.recurrent)), bias, None,
         *(_initial(node, value) for value in cell.state), _peepholes(node, cell.peephole),
-        outputs=3, hidden_size=units, direction="reverse" if reverse else "forward", **activations,
+        outputs=3, hidden_size=units, direction="reverse" if reverse else "forward",
+        activations=["Sigmoid", word, word],
     )  # fmt: skip
     axes = node.constant([0])
     return _without_direction(node, outputs), node.emit("Squeeze", last, axes), node.emit("Squeeze", state, axes)
@@ -156,13 +149,13 @@ def rnn(
         Outputs [time, batch, units], and the last one.
     """
     refuse_if(activation not in _ACTIVATIONS, f"the activation number {activation} in a recurrence")
-    word, numbers = _ACTIVATIONS[activation]
+    word = _ACTIVATIONS[activation]
     w, r, bias, state = weights
     units = node.shape(w)[0]
     outputs, last = node.emits(
         "RNN", x, _row(node, [w]), _row(node, [r]), _row(node, [bias, np.zeros(units, np.float32)]), None,
         _initial(node, state), outputs=2, hidden_size=units, activations=[word],
-        direction="reverse" if reverse else "forward", **numbers,
+        direction="reverse" if reverse else "forward",
     )  # fmt: skip
     return _without_direction(node, outputs), node.emit("Squeeze", last, node.constant([0]))
 
@@ -233,10 +226,10 @@ class _Step:
 
     def _activated(self, value: Value) -> Value:
         number = self._cell.activation
-        refuse_if(number not in {*_ACTIVATIONS, 3}, f"the activation number {number} in a recurrence")
+        refuse_if(number not in {3, *_ACTIVATIONS}, f"the activation number {number} in a recurrence")
         if number == 3:  # noqa: PLR2004 - RELU6
             return self._emit("Clip", value, self._node.constant(np.float32(0)), self._node.constant(np.float32(6)))
-        return value if number == 0 else self._emit(_ACTIVATIONS[number][0], value)
+        return self._emit(_ACTIVATIONS[number], value)
 
     def _clipped(self, value: Value, largest: float) -> Value:
         if largest <= 0:

@@ -127,6 +127,9 @@ def _basic(node: Node, x: Value, given: _Given) -> tuple[Value, ...]:
     kept, new = node.emit("Mul", node.emit("Sigmoid", f), c), node.emit("Tanh", g)
     state = node.emit("Add", kept, node.emit("Mul", node.emit("Sigmoid", i), new))
     output = node.emit("Mul", node.emit("Sigmoid", o), node.emit("Tanh", state))
+    node.keep(1, output)
+    node.keep(4, state)
+    _noted(node)
     return output, state, joined, gates
 
 
