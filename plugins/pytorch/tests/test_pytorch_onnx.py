@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -26,7 +27,7 @@ from hub.spec import (
     UnsupportedModel,
     UsageError,
 )
-from hub_pytorch import PyTorchFormat, hub_save_live_model
+from hub_pytorch import PyTorchFormat, describe, hub_save_live_model
 from hub_pytorch.converter import EDGES, EXPORT_FAILS, PyTorchConverter
 from hub_pytorch.dynamic import Example
 from hub_pytorch.export import export_eager, export_with_notes, save_exported
@@ -324,3 +325,33 @@ def test_frozen_inputs_leave_the_trace(tmp_path: Path) -> None:
     done = trace_eager(module, Example(example), reference, tmp_path / "model.onnx")
     assert [binding.source for binding in done.bindings] == ["scale"]
     assert [value.name for value in onnx.load(tmp_path / "model.onnx").graph.input] == ["image"]
+
+
+def test_open_dims_and_sizes_are_told_before_the_slow_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hub_save_live_model(TwoInputs().double().eval(), tmp_path, doubled(two_sets()))
+    assert path is not None
+    monkeypatch.setattr(describe, "TFLITE_BYTES", 100)
+    found = {
+        finding.code: finding.message for finding in PyTorchFormat().describe(DescribeJob(path=str(path))).findings
+    }
+    assert found == {
+        "float64-inside": "2 weights are float64; mobile targets compute in float32",
+        "dynamic-dims": "dimensions of image, scale are open",
+        "large-model": "the weights take 0.00 GiB",
+    }
+
+
+def doubled(sets: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    return [{name: tensor.double() for name, tensor in item.items()} for item in sets]
+
+
+def test_tflite_is_refused_a_model_of_more_than_two_gibibytes(tmp_path: Path) -> None:
+    summary = PyTorchFormat().describe(DescribeJob(path=artifact_path(tmp_path)))
+    edge = next(edge for edge in EDGES if edge.id == "pytorch.tflite-litert")
+    assert PyTorchConverter().check(edge, summary, ConvertOptions())
+    verdict = PyTorchConverter().check(edge, msgspec.structs.replace(summary, size_bytes=2**31), ConvertOptions())
+    assert "2 GiB" in verdict.reason
+
+
+def artifact_path(folder: Path) -> str:
+    return str(hub_save_live_model(nn.ReLU(), folder, {"input": torch.zeros(2, 3)}))

@@ -41,6 +41,9 @@ from hub.spec import (
 
 Direction = Literal["input", "output"]
 
+TFLITE_BYTES = 2**31
+"""Offsets in a flatbuffer are 32 bits, signed."""
+
 _LOCK = "onnx2tf-requirements.txt"
 _CUSTOM = 32  # BuiltinOperator.CUSTOM in TFLite's schema
 _LAYOUT_RANK = 3  # from this rank on, onnx2tf moves channels
@@ -213,6 +216,8 @@ class Onnx2tfConverter:
 
     def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:  # noqa: ARG002 - protocol
         """Refuses loops and foreign operators, which onnx2tf writes as operators that no runtime has."""
+        if summary.size_bytes >= TFLITE_BYTES:
+            return Verdict(support=Support.NEVER, reason="a TFLite file ends at 2 GiB, and the model is larger")
         loops = [name for name in ("Loop", "Scan") if name in summary.operators]
         if loops:
             reason = f"onnx2tf writes {', '.join(loops)} as a custom operator"

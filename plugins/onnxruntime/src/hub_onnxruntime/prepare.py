@@ -13,19 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub.spec import DType, ShapeNeeded, StepError, UnsupportedModel
 from hub_onnxruntime import large
-from hub_onnxruntime.describe import (
-    CONTROL_FLOW,
-    MIN_OPSET,
-    custom_operators,
-    is_prepared_form,
-    is_static_form,
-    opset_of,
-)
+from hub_onnxruntime.describe import is_prepared_form, is_static_form
 from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, load, load_structure, save
 from hub_onnxruntime.float64 import narrow_float64
 from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
 from hub_onnxruntime.graphs import add_constant, drop_initializer_inputs, name_nodes, prune
 from hub_onnxruntime.large import lighten, move_out, size_on_disk, write_large
+from hub_onnxruntime.operators import CONTROL_FLOW, MIN_OPSET, custom_operators, opset_of
 from hub_onnxruntime.shapes import (
     Dims,
     OpenShapes,

@@ -34,6 +34,8 @@ ONNX = State(format="onnx")
 TFLITE = State(format="tflite")
 
 _TORCH = ("torch>=2.9",)
+TFLITE_BYTES = 2**31
+"""Offsets in a flatbuffer are 32 bits, signed."""
 EXPORT_FAILS = "torch-export-fails"
 """Code of the finding that torch.export refuses a module, so that only a trace is left."""
 
@@ -117,6 +119,8 @@ class PyTorchConverter:
             return Verdict(support=Support.NEVER, reason="it is a pickle", hint="--allow-pickle runs its code")
         if edge.id == "pytorch.onnx-torchscript" and options.constants:
             return Verdict(support=Support.NOTIMPL, reason="freezes no inputs; the way over .pt2 does")
+        if edge.target == TFLITE and summary.size_bytes >= TFLITE_BYTES:
+            return Verdict(support=Support.NEVER, reason="a TFLite file ends at 2 GiB, and the model is larger")
         failed = next((item for item in summary.findings if item.code == EXPORT_FAILS), None)
         if failed and edge.target == PT2 and edge.source.format == "pytorch" and not options.shapes:
             return Verdict(support=Support.NOTIMPL, reason=failed.message, hint=failed.hint)

@@ -22,7 +22,7 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
-from hub_pytorch.converter import EXPORT_FAILS
+from hub_pytorch.converter import EXPORT_FAILS, TFLITE_BYTES
 from hub_pytorch.dynamic import sized
 from hub_pytorch.export import (
     Inputs,
@@ -165,7 +165,32 @@ def _randomness(exported: Any, _: Sequence[Any]) -> Finding | None:
 def _doubles(_: Any, tensors: Sequence[Any]) -> Finding | None:
     count = sum(str(item.dtype) == "torch.float64" for item in tensors)
     message = f"{count} weights are float64; mobile targets compute in float32"
-    return Finding(code="float64-inside", message=message) if count else None
+    hint = "ONNX keeps them; on the way to TFLite they become float32, and the receipt says so"
+    return Finding(code="float64-inside", message=message, hint=hint) if count else None
+
+
+def _own_operators(exported: Any, _: Sequence[Any]) -> Finding | None:
+    found = sorted({_operator(node) for node in exported.graph.nodes if "::" in _operator(node)})
+    if not found:
+        return None
+    message = f"operators that PyTorch itself does not have: {', '.join(found)}"
+    return Finding(code="custom-operators", message=message, hint="no exporter knows them: write them in PyTorch's own")
+
+
+def _open_dims(exported: Any, _: Sequence[Any]) -> Finding | None:
+    inputs = [spec for spec in exported_signature(exported, {}).inputs if not spec.is_static]
+    if not inputs:
+        return None
+    message = f"dimensions of {', '.join(spec.name for spec in inputs)} are open"
+    hint = "they stay open in ONNX and Keras; TFLite needs them fixed: --shape INPUT=1x3x224x224"
+    return Finding(code="dynamic-dims", message=message, hint=hint)
+
+
+def _large(_: Any, tensors: Sequence[Any]) -> Finding | None:
+    size = sum(item.nbytes for item in tensors)
+    message = f"the weights take {size / 2**30:.2f} GiB"
+    hint = "ONNX gets them in a file of their own, MODEL.onnx.data; TFLite cannot hold them: its files end at 2 GiB"
+    return Finding(code="large-model", message=message, hint=hint) if size >= TFLITE_BYTES else None
 
 
 def _control_flow(exported: Any, _: Sequence[Any]) -> Finding | None:
@@ -180,8 +205,11 @@ _CHECKS: tuple[Callable[[Any, Sequence[Any]], Finding | None], ...] = (
     _hidden_buffers,
     _training_mode,
     _randomness,
+    _own_operators,
     _doubles,
     _control_flow,
+    _open_dims,
+    _large,
 )
 
 

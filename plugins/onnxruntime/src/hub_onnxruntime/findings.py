@@ -1,0 +1,179 @@
+"""What stands in a conversion's way, found before the slow part: each with what hub does about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from hub.spec import DType, Finding
+from hub_onnxruntime import large
+from hub_onnxruntime.files import all_nodes, all_tensors, external_tensors
+from hub_onnxruntime.numerics import find_numerics
+from hub_onnxruntime.onnx2tf_edge import TFLITE_BYTES
+from hub_onnxruntime.operators import (
+    CONTROL_FLOW,
+    MIN_OPSET,
+    RUNTIME_DOMAINS,
+    custom_operators,
+    opset_of,
+    refused_version,
+    without_kernel,
+)
+from hub_onnxruntime.signature import dtype_name, inputs_of, outputs_of
+
+DTYPES = frozenset(dtype.value for dtype in DType)
+
+
+def _custom_findings(model: Any) -> list[Finding]:
+    foreign = custom_operators(model)
+    runtime = [name for name in foreign if name.split("::")[0] in RUNTIME_DOMAINS]
+    others = [name for name in foreign if name not in runtime]
+    findings = []
+    if others:
+        message = f"operators that ONNX does not define: {', '.join(others)}"
+        hint = "Export the model again without them, or write a hub plugin that converts them."
+        findings.append(Finding(code="custom-operators", message=message, hint=hint, blocking=True))
+    if runtime:
+        message = f"operators that only ONNX Runtime has: {', '.join(runtime)}"
+        findings.append(
+            Finding(code="runtime-operators", message=message, hint="Use the model before ORT optimized it.")
+        )
+    return findings
+
+
+def _control_flow_findings(model: Any) -> list[Finding]:
+    counts = Counter(node.op_type for node in all_nodes(model) if node.op_type in CONTROL_FLOW)
+    if not counts:
+        return []
+    found = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    hint = "If nodes are folded once shapes and constants are fixed (--shape, --constant); Loop and Scan stay."
+    return [Finding(code="control-flow", message=f"control flow inside: {found}", hint=hint)]
+
+
+def _flag_findings(model: Any) -> list[Finding]:
+    """Names scalar integer inputs of a model with `If`: they choose a branch, so a random value for them fails."""
+    if not any(node.op_type == "If" for node in all_nodes(model)):
+        return []
+    flags = [info.name for info in inputs_of(model.graph) if info.shape in ((), (1,)) and "float" not in info.dtype]
+    hint = "Freeze it to the value that you use: --constant {name}=VALUE."
+    message = "input {name!r} chooses between branches of the graph"
+    return [
+        Finding(code="flag-input", message=message.format(name=name), hint=hint.format(name=name)) for name in flags
+    ]
+
+
+def _float64_findings(model: Any) -> list[Finding]:
+    count = sum(dtype_name(tensor.data_type) == "float64" for tensor in all_tensors(model))
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    count += sum(dtype_name(value.type.tensor_type.elem_type) == "float64" for value in values)
+    if not count:
+        return []
+    hint = "Float64 that is not an input or output becomes float32 when the graph is prepared."
+    return [Finding(code="float64-inside", message=f"{count} tensors are float64", hint=hint)]
+
+
+def _dim_findings(model: Any) -> list[Finding]:
+    findings = []
+    for info in inputs_of(model.graph):
+        symbols = [dim for dim in info.shape or () if isinstance(dim, str)]
+        if symbols or info.shape is None:
+            what = f"dims {', '.join(symbols)}" if info.shape is not None else "rank"
+            hint = (
+                f"They stay open in ONNX, PyTorch and Keras. Give their sizes where a target needs them (TFLite): "
+                f"--shape {info.name}=<sizes joined by x>."
+            )
+            findings.append(
+                Finding(code="dynamic-dims", message=f"input {info.name!r} leaves its {what} open", hint=hint)
+            )
+    return findings
+
+
+def _first_few(names: Sequence[str]) -> str:
+    more = len(names) - _FEW
+    return ", ".join(names[:_FEW]) + (f" and {more} more" if more > 0 else "")
+
+
+def _float_findings(model: Any) -> list[Finding]:
+    found = find_numerics(model)
+    if not found.left_float:
+        return []
+    message = f"{len(found.left_float)} multiplying operators stay in float: {_first_few(found.left_float)}"
+    return [Finding(code="left-in-float", message=message)]
+
+
+def _type_findings(model: Any) -> list[Finding]:
+    values = [*inputs_of(model.graph), *outputs_of(model.graph)]
+    odd = [f"{info.name} ({info.dtype})" for info in values if info.dtype not in DTYPES]
+    if not odd:
+        return []
+    message = f"inputs or outputs that are no plain tensors: {', '.join(odd)}"
+    hint = "Export the model with tensor outputs (scikit-learn: options={'zipmap': False})."
+    return [Finding(code="not-a-tensor", message=message, hint=hint, blocking=True)]
+
+
+def _version_findings(model: Any) -> list[Finding]:
+    refusal = refused_version(model)
+    if refusal:
+        message = f"opset {opset_of(model)} in IR version {model.ir_version}: {refusal}"
+        hint = "Upgrade onnxruntime, or save the model with an older opset and IR version."
+        return [Finding(code="newer-than-runtime", message=message, hint=hint, blocking=True)]
+    if 0 < opset_of(model) < MIN_OPSET:
+        hint = f"hub raises it to {MIN_OPSET} when it prepares the graph, and compares the result with the original."
+        return [Finding(code="old-opset", message=f"the model uses opset {opset_of(model)}", hint=hint)]
+    return []
+
+
+def _kernel_findings(model: Any) -> list[Finding]:
+    missing = without_kernel(model)
+    if not missing:
+        return []
+    message = f"operators that this ONNX Runtime has no CPU kernel for: {', '.join(missing)}"
+    hint = "The model cannot run here, and nothing can be compared with it: save it with another opset."
+    return [Finding(code="no-kernel", message=message, hint=hint)]
+
+
+def _function_findings(model: Any) -> list[Finding]:
+    if not model.functions:
+        return []
+    names = _first_few([function.name for function in model.functions])
+    message = f"{len(model.functions)} local functions: {names}"
+    return [Finding(code="local-functions", message=message, hint="They are inlined when the graph is prepared.")]
+
+
+def external_findings(model: Any) -> list[Finding]:
+    """Says which data files belong to a model, as it is written in the file."""
+    tensors = external_tensors(model)
+    if not tensors:
+        return []
+    files = sorted({tensor.location for tensor in tensors})
+    message = f"{len(tensors)} tensors are stored in {_first_few(files)}"
+    limit = large.LARGE_BYTES / 2**30
+    hint = f"Keep them beside the model. Results below {limit:.3g} GiB are one file; above, weights go to FILE.data."
+    return [Finding(code="external-data", message=message, hint=hint)]
+
+
+def size_findings(size: int) -> list[Finding]:
+    """Says what becomes of a model of that many bytes, external data included."""
+    if size < large.LARGE_BYTES:
+        return []
+    message = f"the model takes {size / 2**30:.2f} GiB"
+    hint = "Its weights stay in files while hub works on the graph, and no simplifying tool is run."
+    if size >= TFLITE_BYTES:
+        hint += " TFLite cannot hold it: its files end at 2 GiB."
+    return [Finding(code="large-model", message=message, hint=hint)]
+
+
+_FEW = 5
+FINDERS = (
+    _custom_findings,
+    _type_findings,
+    _version_findings,
+    _kernel_findings,
+    _function_findings,
+    _control_flow_findings,
+    _flag_findings,
+    _float_findings,
+    _float64_findings,
+    _dim_findings,
+)

@@ -1,0 +1,85 @@
+"""Which operators a model uses, and who knows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub_onnxruntime.files import all_nodes
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"})
+MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
+RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+
+
+def _known_operators(model: Any) -> set[tuple[str, str]]:
+    import onnx
+
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    used = {(node.domain, node.op_type) for node in all_nodes(model)}
+    local = {(function.domain, function.name) for function in model.functions}
+    default = opsets.get("", opsets.get("ai.onnx", 1))
+    standard = {key for key in used if onnx.defs.has(key[1], opsets.get(key[0], default), _schema_domain(key[0]))}
+    return local | standard
+
+
+def _schema_domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def custom_operators(model: Any) -> tuple[str, ...]:
+    """Returns the operators that neither the standard nor a local function defines, as `domain::Operator`, sorted."""
+    known = _known_operators(model)
+    used = {(node.domain, node.op_type) for node in all_nodes(model)}
+    return tuple(sorted(f"{domain or 'ai.onnx'}::{name}" for domain, name in used - known))
+
+
+def opset_of(model: Any) -> int:
+    """Returns the version of the standard operators that the model uses; 0 where it uses none."""
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def without_kernel(model: Any) -> list[str]:
+    """Returns the standard operators that the installed ONNX Runtime has neither a CPU kernel nor a definition for.
+
+    The list of kernels is the runtime's own (`get_all_opkernel_def`). A Constant needs none, nor does an operator that
+    ONNX defines as a function of others.
+    """
+    import onnx
+    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for kernel in runtime.get_all_opkernel_def():
+        if kernel.domain in ("", "ai.onnx"):
+            ranges.setdefault(kernel.op_name, []).append(tuple(kernel.version_range))
+    missing = set()
+    for name in sorted({node.op_type for node in all_nodes(model) if node.domain in ("", "ai.onnx")} - {"Constant"}):
+        if not onnx.defs.has(name, opset_of(model), ""):
+            continue
+        schema = onnx.defs.get_schema(name, opset_of(model), "")
+        composed = schema.has_function or schema.has_context_dependent_function
+        since = schema.since_version
+        if not composed and not any(low <= since <= high for low, high in ranges.get(name, [])):
+            missing.add(f"{name} (opset {since})")
+    return sorted(missing)
+
+
+def refused_version(model: Any) -> str:
+    """Returns why the installed ONNX Runtime opens no model of this opset and IR version; empty where it does."""
+    import onnx
+    import onnxruntime as ort
+
+    from hub_onnxruntime.session import runtime_failures
+
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "tiny", [value], [result])
+    opsets = [onnx.helper.make_opsetid("", opset_of(model) or 1)]
+    tiny = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(tiny.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except runtime_failures() as error:
+        return f"ONNX Runtime {ort.__version__}: {str(error).strip()}"
+    return ""

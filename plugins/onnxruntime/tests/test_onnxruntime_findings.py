@@ -1,0 +1,106 @@
+"""Before the slow part: one finding each, with what hub does about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from hub.spec import ConvertOptions, Finding, Support
+from hub_onnxruntime import findings, large, operators
+from hub_onnxruntime.describe import summarize
+from hub_onnxruntime.onnx2tf_edge import EDGE, Onnx2tfConverter
+from plugins.onnxruntime.tests import onnx_graphs as graphs
+from tests.zoo import fetch
+
+
+def found(proto: Any, folder: Path) -> dict[str, Finding]:
+    summary = summarize(graphs.saved(proto, folder / "m.onnx"))
+    return {finding.code: finding for finding in summary.findings}
+
+
+def test_a_plain_model_has_no_finding(tmp_path: Path) -> None:
+    assert not found(graphs.dense(), tmp_path)
+
+
+def test_an_old_opset_is_raised() -> None:
+    codes = {finding.code: finding for finding in summarize(fetch.path("ocr_cls")).findings}
+    assert codes["old-opset"].message == "the model uses opset 11"
+    assert codes["old-opset"].hint.startswith("hub raises it to 17")
+    assert not codes["old-opset"].blocking
+
+
+def test_what_the_runtime_does_not_open_blocks_and_says_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = graphs.dense()
+    proto.ir_version = 900
+    assert "900" in operators.refused_version(proto)
+    assert not operators.refused_version(graphs.dense())
+    monkeypatch.setattr(findings, "refused_version", lambda _model: "ONNX Runtime 1: too new")
+    finding = found(graphs.dense(), tmp_path)["newer-than-runtime"]
+    assert finding.blocking
+    assert finding.message.endswith("ONNX Runtime 1: too new")
+
+
+def test_operators_without_a_kernel_come_from_the_runtimes_own_list(tmp_path: Path) -> None:
+    kind = TensorProto.UINT8
+    node = helper.make_node("ImageDecoder", ["x"], ["y"])
+    proto = graphs.model([node], [graphs.value("x", ["n"], kind)], [graphs.value("y", ["h", "w", 3], kind)], opset=20)
+    finding = found(proto, tmp_path)["no-kernel"]
+    assert finding.message == "operators that this ONNX Runtime has no CPU kernel for: ImageDecoder (opset 20)"
+    with pytest.raises(Exception, match="NOT_IMPLEMENTED"):  # and so it is
+        onnx_session(proto)
+
+
+def onnx_session(proto: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", ["vad_onnx", "ocr_det", "ocr_rec", "magika_onnx"])
+def test_real_models_lack_no_kernel(name: str) -> None:
+    assert not operators.without_kernel(onnx.load(fetch.path(name)))
+
+
+def test_local_functions_are_inlined(tmp_path: Path) -> None:
+    proto = graphs.model(
+        [helper.make_node("Twice", ["x"], ["y"], domain="own")], [graphs.value("x", [4])], [graphs.value("y", [4])]
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    body = [helper.make_node("Add", ["a", "a"], ["b"])]
+    proto.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], body, opsets))
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    finding = found(proto, tmp_path)["local-functions"]
+    assert finding.message == "1 local functions: Twice"
+
+
+def test_external_data_names_its_files(tmp_path: Path) -> None:
+    summary = summarize(graphs.external(tmp_path / "m.onnx", "weights.bin"))
+    (finding,) = summary.findings
+    assert finding.code == "external-data"
+    assert finding.message == "1 tensors are stored in weights.bin"
+    assert "above, weights go to FILE.data" in finding.hint
+
+
+def test_a_large_model_says_what_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "LARGE_BYTES", 100)
+    finding = found(graphs.dense(), tmp_path)["large-model"]
+    assert finding.hint == "Its weights stay in files while hub works on the graph, and no simplifying tool is run."
+    monkeypatch.setattr(findings, "TFLITE_BYTES", 100)
+    assert "TFLite cannot hold it" in found(graphs.dense(), tmp_path)["large-model"].hint
+
+
+def test_tflite_is_refused_a_model_of_more_than_two_gibibytes(tmp_path: Path) -> None:
+    import msgspec
+
+    summary = summarize(graphs.saved(graphs.dense(), tmp_path / "m.onnx"), "static")
+    converter = Onnx2tfConverter()
+    assert converter.check(EDGE, summary, ConvertOptions())
+    verdict = converter.check(EDGE, msgspec.structs.replace(summary, size_bytes=2**31), ConvertOptions())
+    assert verdict.support is Support.NEVER
+    assert "2 GiB" in verdict.reason
