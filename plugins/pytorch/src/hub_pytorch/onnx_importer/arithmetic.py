@@ -56,6 +56,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     rules.PowByNatural: operator.pow,
     sympy.Not: torch.sym_not,
 }
+_TWO = 2  # the pieces of a choice: that of the condition, and the other
 _FOLDED = {sympy.Add, sympy.Mul, sympy.And, sympy.Or, rules.Max, rules.Min}
 
 
@@ -88,6 +89,9 @@ class Recorder:
             return self._graph.symbol_node(expression)
         if expression.func is sympy.Pow and expression.exp.is_Integer and expression.exp > 0:
             return self._call(operator.pow, [self.node_of(expression.base), int(expression.exp)])
+        if expression.func is sympy.Piecewise and len(expression.args) == _TWO:
+            (yes, condition), (no, _) = expression.args
+            return self._call(torch.sym_ite, [self.node_of(part) for part in (condition, yes, no)])
         if expression.func not in _FUNCTIONS:
             raise Refused(f"size {expression} cannot be computed in the graph")
         parts = [self.node_of(part) for part in expression.args]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 
@@ -95,9 +98,22 @@ def _same_shapes(module: Any, dimensions: Dimensions, sizes: Mapping[Any, int]) 
             shape = [by_name[axes[i]] if i in axes else size for i, size in enumerate(node.meta["val"].shape)]
             inputs.append(torch.empty(shape, dtype=node.meta["val"].dtype))
         try:
-            _Shapes(module, sizes).run(*inputs)
+            with _silent():
+                _Shapes(module, sizes).run(*inputs)
         except Differs:
             return False
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, Refused):
             return True
     return True
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Torch logs each call that does not fit a size; here that is an answer."""
+    logger = logging.getLogger(fake_tensor.__name__)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

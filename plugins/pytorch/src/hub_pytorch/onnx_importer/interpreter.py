@@ -16,7 +16,7 @@ from hub_pytorch.onnx_importer.checking import guards_that_matter
 from hub_pytorch.onnx_importer.dimensions import undecided
 from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.registry import TABLE
-from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value
+from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value, Watch
 from hub_pytorch.onnx_importer.values import element_type, held_dtype, tensor_of
 
 
@@ -25,6 +25,7 @@ class Importer(Walker):
 
     table = TABLE
     framework = "torch"
+    framework_errors = (*Walker.framework_errors, AssertionError)
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = without_functions(model)
@@ -57,7 +58,7 @@ class Importer(Walker):
     def call(self, row: Operator, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Compute without a gradient."""
         kind = narrow.check(row.name, arguments[row.wants_node :])
-        with torch.no_grad(), undecided():
+        with torch.no_grad(), undecided(), Watch():
             folded = symbolic.fold(self._builder, row.name, arguments, attributes)
             result = row.handler(*arguments, **attributes) if folded is None else folded
         self._builder.dimensions.refuse_fixed()

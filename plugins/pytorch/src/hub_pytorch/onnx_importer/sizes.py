@@ -60,4 +60,10 @@ def choice(condition: Any, yes: Any, no: Any) -> Any:
     known = certain(condition)
     if known is not None:
         return yes if known else no
-    return torch.sym_ite(condition, yes, no)
+    return either(condition, yes, no)
+
+
+def either(condition: Any, yes: Any, no: Any) -> Any:
+    """One of two numbers by a condition that depends on sizes; torch wants both of the same type."""
+    zero = next((size - size for size in (yes, no) if is_symbolic(size)), None)
+    return torch.sym_ite(condition, yes, no) if zero is None else torch.sym_ite(condition, zero + yes, zero + no)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hub_pytorch.onnx_importer.sizes import is_symbolic, plain
+from hub_pytorch.onnx_importer.sizes import either, is_symbolic, plain
 from hub_pytorch.onnx_importer.tracing import Known
 from hub_pytorch.onnx_importer.values import torch_dtype
 
@@ -109,7 +109,7 @@ def _remainder(a: Any, b: Any) -> Any:
 def _chosen(condition: Any, a: Any, b: Any) -> Any:
     if not is_symbolic(condition):
         return a if condition else b
-    return a if a is b or _holds(a == b) else torch.sym_ite(condition, a, b)
+    return a if a is b or _holds(a == b) else either(condition, a, b)
 
 
 def _where(condition: Array, a: Array, b: Array, *, dtype: Any) -> tuple[Array, Any]:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from hub_onnxgraph import Refused
 from hub_pytorch.onnx_importer.arithmetic import Recorder
@@ -356,7 +357,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
             for other, there in others:
                 same = operator.eq(self._input_size(first, axis), self._input_size(other, there))
                 self._assert(same.node, f"dimension {name} differs between inputs {first} and {other}")
-        recorder = Recorder(self, self._frames[-1].sizes)
+        recorder = Recorder(self, {})  # what was computed before may have been dropped as unused
         for expression in guards:
             self._assert(recorder.node_of(expression), f"the sizes must fulfil {self.dimensions.words(expression)}")
 
@@ -366,6 +367,22 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
 
     def _input_size(self, name: str, axis: int) -> Value:
         return self.create_proxy("call_method", "size", (self._inputs[name], axis), {})
+
+
+class Watch(TorchFunctionMode):  # type: ignore[misc] # torch is Any to mypy
+    """Refuses to compute a real tensor with a dynamic size: torch would take the size that the graph is checked at."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Let through every other call."""
+        del types
+        leaves = list(_leaves([*args, *(kwargs or {}).values()]))
+        if any(is_symbolic(leaf) for leaf in leaves) and any(_is_real(leaf) for leaf in leaves):
+            raise Refused(f"a constant and a dynamic size in {getattr(func, '__name__', func)}")
+        return func(*args, **(kwargs or {}))
+
+
+def _is_real(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor)
 
 
 def call_with_sizes(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

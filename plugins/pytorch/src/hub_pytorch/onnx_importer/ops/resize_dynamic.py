@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def _half_pixel(x: Tensor, a: Axis) -> Tensor:
-    return (x + 0.5) / a.scale - 0.5
+    return torch.sub(torch.div(torch.add(x, 0.5), a.scale), 0.5)
 
 
 def _pytorch_half_pixel(x: Tensor, a: Axis) -> Tensor:
-    return _half_pixel(x, a) * choice(a.wanted > 1, 1, 0)
+    return torch.mul(_half_pixel(x, a), choice(a.wanted > 1, 1, 0))
 
 
 def _align_corners(x: Tensor, a: Axis) -> Tensor:
-    return x * (a.size - 1) / largest(a.wanted - 1, 1)
+    return torch.div(torch.mul(x, a.size - 1), largest(a.wanted - 1, 1))
 
 
 def _asymmetric(x: Tensor, a: Axis) -> Tensor:
-    return x / a.scale
+    return torch.div(x, a.scale)
 
 
 _COORDINATES: dict[str, Callable[[Any, Any], Any]] = {

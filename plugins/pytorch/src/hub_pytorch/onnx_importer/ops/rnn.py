@@ -51,7 +51,7 @@ def _recurrence(
     x, w, r, b, lengths = tensors
     refuse_if(direction not in {"forward", "reverse", "bidirectional"}, f"direction {direction}")
     hidden = r.shape[2]
-    refuse_if(hidden_size not in {None, hidden}, f"hidden_size {hidden_size} with R of {r.shape}")
+    refuse_if(hidden_size is not None and hidden_size != hidden, f"hidden_size {hidden_size} with R of {r.shape}")
     steps, batch = x.shape[0], x.shape[1]
     full = lengths is None or (
         is_int(steps) and is_int(batch) and ints(lengths, "sequence_lens") == [steps] * batch
