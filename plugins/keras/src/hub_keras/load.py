@@ -47,7 +47,7 @@ def load_keras(path: Path, *, backend: str, allow_pickle: bool) -> Loaded:
     """Load a `.keras` or HDF5 file. See `load_model`."""
     archive = read_archive(path)
     refuse_code(archive, path, allow_pickle=allow_pickle)
-    keras = _import_keras(backend)
+    keras = import_keras(backend)
     _refuse_unknown(keras, archive, path)
     config, changes = modernize(archive.config)
     with tempfile.TemporaryDirectory(prefix="hub-keras-") as folder:
@@ -57,7 +57,7 @@ def load_keras(path: Path, *, backend: str, allow_pickle: bool) -> Loaded:
     return dataclasses.replace(loaded, findings=(*_legacy_findings(changes), *loaded.findings))
 
 
-def _import_keras(backend: str) -> Any:
+def import_keras(backend: str) -> Any:
     """Import Keras on a backend: the choice is fixed when it is imported first."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend

@@ -23,8 +23,9 @@ def hub_register_formats() -> list[Format]:
 def hub_register_converters() -> list[Converter]:
     """Offer the edges."""
     from hub_keras.converters import KerasConverter
+    from hub_keras.from_onnx import OnnxImporter
 
-    return [KerasConverter()]
+    return [KerasConverter(), OnnxImporter()]
 
 
 @hookimpl

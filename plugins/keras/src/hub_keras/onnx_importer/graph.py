@@ -26,6 +26,7 @@ class Graph:
     Attributes:
         current: Name of the ONNX node being translated.
         anchor: A tensor that depends on an input; constants that are weights hang on it.
+        finished: Operations that make an output of the model.
     """
 
     def __init__(self) -> None:
@@ -35,8 +36,10 @@ class Graph:
         self._moved: dict[tuple[int, Permutation], Any] = {}
         self._alive: list[Any] = []
         self._names: dict[int, str] = {}
+        self._trained: set[int] = set()
         self._weights: dict[int, Any] = {}
         self._index: Any = None
+        self.finished: set[int] = set()
 
     def unique(self, wanted: str) -> str:
         """A free name that Keras and TensorFlow take, close to the wanted one."""
@@ -56,9 +59,11 @@ class Graph:
         self._used.add(found.lower())
         return found
 
-    def remember(self, array: Any, name: str) -> None:
-        """Know an initializer by its name."""
+    def remember(self, array: Any, name: str, *, initializer: bool = False) -> None:
+        """Know a constant by its name; floating-point initializers are trained."""
         self._alive.append(array)
+        if initializer:
+            self._trained.add(id(array))
         self._names[id(array)] = name
 
     def name_of(self, array: Any) -> str | None:
@@ -149,6 +154,7 @@ class Graph:
     def _held(self, array: Any, name: str) -> Any:
         made = layers.Embedding(1, array.size, name=self.unique(name), dtype=str(array.dtype))
         row = made(self._zero())
+        made.trainable = id(array) in self._trained
         made.set_weights([array.reshape(1, -1)])
         return ops.reshape(row, array.shape)
 
@@ -181,5 +187,6 @@ def _moves_nothing(shape: Sequence[int | None], permutation: Sequence[int]) -> b
 
 
 def _dtype(tensor: Any) -> str:
-    name = str(tensor.dtype)
+    first = tensor[0] if isinstance(tensor, list) else tensor
+    name = str(first.dtype)
     return name if "float" in name else "float32"

@@ -14,14 +14,25 @@ __all__ = ["TABLE", "NodeContext", "op"]
 TABLE = Table(
     "hub_keras.onnx_importer.ops",
     (
+        "activation",
+        "arithmetic",
         "constants",
+        "contrib",
+        "control",
         "conv",
         "dense",
         "elementwise",
+        "indexing",
+        "linear",
+        "movement",
         "normalization",
         "pool",
+        "quant",
         "reduce",
+        "resize",
+        "scatter",
         "shape",
+        "signal",
     ),
 )
 op = TABLE.op

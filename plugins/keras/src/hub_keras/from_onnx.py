@@ -1,0 +1,140 @@
+"""ONNX -> Keras, through hub's own importer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hub.spec import (
+    YES,
+    ConvertJob,
+    ConvertOptions,
+    Edge,
+    IoBinding,
+    ModelSummary,
+    State,
+    StepError,
+    StepOutput,
+    Support,
+    Toolchain,
+    UnsupportedModel,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from hub_keras.onnx_importer.importer import Imported
+
+_NHWC = (0, 2, 3, 1)
+_REQUIRES = ("keras>=3.11", "h5py>=3.11", "onnx>=1.17")
+
+
+def _edges() -> tuple[Edge, ...]:
+    from hub_keras.converters import KERAS, _tensorflow
+
+    def edge(name: str, form: str, *, dynamic: bool, title: str) -> Edge:
+        return Edge(
+            id=name,
+            source=State(format="onnx", form=form),
+            target=KERAS,
+            keeps_dynamic=dynamic,
+            requires=(*_REQUIRES, *_tensorflow()),
+            process="keras-tensorflow",
+            title=title,
+        )
+
+    return (
+        edge("keras.import-onnx", "static", dynamic=False, title="ONNX importer"),
+        edge("keras.import-onnx-dynamic", "prepared", dynamic=True, title="ONNX importer, dims kept open"),
+    )
+
+
+class OnnxImporter:
+    """Offers ONNX to Keras, from the static form and from the one that keeps open sizes."""
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        """See `hub.spec.Converter`."""
+        return _edges()
+
+    @property
+    def toolchains(self) -> Sequence[Toolchain]:
+        """None: it runs in the user's environment."""
+        return ()
+
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+        """See `hub.spec.Converter`."""
+        del edge, summary
+        if options.io_dtype:
+            return Verdict(support=Support.NOTIMPL, reason=f"{options.io_dtype} inputs and outputs need static int8")
+        return YES
+
+    def convert(self, job: ConvertJob) -> StepOutput:
+        """See `hub.spec.Converter`."""
+        return convert_from_onnx(Path(job.source.path), job.options, Path(job.output))
+
+
+def convert_from_onnx(path: Path, options: ConvertOptions, output: Path) -> StepOutput:
+    """Convert a prepared ONNX file to `.keras`.
+
+    Raises:
+        UnsupportedModel: It holds operators, or forms of them, that the importer does not know.
+        StepError: Keras cannot write the model.
+    """
+    import onnx
+
+    from hub_keras.load import import_keras
+    from hub_keras.onnx_importer import import_onnx, unsupported_operators
+
+    model = onnx.load(path)
+    missing = unsupported_operators(model)
+    if missing:
+        reasons = "; ".join(f"{operator} ({reason})" for operator, reason in missing.items())
+        raise UnsupportedModel(f"hub's ONNX importer does not know: {reasons}")
+    import_keras("tensorflow")
+    imported = import_onnx(model, options.io_layout)
+    try:
+        imported.model.save(output)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise StepError(f"Keras cannot save the model: {error}") from error
+    return StepOutput(notes=notes_of(imported, len(model.graph.node)), bindings=tuple(_bindings(imported)))
+
+
+def notes_of(imported: Imported, nodes: int) -> tuple[str, ...]:
+    """What was made, in words."""
+    made = operations(imported.model)
+    transposes = made["Transpose"] + made["Permute"]
+    return (f"imported {nodes} ONNX nodes as {made.total()} Keras operations, {transposes} of them transposes",)
+
+
+def operations(model: Any) -> Counter[str]:
+    """Classes of the layers and operations of a functional model, inputs left out."""
+    found = Counter(type(operation).__name__ for operation in model.operations)
+    del found["InputLayer"]
+    return found
+
+
+def _bindings(imported: Imported) -> list[IoBinding]:
+    """Layout on request, and names without the slash."""
+    sides: tuple[tuple[Literal["input", "output"], dict[str, str]], ...] = (
+        ("input", imported.inputs),
+        ("output", imported.outputs),
+    )
+    return [
+        _binding(direction, source, target, moved=source in imported.moved)
+        for direction, names in sides
+        for source, target in names.items()
+        if source != target or source in imported.moved
+    ]
+
+
+def _binding(direction: Literal["input", "output"], source: str, target: str, *, moved: bool) -> IoBinding:
+    reasons = [*(["Keras takes no slash in a name"] if source != target else []), *(["layout nhwc on request"] if moved else [])]
+    return IoBinding(
+        direction=direction,
+        source=source,
+        target=target,
+        reason="; ".join(reasons),
+        permutation=_NHWC if moved else (),
+    )

@@ -1,0 +1,88 @@
+"""Applying keras.ops to values: element types kept as ONNX has them, layouts kept where no element has to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hub_keras.onnx_importer.lazy import ops
+from hub_keras.onnx_importer.values import Value, align, positive_axis
+from hub_onnxgraph import refuse_if
+
+Function = Callable[..., Any]
+
+_SMALL = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int64"}
+
+
+def dtype_of(item: Any) -> str:
+    """The element type of a value or a constant."""
+    return item.dtype if isinstance(item, Value) else str(item.dtype)
+
+
+def is_float(dtype: str) -> bool:
+    """Whether an element type is floating-point."""
+    return "float" in dtype
+
+
+def wide_dtype(dtype: str) -> str:
+    """An integer type in which TensorFlow computes, that holds all of a smaller one."""
+    return _SMALL.get(dtype, dtype)
+
+
+def cast(tensor: Any, dtype: str) -> Any:
+    """A Keras tensor or an array in an element type; no operation where it has it."""
+    if str(tensor.dtype) == dtype:
+        return tensor
+    return ops.cast(tensor, dtype) if hasattr(tensor, "_keras_history") else tensor.astype(dtype)
+
+
+def elementwise(function: Function, *items: Any, dtype: str | None = None, wide: bool = False) -> Value:
+    """Apply a function of broadcast operands.
+
+    Args:
+        function: Takes Keras tensors and arrays.
+        items: Values and constants.
+        dtype: The result's element type; the first item's by default.
+        wide: Whether small integers are computed in a wider type.
+    """
+    operands, model = align(*items)
+    if wide:
+        operands = [cast(operand, wide_dtype(str(operand.dtype))) for operand in operands]
+    return model.like(cast(function(*operands), dtype or dtype_of(items[0])))
+
+
+def mapped(function: Function, x: Value, *, wide: bool = False, nonnegative: bool = False) -> Value:
+    """Apply a function of one tensor; the element type stays."""
+    source = cast(x.tensor, wide_dtype(x.dtype)) if wide else x.tensor
+    return x.like(cast(function(source), x.dtype), nonnegative=nonnegative)
+
+
+def selected(value: Value, axis: int, index: slice) -> Any:
+    """A slice of the stored tensor along a stored axis."""
+    return value.tensor[tuple([slice(None)] * axis + [index])]
+
+
+def size_of(value: Value, axis: int, what: str) -> int:
+    """The size of an ONNX axis.
+
+    Raises:
+        Refused: It is open.
+    """
+    size = value.shape[positive_axis(axis, value.ndim)]
+    refuse_if(size is None, f"{what} needs the size of axis {axis}, which is open; fix it with --shape")
+    return int(size or 0)
+
+
+def number(item: Any, what: str) -> int:
+    """A whole number that holds no open size.
+
+    Raises:
+        Refused: It does.
+    """
+    refuse_if(not isinstance(item, int), f"{what} {item} depends on an open size")
+    return int(item)
+
+
+def along(vector: Any, axis: int, rank: int) -> Any:
+    """A constant vector in a shape that broadcasts along a stored axis."""
+    return vector.reshape([-1 if i == axis else 1 for i in range(rank)])

@@ -1,0 +1,157 @@
+"""From an ONNX model to a Keras functional model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from hub_keras.onnx_importer.folding import fold, foldable
+from hub_keras.onnx_importer.graph import Graph
+from hub_keras.onnx_importer.lazy import keras, layers
+from hub_keras.onnx_importer.registry import TABLE
+from hub_keras.onnx_importer.values import Value, array_of, channels_last, dtype_name, element_type, value_of
+from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
+from hub_onnxgraph.standard import opsets_of, without_functions
+from hub_onnxgraph.walker import Frame, Node, Scope, Walker
+
+_IMAGE_RANK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """An imported model.
+
+    Attributes:
+        model: The Keras model.
+        inputs: ONNX input -> its name in the Keras model, in order.
+        outputs: The same for outputs.
+        moved: ONNX inputs and outputs that have another layout: Keras axes = ONNX axes transposed by (0, 2, 3, 1).
+    """
+
+    model: Any
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    moved: frozenset[str]
+
+
+class Importer(Walker):
+    """Translates one model. Use once."""
+
+    table = TABLE
+    framework = "Keras"
+
+    def __init__(self, model: onnx.ModelProto, io_layout: str = "") -> None:
+        self._model = without_functions(model)
+        self._last = io_layout == "nhwc"
+        self._graph = Graph()
+        self._moved: set[str] = set()
+
+    def run(self) -> Imported:
+        """Return the Keras model.
+
+        Raises:
+            UnsupportedOperator: A node, or a form of it, is not implemented.
+        """
+        graph = self._model.graph
+        weights = {tensor.name for tensor in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in weights]
+        names = {value.name: self._graph.reserve(value.name) for value in inputs}
+        outputs = {value.name: self._graph.reserve(value.name) for value in graph.output}
+        scope: Scope = {value.name: self._placeholder(value, names[value.name]) for value in inputs}
+        self._graph.anchor = _anchor(scope)
+        tensors = [value.tensor for value in scope.values()]
+        results = self.run_graph(graph, Frame(scope, opsets_of(self._model)))
+        made = [self._result(v, name, key) for v, (key, name) in zip(results, outputs.items(), strict=True)]
+        name = self._graph.unique(graph.name or "model")
+        model = keras.Model(_bare(tensors), _bare(made), name=name)
+        return Imported(model, names, outputs, frozenset(self._moved))
+
+    def tensor_of(self, proto: onnx.TensorProto) -> Any:
+        """A numpy array."""
+        return array_of(proto)
+
+    def type_of(self, value: Any) -> onnx.TypeProto:
+        """Element type and shape."""
+        if isinstance(value, Value):
+            return onnx.helper.make_tensor_type_proto(element_type(value.dtype), list(value.shape))
+        if not hasattr(value, "dtype") or value.dtype == object:
+            return onnx.TypeProto()
+        return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+    def begin(self, node: onnx.NodeProto) -> None:
+        """Name what the node makes after it."""
+        self._graph.current = node.name or next(iter(node.output), node.op_type)
+
+    def initialized(self, name: str, value: Any) -> None:
+        """A weight."""
+        self._graph.remember(value, name, initializer=True)
+
+    def produced(self, name: str, value: Any) -> None:
+        """Name the operation after what it makes; a constant after its node."""
+        if isinstance(value, Value):
+            self._graph.rename(value.tensor, name)
+        elif hasattr(value, "dtype") and self._graph.name_of(value) is None:
+            self._graph.remember(value, name)
+
+    def _handled(self, row: Operator, inputs: list[Any], node: Node) -> tuple[Any, ...]:
+        if foldable(node.proto, inputs):
+            return fold(node.proto, node.version, inputs)
+        return super()._handled(row, inputs, node)
+
+    def _placeholder(self, value: onnx.ValueInfoProto, name: str) -> Value:
+        try:
+            shape, kind = _type(value)
+            dtype = dtype_name(kind)
+        except Refused as refusal:
+            raise UnsupportedOperator("Input", 0, value.name, str(refusal)) from refusal
+        order = tuple(range(len(shape)))
+        if self._last and len(shape) == _IMAGE_RANK:
+            order = channels_last(_IMAGE_RANK)
+            self._moved.add(value.name)
+        tensor = keras.Input(batch_shape=tuple(shape[axis] for axis in order), dtype=dtype, name=name)
+        return Value(self._graph, tensor, order)
+
+    def _result(self, item: Any, name: str, key: str) -> Any:
+        if not isinstance(item, Value) and not hasattr(item, "dtype"):
+            raise UnsupportedOperator("Output", 0, key, "only tensors can be outputs of the model")
+        value = value_of(self._graph, item)
+        last = self._last and value.ndim == _IMAGE_RANK
+        if last:
+            self._moved.add(key)
+        tensor = value.stored(channels_last(_IMAGE_RANK)) if last else value.plain()
+        return self._named(tensor, name)
+
+    def _named(self, tensor: Any, name: str) -> Any:
+        """The tensor, made by an operation of the output's name."""
+        history = tensor._keras_history  # noqa: SLF001 - Keras' only way from tensor to operation
+        alone = len(history.operation._inbound_nodes[history.node_index].outputs) == 1  # noqa: SLF001 - as above
+        if isinstance(history.operation, layers.InputLayer) or not alone or id(history.operation) in self._outputs:
+            return layers.Identity(name=name, dtype=str(tensor.dtype))(tensor)
+        self._outputs.add(id(history.operation))
+        history.operation.name = name
+        return tensor
+
+    @property
+    def _outputs(self) -> set[int]:
+        return self._graph.finished
+
+
+def _bare(tensors: list[Any]) -> Any:
+    """One tensor goes without a list, as a person would write it."""
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _anchor(scope: Scope) -> Any:
+    """A tensor with elements, a static one where there is one."""
+    refuse_if(not scope, "the model has no inputs")
+    tensors = [value.tensor for value in scope.values()]
+    return min(tensors, key=lambda tensor: (None in tensor.shape, 0 in tensor.shape))
+
+
+def _type(value: onnx.ValueInfoProto) -> tuple[tuple[int | None, ...], int]:
+    tensor = value.type.tensor_type
+    refuse_if(not value.type.HasField("tensor_type"), "only tensors can be inputs of the model")
+    refuse_if(not tensor.HasField("shape"), "the rank is unknown; fix the shape first")
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim), tensor.elem_type

@@ -1,0 +1,1 @@
+"""Operator functions, one module per theme."""

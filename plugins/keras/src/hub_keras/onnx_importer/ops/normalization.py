@@ -1,0 +1,129 @@
+"""Normalizations, in their inference form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub_keras.onnx_importer.lazy import np, ops
+from hub_keras.onnx_importer.registry import NodeContext, op
+from hub_keras.onnx_importer.values import Value, channels_last, is_constant, positive_axis
+from hub_onnxgraph import refuse_if
+
+_FLOAT32 = 1
+
+
+@op("BatchNormalization", 7)
+def batch_normalization_7(  # noqa: PLR0913 - the operator's own parameters
+    node: NodeContext,
+    x: Value,
+    scale: Any,
+    bias: Any,
+    mean: Any,
+    var: Any,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+) -> Value:
+    """Inference is the form with one output."""
+    return batch_normalization(node, x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
+
+
+@op("BatchNormalization", 9, 14, 15)
+def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
+    node: NodeContext,
+    x: Value,
+    scale: Any,
+    bias: Any,
+    mean: Any,
+    var: Any,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Value:
+    """By the running statistics: a layer where they are known."""
+    refuse_if(training_mode or node.outputs > 1, "training_mode is not implemented")
+    if all(map(is_constant, (scale, bias, mean, var))):
+        result = x.graph.layer(
+            "BatchNormalization",
+            x.tensor,
+            arrays=[scale, bias, mean, var],
+            after=scale,
+            axis=x.axis(1) if x.ndim > 1 else -1,
+            epsilon=epsilon,
+            momentum=momentum,
+        )
+        return x.like(result)
+    return _by_given(x, (scale, bias, mean, var), epsilon)
+
+
+def _by_given(x: Value, statistics: tuple[Any, ...], epsilon: float) -> Value:
+    """Statistics that are computed."""
+    shape = [1] * x.ndim
+    shape[x.axis(1)] = -1
+    parts = [item.plain() if isinstance(item, Value) else x.graph.constant(item) for item in statistics]
+    scale, bias, mean, var = (ops.reshape(part, shape) for part in parts)
+    factor = ops.multiply(scale, ops.rsqrt(ops.add(var, np.asarray(epsilon, x.dtype))))
+    return x.like(ops.add(ops.multiply(ops.subtract(x.tensor, mean), factor), bias))
+
+
+@op("LayerNormalization", 17)
+def layer_normalization(  # noqa: PLR0913 - the operator's own parameters
+    node: NodeContext,
+    x: Value,
+    scale: Any,
+    bias: Any = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = _FLOAT32,
+) -> Value:
+    """Over the axes from the given one on."""
+    refuse_if(stash_type != _FLOAT32, f"stash_type {stash_type}")
+    refuse_if(node.outputs > 1, "mean and inverse deviation as outputs")
+    axes = list(range(positive_axis(axis, x.ndim), x.ndim))
+    return layer_norm(x, scale, bias, axes, epsilon)
+
+
+def layer_norm(x: Value, scale: Any, bias: Any, axes: list[int], epsilon: float) -> Value:
+    """A LayerNormalization layer over ONNX axes; scale and bias have their shape."""
+    inner = tuple(x.shape[axis] for axis in axes)
+    refuse_if(not all(p is None or is_constant(p) for p in (scale, bias)), "scale or bias that is computed")
+    refuse_if(any(p is not None and tuple(p.shape) != inner for p in (scale, bias)), "scale or bias of another shape")
+    order = x.order if len(axes) == 1 else tuple(range(x.ndim))
+    where = order.index(axes[0]) if len(axes) == 1 else axes
+    arrays = [scale] if bias is None else [scale, bias]
+    result = x.graph.layer(
+        "LayerNormalization",
+        x.stored(order),
+        arrays=arrays,
+        after=scale,
+        axis=where,
+        epsilon=epsilon,
+        center=bias is not None,
+    )
+    return x.made(result, order)
+
+
+@op("GroupNormalization", 21)
+def group_normalization(
+    x: Value, scale: Any, bias: Any, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = _FLOAT32
+) -> Value:
+    """Scale and bias for each channel."""
+    refuse_if(stash_type != _FLOAT32, f"stash_type {stash_type}")
+    return _group_norm(x, scale, bias, num_groups, epsilon)
+
+
+def _group_norm(x: Value, scale: Any, bias: Any, groups: int, epsilon: float) -> Value:
+    refuse_if(not (is_constant(scale) and is_constant(bias)), "scale or bias that is computed")
+    order = channels_last(x.ndim)
+    result = x.graph.layer(
+        "GroupNormalization", x.stored(order), arrays=[scale, bias], after=scale, groups=groups, axis=-1, epsilon=epsilon
+    )
+    return x.made(result, order)
+
+
+@op("InstanceNormalization", 6, 22)
+def instance_normalization(x: Value, scale: Any, bias: Any, *, epsilon: float = 1e-5) -> Value:
+    """By each channel's own statistics over its spatial axes: groups of one channel."""
+    return _group_norm(x, scale, bias, int(scale.shape[0]), epsilon)

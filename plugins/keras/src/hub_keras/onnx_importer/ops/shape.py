@@ -1,0 +1,310 @@
+"""Shapes, slices, gathers and other movements of elements."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hub_keras.onnx_importer.dims import Dim, is_open
+from hub_keras.onnx_importer.lazy import np, ops
+from hub_keras.onnx_importer.registry import NodeContext, op
+from hub_keras.onnx_importer.reshaping import reshape_static
+from hub_keras.onnx_importer.values import (
+    Value,
+    align,
+    graph_of,
+    ints,
+    is_constant,
+    known,
+    plain,
+    positive_axes,
+    positive_axis,
+    sizes,
+)
+from hub_onnxgraph import refuse_if
+
+
+@op("Shape", 1, 13)
+@op("Shape", 15, 19, 21, 23, 24, 25)
+def shape_of(x: Value, *, start: int = 0, end: int | None = None) -> Any:
+    """The shape, or a part of it; an open size stands by its name."""
+    return _as_array(_named(x)[start:end])
+
+
+def _named(x: Value) -> list[Any]:
+    """Sizes; open ones are named after the tensor's own axis."""
+    names = [f"{x.tensor.name}[{place}]" if place else "batch" for place in range(x.ndim)]
+    return [size if size is not None else Dim((names[place],)) for place, size in enumerate(x.shape)]
+
+
+def _as_array(items: list[Any]) -> Any:
+    return np.asarray(items, dtype=object if is_open(items) else np.int64)
+
+
+@op("Reshape", 5, 13, 14, 19, 21, 23, 24, 25)
+def reshape(x: Any, shape: Any, *, allowzero: int = 0) -> Any:
+    """A new shape; 0 copies the input's size unless allowzero is 1, -1 takes the rest."""
+    wanted = ints(shape, "shape")
+    if not allowzero:
+        wanted = [x.shape[i] if not isinstance(size, Dim) and size == 0 else size for i, size in enumerate(wanted)]
+    if is_constant(x):
+        return np.reshape(x, wanted)
+    if None not in x.shape and None not in wanted and not is_open(wanted):
+        return reshape_static(x, _rest(x, wanted))
+    return _reshape_open(x, wanted)
+
+
+def _rest(x: Value, wanted: list[int]) -> list[int]:
+    total = math.prod(int(size or 0) for size in x.shape)
+    others = math.prod(size for size in wanted if size != -1)
+    return [total // max(others, 1) if size == -1 else size for size in wanted]
+
+
+def _reshape_open(x: Value, wanted: list[Any]) -> Value:
+    """One open size, or the first one that stays and another: what Keras can say."""
+    unknown = [i for i, size in enumerate(wanted) if size is None or size == -1 or isinstance(size, Dim)]
+    if len(unknown) == 1:
+        return x.made(ops.reshape(x.plain(), [-1 if i in unknown else size for i, size in enumerate(wanted)]))
+    first = wanted[0] is None or (isinstance(wanted[0], Dim) and wanted[0] == _named(x)[0])
+    refuse_if(len(unknown) > 2 or not first or x.shape[0] is not None, f"shape {wanted} has several open sizes; fix them with --shape")
+    target = [-1 if i in unknown else size for i, size in enumerate(wanted)][1:]
+    return x.made(x.graph.layer("Reshape", x.plain(), target_shape=target))
+
+
+@op("Flatten", 1, 9, 11, 13, 21, 23, 24, 25)
+def flatten(x: Value, *, axis: int = 1) -> Value:
+    """Two axes: everything before the axis, and the rest."""
+    axis = axis + x.ndim if axis < 0 else axis
+    if None not in x.shape:
+        known_shape = [int(size or 0) for size in x.shape]
+        return reshape_static(x, [math.prod(known_shape[:axis]), math.prod(known_shape[axis:])])
+    if axis == 1:
+        tensor = x.tensor if all(size == 1 for size in x.shape[2:]) and x.order[0] == 0 else x.plain()
+        return x.made(x.graph.layer("Flatten", tensor))
+    parts = [x.shape[:axis], x.shape[axis:]]
+    refuse_if(all(None in part for part in parts), "open sizes on both sides; fix them with --shape")
+    return x.made(ops.reshape(x.plain(), [-1 if None in part else math.prod(map(int, part)) for part in parts]))  # type: ignore[arg-type]
+
+
+@op("Transpose", 1, 13, 21, 23, 24, 25)
+def transpose(x: Value, *, perm: list[int] | None = None) -> Value:
+    """A permutation of axes: the tensor stays as it is, its axes get other names."""
+    chosen = perm or list(reversed(range(x.ndim)))
+    return x.made(x.tensor, [chosen.index(axis) for axis in x.order], nonnegative=x.nonnegative)
+
+
+def _squeeze(x: Any, axes: list[int] | None) -> Any:
+    chosen = [i for i, size in enumerate(x.shape) if size == 1] if axes is None else positive_axes(axes, x.ndim)
+    refuse_if([i for i in chosen if x.shape[i] != 1], f"axes {chosen} of shape {x.shape} are not all of size 1")
+    if is_constant(x):
+        return np.squeeze(x, tuple(chosen))
+    kept = [axis for axis in x.order if axis not in chosen]
+    rank = {axis: place for place, axis in enumerate(sorted(kept))}
+    tensor = ops.squeeze(x.tensor, axis=tuple(x.axes(chosen))) if chosen else x.tensor
+    return x.made(tensor, [rank[axis] for axis in kept], nonnegative=x.nonnegative)
+
+
+def _unsqueeze(x: Any, axes: list[int]) -> Any:
+    chosen = positive_axes(axes, x.ndim + len(axes))
+    if is_constant(x):
+        return np.expand_dims(x, tuple(chosen))
+    others = [axis for axis in range(x.ndim + len(axes)) if axis not in chosen]
+    order = [*sorted(chosen), *(others[axis] for axis in x.order)]
+    tensor = x.tensor
+    if x.is_plain:
+        return x.made(ops.expand_dims(tensor, axis=tuple(sorted(chosen))), nonnegative=x.nonnegative)
+    return x.made(ops.expand_dims(tensor, axis=tuple(range(len(chosen)))), order, nonnegative=x.nonnegative)
+
+
+@op("Squeeze", 1, 11)
+def squeeze_attribute(x: Value, *, axes: list[int] | None = None) -> Any:
+    """Axes as an attribute."""
+    return _squeeze(x, axes)
+
+
+@op("Squeeze", 13, 21, 23, 24, 25)
+def squeeze(x: Any, axes: Any = None) -> Any:
+    """Axes as an input."""
+    return _squeeze(x, None if axes is None else ints(axes, "axes"))
+
+
+@op("Unsqueeze", 1, 11)
+def unsqueeze_attribute(x: Any, *, axes: list[int]) -> Any:
+    """Axes as an attribute."""
+    return _unsqueeze(x, axes)
+
+
+@op("Unsqueeze", 13, 21, 23, 24, 25)
+def unsqueeze(x: Any, axes: Any) -> Any:
+    """Axes as an input."""
+    return _unsqueeze(x, ints(axes, "axes"))
+
+
+@op("Concat", 4, 11, 13)
+def concat(*xs: Any, axis: int) -> Any:
+    """Joining along an axis."""
+    if all(map(is_constant, xs)):
+        return np.concatenate(xs, axis)
+    where = positive_axis(axis, xs[0].ndim)
+    order = next(value.order for value in xs if isinstance(value, Value) and not value.is_plain) if any(
+        isinstance(value, Value) and not value.is_plain for value in xs
+    ) else tuple(range(xs[0].ndim))
+    graph = graph_of(*xs)
+    parts = [
+        item.stored(order) if isinstance(item, Value) else graph.symbolic(np.transpose(item, order)) for item in xs
+    ]
+    nonnegative = all(isinstance(item, Value) and item.nonnegative for item in xs)
+    made = graph.layer("Concatenate", parts, axis=order.index(where)) if len(parts) > 1 else parts[0]
+    return Value(graph, made, order, nonnegative)
+
+
+def _split(x: Value, axis: int, parts: list[int]) -> tuple[Value, ...]:
+    axis = positive_axis(axis, x.ndim)
+    refuse_if(sum(parts) != x.shape[axis], f"split {parts} of an axis of size {x.shape[axis]}")
+    starts = [sum(parts[:i]) for i in range(len(parts))]
+    return tuple(_cut(x, axis, slice(start, start + size)) for start, size in zip(starts, parts, strict=True))
+
+
+def _cut(x: Value, axis: int, piece: slice) -> Value:
+    key = [slice(None)] * x.ndim
+    key[x.axis(axis)] = piece
+    return x.like(x.tensor[tuple(key)], nonnegative=x.nonnegative)
+
+
+def _equal(x: Value, axis: int, parts: int) -> list[int]:
+    size = sizes(x, [positive_axis(axis, x.ndim)], "Split")[0]
+    refuse_if(size % parts, f"an axis of size {size} has no {parts} equal parts")
+    return [size // parts] * parts
+
+
+@op("Split", 2, 11)
+def split_attribute(node: NodeContext, x: Value, *, axis: int = 0, split: list[int] | None = None) -> tuple[Value, ...]:
+    """Sizes as an attribute, equal parts by default."""
+    return _split(x, axis, split or _equal(x, axis, node.outputs))
+
+
+@op("Split", 13)
+def split_input(node: NodeContext, x: Value, split: Any = None, *, axis: int = 0) -> tuple[Value, ...]:
+    """Sizes as an input, equal parts by default."""
+    return _split(x, axis, _equal(x, axis, node.outputs) if split is None else ints(split, "split"))
+
+
+@op("Split", 18)
+def split(
+    node: NodeContext, x: Value, split: Any = None, *, axis: int = 0, num_outputs: int | None = None
+) -> tuple[Value, ...]:
+    """Sizes as an input, or a number of parts of which the last may be smaller."""
+    if split is not None:
+        return _split(x, axis, ints(split, "split"))
+    total = sizes(x, [positive_axis(axis, x.ndim)], "Split")[0]
+    parts = num_outputs or node.outputs
+    each = -(-total // parts)
+    return _split(x, axis, [max(0, min(each, total - i * each)) for i in range(parts)])
+
+
+@op("Slice", 10, 11, 13)
+def slice_inputs(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
+    """Bounds as inputs."""
+    first, last = ints(starts, "starts"), ints(ends, "ends")
+    chosen = list(range(len(first))) if axes is None else ints(axes, "axes")
+    strides = [1] * len(first) if steps is None else ints(steps, "steps")
+    for axis, start, end, step in zip(positive_axes(chosen, x.ndim), first, last, strides, strict=True):
+        x = _slice(x, axis, start, end, step)
+    return x
+
+
+_LONG = 1 << 30  # ends at or above this mean the end of the axis
+
+
+def _slice(x: Any, axis: int, start: int, end: int, step: int) -> Any:
+    size = x.shape[axis]
+    if size is None:
+        refuse_if(step < 0, "a slice backwards of an open size; fix it with --shape")
+        piece = slice(start, None if end >= _LONG else end, step)
+    else:
+        chosen = range(size)[slice(start, None if step < 0 and end < -size else end, step)]
+        if chosen == range(size):
+            return x
+        if chosen.step < 0:
+            forward = chosen[::-1]
+            part = _slice(x, axis, forward.start, forward.stop, forward.step)
+            return np.flip(part, axis) if is_constant(x) else part.like(ops.flip(part.tensor, axis=part.axis(axis)))
+        piece = slice(chosen.start, chosen[-1] + 1 if chosen else chosen.start, chosen.step)
+    if is_constant(x):
+        return x[tuple([slice(None)] * axis + [piece])]
+    return _cut(x, axis, piece)
+
+
+@op("Gather", 1, 11, 13)
+def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
+    """Slices along an axis by index; negative indices count from the end. A table of rows is an Embedding."""
+    where = positive_axis(axis, x.ndim)
+    if is_constant(x) and is_constant(indices):
+        return np.take(x, indices.astype(np.int64), axis=where)
+    if is_constant(x):
+        return _embedding(x, indices) if where == 0 and x.ndim == 2 and "float" in x.dtype.name else _take(x, indices, where)
+    if is_constant(indices) and indices.ndim == 0:
+        index = int(indices)
+        return _squeeze(_cut(x, where, slice(index, index + 1 or None)), [where])
+    return _take(x, indices, where)
+
+
+def _embedding(table: Any, indices: Value) -> Value:
+    size = np.asarray(len(table), indices.dtype)
+    zero = np.zeros((), indices.dtype)
+    ids = ops.where(ops.less(indices.plain(), zero), ops.add(indices.plain(), size), indices.plain())
+    config = {"input_dim": len(table), "output_dim": table.shape[1]}
+    return indices.made(_embedded(indices.graph, ids, table, config))
+
+
+def _embedded(graph: Any, ids: Any, table: Any, config: dict[str, int]) -> Any:
+    return graph.layer("Embedding", ids, arrays=[table], after=table, **config)
+
+
+def _take(x: Any, indices: Any, axis: int) -> Value:
+    graph = graph_of(x, indices)
+    size = x.shape[axis]
+    if is_constant(indices):
+        refuse_if(size is None and indices.min() < 0, "an index from the end of an open size; fix it with --shape")
+        index = np.where(indices < 0, indices + (size or 0), indices)
+    else:
+        refuse_if(size is None, "indices into an open size; fix it with --shape")
+        raw = indices.plain()
+        index = ops.where(ops.less(raw, np.zeros((), indices.dtype)), ops.add(raw, np.asarray(size, indices.dtype)), raw)
+    made = ops.take(plain(graph, x), index, axis=axis)
+    return Value(graph, made, tuple(range(len(made.shape))))
+
+
+@op("Expand", 8, 13)
+def expand(x: Any, shape: Any) -> Any:
+    """Broadcast with a shape, both ways."""
+    target = np.broadcast_shapes(tuple(x.shape), tuple(known(shape, "shape")))
+    if is_constant(x):
+        return np.broadcast_to(x, target)
+    return x if tuple(x.shape) == target else x.made(ops.broadcast_to(x.plain(), target), nonnegative=x.nonnegative)
+
+
+@op("Pad", 11, 13, 18, 19, 21, 23, 24, 25)
+def pad(x: Value, pads: Any, value: Any = None, axes: Any = None, *, mode: str = "constant") -> Value:
+    """Padding around axes, which may be stored in any order."""
+    amounts = ints(pads, "pads")
+    chosen = positive_axes(ints(axes, "axes"), x.ndim) if axes is not None else list(range(x.ndim))
+    refuse_if(min(amounts, default=0) < 0, "pads below zero")
+    refuse_if(mode not in {"constant", "reflect"}, f"mode {mode}")
+    width = [(0, 0)] * x.ndim
+    for axis, begin, end in zip(chosen, amounts[: len(chosen)], amounts[len(chosen) :], strict=True):
+        width[x.axis(axis)] = (begin, end)
+    if mode == "reflect":
+        return x.like(ops.pad(x.tensor, width, mode=mode), nonnegative=x.nonnegative)
+    fill = 0.0 if value is None else float(np.reshape(known(value, "the value"), -1)[0])
+    return x.like(ops.pad(x.tensor, width, constant_values=fill), nonnegative=x.nonnegative and fill >= 0)
+
+
+@op("Tile", 6, 13)
+def tile(x: Value, repeats: Any) -> Value:
+    """Repetition along every axis."""
+    counts = ints(repeats, "repeats")
+    return x.like(ops.tile(x.tensor, [counts[axis] for axis in x.order]), nonnegative=x.nonnegative)
+
+
+__all__ = ["align"]
