@@ -39,14 +39,13 @@ def fake_quant(  # the options' own names
     min: float,  # noqa: A002
     max: float,  # noqa: A002
     num_bits: int,
-    narrow_range: bool = False,
 ) -> Value:
-    """Rounding to 2 ** num_bits values of a range that is moved until zero is one of them (LiteRT's `FakeQuant`)."""
+    """Rounding to 2 ** num_bits values of a range that is moved until zero is one of them (LiteRT's kernel has no narrow range)."""
     refuse_if(not 2 <= num_bits <= _MOST_BITS, f"{num_bits} bits")  # noqa: PLR2004 - the kernel's own limit
-    lowest, highest = int(narrow_range), 2**num_bits - 1
-    scale = (max - min) / (highest - lowest)
-    point = np.clip(np.round(lowest - min / scale), lowest, highest)
-    low, high = (node.like(x, float((edge - point) * scale)) for edge in (lowest, highest))
+    highest = 2**num_bits - 1
+    scale = (max - min) / highest
+    point = np.clip(np.round(-min / scale), 0, highest)
+    low, high = (node.like(x, float((edge - point) * scale)) for edge in (0, highest))
     held = node.emit("Div", node.emit("Sub", node.emit("Clip", x, low, high), low), node.like(x, scale))
     whole = node.emit("Floor", node.emit("Add", held, node.like(x, 0.5)))
     return node.emit("Add", node.emit("Mul", whole, node.like(x, scale)), low)
