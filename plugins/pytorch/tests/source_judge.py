@@ -50,7 +50,7 @@ def error(network: Any, inputs: list[Any], wanted: list[Any]) -> float:
 
 
 def losses(network: Any, inputs: list[Any], steps: int = 4) -> list[float]:
-    """The distance of the first output from zero, before each of some steps against it in training mode."""
+    """The distance of the outputs from zero, before each of some steps against it in training mode."""
     import torch
 
     network.train()
@@ -58,7 +58,7 @@ def losses(network: Any, inputs: list[Any], steps: int = 4) -> list[float]:
     found = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = outputs(network, inputs)[0].double().square().mean()
+        loss = sum(item.double().square().mean() for item in outputs(network, inputs))
         loss.backward()
         optimizer.step()
         found.append(float(loss.detach()))
