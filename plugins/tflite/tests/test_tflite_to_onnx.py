@@ -112,6 +112,32 @@ def test_an_open_batch_stays_open(name: str, network: Any, tmp_path: Path) -> No
         assert dims == [[str(dim) if dim.size is None else dim.size for dim in spec.shape] for spec in specs]
 
 
+def test_a_network_of_litert_torch_keeps_channels_first(tmp_path: Path) -> None:
+    """Its border is channels first, its convolutions are channels last: no transpose is left but attention's."""
+    import torch
+
+    torch.manual_seed(0)
+    source, result = tmp_path / "torch.tflite", tmp_path / "torch.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's and jax' own
+        import litert_torch
+
+        litert_torch.convert(_torch_network().eval(), (torch.randn(1, 3, 16, 16),)).export(str(source))
+    convert(source, result)
+    assert _compared(source, result) == ""
+    assert _transposes(result) == 0
+
+
+def _torch_network() -> Any:
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, groups=8),
+        nn.Hardswish(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.ConstantPad2d((1, 0, 2, 1), 0.5),
+        nn.PReLU(8), nn.Conv2d(8, 4, 1), nn.Softmax(dim=1), nn.AvgPool2d(2, ceil_mode=False),
+    )  # fmt: skip
+
+
 def test_open_sizes_are_fixed_on_request(network: Any, tmp_path: Path) -> None:
     import onnx
 

@@ -150,6 +150,9 @@ def _stablehlo() -> Iterator[Handmade]:
         "STABLEHLO_PAD", [a, constant(7, np.float32)], [((4, 3), "FLOAT32")], "StablehloPadOptions", second=True,
         edgePaddingLow=[1, -1], edgePaddingHigh=[1, 1], interiorPadding=[0, 0],
     )  # fmt: skip
+    yield single(
+        "DILATE", [a, constant([3, 2]), constant(9, np.float32)], [((4, 5), "FLOAT32")], "DilateOptions", second=True
+    )
     yield composite()
 
 

@@ -242,6 +242,18 @@ def stablehlo_pad(
     return node.emit("Pad", x, node.constant([*edge_padding_low, *edge_padding_high]), node.reshape(value, ()))
 
 
+@op("DILATE")
+def dilate(node: Node, x: Value, steps: Value, value: Value) -> Value:
+    """A constant between the elements: each gets an axis of its own, is padded there, and the last padding is cut."""
+    sizes, factors = node.sizes(x), node.integers(steps, "the dilations")
+    paired = node.reshape(x, [part for size in sizes for part in (size, 1)])
+    ends = [part for factor in factors for part in (0, factor - 1)]
+    padded = node.emit("Pad", paired, node.constant([0] * len(ends) + ends), node.reshape(value, ()))
+    full = node.reshape(padded, [size * factor for size, factor in zip(sizes, factors, strict=True)])
+    last = [(size - 1) * factor + 1 for size, factor in zip(sizes, factors, strict=True)]
+    return node.emit("Slice", full, node.constant([0] * len(last)), node.constant(last))
+
+
 @op("STABLEHLO_COMPOSITE")
 def stablehlo_composite(
     node: Node,
