@@ -119,15 +119,16 @@ def _while(node: NodeContext, limit: Any, condition: Any, carried: list[Any], bo
 
 def _for_each(node: NodeContext, limit: Any, condition: Any, carried: list[Any], body: onnx.GraphProto) -> Any:
     """A loop of a dynamic number of steps that collects: only where no condition can end it earlier."""
-    refuse_if(limit is None, "a loop without a trip count that collects scan outputs")
-    refuse_if(condition is not None and not (is_constant(condition) and scalar(condition, "condition")), "a condition")
-    count = scalar(limit, "trip count") if is_known(limit) else limit
-    refuse_if(not is_known(limit), "a trip count that depends on data, with scan outputs")
+    what = "must be known at import time where a loop collects scan outputs"
+    fixed = condition is None or (is_constant(condition) and scalar(condition, "condition"))
+    refuse_if(limit is None or not (is_constant(limit) or is_known(limit)), f"the trip count {what}")
+    refuse_if(not fixed, f"the condition {what}")
+    count = scalar(limit, "trip count")
     always = torch.tensor(True)  # noqa: FBT003 - ONNX's value
 
     def step(now: list[Any]) -> list[Any]:
         go, *results = node.run(body, [now[-1], always, *now[:-1]])
-        refuse_if(not is_constant(go) or not scalar(go, "loop condition"), "a condition that may end a collecting loop")
+        refuse_if(not is_constant(go) or not scalar(go, "loop condition"), f"the condition {what}")
         return results
 
     return tuple(scanned(carried, [torch.arange(count)], step, node.outputs - len(carried)))
