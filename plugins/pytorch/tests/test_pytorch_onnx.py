@@ -353,5 +353,17 @@ def test_tflite_is_refused_a_model_of_more_than_two_gibibytes(tmp_path: Path) ->
     assert "2 GiB" in verdict.reason
 
 
+class Chosen(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y - 1, (x,))
+
+
+def test_control_flow_on_values_is_an_operator_that_expectations_can_name(tmp_path: Path) -> None:
+    path = hub_save_live_model(Chosen(), tmp_path, {"x": torch.zeros(2, 3)})
+    summary = PyTorchFormat().describe(DescribeJob(path=str(path)))
+    assert summary.operators["cond"] == 1
+    assert [finding.code for finding in summary.findings] == ["control-flow"]
+
+
 def artifact_path(folder: Path) -> str:
     return str(hub_save_live_model(nn.ReLU(), folder, {"input": torch.zeros(2, 3)}))

@@ -52,6 +52,7 @@ from hub_pytorch.source_form import describe_source, is_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+_CONTROL_FLOW = frozenset({"cond", "while_loop", "map_impl"})
 _HALF = {DType.FLOAT16: Numerics.FP16, DType.BFLOAT16: Numerics.BF16}
 _RANDOM = ("aten.rand", "aten.randn", "aten.bernoulli", "aten.normal", "aten.multinomial", "aten.randint")
 _TRAINING_FLAG = {"aten.dropout.default": 2, "aten.batch_norm.default": 5, "aten.feature_dropout.default": 2}
@@ -113,6 +114,8 @@ def _operator(node: Any) -> str:
     namespace, _, rest = str(node.target).partition(".")
     if namespace in {"aten", "prims", "quantized_decomposed"}:
         return rest.partition(".")[0]
+    if namespace in _CONTROL_FLOW:
+        return namespace
     return f"{namespace}::{rest.partition('.')[0]}" if hasattr(node.target, "_schema") else ""
 
 
@@ -194,9 +197,7 @@ def _large(_: Any, tensors: Sequence[Any]) -> Finding | None:
 
 
 def _control_flow(exported: Any, _: Sequence[Any]) -> Finding | None:
-    found = [
-        str(node.target) for node in exported.graph.nodes if str(node.target) in {"cond", "while_loop", "map_impl"}
-    ]
+    found = [str(node.target) for node in exported.graph.nodes if str(node.target) in _CONTROL_FLOW]
     message = f"holds control flow on values: {', '.join(found)}"
     return Finding(code="control-flow", message=message) if found else None
 
