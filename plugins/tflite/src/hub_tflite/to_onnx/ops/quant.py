@@ -40,7 +40,7 @@ def fake_quant(  # the options' own names
     max: float,  # noqa: A002
     num_bits: int,
 ) -> Value:
-    """Rounding to 2 ** num_bits values of a range that is moved until zero is one of them (LiteRT's kernel has no narrow range)."""
+    """Rounding to 2 ** num_bits values of a range that is moved until zero is one of them (LiteRT's kernel)."""
     refuse_if(not 2 <= num_bits <= _MOST_BITS, f"{num_bits} bits")  # noqa: PLR2004 - the kernel's own limit
     highest = 2**num_bits - 1
     scale = (max - min) / highest
