@@ -86,7 +86,7 @@ def run(module: Any, feeds: dict[str, Array], names: list[str]) -> list[Array]:
 def exported(module: Any) -> Any:
     """torch.export with every dimension dynamic that the importer says is."""
     rows = [(dims, spec) for dims, spec in zip(module.meta["onnx_dynamic"].values(), shapes(module), strict=True)]
-    dynamic = tuple({axis: torch.export.Dim.DYNAMIC for axis in dims} for dims, _ in rows)
+    dynamic = tuple(dict.fromkeys(dims, torch.export.Dim.DYNAMIC) for dims, _ in rows)
     with shape_config.patch(backed_size_oblivious=True):
         program = torch.export.export(
             module,
@@ -100,8 +100,10 @@ def exported(module: Any) -> Any:
 def shapes(module: Any) -> list[list[int]]:
     sizes = module.meta["onnx_sizes"]
     rest = module.meta["rest"]
-    return [[sizes[dims[i]] if i in dims else size for i, size in enumerate(rest[name])]
-            for name, dims in module.meta["onnx_dynamic"].items()]
+    return [
+        [sizes[dims[i]] if i in dims else size for i, size in enumerate(rest[name])]
+        for name, dims in module.meta["onnx_dynamic"].items()
+    ]
 
 
 def imported(model: onnx.ModelProto) -> Any:

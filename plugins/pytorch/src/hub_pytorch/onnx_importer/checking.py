@@ -20,7 +20,7 @@ from hub_pytorch.onnx_importer.sizes import is_symbolic
 _SIZES = (1, 2, 3, 19, 4099)  # the smallest ones, and one larger than any that is checked otherwise
 
 
-class Differs(Exception):  # noqa: N818 - an answer, not a failure
+class Differs(Exception):
     """A tensor has another shape than the import found."""
 
 
@@ -88,7 +88,7 @@ def _holds(guard: Any, sizes: Mapping[Any, int]) -> bool:
 
 
 def _same_shapes(module: Any, dimensions: Dimensions, sizes: Mapping[Any, int]) -> bool:
-    """Whether the graph's shapes are those found, or the graph does not run at these sizes, in which case it says so."""
+    """Whether the graph's shapes are those found, or the graph does not run at these sizes, and says so."""
     by_name = {name: sizes[dimensions.expression(name)] for name in dimensions.sizes}
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     nodes = [node for node in module.graph.nodes if node.op == "placeholder"]

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import sympy
-import torch
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental import _config as shape_config
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv

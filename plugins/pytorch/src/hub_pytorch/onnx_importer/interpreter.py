@@ -14,8 +14,8 @@ from hub_onnxgraph.walker import Frame, Scope, Walker
 from hub_pytorch.onnx_importer import narrow, symbolic
 from hub_pytorch.onnx_importer.checking import guards_that_matter
 from hub_pytorch.onnx_importer.dimensions import undecided
-from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.registry import TABLE
+from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value, Watch
 from hub_pytorch.onnx_importer.values import element_type, held_dtype, tensor_of
 
@@ -62,8 +62,9 @@ class Importer(Walker):
             folded = symbolic.fold(self._builder, row.name, arguments, attributes)
             result = row.handler(*arguments, **attributes) if folded is None else folded
         self._builder.dimensions.refuse_fixed()
-        for value in (result if isinstance(result, tuple) else (result,)) if kind is not None else ():
-            narrow.marked(value, kind)
+        if kind is not None:
+            for value in result if isinstance(result, tuple) else (result,):
+                narrow.marked(value, kind)
         return result
 
     def begin(self, node: onnx.NodeProto) -> None:

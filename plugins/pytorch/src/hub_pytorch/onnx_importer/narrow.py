@@ -1,11 +1,13 @@
 """Element types that torch lacks, or has without arithmetic: 2- and 4-bit numbers, 8-bit floats.
 
-A 2- or 4-bit number is held in the 8-bit type that has all its values, and remembers which type it stands for. It can
-be moved, converted, quantized to and dequantized; any other operator on it is refused, since it would compute in 8 bits.
+A 2- or 4-bit number is held in the 8-bit type that has all its values, and remembers which type it stands for. It
+can be moved, converted, quantized to and dequantized; any other operator on it is refused, since it would compute
+in 8 bits.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import Refused, refuse_if
@@ -103,10 +105,10 @@ def _to_bits(x: Tensor, low: int, high: int) -> Tensor:
 
 
 def _to_float4(x: Tensor) -> Tensor:
-    """The nearest of the fifteen values, of two equally near the one with the even code; NaN is refused nowhere."""
+    """The nearest of the fifteen values, of two equally near the one with the even code."""
     size = torch.abs(x)
     code = torch.zeros_like(size, dtype=torch.int64)
-    pairs = zip(_FLOAT4_VALUES, _FLOAT4_VALUES[1:], strict=False)
+    pairs = itertools.pairwise(_FLOAT4_VALUES)
     for i, (below, above) in enumerate(pairs):
         middle = (below + above) / 2
         code = torch.add(code, torch.gt(size, middle) if i % 2 == 0 else torch.ge(size, middle))

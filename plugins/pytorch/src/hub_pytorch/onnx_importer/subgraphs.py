@@ -70,7 +70,8 @@ def _own(builder: GraphBuilder, result: Any) -> Value:
     """A tensor of the graph's own: torch's operators return no input, no constant, and nothing twice."""
     refuse_if(not isinstance(result, Value | torch.Tensor), "a branch or loop returns something else than tensors")
     value = result if isinstance(result, Value) else builder.constant(result)
-    return torch.clone(builder.proxy(builder.create_arg(value)))
+    own: Value = torch.clone(builder.proxy(builder.create_arg(value)))
+    return own
 
 
 def example(builder: GraphBuilder, value: Any) -> Any:

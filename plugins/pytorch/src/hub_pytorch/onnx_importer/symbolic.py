@@ -26,7 +26,7 @@ Array = Any  # a numpy array of Python objects
 _MOST = 4096  # more numbers than any shape has are left to torch
 
 
-class _Unable(Exception):  # noqa: N818 - not an error: torch does it instead
+class _Unable(Exception):
     """The operator cannot be computed on known numbers."""
 
 
@@ -222,7 +222,7 @@ def _expand(x: Array, shape: Array, *, dtype: Any) -> tuple[Array, Any]:
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(_ints(shape)))), dtype
 
 
-def _slice(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+def _slice(
     x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None, *, dtype: Any
 ) -> tuple[Array, Any]:
     bounds = [_ints(starts), _ints(ends)]

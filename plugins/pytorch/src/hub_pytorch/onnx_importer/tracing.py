@@ -174,7 +174,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
             self._trainable.add(id(tensor))
 
     def create_arg(self, a: Any) -> Any:
-        """Turn real tensors into attributes, sizes into nodes, outer values into captured ones; the rest as torch.fx."""
+        """Turn real tensors into attributes, sizes into nodes, outer values into captured ones."""
         if isinstance(a, torch.Tensor):
             return self._attribute(a)
         if isinstance(a, fx.Proxy):
@@ -288,6 +288,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
             self.graph = self._frames[-1].graph
 
     def _new_attribute(self, tensor: Any) -> fx.Node:
+        self._inherit(tensor)
         _, wanted = self._names.setdefault(id(tensor), (tensor, f"{self.current}_constant"))
         target = self._free_path(wanted)
         *folders, leaf = target.split(".")
@@ -301,6 +302,13 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         else:
             owner.register_buffer(leaf, tensor.contiguous())
         return self._attribute_node(target, tensor)
+
+    def _inherit(self, tensor: Any) -> None:
+        """Make a parameter of what an operator has made of a weight's elements alone, under the weight's name."""
+        source, suffix = getattr(tensor, "weight_of", (None, ""))
+        if source is not None and id(source) in self._trainable:
+            self._names[id(tensor)] = (tensor, self._names[id(source)][1] + suffix)
+            self._trainable.add(id(tensor))
 
     def _attribute_node(self, target: str, tensor: Any) -> fx.Node:
         graph = self._frames[0].graph
@@ -386,7 +394,7 @@ def _is_real(leaf: Any) -> bool:
 
 
 def call_with_sizes(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Call a torch function, recording the call when it has dynamic sizes and no value of the graph among its inputs."""
+    """Call a torch function; record the call when it has dynamic sizes and no value of the graph among its inputs."""
     leaves = list(_leaves([*args, *kwargs.values()]))
     size = next((leaf for leaf in leaves if is_symbolic(leaf)), None)
     if size is None or any(isinstance(leaf, Value) for leaf in leaves):

@@ -46,7 +46,9 @@ def _of_64_bits(name: str, *xs: Tensor) -> Tensor:
     return result if result.dtype == torch.bool else result.view(torch.uint64)
 
 
-_SIGNED = frozenset({"add", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_xor", "mul", "sub"})
+_SIGNED = frozenset(
+    {"add", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_xor", "mul", "sub"}
+)
 
 
 def _ordered(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
@@ -29,13 +30,17 @@ def _branches(node: NodeContext, condition: Any, yes: onnx.GraphProto, no: onnx.
     from hub_pytorch.onnx_importer import subgraphs
 
     builder = subgraphs.builder_of(condition)
-    graphs = [subgraphs.trace(builder, [], lambda _, branch=branch: node.run(branch, [])) for branch in (yes, no)]
+    graphs = [subgraphs.trace(builder, [], partial(_run, node, branch)) for branch in (yes, no)]
     ours, theirs = ([output.meta["val"] for output in traced.outputs] for traced in graphs)
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         refuse_if(not subgraphs.same_type(a, b), f"output {i} is {_form(a)} in one branch and {_form(b)} in the other")
     chosen = builder.create_arg(torch.reshape(condition, []))
     operator = torch.ops.higher_order.cond
     return tuple(subgraphs.emit(builder, operator, graphs, lambda both, outer: (chosen, *both, outer), ours))
+
+
+def _run(node: NodeContext, branch: onnx.GraphProto, inputs: list[Any]) -> list[Any]:
+    return node.run(branch, inputs)
 
 
 def _form(fake: Any) -> str:
@@ -135,7 +140,7 @@ def _for_each(node: NodeContext, limit: Any, condition: Any, carried: list[Any],
 
 
 def scanned(states: list[Any], sources: list[Any], step: Any, outputs: int) -> list[Any]:
-    """torch's scan over the first axes of the sources."""
+    """The results of torch's scan over the first axes of the sources."""
     from hub_pytorch.onnx_importer import subgraphs
 
     builder = subgraphs.builder_of(*sources, *states)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
 from hub_pytorch.onnx_importer.lazy import functional, torch

@@ -38,8 +38,8 @@ _COORDINATES: dict[str, Callable[[Any, Any], Any]] = {
     "pytorch_half_pixel": _pytorch_half_pixel,
 }
 _ROUNDING: dict[str, Callable[[Any], Any]] = {
-    "ceil": lambda x: torch.ceil(x),
-    "floor": lambda x: torch.floor(x),
+    "ceil": lambda x: torch.ceil(x),  # noqa: PLW0108 - torch is imported on first use
+    "floor": lambda x: torch.floor(x),  # noqa: PLW0108 - as above
     "round_prefer_ceil": lambda x: torch.floor(x + 0.5),
     "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
 }

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
-from hub_pytorch.onnx_importer.lazy import torch
+from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.control import scanned
 from hub_pytorch.onnx_importer.registry import op
 from hub_pytorch.onnx_importer.sizes import is_int
-from hub_pytorch.onnx_importer.values import ints
+from hub_pytorch.onnx_importer.values import ints, is_constant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,9 +53,7 @@ def _recurrence(
     hidden = r.shape[2]
     refuse_if(hidden_size is not None and hidden_size != hidden, f"hidden_size {hidden_size} with R of {r.shape}")
     steps, batch = x.shape[0], x.shape[1]
-    full = lengths is None or (
-        is_int(steps) and is_int(batch) and ints(lengths, "sequence_lens") == [steps] * batch
-    )
+    full = lengths is None or (is_int(steps) and is_int(batch) and ints(lengths, "sequence_lens") == [steps] * batch)
     refuse_if(not full, "sequence_lens other than the whole length are not implemented")
     directions = 2 if direction == "bidirectional" else 1
     weights = tuple(t for d in range(directions) for t in _direction_weights(w, r, b, d, order))
@@ -73,7 +71,12 @@ def _direction_weights(w: Tensor, r: Tensor, b: Tensor | None, d: int, order: Se
         torch.narrow(both, 0, 0, rows),
         torch.narrow(both, 0, rows, rows),
     )
-    return tuple(_reorder(part, order) for part in parts)
+    reordered = tuple(_reorder(part, order) for part in parts)
+    alone = w.shape[0] == 1
+    for part, source, suffix in zip(reordered, (w, r, b, b), ("", "", "_input", "_recurrent"), strict=True):
+        if is_constant(part) and source is not None:
+            part.weight_of = (source, suffix if alone else f"{suffix}_{d}")  # it stays a parameter, under that name
+    return reordered
 
 
 def _reorder(rows: Tensor, order: Sequence[int]) -> Tensor:
@@ -124,7 +127,7 @@ def _over_time(net: _Recurrence, states: tuple[Tensor, ...], step: _Step) -> tup
 
 def _one_way(x: Tensor, states: list[Tensor], weights: tuple[Tensor, ...], step: _Step) -> tuple[Tensor, list[Tensor]]:
     w, r, wb, rb = weights
-    gates = torch.add(torch.matmul(x, torch.t(w)), wb)
+    gates = functional.linear(x, w, wb)
 
     def work(now: list[Any]) -> list[Any]:
         after = step(now[-1], tuple(now[:-1]), (r, rb))
@@ -136,7 +139,7 @@ def _one_way(x: Tensor, states: list[Tensor], weights: tuple[Tensor, ...], step:
 
 def _lstm_step(gates: Tensor, states: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     (h, c), (r, rb) = states, weights
-    i, f, g, o = torch.chunk(torch.add(gates, torch.add(torch.matmul(h, torch.t(r)), rb)), 4, -1)
+    i, f, g, o = torch.chunk(torch.add(gates, functional.linear(h, r, rb)), 4, -1)
     cell = torch.add(torch.mul(torch.sigmoid(f), c), torch.mul(torch.sigmoid(i), torch.tanh(g)))
     return torch.mul(torch.sigmoid(o), torch.tanh(cell)), cell
 
@@ -162,7 +165,7 @@ def _gru_step(
 
 def _rnn_step(kind: str, gates: Tensor, states: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     (h,), (r, rb) = states, weights
-    total = torch.add(gates, torch.add(torch.matmul(h, torch.t(r)), rb))
+    total = torch.add(gates, functional.linear(h, r, rb))
     return (torch.tanh(total) if kind == "tanh" else torch.relu(total),)
 
 

@@ -333,7 +333,7 @@ def expand(x: Tensor, shape: Tensor) -> Tensor:
 
 
 def _broadcast(a: Any, b: Any) -> Any:
-    """The size that two sizes broadcast to; of two dynamic ones the larger, as one of them is 1 or both are the same."""
+    """The size that two sizes broadcast to; of two dynamic ones the larger, as one is 1 or both are the same."""
     if is_int(a) and is_int(b):
         refuse_if(1 not in {a, b} and a != b, f"sizes {a} and {b} do not broadcast")
         return b if a == 1 else a
