@@ -2,12 +2,67 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from hub_keras.onnx_importer.lazy import ops
+from hub_keras.onnx_importer.applied import cast, is_float, size_of, wide_dtype
+from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, ints, positive_axes, positive_axis
+from hub_keras.onnx_importer.values import Value, graph_of, ints, positive_axes, positive_axis, value_of
+from hub_onnxgraph import refuse_if
+
+Reduction = Callable[[Any, list[int], bool], Any]
+
+
+def _by(name: str) -> Reduction:
+    def reduced(tensor: Any, axes: list[int], keep: bool) -> Any:
+        return getattr(ops, name)(tensor, axis=tuple(axes), keepdims=keep)
+
+    return reduced
+
+
+def _mean(tensor: Any, axes: list[int], keep: bool) -> Any:
+    if is_float(str(tensor.dtype)):
+        return ops.mean(tensor, axis=tuple(axes), keepdims=keep)
+    refuse_if(any(tensor.shape[axis] is None for axis in axes), "a mean of integers over an open size")
+    count = math.prod(tensor.shape[axis] for axis in axes)
+    total = ops.sum(tensor, axis=tuple(axes), keepdims=keep)
+    size = ops.floor_divide(ops.abs(total), np.asarray(count, str(total.dtype)))
+    return ops.multiply(ops.sign(total), size)
+
+
+def _l1(tensor: Any, axes: list[int], keep: bool) -> Any:
+    return ops.sum(ops.abs(tensor), axis=tuple(axes), keepdims=keep)
+
+
+def _sum_square(tensor: Any, axes: list[int], keep: bool) -> Any:
+    return ops.sum(ops.square(tensor), axis=tuple(axes), keepdims=keep)
+
+
+def _l2(tensor: Any, axes: list[int], keep: bool) -> Any:
+    return ops.sqrt(_sum_square(tensor, axes, keep))
+
+
+def _log_sum(tensor: Any, axes: list[int], keep: bool) -> Any:
+    return ops.log(ops.sum(tensor, axis=tuple(axes), keepdims=keep))
+
+
+# Operator, function, since-versions with axes as an attribute, with axes as an input, whether never below zero.
+_REDUCTIONS: tuple[tuple[str, Reduction, tuple[int, ...], tuple[int, ...]], ...] = (
+    ("ReduceL1", _l1, (1, 11, 13), (18,)),
+    ("ReduceL2", _l2, (1, 11, 13), (18,)),
+    ("ReduceLogSum", _log_sum, (1, 11, 13), (18, 28)),
+    ("ReduceLogSumExp", _by("logsumexp"), (1, 11, 13), (18, 28)),
+    ("ReduceMax", _by("max"), (1, 11, 12, 13), (18, 20)),
+    ("ReduceMean", _mean, (1, 11, 13), (18,)),
+    ("ReduceMin", _by("min"), (1, 11, 12, 13), (18, 20)),
+    ("ReduceProd", _by("prod"), (1, 11, 13), (18,)),
+    ("ReduceSum", _by("sum"), (1, 11), (13,)),
+    ("ReduceSumSquare", _sum_square, (1, 11, 13), (18,)),
+)
+_LINEAR = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
+_POSITIVE = frozenset({"ReduceL1", "ReduceL2", "ReduceSumSquare"})
 
 
 def _without(x: Value, tensor: Any, axes: list[int], *, keepdims: bool, nonnegative: bool = False) -> Value:
@@ -18,54 +73,60 @@ def _without(x: Value, tensor: Any, axes: list[int], *, keepdims: bool, nonnegat
     return x.made(tensor, [rank[axis] for axis in kept], nonnegative=nonnegative)
 
 
-def _reduce(x: Value, keras_name: str, axes: list[int] | None, keepdims: int, noop: int) -> Value:
-    if not axes and noop:
-        return x
-    over = positive_axes(axes, x.ndim) if axes else list(range(x.ndim))
-    tensor = getattr(ops, keras_name)(x.tensor, axis=tuple(x.axes(over)), keepdims=bool(keepdims))
-    return _without(x, tensor, over, keepdims=bool(keepdims), nonnegative=x.nonnegative)
+def _apply(name: str, reduction: Reduction, x: Value, axes: list[int], keepdims: bool) -> Value:
+    source = x if x.ndim else x.made(ops.reshape(x.tensor, (1,)))
+    over = positive_axes(axes, source.ndim) or list(range(source.ndim))
+    keep = keepdims and x.ndim > 0
+    tensor = reduction(_filled(name, source, over), source.axes(over), keep)
+    nonnegative = name in _POSITIVE or (x.nonnegative and name in _LINEAR)
+    return _without(source, cast(tensor, x.dtype), over, keepdims=keep, nonnegative=nonnegative)
 
 
-def _register(name: str, keras_name: str, old: tuple[int, ...], new: tuple[int, ...]) -> None:
-    @op(name, *old)
-    def by_attribute(x: Value, *, axes: list[int] | None = None, keepdims: int = 1) -> Value:
-        return _reduce(x, keras_name, axes, keepdims, 0)
-
-    @op(name, *new)
-    def by_input(x: Value, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Value:
-        return _reduce(x, keras_name, None if axes is None else ints(axes, "axes"), keepdims, noop_with_empty_axes)
-
-
-for _name, _keras_name, _old, _new in (
-    ("ReduceMean", "mean", (1, 11, 13), (18,)),
-    ("ReduceSum", "sum", (1, 11), (13,)),
-    ("ReduceMax", "max", (1, 11, 12, 13), (18, 20)),
-    ("ReduceMin", "min", (1, 11, 12, 13), (18, 20)),
-    ("ReduceProd", "prod", (1, 11, 13), (18,)),
-):
-    _register(_name, _keras_name, _old, _new)
+def _filled(name: str, x: Value, axes: list[int]) -> Any:
+    """The tensor in a type in which TensorFlow reduces; the extreme of nothing is the type's own."""
+    refuse_if(x.dtype == "bool" and name not in {"ReduceMax", "ReduceMin"}, f"{name} of booleans")
+    wide = "int32" if x.dtype == "bool" else wide_dtype(x.dtype)
+    tensor = cast(x.tensor, wide)
+    if name not in {"ReduceMax", "ReduceMin"} or all(x.shape[axis] != 0 for axis in axes):
+        return tensor
+    refuse_if(x.dtype == "bool", "the extreme of no booleans")
+    info = np.finfo(x.dtype) if is_float(x.dtype) else np.iinfo(x.dtype)
+    least = -np.inf if is_float(x.dtype) else info.min
+    most = np.inf if is_float(x.dtype) else info.max
+    pads = [(0, 1 if axis in axes and x.shape[axis] == 0 else 0) for axis in x.order]
+    return ops.pad(tensor, pads, constant_values=least if name == "ReduceMax" else most)
 
 
-def _register_arg(name: str, function: Callable[..., Any]) -> None:
-    @op(name, 1, 11, 12, 13)
+def _register(name: str, reduction: Reduction, by_attribute: tuple[int, ...], by_input: tuple[int, ...]) -> None:
+    @op(name, *by_attribute)
+    def with_attribute(x: Value, *, axes: list[int] | None = None, keepdims: int = 1) -> Value:
+        return _apply(name, reduction, x, axes or [], bool(keepdims))
+
+    @op(name, *by_input)
+    def with_input(x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
+        chosen = [] if axes is None else ints(axes, "axes")
+        if not chosen and noop_with_empty_axes:
+            refuse_if(name not in _LINEAR, "empty axes")
+            return x
+        return _apply(name, reduction, value_of(graph_of(x), x), chosen, bool(keepdims))
+
+
+for _row in _REDUCTIONS:
+    _register(*_row)
+
+
+def _register_arg(name: str, function: str) -> None:
+    @op(name, 1, 11)
+    @op(name, 12, 13)
     def arg(x: Value, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Value:
         where = positive_axis(axis, x.ndim)
-        tensor = x.tensor
-        place = x.axis(where)
+        source = cast(x.tensor, wide_dtype(x.dtype))
+        source = ops.flip(source, axis=x.axis(where)) if select_last_index else source
+        found = cast(getattr(ops, function)(source, axis=x.axis(where), keepdims=bool(keepdims)), "int64")
         if select_last_index:
-            tensor = ops.flip(tensor, axis=place)
-        found = ops.cast(function(tensor, place, bool(keepdims)), "int64")
-        if select_last_index:
-            found = ops.subtract(_last(x, place), found)
-        return _without(x, found, [where], keepdims=bool(keepdims))
+            found = ops.subtract(np.asarray(size_of(x, where, name) - 1, "int64"), found)
+        return _without(x, found, [where], keepdims=bool(keepdims), nonnegative=True)
 
 
-def _last(x: Value, place: int) -> Any:
-    from hub_keras.onnx_importer.lazy import np
-    from hub_keras.onnx_importer.values import sizes
-
-    return np.asarray(sizes(x, [x.order[place]], "select_last_index")[0] - 1, "int64")
-
-
-_register_arg("ArgMax", lambda tensor, axis, keep: ops.argmax(tensor, axis=axis, keepdims=keep))
-_register_arg("ArgMin", lambda tensor, axis, keep: ops.argmin(tensor, axis=axis, keepdims=keep))
+_register_arg("ArgMax", "argmax")
+_register_arg("ArgMin", "argmin")

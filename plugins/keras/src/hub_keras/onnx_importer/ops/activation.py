@@ -1,0 +1,180 @@
+"""Activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub_keras.onnx_importer.applied import cast, elementwise, is_float, mapped
+from hub_keras.onnx_importer.lazy import np, ops
+from hub_keras.onnx_importer.registry import op
+from hub_keras.onnx_importer.values import Value, is_constant, positive_axis
+from hub_onnxgraph import refuse_if
+
+_NONNEGATIVE = frozenset({"Sigmoid", "Softplus"})
+_SAME: tuple[tuple[str, str, tuple[int, ...]], ...] = (
+    ("Sigmoid", "sigmoid", (6, 13)),
+    ("Softplus", "softplus", (1, 22)),
+    ("Softsign", "softsign", (1, 22)),
+    ("Tanh", "tanh", (6, 13)),
+)
+
+
+def _register(name: str, function: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def activation(x: Value) -> Value:
+        return mapped(getattr(ops, function), x, nonnegative=name in _NONNEGATIVE)
+
+
+for _row in _SAME:
+    _register(*_row)
+
+
+def of(number: float, tensor: Any) -> Any:
+    """A number in a tensor's element type."""
+    return np.asarray(number, str(tensor.dtype))
+
+
+@op("Relu", 6, 13, 14)
+def relu(x: Value) -> Value:
+    """A layer, so that quantizers and readers find it."""
+    if not is_float(x.dtype):
+        return mapped(lambda t: ops.maximum(t, of(0, t)), x, wide=True, nonnegative=True)
+    return x.like(x.graph.layer("ReLU", x.tensor), nonnegative=True)
+
+
+@op("Elu", 6, 22)
+def elu(x: Value, *, alpha: float = 1.0) -> Value:
+    """ELU."""
+    return x.like(x.graph.layer("ELU", x.tensor, alpha=alpha))
+
+
+@op("Celu", 12, 28)
+def celu(x: Value, *, alpha: float = 1.0) -> Value:
+    """CELU."""
+    return mapped(lambda t: ops.celu(t, alpha), x)
+
+
+@op("Selu", 6, 22)
+def selu(x: Value, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> Value:
+    """SELU with its two constants."""
+    return mapped(lambda t: ops.multiply(ops.elu(t, alpha), of(gamma, t)), x)
+
+
+@op("LeakyRelu", 6, 16)
+def leaky_relu(x: Value, *, alpha: float = 0.01) -> Value:
+    """Leaky ReLU."""
+    if alpha < 0:
+        return mapped(lambda t: ops.where(ops.less(t, 0), ops.multiply(t, of(alpha, t)), t), x)
+    return x.like(x.graph.layer("LeakyReLU", x.tensor, negative_slope=alpha))
+
+
+@op("PRelu", 7, 9, 16)
+def prelu(x: Any, slope: Any) -> Value:
+    """Parametric ReLU; the slope broadcasts to x. A layer where there is one slope for each channel."""
+    per_channel = is_constant(slope) and not is_constant(x) and slope.ndim > 0 and x.ndim > 2 and is_float(x.dtype)  # noqa: PLR2004 - spatial axes
+    if per_channel and slope.size == slope.shape[max(slope.ndim - x.ndim + 1, 0)] and slope.ndim >= x.ndim - 1:
+        return x.like(_prelu_layer(x, slope))
+    return elementwise(lambda t, s: ops.where(ops.less(t, of(0, t)), ops.multiply(t, s), t), x, slope, wide=True)
+
+
+def _prelu_layer(x: Value, slope: Any) -> Any:
+    inner = [1] * (x.ndim - 1)
+    inner[x.axis(1) - 1] = slope.size
+    shared = [axis for axis in range(1, x.ndim) if axis != x.axis(1)]
+    return x.graph.layer("PReLU", x.tensor, arrays=[slope.reshape(inner)], after=slope, shared_axes=shared)
+
+
+@op("HardSigmoid", 6, 22)
+def hard_sigmoid(x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
+    """Clamp of a line to 0..1."""
+    if alpha == float(np.float32(1 / 6)) and beta == 0.5:  # noqa: PLR2004, RUF069 - Keras' own line
+        return mapped(ops.hard_sigmoid, x, nonnegative=True)
+
+    def clamped(t: Any) -> Any:
+        return ops.clip(ops.add(ops.multiply(t, of(alpha, t)), of(beta, t)), 0.0, 1.0)
+
+    return mapped(clamped, x, nonnegative=True)
+
+
+@op("HardSwish", 14, 22)
+def hard_swish(x: Value) -> Value:
+    """Hard swish: alpha 1/6, beta 0.5."""
+    return x.like(x.graph.layer("Activation", x.tensor, activation="hard_silu"))
+
+
+@op("Gelu", 20)
+def gelu(x: Value, *, approximate: str = "none") -> Value:
+    """GELU, exact or by tanh."""
+    refuse_if(approximate not in {"none", "tanh"}, f"approximate {approximate}")
+    return mapped(lambda t: ops.gelu(t, approximate=approximate == "tanh"), x)
+
+
+@op("Mish", 18, 22)
+def mish(x: Value) -> Value:
+    """Mish."""
+    return mapped(lambda t: ops.multiply(t, ops.tanh(ops.softplus(t))), x)
+
+
+@op("Swish", 24)
+def swish(x: Value, *, alpha: float = 1.0) -> Value:
+    """Swish, x times the sigmoid of alpha x."""
+    if alpha == 1.0:
+        return mapped(ops.silu, x)
+    return mapped(lambda t: ops.multiply(t, ops.sigmoid(ops.multiply(t, of(alpha, t)))), x)
+
+
+@op("ThresholdedRelu", 10, 22)
+def thresholded_relu(x: Value, *, alpha: float = 1.0) -> Value:
+    """Keep what is above alpha."""
+    return mapped(lambda t: ops.where(ops.greater(t, of(alpha, t)), t, of(0, t)), x, nonnegative=alpha >= 0)
+
+
+@op("Shrink", 9)
+def shrink(x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Value:
+    """Shrink towards zero beyond lambd, zero within."""
+
+    def shrunk(t: Any) -> Any:
+        inner = ops.where(ops.greater(t, of(lambd, t)), ops.subtract(t, of(bias, t)), of(0, t))
+        return ops.where(ops.less(t, of(-lambd, t)), ops.add(t, of(bias, t)), inner)
+
+    return mapped(shrunk, x)
+
+
+def _softmax_like(name: str, function: str) -> None:
+    @op(name, 13)
+    def plain(x: Value, *, axis: int = -1) -> Value:
+        if name == "Softmax":
+            return x.like(x.graph.layer("Softmax", x.tensor, axis=x.axis(axis)), nonnegative=True)
+        return mapped(lambda t: getattr(ops, function)(t, axis=x.axis(axis)), x)
+
+    @op(name, 1, 11)
+    def flattened(x: Value, *, axis: int = 1) -> Value:
+        """Over all axes from the given one on."""
+        first = axis + x.ndim if axis < 0 else axis
+        refuse_if(first >= x.ndim, f"axis {axis} of rank {x.ndim}")
+        if first == x.ndim - 1:
+            return plain(x, axis=first)
+        return x.like(_over(getattr(ops, function), x, first), nonnegative=name == "Softmax")
+
+
+def _over(function: Any, x: Value, first: int) -> Any:
+    """A softmax over several axes by its definition, where they are stored."""
+    axes = tuple(x.axes(range(first, x.ndim)))
+    total = ops.logsumexp(x.tensor, axis=axes, keepdims=True)
+    log = ops.subtract(x.tensor, total)
+    return log if function is ops.log_softmax else ops.exp(log)
+
+
+_softmax_like("Softmax", "softmax")
+_softmax_like("LogSoftmax", "log_softmax")
+
+
+@op("Hardmax", 13)
+def hardmax(x: Value, *, axis: int = -1) -> Value:
+    """One at the first maximum along the axis, zero elsewhere."""
+    where = x.axis(positive_axis(axis, x.ndim))
+    size = x.tensor.shape[where]
+    refuse_if(size is None, "an open size of the axis")
+    best = ops.argmax(x.tensor, axis=where, keepdims=True)
+    steps = np.arange(size, dtype="int32").reshape([-1 if i == where else 1 for i in range(x.ndim)])
+    return x.like(cast(ops.equal(best, steps), x.dtype), nonnegative=True)

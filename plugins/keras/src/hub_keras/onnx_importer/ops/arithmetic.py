@@ -1,0 +1,241 @@
+"""Arithmetic, comparisons, logic and bits: one element of the result from one element of each input."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+from hub_keras.onnx_importer.applied import cast, dtype_of, elementwise, is_float, mapped, wide_dtype
+from hub_keras.onnx_importer.lazy import np, ops
+from hub_keras.onnx_importer.registry import op
+from hub_keras.onnx_importer.values import Value, dtype_name, is_constant, scalar
+from hub_onnxgraph import refuse_if
+
+# Operators that are one function of keras.ops of the same meaning: name, function, since-versions.
+_Rows = tuple[tuple[str, str, tuple[int, ...]], ...]
+_UNARY: _Rows = (
+    ("Abs", "abs", (6, 13)),
+    ("Acos", "arccos", (7, 22)),
+    ("Acosh", "arccosh", (9, 22)),
+    ("Asin", "arcsin", (7, 22)),
+    ("Asinh", "arcsinh", (9, 22)),
+    ("Atan", "arctan", (7, 22)),
+    ("Atanh", "arctanh", (9, 22)),
+    ("BitwiseNot", "bitwise_not", (18,)),
+    ("Ceil", "ceil", (6, 13)),
+    ("Cos", "cos", (7, 22)),
+    ("Cosh", "cosh", (9, 22)),
+    ("Erf", "erf", (9, 13)),
+    ("Exp", "exp", (6, 13)),
+    ("Floor", "floor", (6, 13)),
+    ("Log", "log", (6, 13)),
+    ("Neg", "negative", (6, 13)),
+    ("Not", "logical_not", (1,)),
+    ("Reciprocal", "reciprocal", (6, 13)),
+    ("Round", "round", (11, 22)),  # both round halves to even
+    ("Sign", "sign", (9, 13)),
+    ("Sin", "sin", (7, 22)),
+    ("Sinh", "sinh", (9, 22)),
+    ("Sqrt", "sqrt", (6, 13)),
+    ("Tan", "tan", (7, 22)),
+)
+_BINARY: _Rows = (
+    ("Add", "add", (7, 13, 14)),
+    ("BitwiseAnd", "bitwise_and", (18,)),
+    ("BitwiseOr", "bitwise_or", (18,)),
+    ("BitwiseXor", "bitwise_xor", (18,)),
+    ("Mul", "multiply", (7, 13, 14)),
+    ("Sub", "subtract", (7, 13, 14)),
+)
+_LOGICAL: _Rows = (
+    ("And", "logical_and", (7,)),
+    ("Equal", "equal", (7, 11, 13, 19)),
+    ("Greater", "greater", (7, 9, 13)),
+    ("GreaterOrEqual", "greater_equal", (12, 16)),
+    ("Less", "less", (7, 9, 13)),
+    ("LessOrEqual", "less_equal", (12, 16)),
+    ("Or", "logical_or", (7,)),
+    ("Xor", "logical_xor", (7,)),
+)
+_VARIADIC: _Rows = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
+
+
+def _register_unary(name: str, function: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def unary(x: Value) -> Value:
+        return mapped(getattr(ops, function), x, wide=name in {"Abs", "Neg", "Sign"}, nonnegative=name == "Abs")
+
+
+def _register_binary(name: str, function: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def binary(a: Any, b: Any) -> Value:
+        return elementwise(getattr(ops, function), a, b, wide=True)
+
+
+def _register_logical(name: str, function: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def logical(a: Any, b: Any) -> Value:
+        return elementwise(getattr(ops, function), a, b, dtype="bool", wide=True)
+
+
+def _register_variadic(name: str, function: str, versions: tuple[int, ...]) -> None:
+    @op(name, *versions)
+    def variadic(first: Any, *others: Any) -> Value:
+        if not others:
+            return first
+        return reduce(lambda a, b: elementwise(getattr(ops, function), a, b, wide=True), others, first)
+
+
+for _row in _UNARY:
+    _register_unary(*_row)
+for _row in _BINARY:
+    _register_binary(*_row)
+for _row in _LOGICAL:
+    _register_logical(*_row)
+for _row in _VARIADIC:
+    _register_variadic(*_row)
+
+
+@op("Mean", 8, 13)
+def mean(first: Any, *others: Any) -> Any:
+    """Mean of all inputs, broadcast."""
+    total = reduce(lambda a, b: elementwise(ops.add, a, b), others, first)
+    return mapped(lambda x: ops.divide(x, float(1 + len(others))), total) if others else first
+
+
+@op("Div", 7, 13, 14)
+def div(a: Any, b: Any) -> Value:
+    """Division; of integers, truncated."""
+    return elementwise(ops.divide if is_float(dtype_of(a)) else _truncated, a, b, wide=True)
+
+
+def _truncated(a: Any, b: Any) -> Any:
+    """A quotient rounded towards zero, from one rounded down, which is one too low where there is a rest below zero."""
+    if str(a.dtype).startswith("u"):
+        return ops.floor_divide(a, b)
+    down = ops.floor_divide(a, b)
+    rest = ops.subtract(a, ops.multiply(down, b))
+    below = ops.logical_and(ops.not_equal(rest, 0), ops.less(down, 0))
+    return ops.add(down, cast(below, str(a.dtype)))
+
+
+@op("Mod", 10, 13)
+def mod(a: Any, b: Any, *, fmod: int = 0) -> Value:
+    """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
+    return elementwise(_signed_rest if fmod else ops.mod, a, b, wide=True)
+
+
+def _signed_rest(a: Any, b: Any) -> Any:
+    """The rest of the absolute values, with the dividend's sign."""
+    rest = ops.mod(ops.abs(a), ops.abs(b))
+    return ops.where(ops.less(a, 0), ops.negative(rest), rest)
+
+
+@op("Pow", 7, 12, 13, 15)
+def power(a: Any, b: Any) -> Value:
+    """Power in the base's dtype."""
+    if is_constant(b) and b.size == 1 and b.ndim <= a.ndim and is_float(dtype_of(a)):
+        easy = {1.0: ops.identity, 2.0: ops.square, 0.5: ops.sqrt}.get(float(b.reshape(())))
+        if easy is not None and float(b.reshape(())) != 1.0:
+            return mapped(easy, a, nonnegative=True)
+    return elementwise(_power, a, b)
+
+
+def _power(a: Any, b: Any) -> Any:
+    """TensorFlow's powers of integers are exact; of mixed types they are computed in the wider float."""
+    base, exponent = str(a.dtype), str(b.dtype)
+    if base == exponent and (is_float(base) or base in {"int32", "int64"}):
+        return ops.power(a, b)
+    kind = base if is_float(base) else (exponent if is_float(exponent) else "int64")
+    return ops.power(cast(a, kind), cast(b, kind))
+
+
+@op("BitShift", 11, 28)
+def bit_shift(a: Any, b: Any, *, direction: str) -> Value:
+    """Shift of integers; by less than 0, or by their width or more, only the sign remains, and nothing to the left."""
+    refuse_if(direction not in {"LEFT", "RIGHT"}, f"direction {direction}")
+    left, dtype = direction == "LEFT", dtype_of(a)
+    width = np.iinfo(dtype).bits
+
+    def shifted(x: Any, by: Any) -> Any:
+        kind = str(x.dtype)
+        inside = ops.logical_and(ops.greater_equal(by, 0), ops.less(by, width))
+        most = width - 1 if kind.startswith("i") and not left else 0
+        safe = cast(ops.where(inside, by, np.asarray(most, kind)), kind)
+        moved = (ops.bitwise_left_shift if left else ops.bitwise_right_shift)(x, safe)
+        return moved if most else ops.where(inside, moved, np.asarray(0, kind))
+
+    return elementwise(shifted, a, b)
+
+
+@op("Where", 9, 16)
+def where(condition: Any, a: Any, b: Any) -> Value:
+    """Choice by element."""
+    return elementwise(ops.where, condition, a, b, dtype=dtype_of(a))
+
+
+@op("IsNaN", 9, 13, 20)
+def is_nan(x: Value) -> Value:
+    """Whether an element is not a number."""
+    return x.like(ops.isnan(x.tensor))
+
+
+@op("IsInf", 10, 20)
+def is_inf(x: Value, *, detect_negative: int = 1, detect_positive: int = 1) -> Value:
+    """Whether an element is an infinity of a wanted sign."""
+    infinite = ops.isinf(x.tensor)
+    if detect_negative and detect_positive:
+        return x.like(infinite)
+    if not detect_negative and not detect_positive:
+        return x.like(ops.zeros_like(x.tensor, dtype="bool"))
+    side = ops.less(x.tensor, 0) if detect_negative else ops.greater(x.tensor, 0)
+    return x.like(ops.logical_and(infinite, side))
+
+
+@op("Cast", 6, 9, 13, 19, 21, 23, 24, 25, 28)
+def cast_to(x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
+    """Conversion of type."""
+    del saturate, round_mode  # for 8-bit floats, which have no name in Keras
+    return x.like(converted(x.tensor, dtype_name(to)), nonnegative=x.nonnegative)
+
+
+@op("CastLike", 15, 19, 21, 23, 24, 25)
+def cast_like(x: Value, like: Any, *, saturate: int = 1, round_mode: str = "up") -> Value:
+    """Conversion to another tensor's type."""
+    del saturate, round_mode
+    return x.like(converted(x.tensor, dtype_of(like)), nonnegative=x.nonnegative)
+
+
+def converted(tensor: Any, dtype: str) -> Any:
+    """Convert a Keras tensor; a float to a small integer through a wide one, as processors do."""
+    if is_float(str(tensor.dtype)) and wide_dtype(dtype) != dtype:
+        return cast(cast(tensor, wide_dtype(dtype)), dtype)
+    return cast(tensor, dtype)
+
+
+@op("Clip", 6)
+def clip_attributes(x: Value, *, min: float = -3.402823466e38, max: float = 3.402823466e38) -> Value:  # noqa: A002
+    """Limits as attributes."""
+    return _clip_known(x, min, max)
+
+
+@op("Clip", 11, 12, 13)
+def clip(x: Any, low: Any = None, high: Any = None) -> Any:
+    """Limits as inputs; a low limit above the high one gives the high one."""
+    if all(limit is None or is_constant(limit) for limit in (low, high)):
+        return _clip_known(x, *(None if limit is None else scalar(limit, "limit") for limit in (low, high)))
+    x = x if low is None else elementwise(ops.maximum, x, low, wide=True)
+    return x if high is None else elementwise(ops.minimum, x, high, wide=True)
+
+
+def _clip_known(x: Value, low: Any, high: Any) -> Value:
+    def limited(tensor: Any) -> Any:
+        tensor = tensor if low is None else ops.maximum(tensor, np.asarray(low, str(tensor.dtype)))
+        return tensor if high is None else ops.minimum(tensor, np.asarray(high, str(tensor.dtype)))
+
+    if low == 0 and high is not None and 0 < high < _FAR and is_float(x.dtype):
+        return x.like(x.graph.layer("ReLU", x.tensor, max_value=float(high)), nonnegative=True)
+    return x if low is None and high is None else mapped(limited, x, wide=True, nonnegative=low is not None and low >= 0)
+
+
+_FAR = 1e30

@@ -1,0 +1,244 @@
+"""Quantized operators, computed as the standard defines them; only integers of 8, 16 and 32 bits, as Keras has them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hub_keras.onnx_importer.applied import cast, dtype_of, elementwise, is_float, mapped
+from hub_keras.onnx_importer.lazy import np, ops
+from hub_keras.onnx_importer.ops.conv import conv
+from hub_keras.onnx_importer.ops.dense import matmul
+from hub_keras.onnx_importer.registry import op
+from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, is_constant, positive_axis, value_of
+from hub_onnxgraph import refuse_if
+
+
+def _reshaped(item: Any, shape: list[int]) -> Any:
+    """A parameter in a shape that broadcasts."""
+    if is_constant(item):
+        return item.reshape(shape)
+    return item if not shape and not item.ndim else item.made(ops.reshape(item.plain(), shape))
+
+
+def _spread(parameter: Any, x: Any, axis: int, block: int) -> Any:
+    """A scale or zero point in a shape that broadcasts to x: per tensor, per axis, or per block along the axis."""
+    if not block and (parameter.ndim == 0 or tuple(parameter.shape) == (1,)):
+        return _reshaped(parameter, [])
+    along = positive_axis(axis, x.ndim)
+    if parameter.ndim == 1 and not block:
+        return _reshaped(parameter, [-1 if i == along else 1 for i in range(x.ndim)])
+    refuse_if(not block, f"scale of rank {parameter.ndim} without block_size")
+    places = np.arange(x.shape[along]) // block
+    if is_constant(parameter):
+        return np.take(parameter, places, axis=along)
+    return parameter.made(ops.take(parameter.plain(), places.astype("int32"), axis=along))
+
+
+def quantize(x: Any, scale: Any, zero_point: Any, kind: str) -> Value:
+    """Divide by the scale, rounded half to even, plus the zero point, within the type."""
+    return _limited(elementwise(lambda t, s: ops.round(ops.divide(t, s)), x, scale), zero_point, kind)
+
+
+def _limited(whole: Value, zero_point: Any, kind: str) -> Value:
+    limits = np.iinfo(kind)
+
+    def shifted(t: Any, zero: Any) -> Any:
+        total = ops.add(t, cast(zero, str(t.dtype)))
+        bounded = ops.maximum(total, np.asarray(limits.min, str(t.dtype)))
+        return cast(ops.minimum(bounded, np.asarray(limits.max, str(t.dtype))), "int32")
+
+    return elementwise(shifted, whole, zero_point, dtype=kind)
+
+
+def dequantize(x: Any, scale: Any, zero_point: Any) -> Value:
+    """Subtract the zero point and multiply by the scale."""
+    kind = dtype_of(scale)
+    return elementwise(
+        lambda t, s, zero: ops.multiply(cast(ops.subtract(cast(t, "int32"), cast(zero, "int32")), kind), s),
+        x,
+        scale,
+        zero_point,
+        dtype=kind,
+    )
+
+
+@op("QuantizeLinear", 10)
+@op("QuantizeLinear", 13, 19, 21, 23, 24, 25, 28)
+def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
+    x: Any,
+    scale: Any,
+    zero_point: Any = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+    precision: int = 0,
+    saturate: int = 1,
+) -> Value:
+    """To integers of 8 or 16 bits."""
+    del saturate  # for floats of 8 bits
+    refuse_if(precision and dtype_name(precision) != dtype_of(scale), f"precision {precision}")
+    kind = dtype_of(zero_point) if zero_point is not None else dtype_name(output_dtype or 2)
+    refuse_if(kind not in {"int8", "uint8", "int16", "uint16"}, f"quantization to {kind}")
+    refuse_if(output_dtype and dtype_name(output_dtype) != kind, f"output_dtype {output_dtype} with {kind}")
+    zero = np.zeros((), kind) if zero_point is None else _spread(zero_point, x, axis, block_size)
+    source = mapped(lambda t: cast(t, dtype_of(scale)), x) if dtype_of(x) == dtype_of(scale) else None
+    if source is None:
+        value = value_of(graph_of(x, scale), x)
+        source = value.like(cast(value.tensor, dtype_of(scale)))
+    return quantize(source, _spread(scale, x, axis, block_size), zero, kind)
+
+
+@op("DequantizeLinear", 10)
+@op("DequantizeLinear", 13, 19, 21, 23, 24, 25, 28)
+def dequantize_linear(
+    x: Any, scale: Any, zero_point: Any = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+) -> Value:
+    """From integers of 8 to 32 bits."""
+    kind = dtype_of(x)
+    refuse_if(is_float(kind), f"input of {kind}")
+    zero = np.zeros((), kind) if zero_point is None else _spread(zero_point, x, axis, block_size)
+    real = dequantize(x, _spread(scale, x, axis, block_size), zero)
+    return real.like(cast(real.tensor, dtype_name(output_dtype))) if output_dtype else real
+
+
+@op("DynamicQuantizeLinear", 11)
+def dynamic_quantize_linear(x: Value) -> tuple[Value, Value, Value]:
+    """To uint8 with the scale of the data's own range, zero included; 1 for data that are all zero, as ONNX Runtime."""
+    zero_point = np.asarray(0, x.dtype)
+    high = ops.maximum(ops.max(x.tensor), zero_point)
+    low = ops.minimum(ops.min(x.tensor), zero_point)
+    width = ops.subtract(high, low)
+    quotient = ops.divide(width, np.asarray(255, x.dtype))
+    scale = x.made(ops.where(ops.equal(width, zero_point), np.asarray(1, x.dtype), quotient))
+    place = ops.round(ops.divide(ops.negative(low), scale.tensor))
+    zero = x.made(cast(cast(ops.clip(place, 0.0, 255.0), "int32"), "uint8"))
+    return quantize(x, scale, zero, "uint8"), scale, zero
+
+
+def _centred(x: Any, zero_point: Any, dtype: str) -> Any:
+    """Give x minus its zero point, in a type that holds it."""
+    items = [x] if zero_point is None else [x, zero_point]
+    if all(map(is_constant, items)):
+        return x.astype(dtype) - (0 if zero_point is None else zero_point.astype(dtype))
+    if zero_point is None:
+        return x.like(cast(x.tensor, dtype))
+    return elementwise(lambda a, b: ops.subtract(cast(a, dtype), cast(b, dtype)), x, zero_point, dtype=dtype)
+
+
+_EXACT_IN_FLOAT32 = 2**24 // 2**16  # products of two 8-bit numbers that float32 adds up without rounding
+
+
+def _carrier(count: int | None) -> str:
+    """A float that holds a sum of so many products exactly."""
+    return "float32" if count is not None and count <= _EXACT_IN_FLOAT32 else "float64"
+
+
+def _whole(total: Value) -> Value:
+    return total.like(cast(ops.round(total.tensor), "int32"))
+
+
+def _product(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any) -> Value:
+    wide = _carrier(b.shape[0 if b.ndim == 1 else -2])
+    per_row = a_zero_point is not None and a_zero_point.ndim == 1 and a_zero_point.shape[0] > 1
+    rows = _reshaped(a_zero_point, [-1, 1]) if per_row else a_zero_point
+    return _whole(matmul(_centred(a, rows, wide), _centred(b, b_zero_point, wide)))
+
+
+@op("MatMulInteger", 10)
+def matmul_integer(a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any = None) -> Value:
+    """Product of integers in int32; a's zero point may be per row, b's per column."""
+    return _product(a, b, a_zero_point, b_zero_point)
+
+
+def _per_channel(parameter: Any, rank: int, axis: int) -> Any:
+    """A parameter per tensor, or one for each index of an axis, that broadcasts to the rank."""
+    if parameter is None:
+        return None
+    many = parameter.ndim == 1 and parameter.shape[0] > 1
+    return _reshaped(parameter, [-1 if i == axis else 1 for i in range(rank)] if many else [])
+
+
+def _exact_conv(x: Any, w: Any, zeros: tuple[Any, Any], attributes: dict[str, Any]) -> Value:
+    """Convolve integers in floats that hold every partial sum exactly."""
+    wide = _carrier(math.prod(w.shape[1:]))
+    kernel = _centred(w, _per_channel(zeros[1], w.ndim, 0), wide)
+    return _whole(conv(_centred(x, _per_channel(zeros[0], x.ndim, 1), wide), kernel, None, **attributes))
+
+
+@op("ConvInteger", 10)
+def conv_integer(  # noqa: PLR0913 - the operator's own parameters
+    x: Any,
+    w: Any,
+    x_zero_point: Any = None,
+    w_zero_point: Any = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Value:
+    """Convolution of integers in int32; w's zero point may be per output channel."""
+    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
+    return _exact_conv(x, w, (x_zero_point, w_zero_point), {**form, "pads": pads, "strides": strides})
+
+
+@op("QLinearConv", 10)
+def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+    x: Any,
+    x_scale: Any,
+    x_zero_point: Any,
+    w: Any,
+    w_scale: Any,
+    w_zero_point: Any,
+    y_scale: Any,
+    y_zero_point: Any,
+    b: Any = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Value:
+    """Convolution of integers, requantized; the bias is int32 in units of both scales."""
+    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
+    total = _exact_conv(x, w, (x_zero_point, w_zero_point), {**form, "pads": pads, "strides": strides})
+    total = total if b is None else elementwise(ops.add, total, _per_channel(b, x.ndim, 1))
+    return _requantized(total, x_scale, _per_channel(w_scale, x.ndim, 1), y_scale, y_zero_point)
+
+
+def _requantized(total: Value, a_scale: Any, b_scale: Any, y_scale: Any, zero_point: Any) -> Value:
+    """Multiply by the scales' ratio, which is computed first, and round."""
+    kind = dtype_of(a_scale)
+
+    def rounded(t: Any, a: Any, b: Any, y: Any) -> Any:
+        return ops.round(ops.multiply(cast(t, kind), ops.divide(ops.multiply(a, b), y)))
+
+    whole = elementwise(rounded, total, a_scale, b_scale, y_scale, dtype=kind)
+    return _limited(whole, zero_point, dtype_of(zero_point))
+
+
+@op("QLinearMatMul", 10, 21)
+def qlinear_matmul(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+    a: Any,
+    a_scale: Any,
+    a_zero_point: Any,
+    b: Any,
+    b_scale: Any,
+    b_zero_point: Any,
+    y_scale: Any,
+    y_zero_point: Any,
+) -> Value:
+    """Product of integers, requantized."""
+    total = _product(a, b, _flat(a_zero_point), _flat(b_zero_point))
+    return _requantized(total, _flat(a_scale), _flat(b_scale), _flat(y_scale), _flat(y_zero_point))
+
+
+def _flat(parameter: Any) -> Any:
+    """A parameter of one element, without axes."""
+    return _reshaped(parameter, []) if tuple(parameter.shape) == (1,) else parameter

@@ -1,0 +1,99 @@
+"""Sequences and optionals whose form is known at import time: lists, and a value or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub_keras.onnx_importer.applied import number, size_of
+from hub_keras.onnx_importer.lazy import np
+from hub_keras.onnx_importer.ops import shape
+from hub_keras.onnx_importer.registry import op
+from hub_keras.onnx_importer.values import Value, graph_of, ints, is_constant, scalar, value_of
+from hub_onnxgraph import refuse_if
+
+
+@op("Optional", 15, 28)
+def optional(x: Any = None) -> Any:
+    """An optional that holds its input."""
+    refuse_if(x is None, "an optional that holds nothing")
+    return x
+
+
+@op("OptionalHasElement", 15, 18, 28)
+def optional_has_element(x: Any = None) -> Any:
+    """Whether there is an element: known at import time."""
+    return np.asarray(x is not None)
+
+
+@op("OptionalGetElement", 15, 18, 28)
+def optional_get_element(x: Any) -> Any:
+    """The element."""
+    return x
+
+
+@op("SequenceConstruct", 11)
+def sequence_construct(*items: Any) -> list[Any]:
+    """A sequence."""
+    return list(items)
+
+
+@op("SequenceEmpty", 11)
+def sequence_empty(*, dtype: int = 1) -> list[Any]:
+    """An empty sequence."""
+    del dtype
+    return []
+
+
+@op("SequenceAt", 11)
+def sequence_at(items: list[Any], position: Any) -> Any:
+    """One element."""
+    return items[scalar(position, "position")]
+
+
+@op("SequenceInsert", 11)
+def sequence_insert(items: list[Any], item: Any, position: Any = None) -> list[Any]:
+    """A sequence with one more element."""
+    at = len(items) if position is None else scalar(position, "position")
+    return [*items[:at], item, *items[at:]]
+
+
+@op("SequenceErase", 11)
+def sequence_erase(items: list[Any], position: Any = None) -> list[Any]:
+    """A sequence with one element less, the last by default."""
+    at = (-1 if position is None else scalar(position, "position")) % len(items)
+    return [*items[:at], *items[at + 1 :]]
+
+
+@op("SequenceLength", 11)
+def sequence_length(items: list[Any]) -> Any:
+    """The number of elements."""
+    return np.asarray(len(items), "int64")
+
+
+@op("ConcatFromSequence", 11)
+def concat_from_sequence(items: list[Any], *, axis: int, new_axis: int = 0) -> Any:
+    """Join a sequence's elements along an axis, or along a new one."""
+    return stacked(items, axis) if new_axis else shape.concat(*items, axis=axis)
+
+
+def stacked(items: list[Any], axis: int) -> Any:
+    """Elements joined along a new axis."""
+    if all(map(is_constant, items)):
+        return np.stack(items, axis)
+    graph = graph_of(*items)
+    rank = items[0].ndim + 1
+    raised = [shape.unsqueeze(value_of(graph, item), np.asarray([axis % rank])) for item in items]
+    return shape.concat(*raised, axis=axis % rank)
+
+
+@op("SplitToSequence", 11, 24)
+def split_to_sequence(x: Value, split: Any = None, *, axis: int = 0, keepdims: int = 1) -> list[Any]:
+    """Pieces along an axis as a sequence."""
+    total = size_of(x, axis, "SplitToSequence")
+    pieces = [1] * total if split is None else [number(size, "a size") for size in ints(split, "split")]
+    if split is not None and split.ndim == 0:
+        pieces = [min(pieces[0], total - start) for start in range(0, total, pieces[0])]
+    parts = list(shape.split_input(None, x, np.asarray(pieces), axis=axis))  # type: ignore[arg-type]
+    if split is not None or keepdims:
+        return parts
+    return [shape.squeeze(part, np.asarray([axis])) for part in parts]

@@ -1,0 +1,86 @@
+"""Fourier transforms as products with constant matrices of cosines and sines."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hub_keras.onnx_importer.applied import cast, number, size_of
+from hub_keras.onnx_importer.lazy import np, ops
+from hub_keras.onnx_importer.registry import op
+from hub_keras.onnx_importer.values import Value, graph_of, plain, positive_axis, scalar, value_of
+from hub_onnxgraph import refuse_if
+
+_COMPLEX = 2
+
+
+def _waves(size: int, count: int, sign: int, dtype: str) -> tuple[Any, Any]:
+    """Cosines and sines [size, count] of the discrete Fourier transform, exact to the dtype."""
+    turns = np.outer(np.arange(size), np.arange(count)) % size
+    angles = turns * (sign * 2 * math.pi / size)
+    return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
+
+
+def _transform(graph: Any, x: Any, count: int, *, inverse: bool) -> Any:
+    """Transform [..., N, 1 or 2] along N to its first `count` frequencies: [..., count, 2]."""
+    size, dtype = int(x.shape[-2]), str(x.dtype)
+    cos, sin = (graph.constant(wave) for wave in _waves(size, count, 1 if inverse else -1, dtype))
+    real = x[(..., 0)]
+    parts = [ops.matmul(real, cos), ops.matmul(real, sin)]
+    if x.shape[-1] == _COMPLEX:
+        imaginary = x[(..., 1)]
+        parts = [
+            ops.subtract(parts[0], ops.matmul(imaginary, sin)),
+            ops.add(parts[1], ops.matmul(imaginary, cos)),
+        ]
+    result = ops.stack(parts, axis=-1)
+    return ops.divide(result, np.asarray(size, dtype)) if inverse else result
+
+
+def _fit(x: Any, axis: int, size: int) -> Any:
+    """Cut or zero-pad an axis."""
+    have = int(x.shape[axis])
+    if size <= have:
+        return x[tuple([slice(None)] * axis + [slice(0, size)])]
+    return ops.pad(x, [(0, size - have if i == axis else 0) for i in range(len(x.shape))])
+
+
+def _dft(x: Value, length: Any, axis: int, *, inverse: bool, onesided: bool) -> Value:
+    where = positive_axis(axis, x.ndim)
+    refuse_if(inverse and onesided, "inverse with onesided")
+    size_of(x, where, "DFT")
+    tensor = x.plain() if length is None else _fit(x.plain(), where, number(scalar(length, "dft_length"), "dft_length"))
+    size = int(tensor.shape[where])
+    last = x.ndim - 2
+    moved = ops.swapaxes(tensor, where, last) if where != last else tensor
+    result = _transform(x.graph, moved, size // 2 + 1 if onesided else size, inverse=inverse)
+    return x.made(ops.swapaxes(result, where, last) if where != last else result)
+
+
+@op("DFT", 17)
+def dft_17(x: Value, length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Value:
+    """Discrete Fourier transform along an axis given as an attribute."""
+    return _dft(x, length, axis, inverse=bool(inverse), onesided=bool(onesided))
+
+
+@op("DFT", 20)
+def dft(x: Value, length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0) -> Value:
+    """Discrete Fourier transform along an axis given as an input."""
+    where = -2 if axis is None else int(scalar(axis, "axis"))
+    return _dft(x, length, where, inverse=bool(inverse), onesided=bool(onesided))
+
+
+@op("STFT", 17)
+def stft(signal: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int = 1) -> Value:
+    """Transforms of windows: [B, L, 1 or 2] to [B, frames, frequencies, 2]."""
+    refuse_if(window is None and length is None, "neither window nor frame_length")
+    graph = graph_of(signal, window)
+    value = value_of(graph, signal)
+    size = window.shape[0] if window is not None else number(scalar(length, "frame_length"), "frame_length")
+    hop = number(scalar(step, "frame_step"), "frame_step")
+    frames = (size_of(value, 1, "STFT") - size) // hop + 1
+    index = np.arange(frames)[:, None] * hop + np.arange(size)
+    cut = ops.take(value.plain(), index.astype("int32"), axis=1)
+    if window is not None:
+        cut = ops.multiply(cut, ops.reshape(cast(plain(graph, window), value.dtype), [size, 1]))
+    return value.made(_transform(graph, cut, size // 2 + 1 if onesided else size, inverse=False))
