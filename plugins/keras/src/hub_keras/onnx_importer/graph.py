@@ -70,7 +70,15 @@ class Graph:
         """The name of an initializer."""
         return self._names.get(id(array))
 
-    def layer(self, kind: str, *inputs: Any, arrays: Sequence[Any] = (), after: Any = None, **config: Any) -> Any:
+    def layer(  # noqa: PLR0913 - the last ones are the layer's own
+        self,
+        kind: str,
+        *inputs: Any,
+        arrays: Sequence[Any] = (),
+        after: Any = None,
+        call: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> Any:
         """Make a layer of `keras.layers`, call it, and give it its weights.
 
         Args:
@@ -78,13 +86,14 @@ class Graph:
             inputs: Keras tensors.
             arrays: Weights in the layer's own order and shapes.
             after: The initializer that the layer is named after; the node when it has no name of this kind.
+            call: Further arguments of the call.
             config: The layer's arguments.
 
         Returns:
             What the layer returns.
         """
         made = getattr(layers, kind)(name=self.unique(self._layer_name(after)), dtype=_dtype(inputs[0]), **config)
-        result = made(*inputs)
+        result = made(*inputs, **(call or {}))
         if arrays:
             made.set_weights([np.asarray(array) for array in arrays])
         return result
