@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hub_tflite.to_onnx.layout import arrange
 from hub_tflite.to_onnx.lazy import ir
@@ -47,8 +48,58 @@ def _store(model: Model) -> Any:
 
 
 def save(model: Model, path: Path) -> None:
-    """Write the file; large weights go to `<path>.data` beside it, straight from the arrays."""
-    weights = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
-    )
-    ir.save(model, path, external_data=f"{path.name}.data" if weights > EXTERNAL_ABOVE_BYTES else None)
+    """Write the file; large weights go to `<path>.data` beside it. One weight at a time is copied."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if weights > EXTERNAL_ABOVE_BYTES:
+        ir.save(model, path, external_data=f"{path.name}.data")
+        return
+    values = list(model.graph.initializers.values())
+    model.graph.initializers.clear()
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        model.graph.initializers.update({value.name: value for value in values})
+    with path.open("wb") as file:
+        _stream(proto, [value.const_value for value in values], file)
+
+
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+"""Numbers of the fields in onnx.proto: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data."""
+
+
+def _stream(proto: Any, tensors: Sequence[Any], file: BinaryIO) -> None:
+    """Write a model and its weights in protobuf's encoding, without building the whole message in memory."""
+    graph = proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    heads = [_head(tensor) for tensor in tensors]
+    sizes = [len(head) + tensor.nbytes for head, tensor in zip(heads, tensors, strict=True)]
+    fields = [_field(_INITIALIZER, size) for size in sizes]
+    file.write(proto.SerializeToString())
+    file.write(_field(_GRAPH, len(graph) + sum(sizes) + sum(map(len, fields))))
+    file.write(graph)
+    for field, head, tensor in zip(fields, heads, tensors, strict=True):
+        file.write(field + head)
+        file.write(tensor.tobytes())
+
+
+def _head(tensor: Any) -> bytes:
+    """A tensor's message up to its content."""
+    from onnx import TensorProto
+
+    head = TensorProto(name=tensor.name, dims=list(tensor.shape), data_type=int(tensor.dtype))
+    content: bytes = head.SerializeToString()
+    return content + _field(_RAW_DATA, tensor.nbytes)
+
+
+def _field(number: int, size: int) -> bytes:
+    """The start of a field that holds so many bytes (protobuf's wire type 2)."""
+    return _varint(number << 3 | 2) + _varint(size)
+
+
+def _varint(number: int) -> bytes:
+    groups = []
+    while True:
+        number, low = number >> 7, number & 0x7F
+        groups.append(low | (0x80 if number else 0))
+        if not number:
+            return bytes(groups)
