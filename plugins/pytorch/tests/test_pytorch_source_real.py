@@ -52,9 +52,7 @@ REAL = {
     "vad_onnx": Real((ROUND, {"input": (3, 512), "state": (2, 3, 128)}), RATE),
     "vad_op15_onnx": Real((LONGER, {"input": (3, 576), "state": (2, 3, 128)}), RATE),
     "minilm": Real(
-        tuple(
-            {name: (n, t) for name in ("input_ids", "attention_mask", "token_type_ids")} for n, t in ((1, 16), (3, 9))
-        )
+        tuple(dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (n, t)) for n, t in ((1, 16), (3, 9)))
     ),
     "efficientnet": Real(({"image": (1, 3, 224, 224)},)),
 }
