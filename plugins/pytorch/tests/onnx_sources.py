@@ -74,7 +74,7 @@ def all_feeds(network: Network) -> list[dict[str, Array]]:
 
 def write_wanted(path: Path, source: Path, feeds: Iterable[dict[str, Array]]) -> None:
     """What the judge of sources reads: inputs and what ONNX Runtime makes of them."""
-    rows = {}
+    rows: dict[str, Array] = {}
     for number, given in enumerate(feeds):
         wanted = by_onnxruntime(source, given)
         rows |= {f"{number}/in/{name}": array for name, array in given.items()}

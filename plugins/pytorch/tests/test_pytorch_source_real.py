@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,7 +124,7 @@ def as_source(ready: Path, target: Path, feeds: list[dict[str, Array]]) -> float
     write_wanted(folder / "net.npz", ready, feeds)
     found: dict[str, Any] = judge(folder)["net"]
     lowered = found["losses"][-1] < found["losses"][0]
-    return max(*found["errors"].values(), found["exported"], 0 if lowered else 1)
+    return float(max(*found["errors"].values(), found["exported"], 0 if lowered else 1))
 
 
 def cells(name: str, request: pytest.FixtureRequest, folder: Path) -> dict[str, str]:
@@ -141,9 +142,7 @@ def cells(name: str, request: pytest.FixtureRequest, folder: Path) -> dict[str, 
         feeds = [feeds_at(signature_of(ready), item, seed) for seed, item in enumerate(shapes)]
         for kind, run in (("pt2", as_program), ("source", as_source)):
             target = folder / f"{form}-{kind}.pt2"
-            made[f"{form} {kind}"] = tried(
-                lambda run=run, ready=ready, target=target, feeds=feeds: run(ready, target, feeds)
-            )  # type: ignore[misc]
+            made[f"{form} {kind}"] = tried(partial(run, ready, target, feeds))
     return made
 
 
