@@ -150,6 +150,10 @@ class _Refused(Exception):
     """A runtime does not take the file."""
 
 
+class _Broken(Exception):
+    """A runtime takes the file, and fails on inputs that the model takes."""
+
+
 def _suffix(edge: str) -> str:
     from hub_keras.converters import ENGINES
 
@@ -198,8 +202,8 @@ def _compare(name: str, result: Result, folder: Path, found: Verdicts, sizes: tu
             return
         try:
             made = run(given)
-        except _Refused as error:
-            found.refused[name] = str(error)[:300]
+        except _Broken as error:
+            found.wrong[name] = f"size {size}: {error}"[:300]
             return
         words = list(_differences(dict(zip(outputs, made, strict=True)), expected))
         if words:
@@ -235,7 +239,10 @@ def _open_onnx(path: Path) -> Result:
     names = [spec.name for spec in session.get_outputs()]
 
     def run(given: Arrays) -> list[npt.NDArray[Any]]:
-        return [np.asarray(value) for value in session.run(names, given)]
+        try:
+            return [np.asarray(value) for value in session.run(names, given)]
+        except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
+            raise _Broken(f"ONNX Runtime: {error}") from error
 
     return [spec.name for spec in session.get_inputs()], names, run
 

@@ -19,7 +19,7 @@ _SMALL = ("lstm_state", "dict_io", "multi_io", "nested", "masked", "passed_on", 
 # Layers for CI: each was wrong on some engine, or needs a repair.
 _TELLING = (
     "Conv2D-grouped", "Conv2DTranspose-padded", "AveragePooling2D-same", "GRU-before", "Embedding-masked",
-    "ConvLSTM2D", "TimeDistributed", "Activation-gelu", "Activation-celu", "UpSampling2D-bicubic", "Resizing-area",
+    "TimeDistributed", "Activation-gelu", "Activation-celu", "UpSampling2D-bicubic", "Resizing-area",
     "ActivityRegularization", "MixUp", "Hashing",
 )  # fmt: skip
 
@@ -68,10 +68,11 @@ def test_savedmodel_to_onnx(prepared: Callable[..., Path]) -> None:
     _report("keras.savedmodel-onnx", keras_judge.judge("keras.savedmodel-onnx", names, folder), names, set())
 
 
-@pytest.mark.parametrize("edge", ["keras.pytorch-static", "keras.onnx-torch-static"])
-def test_what_cannot_stay_open_passes_at_fixed_shapes(edge: str, prepared: Callable[..., Path]) -> None:
-    names = ("masked", "gru_stack")
-    _report(edge, keras_judge.judge(edge, names, prepared(*names)), names, set())
+@pytest.mark.parametrize(
+    ("edge", "name"), [("keras.pytorch-static", "masked"), ("keras.onnx-torch-static", "gru_stack")]
+)
+def test_what_cannot_stay_open_passes_at_fixed_shapes(edge: str, name: str, prepared: Callable[..., Path]) -> None:
+    _report(edge, keras_judge.judge(edge, [name], prepared(name)), (name,), set())
 
 
 def _swap_outputs(path: Path) -> None:
@@ -107,8 +108,7 @@ def _move_weight(path: Path) -> None:
 @pytest.mark.parametrize("fault", [_swap_outputs, _fix_batch, _move_weight])
 def test_planted_fault_is_seen(fault: Callable[[Path], None], prepared: Callable[..., Path]) -> None:
     found = keras_judge.judge_here("keras.onnx-tf2onnx", ["multi_io"], prepared("multi_io"), spoil=fault)
-    assert not found.passed
-    assert found.wrong or found.refused
+    assert found.wrong.keys() == {"multi_io"}
 
 
 def test_every_public_layer_has_a_model() -> None:
