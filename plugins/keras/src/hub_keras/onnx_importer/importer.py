@@ -10,6 +10,8 @@ import onnx
 from hub_keras.onnx_importer.folding import fold, foldable
 from hub_keras.onnx_importer.graph import Graph
 from hub_keras.onnx_importer.lazy import keras, layers
+from hub_keras.onnx_importer.ops.dense import dense
+from hub_keras.onnx_importer.patterns import biased_products
 from hub_keras.onnx_importer.registry import TABLE
 from hub_keras.onnx_importer.values import Value, array_of, channels_last, dtype_name, element_type, value_of
 from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
@@ -17,6 +19,7 @@ from hub_onnxgraph.standard import opsets_of, without_functions
 from hub_onnxgraph.walker import Frame, Node, Scope, Walker
 
 _IMAGE_RANK = 4
+_MATRIX = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Importer(Walker):
         self._last = io_layout == "nhwc"
         self._graph = Graph()
         self._moved: set[str] = set()
+        self._products = biased_products(self._model.graph)
+        self._summed: set[str] = set()
 
     def run(self) -> Imported:
         """Return the Keras model.
@@ -94,6 +99,21 @@ class Importer(Walker):
             self._graph.rename(value.tensor, name)
         elif hasattr(value, "dtype") and self._graph.name_of(value) is None:
             self._graph.remember(value, name)
+
+    def _run_node(self, node: onnx.NodeProto, frame: Frame) -> None:
+        """Make a product and the sum after it one layer."""
+        if node.output and node.output[0] in self._summed:
+            return
+        product = self._products.get(node.output[0]) if node.op_type == "MatMul" else None
+        source = frame.scope.get(node.input[0]) if product else None
+        if product is None or not isinstance(source, Value) or "float" not in source.dtype or source.ndim < _MATRIX:
+            super()._run_node(node, frame)
+            return
+        self.begin(node)
+        kernel, bias = frame.scope[node.input[1]], frame.scope[product.bias]
+        frame.scope[product.result] = made = dense(source, kernel, bias, bias)
+        self._summed.add(product.result)
+        self.produced(product.result, made)
 
     def _handled(self, row: Operator, inputs: list[Any], node: Node) -> tuple[Any, ...]:
         if foldable(node.proto, inputs):
