@@ -127,6 +127,8 @@ class Importer(Walker):
         if self._builder.dimensions.guards:
             draft = fx.GraphModule(self._builder.root, graph, "OnnxModel")
             guards = guards_that_matter(draft, self._builder.dimensions)
+        with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
+            self._builder.assert_dimensions()
         with graph.inserting_before(end):
             self._builder.assert_guards(guards)
         for node in graph.nodes:

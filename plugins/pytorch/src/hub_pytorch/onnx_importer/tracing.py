@@ -352,19 +352,22 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         self._used.add(found)
         return found
 
-    def assert_guards(self, guards: Sequence[Any]) -> None:
-        """Record in the graph, as assertions, what was taken to hold of dynamic sizes.
-
-        Args:
-            guards: The conditions, besides that dimensions of the same name have the same size.
-
-        Raises:
-            Refused: Such a condition cannot be written in the graph.
-        """
+    def assert_dimensions(self) -> None:
+        """Record in the graph that dimensions of the same name have the same size."""
         for name, ((first, axis), *others) in self.dimensions.places():
             for other, there in others:
                 same = operator.eq(self._input_size(first, axis), self._input_size(other, there))
                 self._assert(same.node, f"dimension {name} differs between inputs {first} and {other}")
+
+    def assert_guards(self, guards: Sequence[Any]) -> None:
+        """Record in the graph, as assertions, what was taken to hold of dynamic sizes.
+
+        Args:
+            guards: The conditions.
+
+        Raises:
+            Refused: Such a condition cannot be written in the graph.
+        """
         recorder = Recorder(self, {})  # what was computed before may have been dropped as unused
         for expression in guards:
             self._assert(recorder.node_of(expression), f"the sizes must fulfil {self.dimensions.words(expression)}")
