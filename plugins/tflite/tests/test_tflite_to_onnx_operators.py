@@ -25,7 +25,7 @@ from plugins.tflite.tests import tflite_operators as written
 TOLERANCE = 1e-5
 """Relative to the largest value: float32 sums in another order."""
 # They may only rise; measured 2026-11.
-FLOOR, FLOOR_EVERY, FLOOR_OPERATORS = 300, 600, 118
+FLOOR, FLOOR_EVERY, FLOOR_OPERATORS = 349, 644, 139
 
 
 class Verdict(NamedTuple):
