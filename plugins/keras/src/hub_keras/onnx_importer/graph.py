@@ -70,7 +70,7 @@ class Graph:
         """The name of an initializer."""
         return self._names.get(id(array))
 
-    def layer(  # noqa: PLR0913 - the last ones are the layer's own
+    def layer(
         self,
         kind: str,
         *inputs: Any,
@@ -92,7 +92,7 @@ class Graph:
         Returns:
             What the layer returns.
         """
-        made = getattr(layers, kind)(name=self.unique(self._layer_name(after)), dtype=_dtype(inputs[0]), **config)
+        made = getattr(layers, kind)(name=self.unique(self._layer_name(after)), dtype=layer_dtype(inputs[0]), **config)
         result = made(*inputs, **(call or {}))
         if arrays:
             made.set_weights([np.asarray(array) for array in arrays])
@@ -195,7 +195,8 @@ def _moves_nothing(shape: Sequence[int | None], permutation: Sequence[int]) -> b
     return kept == sorted(kept)
 
 
-def _dtype(tensor: Any) -> str:
+def layer_dtype(tensor: Any) -> str:
+    """The type that a layer computes in: a float, for a layer of integers is a quantized one to Keras."""
     first = tensor[0] if isinstance(tensor, list) else tensor
     name = str(first.dtype)
     return name if "float" in name else "float32"

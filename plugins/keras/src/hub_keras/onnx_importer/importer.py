@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from hub_keras.onnx_importer.folding import fold, foldable
-from hub_keras.onnx_importer.graph import Graph
+from hub_keras.onnx_importer.graph import Graph, layer_dtype
 from hub_keras.onnx_importer.lazy import keras, layers
 from hub_keras.onnx_importer.ops.dense import dense
 from hub_keras.onnx_importer.patterns import biased_products
@@ -148,7 +148,7 @@ class Importer(Walker):
         history = tensor._keras_history  # noqa: SLF001 - Keras' only way from tensor to operation
         alone = len(history.operation._inbound_nodes[history.node_index].outputs) == 1  # noqa: SLF001 - as above
         if isinstance(history.operation, layers.InputLayer) or not alone or id(history.operation) in self._outputs:
-            return layers.Identity(name=name, dtype=str(tensor.dtype))(tensor)
+            return layers.Identity(name=name, dtype=layer_dtype(tensor))(tensor)
         self._outputs.add(id(history.operation))
         history.operation.name = name
         return tensor

@@ -24,6 +24,7 @@ _DTYPES = {
     10: "float16",
     11: "float64",
     12: "uint32",
+    13: "uint64",
     16: "bfloat16",
 }
 

@@ -87,7 +87,7 @@ def _prelu_layer(x: Value, slope: Any) -> Any:
 @op("HardSigmoid", 6, 22)
 def hard_sigmoid(x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
     """Clamp of a line to 0..1."""
-    if alpha == float(np.float32(1 / 6)) and beta == 0.5:  # noqa: PLR2004, RUF069 - Keras' own line
+    if alpha == float(np.float32(1 / 6)) and beta == 0.5:  # noqa: PLR2004 - Keras' own line
         return mapped(ops.hard_sigmoid, x, nonnegative=True)
 
     def clamped(t: Any) -> Any:

@@ -119,7 +119,7 @@ def _truncated(a: Any, b: Any) -> Any:
     return ops.add(down, cast(below, str(a.dtype)))
 
 
-@op("Mod", 10, 13)
+@op("Mod", 10, 13, 28)
 def mod(a: Any, b: Any, *, fmod: int = 0) -> Value:
     """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
     return elementwise(_signed_rest if fmod else ops.mod, a, b, wide=True)
@@ -200,9 +200,11 @@ def cast_to(x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> 
 
 
 @op("CastLike", 15, 19, 21, 23, 24, 25)
-def cast_like(x: Value, like: Any, *, saturate: int = 1, round_mode: str = "up") -> Value:
-    """Conversion to another tensor's type."""
+def cast_like(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up") -> Any:
+    """Conversion to another tensor's type; a constant stays one."""
     del saturate, round_mode
+    if is_constant(x):
+        return x.astype(dtype_of(like))
     return x.like(converted(x.tensor, dtype_of(like)), nonnegative=x.nonnegative)
 
 
@@ -235,7 +237,9 @@ def _clip_known(x: Value, low: Any, high: Any) -> Value:
 
     if low == 0 and high is not None and 0 < high < _FAR and is_float(x.dtype):
         return x.like(x.graph.layer("ReLU", x.tensor, max_value=float(high)), nonnegative=True)
-    return x if low is None and high is None else mapped(limited, x, wide=True, nonnegative=low is not None and low >= 0)
+    return (
+        x if low is None and high is None else mapped(limited, x, wide=True, nonnegative=low is not None and low >= 0)
+    )
 
 
 _FAR = 1e30

@@ -68,7 +68,9 @@ def skip_layer_normalization(
 
 
 @op("SimplifiedLayerNormalization", 1, domain=_DOMAIN)
-def simplified_layer_normalization(x: Value, scale: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Value:
+def simplified_layer_normalization(
+    x: Value, scale: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Value:
     """Normalization by the root of the mean square over the last axis."""
     refuse_if(stash_type != 1 or axis not in {-1, x.ndim - 1}, f"axis {axis}, stash_type {stash_type}")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub_keras.onnx_importer.lazy import np
+from hub_keras.onnx_importer.applied import dtype_of, elementwise
+from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.sequences import stacked
 from hub_keras.onnx_importer.ops.shape import gather
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import scalar
+from hub_keras.onnx_importer.values import Value, is_constant, scalar
 from hub_onnxgraph import refuse_if
 
 if TYPE_CHECKING:
@@ -19,14 +20,22 @@ _MAX_STEPS = 1024
 
 @op("If", 1, 11, 13, 16, 19, 21, 23, 24, 25)
 def if_(node: NodeContext, condition: Any, *, then_branch: onnx.GraphProto, else_branch: onnx.GraphProto) -> Any:
-    """The branch that a constant condition takes."""
-    return tuple(node.run(then_branch if scalar(condition, "condition") else else_branch, []))
+    """The branch that a constant condition takes; of a computed one, both, and a choice between their results."""
+    if is_constant(condition):
+        return tuple(node.run(then_branch if scalar(condition, "condition") else else_branch, []))
+    pairs = list(zip(node.run(then_branch, []), node.run(else_branch, []), strict=True))
+    return tuple(_choice(condition, *pair) for pair in pairs)
+
+
+def _choice(condition: Value, a: Any, b: Any) -> Value:
+    refuse_if(isinstance(a, list) or isinstance(b, list), "a sequence that a computed condition chooses")
+    refuse_if(tuple(a.shape) != tuple(b.shape), f"a computed condition chooses between shapes {a.shape} and {b.shape}")
+    refuse_if(condition.ndim > 0 and a.ndim == 0, f"a condition of shape {condition.shape}")
+    return elementwise(ops.where, condition, a, b, dtype=dtype_of(a))
 
 
 @op("Loop", 1, 11, 13, 16, 19, 21, 23, 24, 25)
-def loop(
-    node: NodeContext, trip_count: Any = None, condition: Any = None, *carried: Any, body: onnx.GraphProto
-) -> Any:
+def loop(node: NodeContext, trip_count: Any = None, condition: Any = None, *carried: Any, body: onnx.GraphProto) -> Any:
     """Unrolled: the trip count, and the condition before each step, must be known."""
     limit = None if trip_count is None else scalar(trip_count, "trip count")
     refuse_if((limit or 0) > _MAX_STEPS, f"{limit} steps, {_MAX_STEPS} are unrolled at most")

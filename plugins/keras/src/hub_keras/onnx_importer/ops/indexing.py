@@ -72,7 +72,7 @@ def one_hot(indices: Any, depth: Any, values: Any, *, axis: int = -1) -> Value:
     steps = along(np.arange(size, dtype=wide_dtype(str(index.dtype))), where, indices.ndim + 1)
     expanded = ops.expand_dims(from_front(cast(index, str(steps.dtype)), size), axis=where)
     pair = plain(graph, values)
-    chosen = ops.where(ops.equal(expanded, steps), pair[1], pair[0])
+    chosen = ops.where(ops.equal(expanded, steps), pair[(slice(1, 2),)], pair[(slice(0, 1),)])
     return Value(graph, cast(chosen, dtype_of(values)), tuple(range(indices.ndim + 1)))
 
 
@@ -129,5 +129,3 @@ def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: in
     ends = ops.reshape(ends, [-1 if i == batch_axis else 1 for i in range(value.ndim)])
     index = ops.where(ops.less(steps, ends), ops.subtract(ops.subtract(ends, 1), steps), steps)
     return value.made(ops.take_along_axis(value.plain(), cast(index, "int64"), axis=time_axis))
-
-

@@ -13,6 +13,22 @@ from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, ints, po
 from hub_onnxgraph import refuse_if
 
 
+@op("ConstantOfShape", 9, 20, 21, 23, 24, 25)
+def constant_of_shape(shape: Any, *, value: Any = None) -> Any:
+    """A constant, where its shape is known."""
+    fill = np.zeros(1, "float32") if value is None else value
+    sizes = [number(size, "a size of ConstantOfShape, which must be known at import time,") for size in ints(shape, "shape")]
+    return np.full(sizes, fill.reshape(()), fill.dtype)
+
+
+@op("Range", 11, 27)
+def arange(start: Any, limit: Any, delta: Any, *, stash_type: int = 1) -> Any:
+    """Numbers whose count is known: reached only where it is not."""
+    del stash_type
+    first, last, step = (scalar(item, "the range's bounds") for item in (start, limit, delta))
+    return np.arange(number(first, "start"), number(last, "limit"), number(step, "delta"))
+
+
 @op("Size", 1, 13, 19, 21, 23, 24, 25)
 def size(x: Value) -> Any:
     """The number of elements."""
@@ -29,6 +45,8 @@ def slice_attributes(x: Value, *, starts: list[int], ends: list[int], axes: list
 def trilu(x: Value, k: Any = None, *, upper: int = 1) -> Value:
     """The upper or lower triangle."""
     shape = [size_of(x, axis, "Trilu") for axis in (-2, -1)]
+    if 0 in shape:
+        return x
     mask = np.ones(shape, bool)
     diagonal = 0 if k is None else int(scalar(k, "k"))
     keep = np.triu(mask, diagonal) if upper else np.tril(mask, diagonal)
@@ -208,5 +226,3 @@ def col2im(
     picture = ops.reshape(ops.transpose(total, [1, 0]), [batch, count, *padded])
     cut = [slice(around[i], around[i] + image[i]) for i in range(rank)]
     return x.made(picture[(slice(None), slice(None), *cut)])
-
-

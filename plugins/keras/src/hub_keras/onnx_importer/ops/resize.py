@@ -1,4 +1,4 @@
-"""Resizing by interpolation along each axis: coordinates are computed at import time, elements gathered or multiplied."""
+"""Resizing by interpolation along each axis, at coordinates that are computed at import time."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ _COORDINATES: dict[str, Callable[[Array, Axis], Array]] = {
     "tf_crop_and_resize": _crop_and_resize,
 }
 _ROUNDING: dict[str, Callable[[Array], Array]] = {
-    "ceil": lambda x: np.ceil(x),
-    "floor": lambda x: np.floor(x),
+    "ceil": lambda x: np.ceil(x),  # noqa: PLW0108 - numpy is imported on first use
+    "floor": lambda x: np.floor(x),  # noqa: PLW0108 - as above
     "round_prefer_ceil": lambda x: np.floor(x + x.dtype.type(0.5)),
     "round_prefer_floor": lambda x: np.ceil(x - x.dtype.type(0.5)),
 }

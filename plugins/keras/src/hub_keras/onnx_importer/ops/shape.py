@@ -284,22 +284,6 @@ def expand(x: Any, shape: Any) -> Any:
     return x if tuple(x.shape) == target else x.made(ops.broadcast_to(x.plain(), target), nonnegative=x.nonnegative)
 
 
-@op("Pad", 11, 13, 18, 19, 21, 23, 24, 25)
-def pad(x: Value, pads: Any, value: Any = None, axes: Any = None, *, mode: str = "constant") -> Value:
-    """Padding around axes, which may be stored in any order."""
-    amounts = ints(pads, "pads")
-    chosen = positive_axes(ints(axes, "axes"), x.ndim) if axes is not None else list(range(x.ndim))
-    refuse_if(min(amounts, default=0) < 0, "pads below zero")
-    refuse_if(mode not in {"constant", "reflect"}, f"mode {mode}")
-    width = [(0, 0)] * x.ndim
-    for axis, begin, end in zip(chosen, amounts[: len(chosen)], amounts[len(chosen) :], strict=True):
-        width[x.axis(axis)] = (begin, end)
-    if mode == "reflect":
-        return x.like(ops.pad(x.tensor, width, mode=mode), nonnegative=x.nonnegative)
-    fill = 0.0 if value is None else float(np.reshape(known(value, "the value"), -1)[0])
-    return x.like(ops.pad(x.tensor, width, constant_values=fill), nonnegative=x.nonnegative and fill >= 0)
-
-
 @op("Tile", 6, 13)
 def tile(x: Value, repeats: Any) -> Value:
     """Repetition along every axis."""
