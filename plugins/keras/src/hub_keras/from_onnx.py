@@ -130,7 +130,10 @@ def _bindings(imported: Imported) -> list[IoBinding]:
 
 
 def _binding(direction: Literal["input", "output"], source: str, target: str, *, moved: bool) -> IoBinding:
-    reasons = [*(["Keras takes no slash in a name"] if source != target else []), *(["layout nhwc on request"] if moved else [])]
+    reasons = [
+        *(["Keras takes no slash in a name"] if source != target else []),
+        *(["layout nhwc on request"] if moved else []),
+    ]
     return IoBinding(
         direction=direction,
         source=source,

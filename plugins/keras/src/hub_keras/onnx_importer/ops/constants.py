@@ -41,7 +41,9 @@ def dropout_attribute(node: NodeContext, x: Value, *, ratio: float = 0.5) -> Val
 
 
 @op("Dropout", 12, 13, 22)
-def dropout(node: NodeContext, x: Value, ratio: Any = None, training_mode: Any = None, *, seed: int | None = None) -> Value:
+def dropout(
+    node: NodeContext, x: Value, ratio: Any = None, training_mode: Any = None, *, seed: int | None = None
+) -> Value:
     """Nothing is dropped outside training."""
     del seed
     refuse_if(node.outputs > 1, "the mask is not implemented")

@@ -171,7 +171,9 @@ def _transposed(x: Value, w: Any, b: Any, form: Form, pads: list[int]) -> Value:
     extended = max(pads) > 0
     biases = [None] * form.group if b is None or extended else list(np.split(np.asarray(b), form.group))
     parts = [_full(part, kernel, bias, form) for part, kernel, bias in zip(split, kernels, biases, strict=True)]
-    joined = parts[0] if len(parts) == 1 else x.made(ops.concatenate([p.tensor for p in parts], axis=-1), parts[0].order)
+    joined = (
+        parts[0] if len(parts) == 1 else x.made(ops.concatenate([p.tensor for p in parts], axis=-1), parts[0].order)
+    )
     result = pad_spatial(joined, pads) if any(pads) else joined
     return result if b is None or not extended else result.like(ops.add(result.tensor, plain(x.graph, b)))
 

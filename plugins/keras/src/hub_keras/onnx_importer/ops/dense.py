@@ -55,7 +55,9 @@ def gemm(  # noqa: PLR0913 - the operator's own parameters
         kernel = (b.T if transB else b) * np.asarray(alpha, b.dtype)
         source = a.made(a.tensor, a.order[::-1]) if transA else a
         if c is None or (c.size in {1, kernel.shape[1]} and c.size == c.shape[-1:][0] if c.ndim else True):
-            bias = None if c is None else np.broadcast_to(np.reshape(c * np.asarray(beta, c.dtype), -1), kernel.shape[1:])
+            bias = (
+                None if c is None else np.broadcast_to(np.reshape(c * np.asarray(beta, c.dtype), -1), kernel.shape[1:])
+            )
             return dense(Value(source.graph, source.tensor, _swapped(a) if transA else a.order), kernel, bias, b)
     return _general(a, b, c, (alpha, beta, transA, transB))
 

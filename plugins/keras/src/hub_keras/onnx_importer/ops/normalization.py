@@ -118,7 +118,13 @@ def _group_norm(x: Value, scale: Any, bias: Any, groups: int, epsilon: float) ->
     refuse_if(not (is_constant(scale) and is_constant(bias)), "scale or bias that is computed")
     order = channels_last(x.ndim)
     result = x.graph.layer(
-        "GroupNormalization", x.stored(order), arrays=[scale, bias], after=scale, groups=groups, axis=-1, epsilon=epsilon
+        "GroupNormalization",
+        x.stored(order),
+        arrays=[scale, bias],
+        after=scale,
+        groups=groups,
+        axis=-1,
+        epsilon=epsilon,
     )
     return x.made(result, order)
 

@@ -86,7 +86,9 @@ def _pad_for_max(x: Value, pads: list[int], kernel: Sequence[int]) -> Value:
     if not any(pads):
         return x
     if min(pads) < 0 or x.nonnegative:
-        return pad_spatial(x, pads) if x.nonnegative or max(pads) <= 0 else _pad_low(pad_spatial(x, _negative(pads)), pads)
+        return (
+            pad_spatial(x, pads) if x.nonnegative or max(pads) <= 0 else _pad_low(pad_spatial(x, _negative(pads)), pads)
+        )
     sizes = [size or 0 for size in x.shape[2:]]
     parts = zip(pairs(pads), kernel, sizes, strict=True)
     if all(2 * max(a, b) <= k and max(a, b) <= size for (a, b), k, size in parts):

@@ -122,7 +122,7 @@ def _named(x: Value, cell: Cell, whole: Any, states: Sequence[Any]) -> tuple[Val
     return (x.made(split, order), *(x.made(state) for state in joined))
 
 
-def _cell(  # noqa: PLR0913, PLR0917 - the three operators' common parameters
+def _cell(
     kind: str,
     x: Any,
     weights: tuple[Any, Any, Any],
@@ -168,7 +168,7 @@ def _refuse_scales(alphas: list[float] | None, betas: list[float] | None, clip: 
 
 
 @op("LSTM", 7, 14, 22)
-def lstm(  # noqa: PLR0913 - the operator's own parameters
+def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     x: Any,
     w: Any,
     r: Any,
@@ -251,5 +251,3 @@ def rnn(  # noqa: PLR0913 - the operator's own parameters
     _refuse_scales(activation_alpha, activation_beta, clip)
     form = (direction, layout, hidden_size, activations)
     return _run(x, _cell("SimpleRNN", x, (w, r, b), sequence_lens, (initial_h,), form))
-
-
