@@ -12,6 +12,7 @@ from hub.spec import (
     ConvertJob,
     ConvertOptions,
     Edge,
+    IoBinding,
     ModelSummary,
     Numerics,
     State,
@@ -71,7 +72,11 @@ def convert(source: Path, output: Path, shapes: Mapping[str, Sequence[int]] | No
     model = importer.run()
     tidy(model)
     save(model, output)
-    return StepOutput(notes=tuple(importer.notes))
+    reason = "an input has this name too, and ONNX gives each value a name of its own"
+    bindings = (
+        IoBinding(direction="output", source=old, target=new, reason=reason) for old, new in importer.renamed.items()
+    )
+    return StepOutput(notes=tuple(importer.notes), bindings=tuple(bindings))
 
 
 def fix_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:

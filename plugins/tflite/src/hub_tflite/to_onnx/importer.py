@@ -297,6 +297,7 @@ class Importer:
 
     Attributes:
         notes: What is worth telling of the translation.
+        renamed: Output in the file -> its name in the result, where an input has the same name.
         variables: Name of a variable -> its value.
         is_initializing: Whether the first values of variables are read.
     """
@@ -304,6 +305,7 @@ class Importer:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.notes: list[str] = []
+        self.renamed: dict[str, str] = {}
         self.variables: dict[str, Value] = {}
         self.is_initializing = False
         self._ranked = any(tensor.hasRank for graph in model.subgraphs for tensor in graph.tensors)
@@ -324,6 +326,8 @@ class Importer:
                 for spec, (_, i) in zip(signature.inputs, inputs, strict=True)
             ]
             names = [builder.name(spec.name) for spec in signature.outputs]
+            wanted = [spec.name for spec in signature.outputs]
+            self.renamed = {old: new for old, new in zip(wanted, names, strict=True) if old != new}
             self._note_signatures()
             entries = {
                 i: quantized.border_value(builder, graph.tensors[i], value)
@@ -388,6 +392,9 @@ def _run(row: Row | None, node: Node) -> tuple[Value, ...]:
         mismatch := row.mismatch(node.version, [i >= 0 for i in indices], None if given is None else _telling(given)),
         str(mismatch),
     )
+    tensors = node.scope.graph.tensors
+    if node.outputs:
+        quantized.refuse_other_grids(node.name, [tensors[index] for index in indices], node.result())
     inputs = [node.scope.read(index) if index >= 0 else None for index in indices]
     if node.name in _OF_INTEGERS:
         inputs = [value if value is None else quantized.integers_of(value) for value in inputs]

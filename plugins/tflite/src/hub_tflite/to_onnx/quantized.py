@@ -144,6 +144,24 @@ def dequantized(builder: Builder, integers: Value, grid: Grid) -> Value:
     return builder.moved[known]
 
 
+_COPIES = {"ONE_HOT": (2, 3), "SELECT": (1, 2), "SELECT_V2": (1, 2), "PADV2": (0, 2)}
+"""Operators whose kernels copy integers of these operands as they are, whatever their scales."""
+
+
+def refuse_other_grids(name: str, inputs: Sequence[Any], output: Any) -> None:
+    """Refuse an operator that copies integers from another grid than its result's: LiteRT does not scale them.
+
+    TensorFlow 2.21's converter writes such ONE_HOT operators, whose zeros come out as another number.
+    """
+    wanted = quant_params(output)
+    if wanted is None:
+        return
+    for place in _COPIES.get(name, ()):
+        found = quant_params(inputs[place])
+        same = found is not None and (found.scale, found.zero_point) == (wanted.scale, wanted.zero_point)
+        refuse_if(not same, f"{text(inputs[place].name)} is on another grid than the result, which LiteRT disregards")
+
+
 def zeros(builder: Builder, tensor: Any) -> Value:
     """The state before a run: real zeros, also where the file keeps integers."""
     sizes = numbers(tensor.shapeSignature) or numbers(tensor.shape)
