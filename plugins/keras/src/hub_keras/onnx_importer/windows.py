@@ -96,7 +96,7 @@ def pad_spatial(x: Value, pads: Sequence[int]) -> Value:
         (f"ZeroPadding{rank}D", [(max(a, 0), max(b, 0)) for a, b in pairs(pads)]),
     ):
         if any(map(any, amounts)):
-            argument = {"cropping" if kind.startswith("C") else "padding": amounts[0] if rank == 1 else amounts}
+            argument: dict[str, Any] = {"cropping" if kind.startswith("C") else "padding": amounts[0] if rank == 1 else amounts}
             tensor = x.graph.layer(kind, tensor, **argument)
     return x.made(tensor, (0, *range(2, x.ndim), 1), nonnegative=x.nonnegative)
 
@@ -123,8 +123,3 @@ def ceil_pads(
 def numbers(value: list[int] | None, rank: int) -> list[int]:
     """Strides or dilations, ones by default."""
     return value or [1] * rank
-
-
-def argument(values: Sequence[int]) -> Any:
-    """A tuple for Keras, which takes lists and writes tuples."""
-    return tuple(values)

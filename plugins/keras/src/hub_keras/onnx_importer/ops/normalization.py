@@ -25,7 +25,8 @@ def batch_normalization_7(  # noqa: PLR0913 - the operator's own parameters
     momentum: float = 0.9,
 ) -> Value:
     """Inference is the form with one output."""
-    return batch_normalization(node, x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
+    made: Value = batch_normalization(node, x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
+    return made
 
 
 @op("BatchNormalization", 9, 14, 15)
