@@ -96,7 +96,9 @@ def pad_spatial(x: Value, pads: Sequence[int]) -> Value:
         (f"ZeroPadding{rank}D", [(max(a, 0), max(b, 0)) for a, b in pairs(pads)]),
     ):
         if any(map(any, amounts)):
-            argument: dict[str, Any] = {"cropping" if kind.startswith("C") else "padding": amounts[0] if rank == 1 else amounts}
+            argument: dict[str, Any] = {
+                "cropping" if kind.startswith("C") else "padding": amounts[0] if rank == 1 else amounts
+            }
             tensor = x.graph.layer(kind, tensor, **argument)
     return x.made(tensor, (0, *range(2, x.ndim), 1), nonnegative=x.nonnegative)
 
