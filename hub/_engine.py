@@ -70,6 +70,10 @@ class Events(Protocol):
         """A route was given up."""
 
 
+_BESIDE = {Numerics.INT8_MIXED: (Numerics.INT8,), Numerics.INT8_DYNAMIC: (Numerics.INT8_WEIGHTS,)}
+"""What a source's own precision may be called in another format: ONNX counts the layers that multiply, TFLite all."""
+
+
 class Silent:
     """Tells nobody."""
 
@@ -357,10 +361,10 @@ class Conversion:
         """The state asked for, and the mixed form behind it where the user allows it."""
         request = self._request
         form = self._runner.registry.form_of(request.target, request.destination)
-        first = State(format=request.target, numerics=self._wanted, form=form)
-        if self._wanted != Numerics.INT8 or request.strict:
-            return (first,)
-        return (first, msgspec.structs.replace(first, numerics=Numerics.INT8_MIXED))
+        behind = _BESIDE.get(self._wanted, ()) if request.numerics is None else ()
+        if self._wanted == Numerics.INT8 and not request.strict:
+            behind = (Numerics.INT8_MIXED,)
+        return tuple(State(format=request.target, numerics=item, form=form) for item in (self._wanted, *behind))
 
     def _warnings(self, source: ModelArtifact, last: StepRecord) -> tuple[str, ...]:
         return tuple(
@@ -371,6 +375,8 @@ class Conversion:
         got, wanted = last.artifact.state.numerics, self._wanted
         if got == wanted:
             return ""
+        if self._request.numerics is None:
+            return f"the source is {wanted.value}; as {last.artifact.state.format} counts, the result is {got.value}"
         kept = ", ".join(last.recipe.kept_float) if last.recipe else "some layers"
         return f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)"
 

@@ -169,6 +169,18 @@ def test_every_error_survives_its_code_and_a_pickle(kind: type[HubError]) -> Non
 
 def test_an_unknown_code_is_a_failed_step() -> None:
     assert type(error_from_code("of-a-later-version", "m", "h")) is StepError
+
+
+def test_a_plugins_error_of_other_arguments_crosses_the_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(StepError):
+        code = "odd"
+
+        def __init__(self, operator: str, version: int) -> None:
+            super().__init__(f"{operator} {version}")
+
+    monkeypatch.setattr("hub.spec.errors.error_classes", lambda: [Odd])
+    error = error_from_code("odd", "Loop 16", "leave it out")
+    assert (type(error), error.message, error.hint, str(error)) == (Odd, "Loop 16", "leave it out", "Loop 16")
     assert InternalError("m").exit_status == 70
 
 

@@ -199,6 +199,11 @@ def error_classes(base: type[HubError] = HubError) -> Iterator[type[HubError]]:
 
 
 def error_from_code(code: str, message: str, hint: str) -> HubError:
-    """Rebuild an error that crossed a process boundary; an unknown code becomes a `StepError`."""
-    kinds = {kind.code: kind for kind in error_classes()}
-    return kinds.get(code, StepError)(message, hint=hint)
+    """Rebuild an error that crossed a process boundary; an unknown code becomes a `StepError`.
+
+    A plugin's error may be made of other arguments than a message: it is rebuilt without its own `__init__`.
+    """
+    kind = {kind.code: kind for kind in error_classes()}.get(code, StepError)
+    error = kind.__new__(kind, message)
+    HubError.__init__(error, message, hint=hint)
+    return error
