@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hub_keras.onnx_importer.lazy import ops
+from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.values import Value, align, positive_axis
 from hub_onnxgraph import refuse_if
 
@@ -86,3 +86,37 @@ def number(item: Any, what: str) -> int:
 def along(vector: Any, axis: int, rank: int) -> Any:
     """A constant vector in a shape that broadcasts along a stored axis."""
     return vector.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def added(a: Any, b: Any) -> Any:
+    """A sum that Keras computes right on TensorFlow.
+
+    There `ops.add` takes a second operand with one axis longer than 1 for a bias, when the first operand's last or
+    second axis is as long, wherever that axis is: [[1, 2], [3, 4]] + [[0], [9]] adds 9 to the second column
+    (keras/src/backend/tensorflow/numpy.py, `add`). Such operands change places, or the negative is subtracted.
+    """
+    first, second = tuple(a.shape), tuple(b.shape)
+    if not _taken_for_bias(first, second):
+        return ops.add(a, b)
+    if not _taken_for_bias(second, first):
+        return ops.add(b, a)
+    return ops.subtract(a, ops.negative(b) if hasattr(b, "_keras_history") else np.negative(b))
+
+
+def _taken_for_bias(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
+    """Whether the second operand may be added along another axis than its own; an open size may be any."""
+    surely = {i for i, size in enumerate(second) if size is not None and size > 1}
+    may = [i for i, size in enumerate(second) if size != 1 and size != 0 and surely <= {i}]
+    return len(first) > 1 and any(_misplaced(first, second[i], len(second) - i, len(second)) for i in may)
+
+
+def _misplaced(first: tuple[int | None, ...], size: int | None, from_end: int, rank: int) -> bool:
+    """Whether a vector on the axis that is so many from the end may be read as another axis's."""
+    last, second = first[-1], first[1]
+    as_last = last == size or (last is None or size is None) and last != 1
+    as_second = second == size or (second is None or size is None) and second != 1
+    fits = rank <= len(first)
+    right_last = fits and from_end == 1
+    right_second = fits and len(first) - from_end == 1
+    sure_last = last == size and size is not None
+    return (as_last and not right_last) or (as_second and not sure_last and not right_second)

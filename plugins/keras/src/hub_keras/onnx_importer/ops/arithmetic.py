@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
-from hub_keras.onnx_importer.applied import cast, dtype_of, elementwise, is_float, mapped, wide_dtype
+from hub_keras.onnx_importer.applied import added, cast, dtype_of, elementwise, is_float, mapped, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Value, dtype_name, is_constant, scalar
@@ -60,6 +60,10 @@ _LOGICAL: _Rows = (
 _VARIADIC: _Rows = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
 
 
+def _function(name: str) -> Any:
+    return added if name == "add" else getattr(ops, name)
+
+
 def _register_unary(name: str, function: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def unary(x: Value) -> Value:
@@ -69,7 +73,7 @@ def _register_unary(name: str, function: str, versions: tuple[int, ...]) -> None
 def _register_binary(name: str, function: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
     def binary(a: Any, b: Any) -> Value:
-        return elementwise(getattr(ops, function), a, b, wide=True)
+        return elementwise(_function(function), a, b, wide=True)
 
 
 def _register_logical(name: str, function: str, versions: tuple[int, ...]) -> None:
@@ -83,7 +87,7 @@ def _register_variadic(name: str, function: str, versions: tuple[int, ...]) -> N
     def variadic(first: Any, *others: Any) -> Value:
         if not others:
             return first
-        return reduce(lambda a, b: elementwise(getattr(ops, function), a, b, wide=True), others, first)
+        return reduce(lambda a, b: elementwise(_function(function), a, b, wide=True), others, first)
 
 
 for _row in _UNARY:
@@ -99,7 +103,7 @@ for _row in _VARIADIC:
 @op("Mean", 8, 13)
 def mean(first: Any, *others: Any) -> Any:
     """Mean of all inputs, broadcast."""
-    total = reduce(lambda a, b: elementwise(ops.add, a, b), others, first)
+    total = reduce(lambda a, b: elementwise(added, a, b), others, first)
     return mapped(lambda x: ops.divide(x, float(1 + len(others))), total) if others else first
 
 

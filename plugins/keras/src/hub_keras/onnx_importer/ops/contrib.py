@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub_keras.onnx_importer.applied import elementwise, mapped
+from hub_keras.onnx_importer.applied import added, elementwise, mapped
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.dense import matmul
 from hub_keras.onnx_importer.ops.normalization import layer_norm
@@ -24,13 +24,13 @@ def gelu(x: Value) -> Value:
 @op("BiasGelu", 1, domain=_DOMAIN)
 def bias_gelu(x: Any, bias: Any) -> Value:
     """Exact GELU of a sum."""
-    return gelu(elementwise(ops.add, x, bias))
+    return gelu(elementwise(added, x, bias))
 
 
 @op("FastGelu", 1, domain=_DOMAIN)
 def fast_gelu(x: Any, bias: Any = None) -> Value:
     """GELU by tanh, of a sum."""
-    total = x if bias is None else elementwise(ops.add, x, bias)
+    total = x if bias is None else elementwise(added, x, bias)
     return mapped(lambda t: ops.gelu(t, approximate=True), total)
 
 
@@ -62,8 +62,8 @@ def skip_layer_normalization(
     x: Any, skip: Any, scale: Any, beta: Any = None, bias: Any = None, *, epsilon: float = 1e-12
 ) -> tuple[Value | None, ...]:
     """Layer normalization of a sum over the last axis; the sum is the fourth output."""
-    total = elementwise(ops.add, x, skip)
-    total = total if bias is None else elementwise(ops.add, total, bias)
+    total = elementwise(added, x, skip)
+    total = total if bias is None else elementwise(added, total, bias)
     return layer_norm(total, scale, beta, [total.ndim - 1], epsilon), None, None, total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Value, channels_last, is_constant, plain
@@ -120,7 +121,7 @@ def _conv_op(x: Value, w: Any, b: Any, form: Form, padding: str) -> Value:
         dilation_rate=form.dilations,
     )
     if b is not None:
-        result = ops.add(result, plain(x.graph, b))
+        result = added(result, plain(x.graph, b))
     return x.made(result, channels_last(x.ndim))
 
 
@@ -175,7 +176,7 @@ def _transposed(x: Value, w: Any, b: Any, form: Form, pads: list[int]) -> Value:
         parts[0] if len(parts) == 1 else x.made(ops.concatenate([p.tensor for p in parts], axis=-1), parts[0].order)
     )
     result = pad_spatial(joined, pads) if any(pads) else joined
-    return result if b is None or not extended else result.like(ops.add(result.tensor, plain(x.graph, b)))
+    return result if b is None or not extended else result.like(added(result.tensor, plain(x.graph, b)))
 
 
 def _groups(x: Value, count: int) -> list[Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Value, graph_of, is_constant, plain
@@ -76,5 +77,5 @@ def _general(a: Any, b: Any, c: Any, form: tuple[float, float, int, int]) -> Val
     product = product if alpha == 1.0 else ops.multiply(product, np.asarray(alpha, kind))
     if c is not None:
         term = plain(graph, c)
-        product = ops.add(product, term if beta == 1.0 else ops.multiply(term, np.asarray(beta, kind)))
+        product = added(product, term if beta == 1.0 else ops.multiply(term, np.asarray(beta, kind)))
     return Value(graph, product, (0, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub_keras.onnx_importer.applied import along, cast, dtype_of, is_float, number, size_of, wide_dtype
+from hub_keras.onnx_importer.applied import added, along, cast, dtype_of, is_float, number, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Value, graph_of, is_constant, known, plain, positive_axis, scalar, value_of
@@ -58,7 +58,7 @@ def flat_rows(indices: Any, sizes: list[int], batch_dims: int = 0) -> Any:
     for place in range(depth):
         column = from_front(indices[(..., place)], sizes[batch_dims + place])
         step = np.asarray(strides[batch_dims + place], str(indices.dtype))
-        total = ops.add(ops.multiply(column, step), total)
+        total = added(ops.multiply(column, step), total)
     return total
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.values import Value, channels_last, is_constant, positive_axis
@@ -65,7 +66,7 @@ def _by_given(x: Value, statistics: tuple[Any, ...], epsilon: float) -> Value:
     parts = [item.plain() if isinstance(item, Value) else x.graph.constant(item) for item in statistics]
     scale, bias, mean, var = (ops.reshape(part, shape) for part in parts)
     factor = ops.multiply(scale, ops.rsqrt(ops.add(var, np.asarray(epsilon, x.dtype))))
-    return x.like(ops.add(ops.multiply(ops.subtract(x.tensor, mean), factor), bias))
+    return x.like(added(ops.multiply(ops.subtract(x.tensor, mean), factor), bias))
 
 
 @op("LayerNormalization", 17)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hub_keras.onnx_importer.applied import cast, dtype_of, elementwise, is_float, mapped
+from hub_keras.onnx_importer.applied import added, cast, dtype_of, elementwise, is_float, mapped
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.conv import conv
 from hub_keras.onnx_importer.ops.dense import matmul
@@ -44,7 +44,7 @@ def _limited(whole: Value, zero_point: Any, kind: str) -> Value:
     limits = np.iinfo(kind)
 
     def shifted(t: Any, zero: Any) -> Any:
-        total = ops.add(t, cast(zero, str(t.dtype)))
+        total = added(t, cast(zero, str(t.dtype)))
         bounded = ops.maximum(total, np.asarray(limits.min, str(t.dtype)))
         return cast(ops.minimum(bounded, np.asarray(limits.max, str(t.dtype))), "int32")
 
@@ -208,7 +208,7 @@ def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     """Convolution of integers, requantized; the bias is int32 in units of both scales."""
     form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
     total = _exact_conv(x, w, (x_zero_point, w_zero_point), {**form, "pads": pads, "strides": strides})
-    total = total if b is None else elementwise(ops.add, total, _per_channel(b, x.ndim, 1))
+    total = total if b is None else elementwise(added, total, _per_channel(b, x.ndim, 1))
     return _requantized(total, x_scale, _per_channel(w_scale, x.ndim, 1), y_scale, y_zero_point)
 
 

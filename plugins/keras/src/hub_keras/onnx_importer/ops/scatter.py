@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub_keras.onnx_importer.applied import along, cast, size_of, wide_dtype
+from hub_keras.onnx_importer.applied import added, along, cast, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.indexing import flat_rows, from_front
 from hub_keras.onnx_importer.registry import op
@@ -38,7 +38,7 @@ def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduc
     for i, size in enumerate(indices.shape):
         if i != where:
             others = others + along(np.arange(size, dtype=others.dtype), i, value.ndim) * strides[i]
-    places = ops.add(ops.multiply(index, np.asarray(strides[where], others.dtype)), others)
+    places = added(ops.multiply(index, np.asarray(strides[where], others.dtype)), others)
     flat = ops.reshape(value.plain(), [-1])
     written = _written(flat, places, ops.reshape(plain(graph, updates), [-1]), reduction)
     return value.made(ops.reshape(written, shape))
@@ -78,9 +78,9 @@ def tensor_scatter(past: Any, update: Any, indices: Any = None, *, axis: int = -
     refuse_if(mode not in {"linear", "circular"} or not where, f"mode {mode}, axis {axis}")
     batch, size, count = size_of(value, 0, "TensorScatter"), size_of(value, where, "TensorScatter"), update.shape[where]
     starts = np.zeros(batch, "int64") if indices is None else plain(graph, indices)
-    steps = ops.add(ops.reshape(starts, [batch, 1]), np.arange(count, dtype="int64").reshape(1, -1))
+    steps = added(ops.reshape(starts, [batch, 1]), np.arange(count, dtype="int64").reshape(1, -1))
     steps = steps if mode == "linear" else ops.mod(steps, np.asarray(size, "int64"))
-    rows = ops.reshape(ops.add(steps, np.arange(batch, dtype="int64").reshape(-1, 1) * size), [-1])
+    rows = ops.reshape(added(steps, np.arange(batch, dtype="int64").reshape(-1, 1) * size), [-1])
     order = [0, where, *(i for i in range(1, value.ndim) if i != where)]
     rest = [size_of(value, i, "TensorScatter") for i in order[2:]]
     cache = ops.reshape(value.stored(order), [batch * size, *rest])
