@@ -64,9 +64,9 @@ POLICIES: dict[Numerics, ParityPolicy] = {
 def carried(numerics: Numerics) -> ParityPolicy:
     """The gate of a step that keeps a quantized source's scales: only the runtimes' rounding differs.
 
-    Dynamic-range files are not held to it: each kernel set draws its ranges its own way (18.7 dB between LiteRT's two
-    on a text recogniser, 27 to 45 dB on five others). Kernels round a requantized sum to either neighbour. 25 dB is what an error of one step leaves of a signal that
-    spans 60 steps; a wrong scale or zero point leaves less.
+    Kernels round a requantized sum to either neighbour. 25 dB is what an error of one step leaves of a signal that
+    spans 60 steps; a wrong scale or zero point leaves less. Dynamic-range files keep the plain gate: each kernel set
+    draws ranges its own way (18.7 dB between LiteRT's two on a text recogniser, 27 to 45 dB on five other models).
     """
     plain = POLICIES[numerics]
     if plain.sqnr_min_db is None or plain.sqnr_min_db >= _CARRIED_DB or numerics == Numerics.INT8_DYNAMIC:
