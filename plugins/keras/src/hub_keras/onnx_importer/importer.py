@@ -165,7 +165,8 @@ def _bare(tensors: list[Any]) -> Any:
 
 def _anchor(scope: Scope) -> Any:
     """A tensor with elements, a static one where there is one."""
-    refuse_if(not scope, "the model has no inputs")
+    if not scope:
+        raise UnsupportedOperator("Input", 0, "", "the model has no inputs")
     tensors = [value.tensor for value in scope.values()]
     return min(tensors, key=lambda tensor: (None in tensor.shape, 0 in tensor.shape))
 

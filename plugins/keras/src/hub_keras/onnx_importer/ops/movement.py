@@ -17,7 +17,9 @@ from hub_onnxgraph import refuse_if
 def constant_of_shape(shape: Any, *, value: Any = None) -> Any:
     """A constant, where its shape is known."""
     fill = np.zeros(1, "float32") if value is None else value
-    sizes = [number(size, "a size of ConstantOfShape, which must be known at import time,") for size in ints(shape, "shape")]
+    sizes = [
+        number(size, "a size of ConstantOfShape, which must be known at import time,") for size in ints(shape, "shape")
+    ]
     return np.full(sizes, fill.reshape(()), fill.dtype)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.lazy import np, ops
+from hub_keras.onnx_importer.ops.norms import with_statistics
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.values import Value, channels_last, is_constant, positive_axis
 from hub_onnxgraph import refuse_if
@@ -79,11 +80,12 @@ def layer_normalization(  # noqa: PLR0913 - the operator's own parameters
     axis: int = -1,
     epsilon: float = 1e-5,
     stash_type: int = _FLOAT32,
-) -> Value:
+) -> Any:
     """Over the axes from the given one on."""
     refuse_if(stash_type != _FLOAT32, f"stash_type {stash_type}")
-    refuse_if(node.outputs > 1, "mean and inverse deviation as outputs")
     axes = list(range(positive_axis(axis, x.ndim), x.ndim))
+    if node.outputs > 1:
+        return with_statistics(x, scale, bias, axes, epsilon)
     return layer_norm(x, scale, bias, axes, epsilon)
 
 

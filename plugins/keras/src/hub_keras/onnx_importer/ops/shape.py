@@ -66,7 +66,10 @@ def _reshape_open(x: Value, wanted: list[Any]) -> Value:
     if len(unknown) == 1:
         return x.made(ops.reshape(x.plain(), [-1 if i in unknown else size for i, size in enumerate(wanted)]))
     first = wanted[0] is None or (isinstance(wanted[0], Dim) and wanted[0] == _named(x)[0])
-    refuse_if(len(unknown) > 2 or not first or x.shape[0] is not None, f"shape {wanted} has several open sizes; fix them with --shape")
+    refuse_if(
+        len(unknown) > 2 or not first or x.shape[0] is not None,
+        f"shape {wanted} has several open sizes; fix them with --shape",
+    )
     target = [-1 if i in unknown else size for i, size in enumerate(wanted)][1:]
     return x.made(x.graph.layer("Reshape", x.plain(), target_shape=target))
 
@@ -146,9 +149,11 @@ def concat(*xs: Any, axis: int) -> Any:
     if all(map(is_constant, xs)):
         return np.concatenate(xs, axis)
     where = positive_axis(axis, xs[0].ndim)
-    order = next(value.order for value in xs if isinstance(value, Value) and not value.is_plain) if any(
-        isinstance(value, Value) and not value.is_plain for value in xs
-    ) else tuple(range(xs[0].ndim))
+    order = (
+        next(value.order for value in xs if isinstance(value, Value) and not value.is_plain)
+        if any(isinstance(value, Value) and not value.is_plain for value in xs)
+        else tuple(range(xs[0].ndim))
+    )
     graph = graph_of(*xs)
     parts = [
         item.stored(order) if isinstance(item, Value) else graph.symbolic(np.transpose(item, order)) for item in xs
@@ -242,7 +247,11 @@ def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
     if is_constant(x) and is_constant(indices):
         return np.take(x, indices.astype(np.int64), axis=where)
     if is_constant(x):
-        return _embedding(x, indices) if where == 0 and x.ndim == 2 and "float" in x.dtype.name else _take(x, indices, where)
+        return (
+            _embedding(x, indices)
+            if where == 0 and x.ndim == 2 and "float" in x.dtype.name
+            else _take(x, indices, where)
+        )
     if is_constant(indices) and indices.ndim == 0:
         index = int(indices)
         return _squeeze(_cut(x, where, slice(index, index + 1 or None)), [where])
@@ -270,7 +279,9 @@ def _take(x: Any, indices: Any, axis: int) -> Value:
     else:
         refuse_if(size is None, "indices into an open size; fix it with --shape")
         raw = indices.plain()
-        index = ops.where(ops.less(raw, np.zeros((), indices.dtype)), ops.add(raw, np.asarray(size, indices.dtype)), raw)
+        index = ops.where(
+            ops.less(raw, np.zeros((), indices.dtype)), ops.add(raw, np.asarray(size, indices.dtype)), raw
+        )
     made = ops.take(plain(graph, x), index, axis=axis)
     return Value(graph, made, tuple(range(len(made.shape))))
 

@@ -84,3 +84,13 @@ def stft(signal: Any, step: Any, window: Any = None, length: Any = None, *, ones
     if window is not None:
         cut = ops.multiply(cut, ops.reshape(cast(plain(graph, window), value.dtype), [size, 1]))
     return value.made(_transform(graph, cut, size // 2 + 1 if onesided else size, inverse=False))
+
+
+@op("MelWeightMatrix", 17)
+def mel_weight_matrix(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+    bins: Any, length: Any, rate: Any, low: Any, high: Any, *, output_datatype: int = 1
+) -> Any:
+    """A matrix of known parameters is computed at once and never gets here."""
+    del output_datatype
+    named = zip((bins, length, rate, low, high), ("num_mel_bins", "dft_length", "sample_rate"), strict=False)
+    refuse_if(True, f"{', '.join(name for _, name in named)} must be known at import time")  # noqa: FBT003
