@@ -74,7 +74,7 @@ def agrees(got: Any, wanted: Any, case: Any) -> bool:
         return False
     kind = "complex128" if np.iscomplexobj(got) else "float64"
     mine, theirs = got.astype(kind), target.astype(kind)
-    if target.dtype.kind in "iu" and target.dtype.itemsize == 8:  # noqa: PLR2004 - float64 rounds these
+    if target.dtype.kind in "iu" and target.dtype.itemsize == 8:
         return bool((got == target).all())
     finite = np.abs(theirs[np.isfinite(theirs)])
     rounding = ROUNDING.get(got.dtype.name, 1e-6)

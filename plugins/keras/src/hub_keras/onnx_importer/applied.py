@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.lazy import np, ops
-from hub_keras.onnx_importer.values import Value, align, positive_axis
+from hub_keras.onnx_importer.values import Value, align, positive_axis, sizes
 from hub_onnxgraph import refuse_if
 
 Function = Callable[..., Any]
@@ -68,9 +69,7 @@ def size_of(value: Value, axis: int, what: str) -> int:
     Raises:
         Refused: It is open.
     """
-    size = value.shape[positive_axis(axis, value.ndim)]
-    refuse_if(size is None, f"{what} needs the size of axis {axis}, which is open; fix it with --shape")
-    return int(size or 0)
+    return sizes(value, [positive_axis(axis, value.ndim)], what)[0]
 
 
 def number(item: Any, what: str) -> int:
@@ -79,7 +78,8 @@ def number(item: Any, what: str) -> int:
     Raises:
         Refused: It does.
     """
-    refuse_if(not isinstance(item, int), f"{what} {item} depends on an open size")
+    refuse_if(isinstance(item, Dim), f"{what} is the open size {item}; {getattr(item, 'advice', '')}")
+    refuse_if(not isinstance(item, int), f"{what} {item} is no whole number")
     return int(item)
 
 
@@ -106,15 +106,15 @@ def added(a: Any, b: Any) -> Any:
 def _taken_for_bias(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
     """Whether the second operand may be added along another axis than its own; an open size may be any."""
     surely = {i for i, size in enumerate(second) if size is not None and size > 1}
-    may = [i for i, size in enumerate(second) if size != 1 and size != 0 and surely <= {i}]
+    may = [i for i, size in enumerate(second) if size not in {0, 1} and surely <= {i}]
     return len(first) > 1 and any(_misplaced(first, second[i], len(second) - i, len(second)) for i in may)
 
 
 def _misplaced(first: tuple[int | None, ...], size: int | None, from_end: int, rank: int) -> bool:
     """Whether a vector on the axis that is so many from the end may be read as another axis's."""
     last, second = first[-1], first[1]
-    as_last = last == size or (last is None or size is None) and last != 1
-    as_second = second == size or (second is None or size is None) and second != 1
+    as_last = last == size or (None in {last, size} and last != 1)
+    as_second = second == size or (None in {second, size} and second != 1)
     fits = rank <= len(first)
     right_last = fits and from_end == 1
     right_second = fits and len(first) - from_end == 1

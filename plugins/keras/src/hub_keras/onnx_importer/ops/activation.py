@@ -69,9 +69,9 @@ def leaky_relu(x: Value, *, alpha: float = 0.01) -> Value:
 
 
 @op("PRelu", 7, 9, 16)
-def prelu(x: Any, slope: Any) -> Value:
+def prelu(x: Any, slope: Any) -> Any:
     """Parametric ReLU; the slope broadcasts to x. A layer where there is one slope for each channel."""
-    per_channel = is_constant(slope) and not is_constant(x) and slope.ndim > 0 and x.ndim > 2 and is_float(x.dtype)  # noqa: PLR2004 - spatial axes
+    per_channel = is_constant(slope) and not is_constant(x) and slope.ndim > 0 and x.ndim > 2 and is_float(x.dtype)  # noqa: PLR2004 - spatial
     if per_channel and slope.size == slope.shape[max(slope.ndim - x.ndim + 1, 0)] and slope.ndim >= x.ndim - 1:
         return x.like(_prelu_layer(x, slope))
     return elementwise(lambda t, s: ops.where(ops.less(t, of(0, t)), ops.multiply(t, s), t), x, slope, wide=True)
@@ -148,7 +148,7 @@ def _softmax_like(name: str, function: str) -> None:
         return mapped(lambda t: getattr(ops, function)(t, axis=x.axis(axis)), x)
 
     @op(name, 1, 11)
-    def flattened(x: Value, *, axis: int = 1) -> Value:
+    def flattened(x: Value, *, axis: int = 1) -> Any:
         """Over all axes from the given one on."""
         first = axis + x.ndim if axis < 0 else axis
         refuse_if(first >= x.ndim, f"axis {axis} of rank {x.ndim}")

@@ -84,7 +84,7 @@ def _register_logical(name: str, function: str, versions: tuple[int, ...]) -> No
 
 def _register_variadic(name: str, function: str, versions: tuple[int, ...]) -> None:
     @op(name, *versions)
-    def variadic(first: Any, *others: Any) -> Value:
+    def variadic(first: Any, *others: Any) -> Any:
         if not others:
             return first
         return reduce(lambda a, b: elementwise(_function(function), a, b, wide=True), others, first)

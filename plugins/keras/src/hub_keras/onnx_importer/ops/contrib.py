@@ -22,7 +22,7 @@ def gelu(x: Value) -> Value:
 
 
 @op("BiasGelu", 1, domain=_DOMAIN)
-def bias_gelu(x: Any, bias: Any) -> Value:
+def bias_gelu(x: Any, bias: Any) -> Any:
     """Exact GELU of a sum."""
     return gelu(elementwise(added, x, bias))
 

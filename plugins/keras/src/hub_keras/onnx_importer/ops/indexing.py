@@ -7,7 +7,7 @@ from typing import Any
 from hub_keras.onnx_importer.applied import added, along, cast, dtype_of, is_float, number, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, is_constant, known, plain, positive_axis, scalar, value_of
+from hub_keras.onnx_importer.values import Value, graph_of, known, plain, positive_axis, scalar, value_of
 from hub_onnxgraph import refuse_if
 
 

@@ -226,7 +226,7 @@ def _by_sizes(x: Value, axes: list[int], sizes: list[Any], policy: str) -> list[
 
 
 @op("Upsample", 7)
-def upsample_attribute(x: Value, *, scales: list[float], mode: str = "nearest") -> Value:
+def upsample_attribute(x: Value, *, scales: list[float], mode: str = "nearest") -> Any:
     """Scales as an attribute."""
     return resize_10(x, np.asarray(scales, "float32"), mode=mode)
 

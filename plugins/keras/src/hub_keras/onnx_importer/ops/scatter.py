@@ -46,7 +46,7 @@ def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduc
 
 def _register_scatter(name: str, *versions: int) -> None:
     @op(name, *versions)
-    def scatter(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Value:
+    def scatter(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
         return scatter_elements(x, indices, updates, axis=axis)
 
 

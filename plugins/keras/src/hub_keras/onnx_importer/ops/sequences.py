@@ -93,7 +93,7 @@ def split_to_sequence(x: Value, split: Any = None, *, axis: int = 0, keepdims: i
     pieces = [1] * total if split is None else [number(size, "a size") for size in ints(split, "split")]
     if split is not None and split.ndim == 0:
         pieces = [min(pieces[0], total - start) for start in range(0, total, pieces[0])]
-    parts = list(shape.split_input(None, x, np.asarray(pieces), axis=axis))  # type: ignore[arg-type]
+    parts = list(shape.split_input(None, x, np.asarray(pieces), axis=axis))
     if split is not None or keepdims:
         return parts
     return [shape.squeeze(part, np.asarray([axis])) for part in parts]

@@ -23,6 +23,8 @@ from hub_keras.onnx_importer.values import (
 )
 from hub_onnxgraph import refuse_if
 
+_MATRIX = 2
+
 
 @op("Shape", 1, 13)
 @op("Shape", 15, 19, 21, 23, 24, 25)
@@ -67,7 +69,7 @@ def _reshape_open(x: Value, wanted: list[Any]) -> Value:
         return x.made(ops.reshape(x.plain(), [-1 if i in unknown else size for i, size in enumerate(wanted)]))
     first = wanted[0] is None or (isinstance(wanted[0], Dim) and wanted[0] == _named(x)[0])
     refuse_if(
-        len(unknown) > 2 or not first or x.shape[0] is not None,
+        len(unknown) > _MATRIX or not first or x.shape[0] is not None,
         f"shape {wanted} has several open sizes; fix them with --shape",
     )
     target = [-1 if i in unknown else size for i, size in enumerate(wanted)][1:]
@@ -249,7 +251,7 @@ def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
     if is_constant(x):
         return (
             _embedding(x, indices)
-            if where == 0 and x.ndim == 2 and "float" in x.dtype.name
+            if where == 0 and x.ndim == _MATRIX and "float" in x.dtype.name
             else _take(x, indices, where)
         )
     if is_constant(indices) and indices.ndim == 0:

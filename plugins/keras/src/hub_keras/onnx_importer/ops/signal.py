@@ -8,7 +8,7 @@ from typing import Any
 from hub_keras.onnx_importer.applied import cast, number, size_of
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, plain, positive_axis, scalar, value_of
+from hub_keras.onnx_importer.values import Value, graph_of, is_constant, plain, positive_axis, scalar, value_of
 from hub_onnxgraph import refuse_if
 
 _COMPLEX = 2
@@ -87,10 +87,8 @@ def stft(signal: Any, step: Any, window: Any = None, length: Any = None, *, ones
 
 
 @op("MelWeightMatrix", 17)
-def mel_weight_matrix(  # noqa: PLR0913, PLR0917 - the operator's own parameters
-    bins: Any, length: Any, rate: Any, low: Any, high: Any, *, output_datatype: int = 1
-) -> Any:
+def mel_weight_matrix(bins: Any, length: Any, rate: Any, low: Any, high: Any, *, output_datatype: int = 1) -> Any:
     """A matrix of known parameters is computed at once and never gets here."""
     del output_datatype
-    named = zip((bins, length, rate, low, high), ("num_mel_bins", "dft_length", "sample_rate"), strict=False)
-    refuse_if(True, f"{', '.join(name for _, name in named)} must be known at import time")  # noqa: FBT003
+    computed = [not is_constant(item) for item in (bins, length, rate, low, high)]
+    refuse_if(any(computed), "its parameters must be known at import time")
