@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.lazy import layers, np, ops
 from hub_onnxgraph import refuse_if
 
@@ -27,6 +28,7 @@ class Graph:
         current: Name of the ONNX node being translated.
         anchor: A tensor that depends on an input; constants that are weights hang on it.
         finished: Operations that make an output of the model.
+        advice: How the user fixes the inputs' open sizes; by the name of an open dim, or for all of them at "".
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,8 @@ class Graph:
         self._weights: dict[int, Any] = {}
         self._index: Any = None
         self.finished: set[int] = set()
+        self.advice: dict[str, str] = {}
+        self._sizes: dict[tuple[int, int], Dim] = {}
 
     def unique(self, wanted: str) -> str:
         """A free name that Keras and TensorFlow take, close to the wanted one."""
@@ -58,6 +62,21 @@ class Graph:
             found, suffix = f"{stem}_{suffix}", suffix + 1
         self._used.add(found.lower())
         return found
+
+    def declare(self, tensor: Any, axis: int, size: Dim | str | int) -> None:
+        """Know an open size of a tensor, by the name of ONNX's open dim or as an expression. The first one stays."""
+        if tensor.shape[axis] is not None or (id(tensor), axis) in self._sizes or isinstance(size, int):
+            return
+        self._alive.append(tensor)
+        made = size if isinstance(size, Dim) else Dim((size,), 1, self.advice.get(size, self.advice.get("", "")))
+        self._sizes[id(tensor), axis] = made
+
+    def size(self, tensor: Any, axis: int) -> int | Dim:
+        """The size of a tensor's axis; an open one that nobody declared has a name that no other has."""
+        if tensor.shape[axis] is not None:
+            return int(tensor.shape[axis])
+        self.declare(tensor, axis, f"{tensor.name}[{axis}]")
+        return self._sizes[id(tensor), axis]
 
     def remember(self, array: Any, name: str, *, initializer: bool = False) -> None:
         """Know a constant by its name; floating-point initializers are trained."""
@@ -110,6 +129,23 @@ class Graph:
             self.remember(operation, name)
             operation.name = self.unique(name)
 
+    def settle(self, tensors: Sequence[Any]) -> None:
+        """Give every operation behind the tensors a name of its own: Keras' own may be one that ONNX has, too."""
+        seen: set[int] = set()
+        waiting = list(tensors)
+        while waiting:
+            history = waiting.pop()._keras_history  # noqa: SLF001 - Keras' only way from tensor to operation
+            operation = history.operation
+            if id(operation) in seen:
+                continue
+            seen.add(id(operation))
+            for node in operation._inbound_nodes:  # noqa: SLF001 - as above
+                waiting += node.input_tensors
+            if not (
+                isinstance(operation, layers.Layer) or id(operation) in self._names or id(operation) in self.finished
+            ):
+                operation.name = self.unique(operation.name)
+
     def transposed(self, tensor: Any, permutation: Permutation) -> Any:
         """Transpose, once for each tensor and permutation; there and back is the tensor itself."""
         if permutation == tuple(range(len(permutation))):
@@ -118,6 +154,9 @@ class Graph:
         if key not in self._moved:
             result = self._move(tensor, permutation)
             self._alive += [tensor, result]
+            for axis, source in enumerate(permutation):
+                if tensor.shape[source] is None:
+                    self.declare(result, axis, self.size(tensor, source))
             self._moved[key] = result
             self._moved[id(result), inverse(permutation)] = tensor
         return self._moved[key]

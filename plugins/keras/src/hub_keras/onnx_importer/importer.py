@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from hub_keras.onnx_importer.dims import Dim, advice, fold_open, sizes_array, symbols_of
 from hub_keras.onnx_importer.folding import fold, foldable
 from hub_keras.onnx_importer.graph import Graph, layer_dtype
 from hub_keras.onnx_importer.lazy import keras, layers
@@ -44,12 +45,14 @@ class Importer(Walker):
 
     table = TABLE
     framework = "Keras"
+    framework_errors = (*Walker.framework_errors, AttributeError)  # a known array where only a tensor is taken
 
     def __init__(self, model: onnx.ModelProto, io_layout: str = "") -> None:
         self._model = without_functions(model)
         self._last = io_layout == "nhwc"
         self._graph = Graph()
         self._moved: set[str] = set()
+        self._symbols = symbols_of(self._model)
         self._products = biased_products(self._model.graph)
         self._summed: set[str] = set()
 
@@ -64,11 +67,13 @@ class Importer(Walker):
         inputs = [value for value in graph.input if value.name not in weights]
         names = {value.name: self._graph.reserve(value.name) for value in inputs}
         outputs = {value.name: self._graph.reserve(value.name) for value in graph.output}
+        self._graph.advice = advice(inputs)
         scope: Scope = {value.name: self._placeholder(value, names[value.name]) for value in inputs}
         self._graph.anchor = _anchor(scope)
         tensors = [value.tensor for value in scope.values()]
         results = self.run_graph(graph, Frame(scope, opsets_of(self._model)))
         made = [self._result(v, name, key) for v, (key, name) in zip(results, outputs.items(), strict=True)]
+        self._graph.settle(made)
         name = self._graph.unique(graph.name or "model")
         model = keras.Model(_bare(tensors), _bare(made), name=name)
         return Imported(model, names, outputs, frozenset(self._moved))
@@ -97,6 +102,7 @@ class Importer(Walker):
         """Name the operation after what it makes; a constant after its node."""
         if isinstance(value, Value):
             self._graph.rename(value.tensor, name)
+            self._declare(name, value)
         elif hasattr(value, "dtype") and self._graph.name_of(value) is None:
             self._graph.remember(value, name)
 
@@ -118,7 +124,15 @@ class Importer(Walker):
     def _handled(self, row: Operator, inputs: list[Any], node: Node) -> tuple[Any, ...]:
         if foldable(node.proto, inputs):
             return fold(node.proto, node.version, inputs)
-        return super()._handled(row, inputs, node)
+        open_sizes = fold_open(node.proto, inputs)
+        results = super()._handled(row, inputs, node) if open_sizes is None else (open_sizes,)
+        return tuple(sizes_array(item) if isinstance(item, Dim) else item for item in results)
+
+    def _declare(self, name: str, value: Value) -> None:
+        """Name the open sizes of a tensor as ONNX's shape inference names them."""
+        for axis, symbol in enumerate(self._symbols.get(name, ())):
+            if symbol and axis < value.ndim:
+                self._graph.declare(value.tensor, value.axis(axis), symbol)
 
     def _placeholder(self, value: onnx.ValueInfoProto, name: str) -> Value:
         try:
@@ -131,7 +145,9 @@ class Importer(Walker):
             order = channels_last(_IMAGE_RANK)
             self._moved.add(value.name)
         tensor = keras.Input(batch_shape=tuple(shape[axis] for axis in order), dtype=dtype, name=name)
-        return Value(self._graph, tensor, order)
+        made = Value(self._graph, tensor, order)
+        self._declare(value.name, made)
+        return made
 
     def _result(self, item: Any, name: str, key: str) -> Any:
         if not isinstance(item, Value) and not hasattr(item, "dtype"):

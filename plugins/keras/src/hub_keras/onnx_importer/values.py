@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.graph import Graph, Permutation
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_onnxgraph import Refused, refuse_if
@@ -59,6 +60,11 @@ class Value:
     def shape(self) -> tuple[int | None, ...]:
         """The shape in ONNX's order of axes; None for an open size."""
         return tuple(self.tensor.shape[self.axis(i)] for i in range(self.ndim))
+
+    @property
+    def sizes(self) -> list[Any]:
+        """The shape, in which an open size is a `dims.Dim`."""
+        return [self.graph.size(self.tensor, self.axis(i)) for i in range(self.ndim)]
 
     @property
     def is_plain(self) -> bool:
@@ -247,7 +253,8 @@ def sizes(value: Value, axes: Sequence[int], what: str) -> list[int]:
     Raises:
         Refused: One is open.
     """
-    found = [value.shape[axis] for axis in axes]
-    if None in found:
-        raise Refused(f"{what} needs the size of axis {axes[found.index(None)]}, which is open; fix it with --shape")
-    return [int(size) for size in found if size is not None]
+    found = [value.sizes[axis] for axis in axes]
+    unknown = [size for size in found if isinstance(size, Dim)]
+    if unknown:
+        raise Refused(f"{what} needs the open size {unknown[0]}; {unknown[0].advice}")
+    return found

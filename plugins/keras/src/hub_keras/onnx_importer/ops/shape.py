@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hub_keras.onnx_importer.dims import Dim, is_open
+from hub_keras.onnx_importer.dims import Dim, is_open, sizes_array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.reshaping import reshape_static
@@ -30,17 +30,7 @@ _MATRIX = 2
 @op("Shape", 15, 19, 21, 23, 24, 25)
 def shape_of(x: Value, *, start: int = 0, end: int | None = None) -> Any:
     """The shape, or a part of it; an open size stands by its name."""
-    return _as_array(_named(x)[start:end])
-
-
-def _named(x: Value) -> list[Any]:
-    """Sizes; open ones are named after the tensor's own axis."""
-    names = [f"{x.tensor.name}[{place}]" if place else "batch" for place in range(x.ndim)]
-    return [size if size is not None else Dim((names[place],)) for place, size in enumerate(x.shape)]
-
-
-def _as_array(items: list[Any]) -> Any:
-    return np.asarray(items, dtype=object if is_open(items) else np.int64)
+    return sizes_array(x.sizes[start:end])
 
 
 @op("Reshape", 5, 13, 14, 19, 21, 23, 24, 25)
@@ -48,10 +38,10 @@ def reshape(x: Any, shape: Any, *, allowzero: int = 0) -> Any:
     """A new shape; 0 copies the input's size unless allowzero is 1, -1 takes the rest."""
     wanted = ints(shape, "shape")
     if not allowzero:
-        wanted = [x.shape[i] if not isinstance(size, Dim) and size == 0 else size for i, size in enumerate(wanted)]
+        wanted = [_copied(x, i) if not isinstance(size, Dim) and size == 0 else size for i, size in enumerate(wanted)]
     if is_constant(x):
         return np.reshape(x, wanted)
-    if None not in x.shape and None not in wanted and not is_open(wanted):
+    if None not in x.shape and not is_open(wanted):
         return reshape_static(x, _rest(x, wanted))
     return _reshape_open(x, wanted)
 
@@ -62,18 +52,25 @@ def _rest(x: Value, wanted: list[int]) -> list[int]:
     return [total // max(others, 1) if size == -1 else size for size in wanted]
 
 
+def _copied(x: Any, axis: int) -> Any:
+    return x.shape[axis] if is_constant(x) else x.sizes[axis]
+
+
 def _reshape_open(x: Value, wanted: list[Any]) -> Value:
     """One open size, or the first one that stays and another: what Keras can say."""
-    unknown = [i for i, size in enumerate(wanted) if size is None or size == -1 or isinstance(size, Dim)]
+    unknown = [i for i, size in enumerate(wanted) if isinstance(size, Dim) or size == -1]
+    target = [-1 if i in unknown else size for i, size in enumerate(wanted)]
     if len(unknown) == 1:
-        return x.made(ops.reshape(x.plain(), [-1 if i in unknown else size for i, size in enumerate(wanted)]))
-    first = wanted[0] is None or (isinstance(wanted[0], Dim) and wanted[0] == _named(x)[0])
-    refuse_if(
-        len(unknown) > _MATRIX or not first or x.shape[0] is not None,
-        f"shape {wanted} has several open sizes; fix them with --shape",
-    )
-    target = [-1 if i in unknown else size for i, size in enumerate(wanted)][1:]
-    return x.made(x.graph.layer("Reshape", x.plain(), target_shape=target))
+        tensor = ops.reshape(x.plain(), target)
+    else:
+        stays = isinstance(wanted[0], Dim) and wanted[0] == x.sizes[0]
+        reason = f"shape {wanted} has several open sizes; {x.graph.advice.get('', 'fix them with --shape')}"
+        refuse_if(len(unknown) > 2 or not stays, reason)  # noqa: PLR2004 - as above
+        tensor = x.graph.layer("Reshape", x.plain(), target_shape=target[1:])
+    for i in unknown:
+        if isinstance(wanted[i], Dim):
+            x.graph.declare(tensor, i, wanted[i])
+    return x.made(tensor, nonnegative=x.nonnegative)
 
 
 @op("Flatten", 1, 9, 11, 13, 21, 23, 24, 25)
