@@ -89,7 +89,7 @@ class Dim:
         self._needed()
 
     def __index__(self) -> int:
-        self._needed()
+        return int(self)
 
     def __float__(self) -> float:
         self._needed()
@@ -123,6 +123,11 @@ def is_open(items: Any) -> bool:
     return any(isinstance(item, Dim) for item in getattr(items, "flat", items))
 
 
+def is_sizes(item: Any) -> bool:
+    """Whether a value is a known array that holds open sizes."""
+    return isinstance(item, np.ndarray) and item.dtype == object and is_open(item)
+
+
 def sizes_array(items: Any) -> Any:
     """An array of sizes: whole numbers where none is open."""
     return np.asarray(items, dtype=object if is_open(np.asarray(items, dtype=object)) else np.int64)
@@ -138,6 +143,29 @@ def same(a: Any, b: Any) -> bool:
         return bool(a == b)
     size, other = (a, b) if isinstance(a, Dim) else (b, a)
     return bool(size < other)  # refused, but for a number below zero, which no size equals
+
+
+def broadcast(shape: Sequence[Any], target: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """The shape that Expand makes, and the axes of it along which the input is repeated an open number of times.
+
+    Raises:
+        Refused: That depends on the run.
+    """
+    rank = max(len(shape), len(target))
+    pairs = zip([1] * (rank - len(shape)) + [*shape], [1] * (rank - len(target)) + [*target], strict=True)
+    made, repeated = [], []
+    for axis, (size, wanted) in enumerate(pairs):
+        if isinstance(size, Dim) and not same_size(size, wanted):
+            raise Refused(f"the size {size} expanded to {wanted}; {size.advice}")
+        made.append(wanted if not isinstance(size, Dim) and size == 1 else size)
+        if isinstance(wanted, Dim) and made[-1] is wanted and size != wanted:
+            repeated.append(axis)
+    return made, repeated
+
+
+def same_size(size: Dim, wanted: Any) -> bool:
+    """Whether an open size certainly stays when it is expanded."""
+    return size == wanted or (not isinstance(wanted, Dim) and wanted == 1)
 
 
 def _pairwise(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hub_keras.onnx_importer.dims import Dim
+from hub_keras.onnx_importer.dims import Dim, broadcast
 from hub_keras.onnx_importer.lazy import layers, np, ops
 from hub_onnxgraph import refuse_if
 
@@ -44,6 +44,8 @@ class Graph:
         self.finished: set[int] = set()
         self.advice: dict[str, str] = {}
         self._sizes: dict[tuple[int, int], Dim] = {}
+        self._by_name: dict[str, Dim] = {}
+        self._sized: dict[Dim, tuple[Any, int]] = {}
 
     def unique(self, wanted: str) -> str:
         """A free name that Keras and TensorFlow take, close to the wanted one."""
@@ -64,12 +66,23 @@ class Graph:
         return found
 
     def declare(self, tensor: Any, axis: int, size: Dim | str | int) -> None:
-        """Know an open size of a tensor, by the name of ONNX's open dim or as an expression. The first one stays."""
-        if tensor.shape[axis] is not None or (id(tensor), axis) in self._sizes or isinstance(size, int):
+        """Know an open size of a tensor, by the name of ONNX's open dim or as an expression.
+
+        The first one stays; a second name is another name of it, wherever it stands.
+        """
+        if tensor.shape[axis] is not None or isinstance(size, int):
             return
-        self._alive.append(tensor)
-        made = size if isinstance(size, Dim) else Dim((size,), 1, self.advice.get(size, self.advice.get("", "")))
-        self._sizes[id(tensor), axis] = made
+        made = self._sizes.get((id(tensor), axis))
+        if made is None:
+            made = self._by_name.get(size) or self._size_named(size) if isinstance(size, str) else size
+            self._alive.append(tensor)
+            self._sizes[id(tensor), axis] = made
+        if isinstance(size, str):
+            self._by_name.setdefault(size, made)
+        self._sized.setdefault(made, (tensor, axis))
+
+    def _size_named(self, name: str) -> Dim:
+        return Dim((name,), 1, self.advice.get(name, self.advice.get("", "")))
 
     def size(self, tensor: Any, axis: int) -> int | Dim:
         """The size of a tensor's axis; an open one that nobody declared has a name that no other has."""
@@ -77,6 +90,40 @@ class Graph:
             return int(tensor.shape[axis])
         self.declare(tensor, axis, f"{tensor.name}[{axis}]")
         return self._sizes[id(tensor), axis]
+
+    def expanded(self, item: Any, target: Sequence[int | Dim]) -> Any:
+        """Broadcast a tensor, or a constant, in ONNX's order of axes, to a shape that may hold open sizes.
+
+        Raises:
+            Refused: A size depends on the run, or is that of no tensor.
+        """
+        sizes = [self.size(item, axis) for axis in range(len(item.shape))] if _is_tensor(item) else list(item.shape)
+        made, repeated = broadcast(sizes, target)
+        if _is_tensor(item):
+            missing = len(made) - len(sizes)
+            item = ops.expand_dims(item, axis=tuple(range(missing))) if missing else item
+            for axis, (before, after) in enumerate(zip([1] * missing + sizes, made, strict=True)):
+                item = ops.repeat(item, after, axis=axis) if before != after and axis not in repeated else item
+        else:
+            closed = [1 if axis in repeated else size for axis, size in enumerate(made)]
+            item = self.symbolic(np.ascontiguousarray(np.broadcast_to(item, closed)))
+        for axis in repeated:
+            item = self._repeated(item, axis, made[axis])
+        for axis, size in enumerate(made):
+            self.declare(item, axis, size)
+        return item
+
+    def _repeated(self, tensor: Any, axis: int, size: Dim) -> Any:
+        """Repeat along an axis of size 1: zeros, as many as the size, are subtracted, which changes no number."""
+        refuse_if(size not in self._sized, f"no tensor has the size {size}; {size.advice}")
+        source, place = self._sized[size]
+        line = source[tuple(slice(None) if i == place else slice(0, 1) for i in range(len(source.shape)))]
+        others = [i for i in range(len(source.shape)) if i != place]
+        zeros = ops.sum(ops.zeros_like(line, dtype="int32"), axis=others)
+        zeros = ops.reshape(zeros, [-1 if i == axis else 1 for i in range(len(tensor.shape))])
+        if str(tensor.dtype) == "bool":
+            return ops.logical_or(tensor, ops.cast(zeros, "bool"))
+        return ops.subtract(tensor, ops.cast(zeros, str(tensor.dtype)))
 
     def remember(self, array: Any, name: str, *, initializer: bool = False) -> None:
         """Know a constant by its name; floating-point initializers are trained."""
@@ -232,6 +279,10 @@ def _moves_nothing(shape: Sequence[int | None], permutation: Sequence[int]) -> b
     """Whether the axes that are not of size 1 keep their order."""
     kept = [axis for axis in permutation if shape[axis] != 1]
     return kept == sorted(kept)
+
+
+def _is_tensor(item: Any) -> bool:
+    return hasattr(item, "_keras_history")
 
 
 def layer_dtype(tensor: Any) -> str:

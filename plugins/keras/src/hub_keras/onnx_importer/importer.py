@@ -7,10 +7,10 @@ from typing import Any
 
 import onnx
 
-from hub_keras.onnx_importer.dims import Dim, advice, fold_open, sizes_array, symbols_of
+from hub_keras.onnx_importer.dims import Dim, advice, fold_open, is_sizes, sizes_array, symbols_of
 from hub_keras.onnx_importer.folding import fold, foldable
 from hub_keras.onnx_importer.graph import Graph, layer_dtype
-from hub_keras.onnx_importer.lazy import keras, layers
+from hub_keras.onnx_importer.lazy import keras, layers, np
 from hub_keras.onnx_importer.ops.dense import dense
 from hub_keras.onnx_importer.patterns import biased_products
 from hub_keras.onnx_importer.registry import TABLE
@@ -124,9 +124,18 @@ class Importer(Walker):
     def _handled(self, row: Operator, inputs: list[Any], node: Node) -> tuple[Any, ...]:
         if foldable(node.proto, inputs):
             return fold(node.proto, node.version, inputs)
+        if any(map(is_sizes, inputs)) and node.proto.op_type in {"Expand", "ConstantOfShape"} and _all_known(inputs):
+            return (self._filled(node.proto, inputs),)
         open_sizes = fold_open(node.proto, inputs)
         results = super()._handled(row, inputs, node) if open_sizes is None else (open_sizes,)
         return tuple(sizes_array(item) if isinstance(item, Dim) else item for item in results)
+
+    def _filled(self, node: onnx.NodeProto, inputs: list[Any]) -> Value:
+        """A constant of an open shape: a tensor, since its size depends on the run."""
+        fills = [array_of(attribute.t).reshape(()) for attribute in node.attribute]
+        constant = inputs[0] if node.op_type == "Expand" else next(iter(fills), np.zeros((), "float32"))
+        made = self._graph.expanded(constant, inputs[-1].tolist())
+        return Value(self._graph, made, tuple(range(len(made.shape))))
 
     def _declare(self, name: str, value: Value) -> None:
         """Name the open sizes of a tensor as ONNX's shape inference names them."""
@@ -172,6 +181,10 @@ class Importer(Walker):
     @property
     def _outputs(self) -> set[int]:
         return self._graph.finished
+
+
+def _all_known(inputs: list[Any]) -> bool:
+    return not any(isinstance(item, Value) for item in inputs)
 
 
 def _bare(tensors: list[Any]) -> Any:

@@ -15,7 +15,6 @@ from hub_keras.onnx_importer.values import (
     graph_of,
     ints,
     is_constant,
-    known,
     plain,
     positive_axes,
     positive_axis,
@@ -59,6 +58,9 @@ def _copied(x: Any, axis: int) -> Any:
 def _reshape_open(x: Value, wanted: list[Any]) -> Value:
     """One open size, or the first one that stays and another: what Keras can say."""
     unknown = [i for i, size in enumerate(wanted) if isinstance(size, Dim) or size == -1]
+    others = math.prod(size for size in wanted if isinstance(size, Dim) or size != -1)
+    if others != 0:
+        wanted = [math.prod(x.sizes) // others if not isinstance(size, Dim) and size == -1 else size for size in wanted]
     target = [-1 if i in unknown else size for i, size in enumerate(wanted)]
     if len(unknown) == 1:
         tensor = ops.reshape(x.plain(), target)
@@ -288,7 +290,10 @@ def _take(x: Any, indices: Any, axis: int) -> Value:
 @op("Expand", 8, 13)
 def expand(x: Any, shape: Any) -> Any:
     """Broadcast with a shape, both ways."""
-    target = np.broadcast_shapes(tuple(x.shape), tuple(known(shape, "shape")))
+    wanted = ints(shape, "shape")
+    if not is_constant(x) and (None in x.shape or is_open(wanted)):
+        return x.made(x.graph.expanded(x.plain(), wanted), nonnegative=x.nonnegative)
+    target = np.broadcast_shapes(tuple(x.shape), wanted)
     if is_constant(x):
         return np.broadcast_to(x, target)
     return x if tuple(x.shape) == target else x.made(ops.broadcast_to(x.plain(), target), nonnegative=x.nonnegative)
