@@ -21,6 +21,10 @@ from hub_onnxgraph.walker import Frame, Node, Scope, Walker
 
 _IMAGE_RANK = 4
 _MATRIX = 2
+# Broadcast operators: onnx' shape inference invents a new name where two open sizes meet that it cannot compare.
+_BROADCAST = frozenset(
+    {"Add", "And", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Or", "Pow", "Sub", "Where", "Relu", "Cast"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,16 @@ class Importer(Walker):
             return (self._filled(node.proto, inputs),)
         open_sizes = fold_open(node.proto, inputs)
         results = super()._handled(row, inputs, node) if open_sizes is None else (open_sizes,)
+        if node.proto.op_type in _BROADCAST:
+            self._carry(inputs, results[0])
         return tuple(sizes_array(item) if isinstance(item, Dim) else item for item in results)
+
+    def _carry(self, inputs: list[Any], value: Any) -> None:
+        """Give what is broadcast the open sizes of what it is made of, where they are the same."""
+        for axis in range(value.ndim if isinstance(value, Value) else 0):
+            found = {size for item in inputs if item is not None for size in _size_from_end(item, value.ndim - axis)}
+            if len(found) == 1:
+                self._graph.declare(value.tensor, value.axis(axis), found.pop())
 
     def _filled(self, node: onnx.NodeProto, inputs: list[Any]) -> Value:
         """A constant of an open shape: a tensor, since its size depends on the run."""
@@ -181,6 +194,12 @@ class Importer(Walker):
     @property
     def _outputs(self) -> set[int]:
         return self._graph.finished
+
+
+def _size_from_end(item: Any, place: int) -> list[Any]:
+    """The size of an axis that is so many from the end, unless it is 1."""
+    sizes = item.sizes if isinstance(item, Value) else list(item.shape)
+    return [size for size in sizes[len(sizes) - place :][:1] if size != 1] if place <= len(sizes) else []
 
 
 def _all_known(inputs: list[Any]) -> bool:

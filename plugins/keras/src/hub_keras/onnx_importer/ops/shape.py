@@ -174,7 +174,11 @@ def _split(x: Value, axis: int, parts: list[int]) -> tuple[Value, ...]:
 def _cut(x: Value, axis: int, piece: slice) -> Value:
     key = [slice(None)] * x.ndim
     key[x.axis(axis)] = piece
-    return x.like(x.tensor[tuple(key)], nonnegative=x.nonnegative)
+    made = x.like(x.tensor[tuple(key)], nonnegative=x.nonnegative)
+    for i, size in enumerate(x.sizes):
+        if i != axis:
+            x.graph.declare(made.tensor, made.axis(i), size)
+    return made
 
 
 def _equal(x: Value, axis: int, parts: int) -> list[int]:
@@ -225,7 +229,9 @@ _LONG = 1 << 30  # ends at or above this mean the end of the axis
 def _slice(x: Any, axis: int, start: int, end: int, step: int) -> Any:
     size = x.shape[axis]
     if size is None:
-        refuse_if(step < 0, "a slice backwards of an open size; fix it with --shape")
+        refuse_if(step < 0, f"a slice backwards of the open size {x.sizes[axis]}; {x.sizes[axis].advice}")
+        if start == 0 and step == 1 and (end == x.sizes[axis] or end >= _LONG):
+            return x
         piece = slice(start, None if end >= _LONG else end, step)
     else:
         chosen = range(size)[slice(start, None if step < 0 and end < -size else end, step)]
