@@ -106,8 +106,8 @@ def test_dimension_that_torch_fixes_is_named_with_its_shape(tmp_path: Path, monk
     source = exported(SMALL["perceptron"], tmp_path / "net.onnx")
     imported = importlib_of("hub_pytorch.onnx_importer").import_onnx
 
-    def fixing(model: onnx.ModelProto) -> Any:
-        graph = imported(model)
+    def fixing(model: onnx.ModelProto, folder: str) -> Any:
+        graph = imported(model, folder)
         reshape = next(node for node in graph.graph.nodes if node.op == "placeholder")
         with graph.graph.inserting_after(reshape):
             baked = graph.graph.call_function(torch.reshape, (reshape, [*graph_sizes(graph), 6]))
@@ -137,6 +137,29 @@ def test_unknown_operator_is_refused(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "odd.onnx")
     with pytest.raises(UnsupportedModel, match="Nothing"):
         convert_from_onnx(tmp_path / "odd.onnx", signature_of(tmp_path / "net.onnx"), tmp_path / "net.pt2")
+
+
+def with_data_beside(path: Path, target: Path) -> Path:
+    """A copy of a file whose weights lie beside it, in a file of the same name with `.data`."""
+    data = target.with_suffix(".data")
+    onnx.save(onnx.load(path), target, save_as_external_data=True, location=data.name, size_threshold=0)
+    return data
+
+
+def test_data_beside_the_file_is_read(tmp_path: Path) -> None:
+    source = exported(SMALL["perceptron"], tmp_path / "net.onnx")
+    data = with_data_beside(source, tmp_path / "light.onnx")
+    assert data.stat().st_size > 0
+    convert_from_onnx(tmp_path / "light.onnx", signature_of(source), tmp_path / "net.pt2")
+    for feeds in all_feeds(SMALL["perceptron"]):
+        assert worst(by_pt2(tmp_path / "net.pt2", feeds), by_onnxruntime(source, feeds)) <= PARITY
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    source = exported(SMALL["perceptron"], tmp_path / "net.onnx")
+    with_data_beside(source, tmp_path / "light.onnx").unlink()
+    with pytest.raises(UnsupportedModel, match=r"external and cannot be read.*light\.data"):
+        convert_from_onnx(tmp_path / "light.onnx", signature_of(source), tmp_path / "net.pt2")
 
 
 class Samples(CalibrationDataReader):  # type: ignore[misc] # untyped

@@ -17,13 +17,39 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 
-from hub.spec import DescribeJob, Dim, DType, ModelUnreadable, Numerics, Signature, TensorSpec, UnsupportedModel
+from hub.spec import (
+    ConvertJob,
+    ConvertOptions,
+    DescribeJob,
+    Dim,
+    DType,
+    ModelArtifact,
+    ModelSummary,
+    ModelUnreadable,
+    Numerics,
+    Signature,
+    Support,
+    TensorSpec,
+    UnsupportedModel,
+    UsageError,
+)
 from hub_pytorch import PyTorchFormat
+from hub_pytorch.converter import BUILDER, PyTorchConverter
+from hub_pytorch.export import is_data_dependent
 from hub_pytorch.from_onnx import convert_to_source
 from hub_pytorch.sniff import identify
-from hub_pytorch.source_form import source_call
+from hub_pytorch.source_form import NO_CONSTANTS, source_call
 from hub_pytorch.source_writer import write_source
-from plugins.pytorch.tests.onnx_sources import all_feeds, exported, judge, prepared, signature_of, write_wanted
+from plugins.pytorch.tests.onnx_sources import (
+    all_feeds,
+    by_onnxruntime,
+    exported,
+    judge,
+    prepared,
+    signature_of,
+    worst,
+    write_wanted,
+)
 from plugins.pytorch.tests.source_networks import LAYERS
 from plugins.pytorch.tests.torch_networks import NETWORKS as WHOLE
 
@@ -186,6 +212,59 @@ def test_source_without_its_weights_is_unreadable(sources: Path, tmp_path: Path)
         PyTorchFormat().describe(DescribeJob(path=str(tmp_path / "unet.py")))
     with pytest.raises(ModelUnreadable, match="does not build"):
         source_call(tmp_path / "unet.py")
+
+
+def source_job(path: Path, output: Path, options: ConvertOptions) -> tuple[ConvertJob, ModelSummary]:
+    summary = PyTorchFormat().describe(DescribeJob(path=str(path)))
+    artifact = ModelArtifact(
+        path=str(path), state=summary.state, signature=summary.signature, sha256="", size_bytes=summary.size_bytes
+    )
+    job = ConvertJob(
+        edge="pytorch.onnx-trace", source=artifact, output=str(output), scratch=str(output.parent), options=options
+    )
+    return job, summary
+
+
+@pytest.mark.parametrize("name", ["states", "unet"])
+def test_source_is_traced_to_onnx(name: str, sources: Path, tmp_path: Path) -> None:
+    job, summary = source_job(sources / f"{name}.py", tmp_path / "back.onnx", ConvertOptions())
+    new = {binding.source: binding.target for binding in PyTorchConverter().convert(job).bindings}
+    back = signature_of(tmp_path / "back.onnx")
+    for found, given in ((back.inputs, summary.signature.inputs), (back.outputs, summary.signature.outputs)):
+        assert [spec.name for spec in found] == [new.get(spec.name, spec.name) for spec in given]
+    for feeds in all_feeds(SMALL[name]):
+        wanted = by_onnxruntime(sources / "work" / f"{name}.onnx", feeds)
+        assert worst(by_onnxruntime(tmp_path / "back.onnx", feeds), wanted) <= PARITY
+
+
+def test_branch_that_was_added_to_a_source_is_not_traced(sources: Path, tmp_path: Path) -> None:
+    shutil.copy(sources / "perceptron.safetensors", tmp_path / "branch.safetensors")
+    text = (sources / "perceptron.py").read_text()
+    assert text.count("        return ") == 1
+    branch = "        if steps.sum() > 0:\n            return -steps[..., :1]\n        return "
+    (tmp_path / "branch.py").write_text(text.replace("        return ", branch))
+    job, _ = source_job(tmp_path / "branch.py", tmp_path / "back.onnx", ConvertOptions())
+    with pytest.raises(UnsupportedModel) as caught:
+        PyTorchConverter().convert(job)
+    assert is_data_dependent(caught.value)
+    assert not (tmp_path / "back.onnx").exists()
+
+
+def test_source_freezes_no_inputs(sources: Path, tmp_path: Path) -> None:
+    options = ConvertOptions(constants={"steps": 1.0})
+    job, summary = source_job(sources / "perceptron.py", tmp_path / "back.onnx", options)
+    converter = PyTorchConverter()
+    verdicts = [converter.check(edge, summary, options) for edge in converter.edges if edge.source == BUILDER]
+    assert {verdict.support for verdict in verdicts} == {Support.NOTIMPL}
+    assert {verdict.reason for verdict in verdicts} == {NO_CONSTANTS}
+    with pytest.raises(UnsupportedModel, match="freezes no inputs"):
+        converter.convert(job)
+
+
+@pytest.mark.parametrize("asked", [{"submodule": "encoder"}, {"dtypes": {"steps": DType.INT32}}])
+def test_request_that_a_source_does_not_take_is_refused(asked: dict[str, Any], sources: Path) -> None:
+    with pytest.raises(UsageError, match=r"perceptron\.py"):
+        PyTorchFormat().describe(DescribeJob(path=str(sources / "perceptron.py"), **asked))
 
 
 HOSTILE = ['x"""\nimport os\nos.abort()\n#', "'; raise SystemExit #", "class", "self", "torch", "a b\\", "é"]

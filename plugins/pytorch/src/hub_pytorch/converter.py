@@ -19,6 +19,7 @@ from hub.spec import (
     Verdict,
 )
 from hub_pytorch.import_edges import IMPORT_EDGES, run_import
+from hub_pytorch.source_form import CONSTANTS_HINT, NO_CONSTANTS, export_source, is_source, trace_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +120,8 @@ class PyTorchConverter:
             return Verdict(support=Support.NEVER, reason="it is a pickle", hint="--allow-pickle runs its code")
         if edge.id == "pytorch.onnx-torchscript" and options.constants:
             return Verdict(support=Support.NOTIMPL, reason="freezes no inputs; the way over .pt2 does")
+        if edge.source == BUILDER and options.constants and any(is_source(Path(file)) for file in summary.files):
+            return Verdict(support=Support.NOTIMPL, reason=NO_CONSTANTS, hint=CONSTANTS_HINT)
         if edge.target == TFLITE and summary.size_bytes >= TFLITE_BYTES:
             return Verdict(support=Support.NEVER, reason="a TFLite file ends at 2 GiB, and the model is larger")
         failed = next((item for item in summary.findings if item.code == EXPORT_FAILS), None)
@@ -166,8 +169,6 @@ def _reference(job: ConvertJob) -> Reference:
 
 
 def _export(job: ConvertJob) -> StepOutput:
-    from hub_pytorch.source_form import export_source, is_source
-
     if is_source(Path(job.source.path)):
         return export_source(job)
     from hub_pytorch.export import export_torchscript, export_with_notes, save_exported
@@ -193,6 +194,8 @@ def _onnx_torchscript(job: ConvertJob) -> StepOutput:
 
 
 def _trace(job: ConvertJob) -> StepOutput:
+    if is_source(Path(job.source.path)):
+        return trace_source(job)
     from hub_pytorch.load import load_eager
     from hub_pytorch.trace_onnx import trace_eager
 

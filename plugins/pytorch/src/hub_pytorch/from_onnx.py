@@ -9,7 +9,7 @@ import msgspec
 from hub.spec import Dim, Signature, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.adapt import words
 from hub_pytorch.dynamic import sized
-from hub_pytorch.export import export_module, save_exported
+from hub_pytorch.export import export_module, is_data_dependent, save_exported
 from hub_pytorch.numerics import REGISTERING
 from hub_pytorch.program import module_of
 
@@ -88,15 +88,16 @@ def import_file(path: Path, *, quantized: bool = False) -> tuple[Any, int]:
     from hub_pytorch.onnx_importer import UnsupportedOperator, import_onnx, unsupported_operators
     from hub_pytorch.quantized import import_quantized
 
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)  # the importer reads each weight from its file, once
     missing = unsupported_operators(model)
     if missing:
         reasons = "; ".join(f"{operator} ({reason})" for operator, reason in missing.items())
         raise UnsupportedModel(f"hub's ONNX importer does not know: {reasons}")
     try:
-        return (import_quantized if quantized else import_onnx)(model), len(model.graph.node)
+        graph = (import_quantized if quantized else import_onnx)(model, str(path.parent))
     except UnsupportedOperator as error:
         raise UnsupportedModel(f"hub's ONNX importer does not take this model: {error}") from error
+    return graph, len(model.graph.node)
 
 
 def open_inputs(graph: Any, signature: Signature) -> tuple[tuple[TensorSpec, ...], Mapping[str, int]]:
@@ -150,6 +151,8 @@ def export_positional(
     try:
         return export_module(module_of(call, module), renamed, by_name=True, sizes=sizes)[0]
     except UnsupportedModel as error:
+        if is_data_dependent(error):
+            raise
         raise UnsupportedModel(error.message, hint=_fixing(inputs, sizes) or error.hint) from error
 
 

@@ -66,10 +66,10 @@ class QuantizedImporter(Importer):
         return self._builder.create_proxy("call_function", target, arguments, options)
 
 
-def import_quantized(model: onnx.ModelProto) -> Any:
+def import_quantized(model: onnx.ModelProto, folder: str = "") -> Any:
     """Translate a quantized ONNX model. Arguments, result and errors as `onnx_importer.import_onnx`."""
     register_operators()
-    return QuantizedImporter(model).run()
+    return QuantizedImporter(model, folder).run()
 
 
 def _grid(x: Any, integers: Any, scale: Any, zero: Any, attributes: dict[str, Any]) -> Grid | None:

@@ -7,7 +7,7 @@ import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -16,6 +16,8 @@ from hub.spec import (
     DescribeJob,
     Dim,
     DType,
+    HubError,
+    IoBinding,
     ModelSummary,
     ModelUnreadable,
     Numerics,
@@ -24,14 +26,17 @@ from hub.spec import (
     StepOutput,
     TensorSpec,
     UnsupportedModel,
+    UsageError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     NamedCall = Callable[[dict[str, Any]], dict[str, Any]]
 
 SUFFIX = ".py"
+NO_CONSTANTS = "a PyTorch source freezes no inputs"
+CONSTANTS_HINT = "freeze them in its own code"
 _HINT = "convert the model to .py again, or name its builder: package.module:build"
 # What safetensors calls the types that decide on the numerics, by their names in the header.
 _HALVES = {"F16": Numerics.FP16, "BF16": Numerics.BF16}
@@ -73,7 +78,9 @@ def describe_source(job: DescribeJob) -> ModelSummary:
 
     Raises:
         ModelUnreadable: It is no Python, lacks its tables, or its weights are missing or damaged.
+        UsageError: A submodule of it is asked for, or a dtype that is not that of its input.
     """
+    _refuse_asked(job)
     tables, header = read_tables(job.file), weights_header(weights_path(job.file))
     files = (job.file, weights_path(job.file))
     return ModelSummary(
@@ -84,6 +91,17 @@ def describe_source(job: DescribeJob) -> ModelSummary:
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
     )
+
+
+def _refuse_asked(job: DescribeJob) -> None:
+    """Refuse what a reference to a builder takes and a source does not: its tables say both."""
+    if job.submodule:
+        hint = "convert the whole, or name a builder of the submodule: package.module:build"
+        raise UsageError(f"{job.file.name} is a PyTorch source, of which hub takes no submodules", hint=hint)
+    held = {spec.name: spec.dtype for spec in read_tables(job.file).signature.inputs}
+    wrong = [name for name, dtype in job.dtypes.items() if held.get(name) != dtype]
+    if wrong:
+        raise UsageError(f"{job.file.name} says the dtypes of its inputs itself, and others for {', '.join(wrong)}")
 
 
 def weights_path(path: Path) -> Path:
@@ -201,18 +219,70 @@ def export_source(job: ConvertJob) -> StepOutput:
         StepError: torch.export failed for another reason.
     """
     from hub_pytorch.export import save_exported
-    from hub_pytorch.from_onnx import export_positional
 
-    path, options = Path(job.source.path), job.options
-    if options.constants:
-        names = ", ".join(options.constants)
-        raise UnsupportedModel(f"a PyTorch source freezes no inputs ({names})", hint="freeze them in its own code")
-    tables = read_tables(path)
-    inputs = tuple(_fixed(spec, options.shapes) for spec in tables.signature.inputs)
-    signature = msgspec.structs.replace(tables.signature, inputs=inputs)
-    exported = export_positional(build_source(path), signature, inputs, tables.sizes)
+    exported, signature = _exported(job)
     save_exported(exported, signature, Path(job.output))
     return StepOutput()
+
+
+def _exported(job: ConvertJob) -> tuple[Any, Signature]:
+    from hub_pytorch.from_onnx import export_positional
+
+    tables, signature = _asked(job)
+    return export_positional(build_source(Path(job.source.path)), signature, signature.inputs, tables.sizes), signature
+
+
+def _asked(job: ConvertJob) -> tuple[SourceTables, Signature]:
+    """A source's tables, and its signature with the shapes that the request fixes."""
+    options = job.options
+    if options.constants:
+        names = ", ".join(options.constants)
+        raise UnsupportedModel(f"{NO_CONSTANTS} ({names})", hint=CONSTANTS_HINT)
+    tables = read_tables(Path(job.source.path))
+    inputs = tuple(_fixed(spec, options.shapes) for spec in tables.signature.inputs)
+    return tables, msgspec.structs.replace(tables.signature, inputs=inputs)
+
+
+def trace_source(job: ConvertJob) -> StepOutput:
+    """Trace a source file to ONNX; its open dimensions stay open as far as the trace holds them.
+
+    Raises:
+        ModelUnreadable: It does not run, or lacks its tables.
+        UnsupportedModel: Control flow depends on values, which a trace would bake in; an operator has no ONNX form; or
+            an input is to be frozen.
+    """
+    from hub_pytorch.adapt import words
+    from hub_pytorch.export import Inputs, is_data_dependent
+    from hub_pytorch.program import flat_outputs, module_of
+    from hub_pytorch.trace_onnx import trace
+
+    tables, signature = _asked(job)
+    try:
+        _exported(job)
+    except HubError as error:
+        if is_data_dependent(error):
+            raise
+    network = build_source(Path(job.source.path))
+
+    def call(*tensors: Any) -> tuple[Any, ...]:
+        return flat_outputs(network(*tensors))[1]
+
+    sides = (signature.inputs, signature.outputs)
+    inputs, outputs = (words([spec.name for spec in side]) for side in sides)
+    specs = tuple(msgspec.structs.replace(spec, name=word) for spec, word in zip(signature.inputs, inputs, strict=True))
+    notes = trace(module_of(call, network), Inputs(specs, tables.sizes), outputs, Path(job.output))
+    return StepOutput(
+        notes=notes, bindings=(*_renames("input", sides[0], inputs), *_renames("output", sides[1], outputs))
+    )
+
+
+def _renames(
+    direction: Literal["input", "output"], specs: Sequence[TensorSpec], names: Sequence[str]
+) -> Iterator[IoBinding]:
+    for spec, name in zip(specs, names, strict=True):
+        if spec.name != name:
+            reason = "torch.onnx takes no such name"
+            yield IoBinding(direction=direction, source=spec.name, target=name, reason=reason)
 
 
 def _fixed(spec: TensorSpec, shapes: Mapping[str, tuple[int, ...]]) -> TensorSpec:

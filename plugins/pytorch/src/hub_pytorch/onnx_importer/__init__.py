@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["UnsupportedOperator", "import_onnx", "unsupported_operators"]
 
 
-def import_onnx(model: onnx.ModelProto) -> Any:
+def import_onnx(model: onnx.ModelProto, folder: str = "") -> Any:
     """Translate an ONNX model into a torch.fx.GraphModule in evaluation mode.
 
     Inputs keep their order, dtype and layout, and their names as far as they are Python identifiers (the exact names
@@ -34,7 +34,8 @@ def import_onnx(model: onnx.ModelProto) -> Any:
         dynamic_shapes = [{axis: Dim.DYNAMIC for axis in dims} for dims in module.meta["onnx_dynamic"].values()]
 
     Args:
-        model: A checked model with its external data loaded.
+        model: A checked model.
+        folder: The folder of its file, for external data that is not loaded: each weight then is in memory once.
 
     Returns:
         The module. It computes in the model's own dtypes: int64 stays int64.
@@ -44,7 +45,7 @@ def import_onnx(model: onnx.ModelProto) -> Any:
     """
     from hub_pytorch.onnx_importer.interpreter import Importer
 
-    return Importer(model).run()
+    return Importer(model, folder).run()
 
 
 def unsupported_operators(model: onnx.ModelProto) -> dict[str, str]:

@@ -27,7 +27,8 @@ class Importer(Walker):
     framework = "torch"
     framework_errors = (*Walker.framework_errors, AssertionError)
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, folder: str = "") -> None:
+        self._folder = folder
         self._model = without_functions(model)
         self._builder = GraphBuilder()
 
@@ -46,7 +47,7 @@ class Importer(Walker):
 
     def tensor_of(self, proto: onnx.TensorProto) -> Any:
         """A torch tensor."""
-        return tensor_of(proto)
+        return tensor_of(proto, self._folder)
 
     def type_of(self, value: Any) -> onnx.TypeProto:
         """Element type and shape."""

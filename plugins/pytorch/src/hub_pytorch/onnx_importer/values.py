@@ -80,24 +80,37 @@ def element_type(value: Any) -> int:
     return next(number for number, name in _DTYPES.items() if getattr(torch, name) == dtype)
 
 
-def tensor_of(proto: onnx.TensorProto) -> Any:
+def tensor_of(proto: onnx.TensorProto, folder: str = "") -> Any:
     """Return an ONNX tensor as a torch tensor that owns its memory.
 
-    Raises:
-        Refused: the element type is not implemented, or the data lies outside the model and was not loaded.
-    """
-    import numpy as np
-    from onnx import TensorProto, numpy_helper
+    Args:
+        proto: The tensor. Data that lies outside the model is read and not kept in it.
+        folder: The folder of the model's file; empty when there is none.
 
+    Raises:
+        Refused: The element type is not implemented, or the data lies outside the model and cannot be read.
+    """
     dtype = held_dtype(proto.data_type)
-    if proto.data_location == TensorProto.EXTERNAL:
-        raise Refused(f"the data of tensor {proto.name!r} is external and was not loaded")
-    array = np.ascontiguousarray(numpy_helper.to_array(proto)).reshape(tuple(proto.dims))
+    array = _array(proto, folder).reshape(tuple(proto.dims))
     if proto.data_type in narrow.CARRIERS:
         return narrow.marked(_held(array, dtype), proto.data_type)
     if proto.data_type in _VIEWED:  # numpy has it by another package, whose types torch does not know
         return torch.from_numpy(array.view(f"int{8 * dtype.itemsize}").copy()).view(dtype)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _array(proto: onnx.TensorProto, folder: str) -> Any:
+    import numpy as np
+    from onnx import TensorProto, checker, numpy_helper
+
+    if proto.data_location != TensorProto.EXTERNAL:
+        return np.ascontiguousarray(numpy_helper.to_array(proto))
+    if not folder:
+        raise Refused(f"the data of tensor {proto.name!r} is external and was not loaded")
+    try:
+        return np.ascontiguousarray(numpy_helper.to_array(proto, folder))
+    except (OSError, ValueError, checker.ValidationError) as error:
+        raise Refused(f"the data of tensor {proto.name!r} is external and cannot be read: {error}") from error
 
 
 _VIEWED = {16, *narrow.FLOATS}
