@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hub_keras.onnx_importer.applied import along, cast, is_float, number, size_of
+from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Value, channels_last, ints, known, positive_axes
@@ -27,6 +28,7 @@ class Axis:
     scale: float
     start: float = 0.0
     end: float = 1.0
+    is_open: bool = False
 
     @property
     def unchanged(self) -> bool:
@@ -164,6 +166,8 @@ def _as_layer(x: Value, axes: list[Axis], rule: Rule) -> Value | None:
     order = channels_last(_PICTURE)
     mode = "nearest" if nearest else "bilinear"
     made = x.graph.layer("UpSampling2D", x.stored(order), size=factors, interpolation=mode, data_format="channels_last")
+    for axis, factor in zip((2, 3), factors, strict=True):
+        x.graph.declare(made, order.index(axis), x.sizes[axis] * factor)
     return x.made(made, order, nonnegative=x.nonnegative)
 
 
@@ -173,6 +177,9 @@ def _resize(x: Value, axes: list[Axis], rule: Rule) -> Value:
     layer = _as_layer(x, axes, rule) if axes else x
     if layer is not None:
         return layer
+    for a in axes:
+        size = x.sizes[a.axis]
+        refuse_if(a.is_open, f"{rule.mode} resizing, by {rule.coordinates}, of the open size {size}")
     dtype = x.dtype
     for a in axes:
         x = _along(x, a, rule)
@@ -200,10 +207,16 @@ def _with_regions(axes: list[Axis], roi: Any) -> list[Axis]:
     return [replace(a, start=ends[i], end=ends[i + len(axes)]) for i, a in enumerate(axes)]
 
 
+def _at_open(axis: int, times: int) -> list[Axis]:
+    """A whole number of times an open size, of which one element stands for all."""
+    return [] if times == 1 else [Axis(axis, 1, times, times, is_open=True)]
+
+
 def _by_scales(x: Value, axes: list[int], scales: list[float], coordinates: str) -> list[Axis]:
     made = []
     for axis, scale in zip(axes, scales, strict=True):
-        if scale == 1 and x.shape[axis] is None:
+        if x.shape[axis] is None and float(scale).is_integer() and scale > 0:
+            made += _at_open(axis, int(scale))
             continue
         size = size_of(x, axis, "Resize")
         broken = scale != 1 and not (size * scale).is_integer()
@@ -214,12 +227,17 @@ def _by_scales(x: Value, axes: list[int], scales: list[float], coordinates: str)
 
 def _by_sizes(x: Value, axes: list[int], sizes: list[Any], policy: str) -> list[Axis]:
     pairs = [(axis, wanted) for axis, wanted in zip(axes, sizes, strict=True) if isinstance(wanted, int)]
-    open_sizes = [axis for axis, wanted in zip(axes, sizes, strict=True) if not isinstance(wanted, int) and axis > 1]
-    refuse_if(open_sizes, f"the wanted size of axis {open_sizes} is open; fix it with --shape")
+    unknown = [(axis, wanted) for axis, wanted in zip(axes, sizes, strict=True) if isinstance(wanted, Dim)]
+    times: dict[int, Any] = {}
+    for axis, wanted in unknown:
+        times[axis] = wanted // x.sizes[axis] if x.shape[axis] is None else wanted
+        refuse_if(not isinstance(times[axis], int), f"axis {axis} of size {x.sizes[axis]} to {wanted}; {wanted.advice}")
+    refuse_if(unknown and policy != "stretch", f"keep_aspect_ratio_policy {policy} of open sizes")
+    opened = [made for axis, _ in unknown for made in _at_open(axis, times[axis])]
     have = {axis: size_of(x, axis, "Resize") for axis, _ in pairs}
     ratios = [number(wanted, "a size") / have[axis] for axis, wanted in pairs]
     if policy == "stretch":
-        return [Axis(axis, have[axis], wanted, r) for (axis, wanted), r in zip(pairs, ratios, strict=True)]
+        return opened + [Axis(axis, have[axis], wanted, r) for (axis, wanted), r in zip(pairs, ratios, strict=True)]
     refuse_if(policy not in {"not_larger", "not_smaller"}, f"keep_aspect_ratio_policy {policy}")
     scale = min(ratios) if policy == "not_larger" else max(ratios)
     return [Axis(axis, have[axis], math.floor(have[axis] * scale + 0.5), scale) for axis, _ in pairs]

@@ -57,12 +57,12 @@ def _copied(x: Any, axis: int) -> Any:
 
 def _reshape_open(x: Value, wanted: list[Any]) -> Value:
     """One open size, or the first one that stays and another: what Keras can say."""
-    unknown = [i for i, size in enumerate(wanted) if isinstance(size, Dim) or size == -1]
     others = math.prod(size for size in wanted if isinstance(size, Dim) or size != -1)
     if others != 0:
         wanted = [math.prod(x.sizes) // others if not isinstance(size, Dim) and size == -1 else size for size in wanted]
+    unknown = [i for i, size in enumerate(wanted) if isinstance(size, Dim) or size == -1]
     target = [-1 if i in unknown else size for i, size in enumerate(wanted)]
-    if len(unknown) == 1:
+    if len(unknown) <= 1:
         tensor = ops.reshape(x.plain(), target)
     else:
         stays = isinstance(wanted[0], Dim) and wanted[0] == x.sizes[0]
