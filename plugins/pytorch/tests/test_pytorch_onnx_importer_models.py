@@ -134,6 +134,9 @@ def test_weights_keep_their_names(vad_fixed_onnx: Path) -> None:
     assert names >= {name for name, _ in module.named_parameters()}
 
 
+HEAVY = {"light_vgg19", "light_zfnet512", "light_bvlc_alexnet"}  # plain convolutions, of which CI has others
+
+
 def with_random_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The classic graphs fill their weights with one value, under which errors cannot show: draw them instead."""
     random = np.random.default_rng(0)
@@ -151,7 +154,13 @@ def with_random_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("path", sorted(LIGHT.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.scheduled] * (path.stem in HEAVY))
+        for path in sorted(LIGHT.glob("*.onnx"))
+    ],
+)
 def test_classic_graph_is_the_same(path: Path) -> None:
     model = with_random_weights(onnx.load(path))
     feeds = feeds_for(model)
