@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 from onnx import helper
 
@@ -29,7 +30,6 @@ NAMES = sorted(networks.NETWORKS)
 
 # Networks that TensorFlow's converter does not take, with what it says.
 _REFUSED = {
-    "patches": "'tf.Erf' op",  # the exact GELU, written out by the exporter
     "text": "'tf.Transpose' op",  # it moves a transpose over the bias of a Conv1D, and counts the axes wrong
 }
 
@@ -209,3 +209,32 @@ def test_what_is_not_known_is_refused() -> None:
     assert unsupported_operators(_alone("Relu", surprise=1)) == {"Relu": "attribute surprise is not implemented"}
     with pytest.raises(UnsupportedOperator, match="attribute surprise is not implemented"):
         import_onnx(_alone("Relu", surprise=1))
+
+
+def _gelu(order: str, half: float = 0.5) -> onnx.ModelProto:
+    """The exact GELU as exporters write it: which of x, the sum and the half are multiplied first."""
+    first, second = {"sum": ("x", "sum"), "half": ("x", "half"), "gate": ("sum", "half")}[order]
+    (third,) = {"x", "sum", "half"} - {first, second}
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["sum"]),
+        helper.make_node("Mul", [first, second], ["part"]),
+        helper.make_node("Mul", [third, "part"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 5]) for name in ("x", "y")]
+    numbers = {"root": np.sqrt(2), "one": 1, "half": half}
+    stored = [onnx.numpy_helper.from_array(np.float32(number), name) for name, number in numbers.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize("order", ["sum", "half", "gate"])
+@pytest.mark.parametrize(("half", "becomes"), [(0.5, "Gelu"), (0.4, "Erf")])
+def test_the_exact_gelu_is_one_operation(order: str, half: float, becomes: str) -> None:
+    onnx_model = _gelu(order, half)
+    model = import_onnx(onnx_model).model
+    assert {"Gelu", "Erf"} & operations(model).keys() == {becomes}
+    x = np.linspace(-4, 4, 10, dtype=np.float32).reshape(2, 5)
+    expected = onnx.reference.ReferenceEvaluator(onnx_model).run(None, {"x": x})
+    assert error([np.array(model(x))], expected) < PARITY

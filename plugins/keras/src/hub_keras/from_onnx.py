@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hub_keras.onnx_importer.importer import Imported
 
 _NHWC = (0, 2, 3, 1)
-_REQUIRES = ("keras>=3.11", "h5py>=3.11", "onnx>=1.17")
+_REQUIRES = ("keras>=3.11", "h5py>=3.11", "onnx>=1.17", "hub-onnxgraph")
 
 
 def _edges() -> tuple[Edge, ...]:

@@ -11,8 +11,9 @@ from hub_keras.onnx_importer.dims import Dim, advice, fold_open, is_sizes, sizes
 from hub_keras.onnx_importer.folding import fold, foldable
 from hub_keras.onnx_importer.graph import Graph, layer_dtype
 from hub_keras.onnx_importer.lazy import keras, layers, np
+from hub_keras.onnx_importer.ops.activation import gelu
 from hub_keras.onnx_importer.ops.dense import dense
-from hub_keras.onnx_importer.patterns import biased_products
+from hub_keras.onnx_importer.patterns import biased_products, exact_gelus
 from hub_keras.onnx_importer.registry import TABLE
 from hub_keras.onnx_importer.values import Value, array_of, channels_last, dtype_name, element_type, value_of
 from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
@@ -57,6 +58,7 @@ class Importer(Walker):
         self._graph = Graph()
         self._moved: set[str] = set()
         self._symbols = symbols_of(self._model)
+        self._gelus = exact_gelus(self._model.graph)
         self._products = biased_products(self._model.graph)
         self._summed: set[str] = set()
 
@@ -111,8 +113,14 @@ class Importer(Walker):
             self._graph.remember(value, name)
 
     def _run_node(self, node: onnx.NodeProto, frame: Frame) -> None:
-        """Make a product and the sum after it one layer."""
+        """Make nodes that together are one function one operation; what is left over, no output reaches."""
         if node.output and node.output[0] in self._summed:
+            return
+        x = frame.scope.get(self._gelus.get(node.output[0], "")) if node.op_type == "Mul" else None
+        if isinstance(x, Value):
+            self.begin(node)
+            frame.scope[node.output[0]] = made = gelu(x)
+            self.produced(node.output[0], made)
             return
         product = self._products.get(node.output[0]) if node.op_type == "MatMul" else None
         source = frame.scope.get(node.input[0]) if product else None

@@ -29,7 +29,8 @@ def if_(node: NodeContext, condition: Any, *, then_branch: onnx.GraphProto, else
 
 def _choice(condition: Value, a: Any, b: Any) -> Value:
     refuse_if(isinstance(a, list) or isinstance(b, list), "a sequence that a computed condition chooses")
-    refuse_if(tuple(a.shape) != tuple(b.shape), f"a computed condition chooses between shapes {a.shape} and {b.shape}")
+    first, second = (item.sizes if isinstance(item, Value) else list(item.shape) for item in (a, b))
+    refuse_if(first != second, f"a computed condition chooses between shapes {first} and {second}")
     refuse_if(condition.ndim > 0 and a.ndim == 0, f"a condition of shape {condition.shape}")
     return elementwise(ops.where, condition, a, b, dtype=dtype_of(a))
 
