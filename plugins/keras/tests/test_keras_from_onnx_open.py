@@ -182,3 +182,9 @@ def test_a_comparison_that_depends_on_the_run_is_refused() -> None:
     ]
     with pytest.raises(UnsupportedOperator, match=r"the size N must be known .* --shape a=Nx3, with a number for N"):
         import_onnx(_model(nodes, {"a": ["N", 3]}, {"one": [1]}))
+
+
+def test_a_refusal_names_the_size_and_the_flag() -> None:
+    nodes = [helper.make_node("Pad", ["a", "pads"], ["y"], mode="reflect")]
+    with pytest.raises(UnsupportedOperator, match=r"mode reflect needs the open size T; fix it: --shape a=2xT, with a"):
+        import_onnx(_model(nodes, {"a": [2, "T"]}, {"pads": [0, 1, 0, 1]}))

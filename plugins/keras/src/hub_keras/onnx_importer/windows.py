@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from hub_keras.onnx_importer import values
 from hub_keras.onnx_importer.values import Value
 from hub_onnxgraph import refuse_if
 
@@ -31,9 +32,7 @@ def known_sizes(x: Value, what: str) -> list[int]:
     Raises:
         Refused: One is open.
     """
-    open_axes = [axis for axis in range(2, x.ndim) if x.shape[axis] is None]
-    refuse_if(open_axes, f"{what} needs the sizes of axes {open_axes}, which are open; fix them with --shape")
-    return [int(size) for size in x.shape[2:] if size is not None]
+    return values.sizes(x, range(2, x.ndim), what)
 
 
 def same_totals(sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ from hub_keras.onnx_importer.applied import cast, is_float, number, selected, si
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.shape import slice_inputs
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, ints, positive_axes, scalar, value_of
+from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, ints, positive_axes, scalar, sizes, value_of
 from hub_onnxgraph import refuse_if
 
 
@@ -146,8 +146,7 @@ def pad_with(x: Value, pads: list[int], mode: str, value: Any) -> Value:
     tensor = x.tensor
     for axis, (before, after) in enumerate(pairs):
         if before or after:
-            size = tensor.shape[axis]
-            refuse_if(size is None, f"mode {mode} of an open size; fix it with --shape")
+            size = sizes(x, [x.order[axis]], f"mode {mode}")[0]
             tensor = ops.take(tensor, _source(np.arange(-before, size + after), size, mode), axis=axis)
     return x.like(tensor, nonnegative=x.nonnegative)
 

@@ -86,7 +86,8 @@ def flatten(x: Value, *, axis: int = 1) -> Value:
         tensor = x.tensor if all(size == 1 for size in x.shape[2:]) and x.order[0] == 0 else x.plain()
         return x.made(x.graph.layer("Flatten", tensor))
     parts = [x.shape[:axis], x.shape[axis:]]
-    refuse_if(all(None in part for part in parts), "open sizes on both sides; fix them with --shape")
+    advice = x.graph.advice.get("", "")
+    refuse_if(all(None in part for part in parts), f"shape {x.sizes} has open sizes on both sides; {advice}")
     return x.made(ops.reshape(x.plain(), [-1 if None in part else math.prod(map(int, part)) for part in parts]))  # type: ignore[arg-type]
 
 
@@ -280,11 +281,11 @@ def _embedded(graph: Any, ids: Any, table: Any, config: dict[str, int]) -> Any:
 def _take(x: Any, indices: Any, axis: int) -> Value:
     graph = graph_of(x, indices)
     size = x.shape[axis]
+    if size is None and not (is_constant(indices) and (indices >= 0).all()):
+        size = sizes(x, [axis], "Gather by indices that are computed or count from the end")[0]
     if is_constant(indices):
-        refuse_if(size is None and indices.min() < 0, "an index from the end of an open size; fix it with --shape")
         index = np.where(indices < 0, indices + (size or 0), indices)
     else:
-        refuse_if(size is None, "indices into an open size; fix it with --shape")
         raw = indices.plain()
         index = ops.where(
             ops.less(raw, np.zeros((), indices.dtype)), ops.add(raw, np.asarray(size, indices.dtype)), raw
