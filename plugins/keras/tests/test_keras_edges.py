@@ -18,6 +18,7 @@ from hub.spec import (
     parse_expectations,
 )
 from hub_keras.converters import ENGINES, KerasConverter
+from hub_keras.from_onnx import OnnxImporter
 
 
 def _summary(
@@ -96,7 +97,7 @@ def test_expectations_name_edges_that_exist() -> None:
     text = (importlib.resources.files("hub_keras") / "expectations.toml").read_text()
     expectations = parse_expectations(text)
     assert expectations
-    assert {item.edge for item in expectations} <= ENGINES.keys()
+    assert {item.edge for item in expectations} <= ENGINES.keys() | {edge.id for edge in OnnxImporter().edges}
 
 
 def test_torch_backend_is_asked_for_in_the_environment_and_in_a_process_of_its_own() -> None:
