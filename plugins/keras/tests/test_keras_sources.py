@@ -131,6 +131,10 @@ def test_networks_as_tf_keras_2_wrote_them(name: str, network: Network, tmp_path
     assert (cases.describe(path).findings != ()) is (name not in {"multi_io", "text"})
 
 
+def test_batch_normalization_of_this_keras_is_read_as_it_stands(network: Network) -> None:
+    assert cases.describe(network("cnn_bn")).findings == ()
+
+
 def test_unknown_class_in_a_file_of_keras_2(tmp_path: Path) -> None:
     path = _keras_2_file(tmp_path / "old.h5", class_name="Wavelet")
     with pytest.raises(UnsupportedModel, match="Wavelet"):

@@ -7,6 +7,7 @@ said; any other value stays, and Keras refuses it.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import shutil
 import zipfile
@@ -16,7 +17,8 @@ from typing import Any
 
 from hub_keras.archive import Archive, walk_objects
 
-# Option -> (value that asks for nothing, layers whose Keras 3 class lacks it). Source: the get_config of tf-keras 2.15.
+# Option -> (value that asks for nothing, layers whose class lacks it in some Keras 3: `renorm` is back in 3.15).
+# Source: the get_config of tf-keras 2.15.
 _NEUTRAL: dict[str, tuple[Any, frozenset[str]]] = {
     "groups": (1, frozenset({"DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
                              "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"})),
@@ -28,6 +30,8 @@ _NEUTRAL: dict[str, tuple[Any, frozenset[str]]] = {
     "kernel_regularizer": (None, frozenset({"SeparableConv1D", "SeparableConv2D"})),
     "kernel_constraint": (None, frozenset({"SeparableConv1D", "SeparableConv2D"})),
 }  # fmt: skip
+
+_ABSENT = object()
 
 
 def modernize(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -52,9 +56,17 @@ def _rewrite(node: dict[str, Any]) -> Iterator[str]:
 
 def _drop_neutral(kind: str, config: dict[str, Any]) -> Iterator[str]:
     for option, (neutral, kinds) in _NEUTRAL.items():
-        if kind in kinds and option in config and config[option] == neutral and type(config[option]) is type(neutral):
+        held = config.get(option, _ABSENT)
+        if kind in kinds and held == neutral and type(held) is type(neutral) and option not in _options(kind):
             del config[option]
             yield f"{kind} without {option}={neutral}"
+
+
+def _options(kind: str) -> frozenset[str]:
+    """The options that this Keras' class takes."""
+    import keras
+
+    return frozenset(inspect.signature(getattr(keras.layers, kind).__init__).parameters)
 
 
 def _batch_norm_axis(kind: str, config: dict[str, Any]) -> Iterator[str]:

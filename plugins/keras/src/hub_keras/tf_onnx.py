@@ -131,7 +131,8 @@ def _become(node: Any, operator: str, inputs: list[str]) -> None:
 def _convert(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
     """Run tf2onnx on a frozen graph.
 
-    Its own entry point copies the graph before each of some twenty optimizers: 8 GB for ResNet50, 2 GB without.
+    Its own entry point copies the graph before each of its optimizers: ResNet50 (100 MB of weights) peaks at 7.1 GiB
+    with the copies and at 4.6 without. Of that the optimizers take 2.3, and freezing 0.8.
     """
     import tensorflow as tf
     from tf2onnx import optimizer, tf_loader

@@ -1,7 +1,7 @@
 """Layers that Keras computes otherwise on its torch backend, or that torch.export cannot follow there.
 
 What can be put right is put right before the export and said; what cannot is refused. Each entry was found by comparing
-every public layer on both backends (`tests/test_keras_layers.py`); Keras 3.15.1, torch 2.13.
+every public layer on both backends (`tests/test_keras_judge.py`); Keras 3.15.1, torch 2.13.
 """
 
 from __future__ import annotations
