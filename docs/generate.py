@@ -10,7 +10,7 @@ import msgspec
 from hub._parity import POLICIES, carried
 from hub.cli import cli
 from hub.spec import Numerics, Receipt
-from hub.spec.errors import error_classes
+from hub.spec.errors import HubError, error_classes
 
 REFERENCE = Path(__file__).parent / "reference"
 _MADE = "<!-- made by docs/generate.py: change the code, not this page -->\n\n"
@@ -75,9 +75,8 @@ def _bound(value: float | None) -> str:
 
 def errors_page() -> str:
     """Every error code with its exit status."""
-    rows = [
-        f"| `{k.code}` | {k.exit_status} | {(k.__doc__ or '').splitlines()[0]} |" for k in list(error_classes())[1:]
-    ]
+    own = [kind for kind in error_classes() if kind.__module__ == HubError.__module__ and kind is not HubError]
+    rows = [f"| `{k.code}` | {k.exit_status} | {(k.__doc__ or '').splitlines()[0]} |" for k in own]
     return _MADE + "# Errors\n\n| code | exit status | when |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 

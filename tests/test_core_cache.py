@@ -152,12 +152,18 @@ def test_the_scratch_of_a_run_that_lives_is_not_swept(tmp_path: Path) -> None:
         assert not any(folder.exists() for folder in dead)
 
 
+def _heed_interrupts() -> None:
+    """A shell's background job ignores SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(toy: Path, output: Path, mark: Path, *more: str) -> "subprocess.Popen[str]":
     """Start the real command on a route whose second step hangs, and wait until it does."""
     command = [sys.executable, "-m", "hub", "convert", toy, "--to", "toybin", "--fp16", "-o", output, *more]
     run = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"HUB_FAULTS_MARK": str(mark)}, start_new_session=True,
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 - this process has no threads that matter to the child
     )  # fmt: skip
     wait(lambda: mark.exists() and bool(mark.read_text()), run)
     return run
