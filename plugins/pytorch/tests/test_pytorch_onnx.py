@@ -4,6 +4,7 @@
 # mypy: disable-error-code="misc"
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -371,3 +372,40 @@ def test_control_flow_on_values_is_an_operator_that_expectations_can_name(tmp_pa
 
 def artifact_path(folder: Path) -> str:
     return str(hub_save_live_model(nn.ReLU(), folder, {"input": torch.zeros(2, 3)}))
+
+
+class NamedAsInside(nn.Module):
+    """Outputs that are called what torch.onnx calls values inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x: Any) -> Any:
+        made = self.conv(x)
+        return {"relu": made, "conv2d": torch.relu(made) + 1}
+
+
+def test_outputs_may_be_named_as_values_inside_are(tmp_path: Path) -> None:
+    module, feeds = NamedAsInside().eval(), {"x": torch.randn(1, 1, 5, 5)}
+    made, signature = export_eager(module, Example(feeds, {}), Reference())
+    save_exported(made, signature, tmp_path / "model.pt2")
+    converted("pytorch.onnx-dynamo", artifact(tmp_path / "model.pt2"), tmp_path / "model.onnx")
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    found = dict(
+        zip([o.name for o in session.get_outputs()], session.run(None, {"x": feeds["x"].numpy()}), strict=True)
+    )
+    with torch.no_grad():
+        wanted = module(**feeds)
+    assert found.keys() == wanted.keys()
+    assert all(np.allclose(found[name], wanted[name].numpy(), atol=1e-6) for name in wanted)
+
+
+def test_a_saved_program_tells_no_path_of_this_machine(tmp_path: Path) -> None:
+    made, signature = export_eager(NamedAsInside().eval(), Example({"x": torch.ones(1, 1, 5, 5)}, {}), Reference())
+    save_exported(made, signature, tmp_path / "model.pt2")
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        texts = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
+    assert texts
+    assert not any(str(Path(__file__).parent).encode() in text for text in texts)

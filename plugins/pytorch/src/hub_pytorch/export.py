@@ -309,8 +309,15 @@ def _last_line(text: str) -> str:
 
 
 def save_exported(exported: Any, signature: Signature, path: Path) -> None:
-    """Write a `.pt2` with hub's names of inputs and outputs inside (extra file `hub.json`)."""
+    """Write a `.pt2` with hub's names of inputs and outputs inside (extra file `hub.json`).
+
+    Stack traces are left out: they name the paths of this machine.
+    """
     import torch
+
+    for module in exported.graph_module.modules():
+        for node in module.graph.nodes if hasattr(module, "graph") else ():
+            node.meta.pop("stack_trace", None)
 
     names: dict[str, Any] = {
         "inputs": [spec.name for spec in signature.inputs],

@@ -92,7 +92,16 @@ def _export(exported: Any, names: Names, output: Path) -> None:
             exported, (), dynamo=True, input_names=names.inputs, output_names=names.outputs, verbose=False
         )
         _name_dims(made.model, names.symbols)
+        _part_names(made.model.graph, {*names.inputs, *names.outputs})
         made.save(output, external_data=_weight_bytes(exported) > _EXTERNAL_ABOVE_BYTES)
+
+
+def _part_names(graph: Any, border: set[str]) -> None:
+    """Renames inner values that bear a name of the border: torch.onnx names inputs and outputs without looking."""
+    outside = {*graph.inputs, *graph.outputs}
+    inner = (value for node in graph.all_nodes() for value in node.outputs if value not in outside)
+    for number, value in enumerate([value for value in inner if value.name in border]):
+        value.name = f"{value.name}/inner_{number}"
 
 
 def _name_dims(model: Any, symbols: dict[str, str]) -> None:
