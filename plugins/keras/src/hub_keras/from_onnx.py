@@ -41,6 +41,7 @@ def _edges() -> tuple[Edge, ...]:
             keeps_dynamic=dynamic,
             requires=(*_REQUIRES, *_tensorflow()),
             process="keras-tensorflow",
+            cost=1.5,  # on the way to TFLite behind the importer to PyTorch, which is right on more models
             title=title,
         )
 

@@ -64,14 +64,17 @@ class OnnxPreparer:
         """None: it runs in the user's environment."""
         return ()
 
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:  # noqa: ARG002 - protocol
-        """Refuses what the format's reader marked as blocking: foreign operators, and values that are no tensors."""
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+        """Refuses what the reader marked as blocking, foreign operators, and keeping dims open where none is."""
         blocking = [finding for finding in summary.findings if finding.blocking]
         if blocking:
             return Verdict(support=Support.NEVER, reason=blocking[0].message, hint=blocking[0].hint)
         if summary.custom_operators:
             names = ", ".join(summary.custom_operators)
             return Verdict(support=Support.NOTIMPL, reason=f"operators of one runtime only: {names}")
+        given = {*options.shapes, *options.constants}
+        if edge == PREPARE_DYNAMIC and all(s.is_static or s.name in given for s in summary.signature.inputs):
+            return Verdict(support=Support.NEVER, reason="no dimension is open: onnx.prepare does more")
         return YES
 
     def convert(self, job: ConvertJob) -> StepOutput:
