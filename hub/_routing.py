@@ -25,6 +25,10 @@ MAX_ROUTES = 16
 """Routes tried at most: past a dozen engines the next one is not what helps."""
 
 
+ROUTES_BEFORE_THE_NEXT_GOAL = 3
+"""Routes to a goal that has another behind it: one quantizer on a fourth engine's graph is rarely what helps."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the planner found.
 
@@ -70,8 +74,15 @@ def make_plan(
     usable = [registry.edges[edge_id][0] for edge_id, verdict in verdicts.items() if verdict]
     left_out = {edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if not v}
     keep = bool(_open_inputs(summary, options))
-    found = (route for goal in goals for route in simple_routes(usable, summary.state, goal, keep_dynamic=keep))
-    routes = tuple(itertools.islice(found, MAX_ROUTES))
+    behind = MAX_ROUTES - ROUTES_BEFORE_THE_NEXT_GOAL * (len(goals) - 1)
+    routes = tuple(
+        route
+        for goal in goals
+        for route in itertools.islice(
+            simple_routes(usable, summary.state, goal, keep_dynamic=keep),
+            behind if goal == goals[-1] else ROUTES_BEFORE_THE_NEXT_GOAL,
+        )
+    )
     every = [edge for edge, _ in registry.edges.values()]
     if not routes:
         ahead = _reachable({summary.state}, [(edge.source, edge.target) for edge in every])

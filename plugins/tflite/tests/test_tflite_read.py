@@ -251,10 +251,11 @@ def test_weights_behind_the_flatbuffer_are_found(digits: Path) -> None:
 def test_hooks_offer_what_the_package_has() -> None:
     assert [form.name for form in plugin.hub_register_formats()] == ["tflite"]
     assert [runtime.name for runtime in plugin.hub_register_runtimes()] == ["litert"]
-    (converter,) = plugin.hub_register_converters()
-    assert isinstance(converter, TfliteQuantizer)
-    assert not converter.toolchains
-    assert all(edge.lossy and edge.deterministic for edge in converter.edges)
+    quantizer, *exporters = plugin.hub_register_converters()
+    assert isinstance(quantizer, TfliteQuantizer)
+    assert all(edge.lossy and edge.deterministic for edge in quantizer.edges)
+    assert {edge.target.format for converter in exporters for edge in converter.edges} == {"onnx"}
+    assert not any(converter.toolchains for converter in (quantizer, *exporters))
 
 
 def test_declared_gaps_name_edges_and_operators_that_exist() -> None:
@@ -262,5 +263,5 @@ def test_declared_gaps_name_edges_and_operators_that_exist() -> None:
     gaps = parse_expectations(text)
     assert gaps
     for gap in gaps:
-        assert gap.edge in {edge.id for edge in TfliteQuantizer().edges}
+        assert gap.edge in {edge.id for converter in plugin.hub_register_converters() for edge in converter.edges}
         assert all(code_of("BuiltinOperator", name) for name in gap.operators)
