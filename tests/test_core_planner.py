@@ -226,3 +226,10 @@ def test_what_a_later_edge_says_of_the_unprepared_model_is_a_doubt(registry: Reg
     found = plan(registry, Offer(edge("t.good", A, prepared)), lacking)
     assert [[step.id for step in route] for route in found.routes] == [["t.good", "t.bad"]]
     assert found.doubts == {"t.bad": "it lacks Loop"}
+
+
+def test_many_routes_to_the_first_goal_leave_room_for_the_second(registry: Registry) -> None:
+    many = [edge(f"t.{number:02d}", A, D) for number in range(MAX_ROUTES + 4)]
+    found = plan(registry, Offer(*many, edge("t.other", A, C)), goals=(D, C))
+    ends = [route[-1].target for route in found.routes]
+    assert ends == [D] * 3 + [C]
