@@ -87,7 +87,7 @@ def make_plan(
     if not routes:
         ahead = _reachable({summary.state}, [(edge.source, edge.target) for edge in every])
         reasons = {edge.id: left_out[edge.id] for edge in every if edge.id in left_out and edge.source in ahead}
-        raise _no_route(summary.state, goals, reasons, data=data)
+        raise _no_route(summary.state, goals, reasons, ahead - {summary.state}, data=data)
     near = _between(every, summary.state, goals)
     left_out = {edge_id: reason for edge_id, reason in left_out.items() if edge_id in near}
     return Plan(routes=routes, left_out=left_out, doubts=_doubts(registry, routes, summary, options))
@@ -194,9 +194,13 @@ def simple_routes(
                 heapq.heappush(heap, entry)
 
 
-def _no_route(start: State, goals: tuple[State, ...], left_out: dict[str, str], *, data: bool) -> NoRouteError:
+def _no_route(
+    start: State, goals: tuple[State, ...], left_out: dict[str, str], ahead: set[State], *, data: bool
+) -> NoRouteError:
     reasons = "; ".join(f"{edge_id} ({reason})" for edge_id, reason in left_out.items())
     message = f"no route from {start} to {goals[0]}" + (f"; left out: {reasons}" if reasons else "")
     needs = any("needs --calibration" in reason for reason in left_out.values()) and not data
-    hint = f"{goals[0].numerics.value} needs data: --calibration DATA" if needs else "`hub plugins` lists the edges"
+    there = ", ".join(sorted(map(str, ahead)))
+    hint = f"edges lead from here to {there}; `hub plugins` lists them" if there else "`hub plugins` lists the edges"
+    hint = f"{goals[0].numerics.value} needs data: --calibration DATA" if needs else hint
     return NoRouteError(message, hint=hint)
