@@ -167,13 +167,16 @@ def magika(part: Part, count: int, random: np.random.Generator) -> Feeds:
 
 @cache
 def _files(part: Part) -> tuple[tuple[Path, ...], ...]:
-    """Files of scikit-learn and NumPy by kind; of each kind every second one belongs to the part."""
+    """Files of scikit-learn and NumPy by kind; of each kind every second one belongs to the part.
+
+    Compiled Python is left out: what is there, and its time stamps, differ from one environment to the next.
+    """
     import sklearn
 
     kinds: dict[str, list[Path]] = {}
     for init in (sklearn.__file__, np.__file__):
         for path in sorted(Path(init).parent.rglob("*.*")):
-            if path.is_file() and path.stat().st_size > 200:
+            if path.is_file() and path.stat().st_size > 200 and path.suffix != ".pyc":
                 kinds.setdefault(path.suffix, []).append(path)
     common = (files for _, files in sorted(kinds.items()) if len(files) > 1)
     return tuple(tuple(files[PARTS.index(part) :: 2]) for files in common)
