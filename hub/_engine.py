@@ -174,18 +174,26 @@ class Conversion:
     def _first_right_route(
         self, opened: Opened, plan: Plan, samples: Samples, reference: Reference
     ) -> tuple[_Here, Samples]:
-        """Try the routes in order. A failed prefix is not tried again, nor a lossy edge whose result was wrong."""
+        """Try the routes in order.
+
+        A failed prefix is not tried again, nor a lossy edge whose result was wrong, nor another route that needs fixed
+        shapes where one has said so.
+        """
+        open_only = False
         dead: set[tuple[str, ...]] = set()
         wrong: set[str] = set()
         for route in plan.routes:
             ids = tuple(edge.id for edge in route)
             if wrong & set(ids) or any(ids[: len(prefix)] == prefix for prefix in dead):
                 continue
+            if open_only and not all(edge.keeps_dynamic for edge in route):
+                continue
             try:
                 fitting = self._samples_for(opened, route, samples)
                 return self._walk(opened, route, fitting, reference), fitting
             except _Failed as failed:
                 dead.add(failed.prefix)
+                open_only |= samples.guessed and isinstance(failed.error, ShapeNeeded)
                 if failed.parity and route[len(failed.prefix) - 1].lossy:
                     wrong.add(failed.prefix[-1])
                 self._give_up(ids, failed)

@@ -63,10 +63,11 @@ def test_a_shape_that_is_given_is_not_varied(hub: Hub, long: Path, tmp_path: Pat
 
 
 def test_a_size_of_hubs_choice_is_never_fixed(hub: Hub, faults: Faults, long: Path, tmp_path: Path) -> None:
-    faults("raise", "fixed-only", alone=True)
+    faults("raise", "fixed-only", "fixed-too", alone=True)
     ran = hub("convert", long, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
     assert ran.status != 0
-    assert "--shape x=batchxlengthx6" in ran.error["message"] + ran.error["hint"]
+    assert "--shape x=batchxlengthx6" in ran.error["hint"]
+    assert [attempt["edge"] for attempt in ran.error["attempts"]] == ["faulty.raise", "faulty.fixed-only"]
     assert not (tmp_path / "out.toybin").exists()
 
 

@@ -215,6 +215,7 @@ FAULTS: dict[str, Fault] = {
     "side": _side,
     "eat-input": _eat_input,
     "fixed-only": _fixed_only,
+    "fixed-too": _fixed_only,
     "rename": _rename,
     "rename-declared": _rename_declared,
     "dtype": _dtype,
@@ -237,10 +238,10 @@ def _edge(name: str) -> Edge:
         source=State(format="toybin" if name in second else "toy"),
         target=State(format="toybin", numerics=second.get(name, Numerics.FP32)),
         lossy=name in second,
-        keeps_dynamic=name != "fixed-only",
+        keeps_dynamic=not name.startswith("fixed"),
         needs_calibration=name == "calibrated",
         process="faulty",
-        cost=0.6 if name == "fixed-only" else 0.5,
+        cost=0.6 if name.startswith("fixed") else 0.5,
         title=f"planted fault: {name}",
     )
 
