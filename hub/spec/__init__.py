@@ -17,8 +17,10 @@ from hub.spec.edges import (
     Verdict,
 )
 from hub.spec.errors import (
+    AlreadyQuantized,
     CalibrationError,
     DependencyMissing,
+    DeviceMissing,
     EffectError,
     ExternalDataError,
     HubError,
@@ -39,11 +41,13 @@ from hub.spec.errors import (
     StepTimeout,
     StoreError,
     ToolchainError,
+    TooSlow,
     UnknownName,
     UnsupportedModel,
     UsageError,
     VerificationError,
 )
+from hub.spec.execution import ExecutedLayer, Execution, Explains, Share
 from hub.spec.expectations import Expectation, ExpectationKind, parse_expectations
 from hub.spec.hooks import ENTRY_POINT_GROUP, hookimpl
 from hub.spec.numerics import Numerics, State
@@ -63,7 +67,7 @@ from hub.spec.reports import (
     Route,
     StepRecord,
 )
-from hub.spec.runtime import Runtime, RuntimeOptions, Session
+from hub.spec.runtime import Backend, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
 from hub.spec.tensors import Dim, DType, QuantParams, Signature, TensorSpec
 
 __all__ = [
@@ -72,6 +76,8 @@ __all__ = [
     "SQNR_CAP_DB",
     "YES",
     "Accuracy",
+    "AlreadyQuantized",
+    "Backend",
     "CalibrationError",
     "CalibrationRecord",
     "CalibrationSource",
@@ -81,11 +87,15 @@ __all__ = [
     "DType",
     "DependencyMissing",
     "DescribeJob",
+    "DeviceMissing",
     "Dim",
     "Edge",
     "EffectError",
+    "ExecutedLayer",
+    "Execution",
     "Expectation",
     "ExpectationKind",
+    "Explains",
     "ExternalDataError",
     "FailedAttempt",
     "Finding",
@@ -116,12 +126,15 @@ __all__ = [
     "QuantRecipe",
     "Receipt",
     "Route",
+    "RunsAsync",
     "Runtime",
     "RuntimeOptions",
     "SampleFolder",
     "Session",
     "SetupError",
     "ShapeNeeded",
+    "Share",
+    "ShowsIntermediates",
     "Signature",
     "State",
     "StepCrashed",
@@ -133,6 +146,7 @@ __all__ = [
     "StoreError",
     "Support",
     "TensorSpec",
+    "TooSlow",
     "Toolchain",
     "ToolchainError",
     "UnknownName",

@@ -83,6 +83,12 @@ class CalibrationError(UsageError):
     code = "calibration"
 
 
+class AlreadyQuantized(UsageError):
+    """The model is quantized already; quantizing it again would round twice what was rounded once."""
+
+    code = "already-quantized"
+
+
 class OutputExists(UsageError):
     """The output path exists; it is replaced only on request."""
 
@@ -133,6 +139,12 @@ class ToolchainError(SetupError):
     code = "toolchain"
 
 
+class DeviceMissing(SetupError):
+    """The device that was asked for is not there."""
+
+    code = "device-missing"
+
+
 class StepError(HubError):
     """A step failed."""
 
@@ -175,6 +187,12 @@ class NothingCompared(VerificationError):
     """A comparison over no samples, no elements, or non-finite reference values proves nothing."""
 
     code = "nothing-compared"
+
+
+class TooSlow(VerificationError):
+    """The result was timed and is not as much faster than its float form as was required."""
+
+    code = "too-slow"
 
 
 class StoreError(HubError):

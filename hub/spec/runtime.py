@@ -1,5 +1,7 @@
 """Runtimes: where an artifact runs."""
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
@@ -18,6 +20,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         variant: One of the runtime's `variants`; empty for its first.
         threads: Intra-op threads; 0 for the runtime's default.
         device: `cpu` or a device that the runtime knows.
+        precision: What a float model is computed in: empty pins float32, so that a comparison compares nothing hidden;
+            `auto` is what the runtime does by itself on this machine, as it will when it is deployed; or `f16`, `bf16`.
         allow_pickle: As `ConvertOptions.allow_pickle`.
         allow_custom_ops: As `ConvertOptions.allow_custom_ops`.
         submodule: As `ConvertOptions.submodule`.
@@ -26,6 +30,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     variant: str = ""
     threads: int = 0
     device: str = "cpu"
+    precision: str = ""
     allow_pickle: bool = False
     allow_custom_ops: bool = False
     submodule: str = ""
@@ -42,10 +47,39 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class RunsAsync(Protocol):
+    """A session that can have several runs under way."""
+
+    def run_async(self, feeds: "Feeds") -> "Future[Feeds]":
+        """Start one run and return at once. `feeds` must not be changed before the future is done."""
+
+
+@runtime_checkable
+class ShowsIntermediates(Protocol):
+    """A session that can show tensors inside the model."""
+
+    def intermediate(self, names: Sequence[str]) -> Session:
+        """Open the same model with the tensors in `names`, the file's own names, as its outputs.
+
+        Raises:
+            UnknownName: The model has no such tensor.
+        """
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A runtime that has forms of a format to itself, so that its name is a target: `--to onnxruntime`."""
+
+    @property
+    def targets(self) -> Mapping[str, tuple[str, str]]:
+        """Suffix -> (format, form), the first is the default: `{'.onnx': ('onnx', 'onnxruntime')}`."""
+
+
+@runtime_checkable
 class Runtime(Protocol):
     """Runs artifacts. Instances are made without arguments, also in workers: `__init__` takes none.
 
-    A runtime that can also gives `run_async`, `intermediate(names)`, `placement()` and `fusions()` on its sessions.
+    What its sessions can do besides: `RunsAsync`, `ShowsIntermediates`, `hub.spec.Explains`.
     """
 
     @property
@@ -72,8 +106,11 @@ class Runtime(Protocol):
         """Say whether this runtime can open the model. Cheap, total, no framework import."""
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> Session:
-        """Open a model in full float32 precision (no hidden bf16/tf32). Runs in a worker.
+        """Open a model in full float32 precision (no hidden bf16/tf32), unless `options.precision` asks for another.
+
+        Runs in a worker.
 
         Raises:
+            DeviceMissing: `options.device` is not there; the message lists those that are.
             StepError: The runtime refuses the model.
         """

@@ -1,0 +1,1 @@
+"""OpenVINO for hub: IR reader, conversion, quantization with NNCF, and the runtime."""

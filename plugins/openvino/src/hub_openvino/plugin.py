@@ -1,0 +1,1 @@
+"""What this plugin offers to hub. Imports no framework."""
