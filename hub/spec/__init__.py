@@ -47,9 +47,10 @@ from hub.spec.errors import (
     UsageError,
     VerificationError,
 )
-from hub.spec.execution import ExecutedLayer, Execution, Explains, Share
+from hub.spec.execution import ExecutedLayer, Execution, ExecutionReport, Explains, Share
 from hub.spec.expectations import Expectation, ExpectationKind, parse_expectations
 from hub.spec.hooks import ENTRY_POINT_GROUP, hookimpl
+from hub.spec.machine import Processor, processor
 from hub.spec.numerics import Numerics, State
 from hub.spec.recipes import QuantRecipe
 from hub.spec.reports import (
@@ -65,7 +66,10 @@ from hub.spec.reports import (
     ParityReport,
     Receipt,
     Route,
+    Speed,
     StepRecord,
+    TimedModel,
+    Timing,
 )
 from hub.spec.runtime import Backend, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
 from hub.spec.tensors import Dim, DType, QuantParams, Signature, TensorSpec
@@ -93,6 +97,7 @@ __all__ = [
     "EffectError",
     "ExecutedLayer",
     "Execution",
+    "ExecutionReport",
     "Expectation",
     "ExpectationKind",
     "Explains",
@@ -122,6 +127,7 @@ __all__ = [
     "ParityPolicy",
     "ParityReport",
     "PluginBroken",
+    "Processor",
     "QuantParams",
     "QuantRecipe",
     "Receipt",
@@ -136,6 +142,7 @@ __all__ = [
     "Share",
     "ShowsIntermediates",
     "Signature",
+    "Speed",
     "State",
     "StepCrashed",
     "StepError",
@@ -146,6 +153,8 @@ __all__ = [
     "StoreError",
     "Support",
     "TensorSpec",
+    "TimedModel",
+    "Timing",
     "TooSlow",
     "Toolchain",
     "ToolchainError",
@@ -156,5 +165,6 @@ __all__ = [
     "VerificationError",
     "hookimpl",
     "parse_expectations",
+    "processor",
     "write_sample",
 ]

@@ -81,6 +81,24 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         several = (layer for layer in self.layers if len(layer.covers) > 1)
         return dict(Counter(f"{' + '.join(layer.covers)} -> {layer.operator}" for layer in several).most_common())
 
+    @property
+    def report(self) -> "ExecutionReport":
+        """The same without the single layers: what a receipt keeps."""
+        return ExecutionReport(
+            runtime=self.runtime,
+            version=self.version,
+            device=self.device,
+            settings=self.settings,
+            operators=self.operators,
+            executed=dict(Counter(layer.operator for layer in self.layers).most_common()),
+            precisions=self.by_precision,
+            devices=self.by_device,
+            fusions=self.fusions,
+            eliminated=self.eliminated,
+            timed_by=self.timed_by,
+            obstacles=self.obstacles,
+        )
+
     def _by(self, words: list[str]) -> dict[str, Share]:
         counts = Counter(words)
         times: dict[str, float] = {}
@@ -90,6 +108,30 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return {
             word: Share(layers=count, time_share=times[word] if timed else None) for word, count in counts.most_common()
         }
+
+
+class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An `Execution` summed up; fields as there, but for these.
+
+    Attributes:
+        executed: Operators of the executed graph -> count.
+        precisions: Precision -> its part of the executed nodes.
+        devices: Device -> its part of the executed nodes.
+        fusions: What became of what -> how many times.
+    """
+
+    runtime: str
+    version: str
+    device: str
+    settings: dict[str, str] = {}
+    operators: dict[str, int] = {}
+    executed: dict[str, int] = {}
+    precisions: dict[str, Share] = {}
+    devices: dict[str, Share] = {}
+    fusions: dict[str, int] = {}
+    eliminated: dict[str, int] = {}
+    timed_by: str = ""
+    obstacles: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -6,7 +6,8 @@ import msgspec
 
 from hub.spec.artifacts import Finding, ModelArtifact
 from hub.spec.edges import IoBinding
-from hub.spec.numerics import Numerics
+from hub.spec.execution import ExecutionReport
+from hub.spec.numerics import Numerics, State
 from hub.spec.recipes import QuantRecipe
 from hub.spec.tensors import TensorSpec
 
@@ -15,6 +16,7 @@ SQNR_CAP_DB = 300.0
 """SQNR of an exact match. Float64 itself ends near 6.02 * 53 = 319 dB, so no real measurement reaches it."""
 
 InputsKind = Literal["random", "held-out", "given"]
+TimedModel = Literal["source", "float", "result"]
 
 
 class ParityPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,6 +95,46 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     result: float
 
 
+class Timing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How long one run of a model takes.
+
+    Attributes:
+        model: `source`, `result`, or `float`: the result's float form in the result's own runtime.
+        state: What was timed.
+        runtime: Who ran it, as it is deployed: with the precision that the runtime chooses by itself.
+        seconds: Median over the rounds of the mean time of one run.
+    """
+
+    model: TimedModel
+    state: State
+    runtime: str
+    seconds: float
+
+
+class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Models timed in one process, in turns, on the same inputs.
+
+    Attributes:
+        timings: Each model that was timed.
+        baseline: What `speedup` compares with: the float form, else the source.
+        speedup: Median over the rounds of (time of the baseline / time of the result); above 1 the result is faster.
+        slowest: The smallest of those ratios.
+        fastest: The largest.
+        rounds: Rounds; in each, every model has its turn.
+        processor: The CPU, with what matters of its instruction sets.
+        cached: Whether the figures are of an earlier run on this machine, on the same bytes.
+    """
+
+    timings: tuple[Timing, ...]
+    baseline: TimedModel
+    speedup: float
+    slowest: float
+    fastest: float
+    rounds: int
+    processor: str
+    cached: bool = False
+
+
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One edge as it was run.
 
@@ -101,6 +143,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         peak_memory_bytes: Peak resident set of the worker during the step.
         lossy: As the edge declares it.
         tools: Distribution -> version of everything that the edge requires.
+        operators: Operators of the result's file -> count: against the step before, what the step folded and fused.
     """
 
     edge: str
@@ -115,6 +158,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipe: QuantRecipe | None = None
     parity: ParityReport | None = None
     tools: dict[str, str] = {}
+    operators: dict[str, int] = {}
 
 
 class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -163,7 +207,10 @@ class IoContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was done and what was measured; written beside the artifact as `<artifact>.hub.json`."""
+    """What was done and what was measured; written beside the artifact as `<artifact>.hub.json`.
+
+    `operators` are the source's; `execution` is how the result's runtime executes it, where the runtime tells.
+    """
 
     receipt_version: int
     hub_version: str
@@ -181,4 +228,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     findings: tuple[Finding, ...] = ()
     calibration: CalibrationRecord | None = None
     accuracy: Accuracy | None = None
+    operators: dict[str, int] = {}
+    execution: ExecutionReport | None = None
+    speed: Speed | None = None
     environment: dict[str, str] = {}
