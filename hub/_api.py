@@ -72,8 +72,9 @@ def inspect_source(source: Source, options: ConvertOptions, registry: Registry) 
 def default_output(source: Source, registry: Registry, target: str, numerics: Numerics | None) -> str:
     """`digits.int8.tflite` for `models/digits.pt2`, here; `digits.tflite` when no precision is asked."""
     stem = Path(source.path).stem if source.path else source.builder.partition(":")[0].rpartition(".")[2]
-    suffix = registry.formats[target].suffixes[0] if target in registry.formats else f".{target}"
-    return f"{stem}.{numerics.value}{suffix}" if numerics else f"{stem}{suffix}"
+    suffix = registry.suffix_of(target)
+    word = numerics.value if numerics else target
+    return f"{stem}.{word}{suffix}" if numerics or suffix == Path(source.path).suffix else f"{stem}{suffix}"
 
 
 def convert(  # noqa: PLR0913 the whole request as keywords, like the command line
@@ -87,6 +88,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     example_inputs: Any = None,
     weights: str | Path = "",
     options: ConvertOptions | None = None,
+    require_speedup: float = 0.0,
     strict: bool = False,
     force: bool = False,
     policy: ParityPolicy | None = None,
@@ -96,7 +98,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
 
     Args:
         model: A path, `package.module:builder`, a torch.nn.Module or a keras.Model.
-        to: Target format: `tflite`.
+        to: Target: a format (`tflite`, `onnx`, `openvino`) or a backend with a form of its own (`onnxruntime`).
         precision: `fp32`, `fp16`, `int8`, `int8-dynamic`, `int16x8`, `int4-weights`; by default the model's own.
         calibration: A data spec as on the command line, an array (models with one input), or arrays by input name
             with samples along the first axis.
@@ -105,6 +107,8 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
         example_inputs: For a live torch module: a tuple of tensors, or a dict of keyword arguments.
         weights: For a builder: `.safetensors` or a state dict.
         options: Shapes, constants, layouts.
+        require_speedup: Least speed-up over the result's float form in its runtime (over the source where there is
+            none); 0 for any.
         strict: Refuse `int8-mixed` where `int8` is asked for.
         force: Replace the output.
         policy: Your own gate.
@@ -116,7 +120,8 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     registry = Registry()
     with tempfile.TemporaryDirectory(prefix="hub-") as folder:
         source = source_of(model, Path(folder), registry, example_inputs, str(weights))
-        numerics, announced = choose_numerics(precision, calibration=calibration is not None)
+        offered = registry.numerics_of(to, Path(output))
+        numerics, announced = choose_numerics(precision, calibration=calibration is not None, offered=offered)
         request = Request(
             source=source,
             target=to,
@@ -127,6 +132,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
             test=_data_spec(test, Path(folder), "test"),
             policy=policy,
             announced=announced,
+            require_speedup=require_speedup,
             strict=strict,
             force=force,
         )

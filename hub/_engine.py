@@ -1,6 +1,7 @@
 """The engine: from a request to a verified artifact and its receipt, or to an error with nothing left behind."""
 
 import datetime as dt
+import itertools
 import platform
 from pathlib import Path
 from typing import Protocol
@@ -21,29 +22,35 @@ from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
 from hub._shapes import check_names, fix_shapes
+from hub._speed import Made, check_speed, explain, measure_speed, slow_words
 from hub._version import VERSION
 from hub.spec import (
     RECEIPT_VERSION,
     Accuracy,
+    AlreadyQuantized,
     ConvertOptions,
     Edge,
+    Execution,
     FailedAttempt,
     HubError,
     ModelArtifact,
     ModelRefused,
     ModelSummary,
     ModelUnreadable,
+    NoRouteError,
     Numerics,
     ParityPolicy,
     ParityReport,
     Receipt,
     Route,
     ShapeNeeded,
+    Speed,
     State,
     StepError,
     StepOutOfMemory,
     StepRecord,
     StepTimeout,
+    TooSlow,
     UnsupportedModel,
     UsageError,
     VerificationError,
@@ -104,12 +111,18 @@ class _Failed(Exception):
 
 
 class _Here(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a route has got to: the artifact, its summary, the changes so far, the steps so far."""
+    """Where a route has got to: the artifact, its summary, the changes so far, the steps so far.
+
+    At its end: how fast the result is and how it is executed, and what is to be said of that.
+    """
 
     artifact: ModelArtifact
     summary: ModelSummary
     chain: Chain = ()
     steps: tuple[StepRecord, ...] = ()
+    speed: Speed | None = None
+    execution: Execution | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Conversion:
@@ -131,7 +144,7 @@ class Conversion:
             NoRouteError: There is no route.
         """
         request, registry = self._request, self._runner.registry
-        targets = {edge.target.format for edge, _ in registry.edges.values()}
+        targets = registry.target_names
         if request.target not in targets:
             registry.check_broken(f"no loaded plugin writes {request.target}")
         check_target(request.target, targets)
@@ -145,7 +158,11 @@ class Conversion:
                 f"{request.source.label} already is {goals[0]}", hint="ask for another --to or --precision"
             )
         data = bool(request.calibration)
-        plan = make_plan(registry, opened.summary, goals, request.options, data=data, avoid=request.avoid)
+        try:
+            plan = make_plan(registry, opened.summary, goals, request.options, data=data, avoid=request.avoid)
+        except NoRouteError as error:
+            _refuse_twice(opened, self._wanted, error)
+            raise
         return opened, plan
 
     def run(self) -> Receipt:
@@ -190,11 +207,13 @@ class Conversion:
                 continue
             try:
                 fitting = self._samples_for(opened, route, samples)
-                return self._walk(opened, route, fitting, reference), fitting
+                here = self._walk(opened, route, fitting, reference)
+                return self._explained(opened, here, reference, fitting.options), fitting
             except _Failed as failed:
                 dead.add(failed.prefix)
                 open_only |= samples.guessed and isinstance(failed.error, ShapeNeeded)
-                if failed.parity and route[len(failed.prefix) - 1].lossy:
+                judged = failed.parity or isinstance(failed.error, TooSlow)
+                if judged and route[len(failed.prefix) - 1].lossy:
                     wrong.add(failed.prefix[-1])
                 self._give_up(ids, failed)
         raise self._all_failed(self._own_noise(opened, samples, reference))
@@ -237,6 +256,33 @@ class Conversion:
                 raise _Failed(prefix, _parity_error(edge, parity), parity)
         return here
 
+    def _explained(self, opened: Opened, here: _Here, reference: Reference, options: ConvertOptions) -> _Here:
+        """Add how the result is executed, and how fast it is where that was asked for or is the point of the result."""
+        made = _made(opened, here)
+        self._events.started("asking the runtime how it executes the result")
+        execution, remarks = explain(self._runner, made, reference, options)
+        here = msgspec.structs.replace(here, execution=execution, remarks=remarks)
+        if not (self._request.require_speedup or self._is_for_speed(here)):
+            return here
+        self._events.started("timing the source and the result in turns")
+        return self._timed(here, made, reference, options)
+
+    def _is_for_speed(self, here: _Here) -> bool:
+        return any(step.lossy for step in here.steps) or self._request.target in self._runner.registry.runtimes
+
+    def _timed(self, here: _Here, made: Made, reference: Reference, options: ConvertOptions) -> _Here:
+        least = self._request.require_speedup
+        again = bool(least) or not self._request.use_cache
+        try:
+            speed = measure_speed(self._runner, made, reference, options, again=again)
+            check_speed(speed, least)
+        except HubError as error:
+            if least:
+                raise _Failed(tuple(step.edge for step in here.steps), error) from error
+            return msgspec.structs.replace(here, remarks=(*here.remarks, f"it could not be timed: {error.message}"))
+        slow = slow_words(speed, here.execution, here.artifact.state.numerics.value)
+        return msgspec.structs.replace(here, speed=speed, remarks=(*here.remarks, *slow))
+
     def _step(self, here: _Here, edge: Edge, samples: Samples, reference: Reference, *, last: bool) -> _Here:
         """Run one edge, check what it declared, measure what it computes."""
         verdict = judge(self._runner.registry, edge.id, here.summary, samples.options)
@@ -254,7 +300,7 @@ class Conversion:
         chain = (*here.chain, converted.output.bindings)
         self._events.started(f"comparing {edge.target} with the source")
         parity = measure(self._runner, artifact, reference, chain, self._policy(here, edge), samples.options)
-        record = self._record(edge, artifact, converted, parity)
+        record = self._record(edge, artifact, converted, parity, summary.operators)
         return _Here(artifact=artifact, summary=summary, chain=chain, steps=(*here.steps, record))
 
     def _checked(self, here: _Here, edge: Edge, converted: Converted, samples: Samples) -> ModelSummary:
@@ -263,6 +309,7 @@ class Conversion:
         _effects.check_written(edge, converted.path)
         try:
             found = identify(converted.path, self._runner.registry)
+            found = msgspec.structs.replace(found, form=found.form or edge.target.form)
             summary = self._runner.describe(converted.path, found, options)
         except (ModelUnreadable, ModelRefused) as error:
             failure = StepError(f"{edge.id} wrote a file that nobody can read: {error}", hint=error.hint)
@@ -283,7 +330,14 @@ class Conversion:
         kept = here.summary.state.numerics == numerics and not any(step.lossy for step in here.steps)
         return carried(numerics) if kept and not edge.lossy else POLICIES[numerics]
 
-    def _record(self, edge: Edge, artifact: ModelArtifact, converted: Converted, parity: ParityReport) -> StepRecord:
+    def _record(
+        self,
+        edge: Edge,
+        artifact: ModelArtifact,
+        converted: Converted,
+        parity: ParityReport,
+        operators: dict[str, int],
+    ) -> StepRecord:
         done, output = converted.done, converted.output
         record = StepRecord(
             edge=edge.id,
@@ -298,6 +352,7 @@ class Conversion:
             lossy=edge.lossy,
             parity=parity,
             tools=versions_of(edge.requires),
+            operators=operators,
         )
         self._runner.registry.step_finished(record)
         self._events.finished(record)
@@ -321,7 +376,9 @@ class Conversion:
         """One error for all attempts: verification where any result was wrong, else the last failure's own kind."""
         wanted, last = self._wanted.value, self._attempts[-1]
         tried = "; ".join(f"{item.edge}: {item.message}" for item in self._attempts)
+        codes = {item.code for item in self._attempts}
         code = VerificationError.code if any(item.parity for item in self._attempts) else last.code
+        code = TooSlow.code if TooSlow.code in codes else code
         message = f"no route gave a right {wanted} model; nothing was written. Tried {tried}{noise}"
         error = error_from_code(code, message, self._advice(code))
         error.log = next((item.log for item in reversed(self._attempts) if item.log), "")
@@ -329,6 +386,8 @@ class Conversion:
         return error
 
     def _advice(self, code: str) -> str:
+        if code == TooSlow.code:
+            return "accept what was measured: a lower --require-speedup, or none"
         if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code, ShapeNeeded.code} and self._hint:
             return self._hint
         if code == VerificationError.code and all(p.inputs == "random" for a in self._attempts if (p := a.parity)):
@@ -353,11 +412,14 @@ class Conversion:
             parity=last.parity,
             contract=io_contract(opened.summary.signature, here.summary.signature, here.chain),
             notes=(*samples.notes, *(note for step in here.steps for note in step.notes)),
-            warnings=(*samples.warnings, *_blind(reference), *self._warnings(opened.artifact, last)),
+            warnings=(*samples.warnings, *_blind(reference), *self._warnings(opened.artifact, last), *here.remarks),
             failed_attempts=tuple(self._attempts),
             findings=opened.summary.findings,
             calibration=samples.record,
             accuracy=self._accuracy(samples, reference, here),
+            operators=opened.summary.operators,
+            execution=here.execution.report if here.execution else None,
+            speed=here.speed,
             environment={
                 "python": platform.python_version(),
                 "machine": platform.machine(),
@@ -366,13 +428,13 @@ class Conversion:
         )
 
     def _goals(self) -> tuple[State, ...]:
-        """The state asked for, and the mixed form behind it where the user allows it."""
+        """The state asked for, and behind it the mixed form, and with a speed to reach the dynamic one too."""
         request = self._request
-        form = self._runner.registry.form_of(request.target, request.destination)
-        behind = _BESIDE.get(self._wanted, ()) if request.numerics is None else ()
+        name, form = self._runner.registry.target(request.target, request.destination)
+        behind = list(_BESIDE.get(self._wanted, ())) if request.numerics is None else []
         if self._wanted == Numerics.INT8 and not request.strict:
-            behind = (Numerics.INT8_MIXED,)
-        return tuple(State(format=request.target, numerics=item, form=form) for item in (self._wanted, *behind))
+            behind = [Numerics.INT8_MIXED, *([Numerics.INT8_DYNAMIC] if request.require_speedup else [])]
+        return tuple(State(format=name, numerics=item, form=form) for item in (self._wanted, *behind))
 
     def _warnings(self, source: ModelArtifact, last: StepRecord) -> tuple[str, ...]:
         return tuple(
@@ -399,6 +461,34 @@ class Conversion:
             return None
         outputs = outputs_of(self._runner, here.artifact, reference, here.chain, samples.options)
         return accuracy(samples.labels, reference.outputs, outputs)
+
+
+def _made(opened: Opened, here: _Here) -> Made:
+    """What is timed: the last model on the way that nothing lossy was done to is the float form, in the same format."""
+    plain = list(itertools.takewhile(lambda step: not step.lossy, here.steps))
+    same = bool(plain) and len(plain) < len(here.steps)
+    same = same and plain[-1].artifact.state.format == here.artifact.state.format
+    return Made(
+        source=opened.artifact,
+        result=here.artifact,
+        chain=here.chain,
+        plain=plain[-1].artifact if same else None,
+        plain_chain=here.chain[: len(plain)],
+    )
+
+
+def _refuse_twice(opened: Opened, wanted: Numerics, reason: NoRouteError) -> None:
+    """Tell a model that is quantized already from one that no route takes.
+
+    Raises:
+        AlreadyQuantized: Another quantized precision was asked for.
+    """
+    found = opened.summary.state.numerics
+    if found.is_quantized and wanted.is_quantized:
+        raise AlreadyQuantized(
+            f"the model is {found.value} already, and no step leads from there to {wanted.value}",
+            hint="give the float model that it was made from; without --precision it is converted as it is",
+        ) from reason
 
 
 def _blind(reference: Reference) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.resources
 import importlib.util
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import msgspec
 import pluggy
 
 from hub.spec import (
+    Backend,
     Converter,
     DependencyMissing,
     Edge,
@@ -24,6 +25,7 @@ from hub.spec import (
     HubError,
     Identification,
     ManyForms,
+    Numerics,
     PluginBroken,
     Runtime,
     State,
@@ -199,6 +201,33 @@ class Registry:
         """The form that an output path's suffix asks for; empty for the plain one."""
         reader = self.formats.get(format_name)
         return reader.written_forms.get(path.suffix, "") if isinstance(reader, ManyForms) else ""
+
+    @property
+    def target_names(self) -> set[str]:
+        """Everything that `--to` takes: formats that an edge writes, and runtimes with forms of their own."""
+        written = {edge.target.format for edge, _ in self.edges.values()}
+        return written | {name for name, runtime in self.runtimes.items() if isinstance(runtime, Backend)}
+
+    def _targets_of(self, name: str) -> Mapping[str, tuple[str, str]]:
+        runtime: object = self.runtimes.get(name)
+        return runtime.targets if isinstance(runtime, Backend) else {}
+
+    def target(self, name: str, path: Path) -> tuple[str, str]:
+        """The format and form that a target means, with an output path's suffix."""
+        own = self._targets_of(name)
+        return own.get(path.suffix, next(iter(own.values()))) if own else (name, self.form_of(name, path))
+
+    def numerics_of(self, name: str, path: Path) -> set[Numerics]:
+        """Precisions that some edge writes in a target."""
+        wanted = self.target(name, path)
+        return {e.target.numerics for e, _ in self.edges.values() if (e.target.format, e.target.form) == wanted}
+
+    def suffix_of(self, name: str) -> str:
+        """The suffix of a target's files where the user names none."""
+        own = self._targets_of(name)
+        if own:
+            return next(iter(own))
+        return self.formats[name].suffixes[0] if name in self.formats else f".{name}"
 
     def suffix(self, state: State) -> str:
         """The suffix of files in a state."""

@@ -1,7 +1,7 @@
 """What a user asks for, parsed and frozen; names checked with did-you-mean."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import msgspec
@@ -42,6 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         policy: The user's own gate; None for the precision's.
         announced: What the request means where that is not in its words, for the summary and the receipt.
         avoid: Edge ids that no route may take.
+        require_speedup: Least speed-up over the float form (over the source where there is none); 0 for any.
         strict: Refuse `int8-mixed` where `int8` was asked for.
         force: Replace the output.
         use_cache: Whether finished steps may be taken from the cache.
@@ -60,6 +61,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: ParityPolicy | None = None
     announced: str = ""
     avoid: tuple[str, ...] = ()
+    require_speedup: float = 0.0
     strict: bool = False
     force: bool = False
     use_cache: bool = True
@@ -81,18 +83,27 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 BARE_INT8 = "int8!"
-"""What a bare --int8 stands for: static with calibration data, dynamic-range without."""
+"""What a bare --int8 stands for: static with calibration data; without, whatever int8 weights the target has."""
+
+_WITHOUT_DATA = {
+    Numerics.INT8_DYNAMIC: "int8 weights, activations quantized on the fly",
+    Numerics.INT8_WEIGHTS: "int8 weights, float activations",
+}
 
 
-def choose_numerics(name: str, *, calibration: bool) -> tuple[Numerics | None, str]:
-    """The precision of a name (None for an empty one), and what must be said about the choice."""
+def choose_numerics(name: str, *, calibration: bool, offered: Container[Numerics]) -> tuple[Numerics | None, str]:
+    """The precision of a name (None for an empty one), and what must be said about the choice.
+
+    `offered` are the precisions that the target has.
+    """
     if not name:
         return None, ""
     if name != BARE_INT8:
         return parse_numerics(name), ""
     if calibration:
         return Numerics.INT8, ""
-    return Numerics.INT8_DYNAMIC, "--int8 without --calibration means int8-dynamic: int8 weights, float activations"
+    chosen = next((item for item in _WITHOUT_DATA if item in offered), Numerics.INT8_DYNAMIC)
+    return chosen, f"--int8 without --calibration means {chosen.value}: {_WITHOUT_DATA[chosen]}"
 
 
 def parse_numerics(name: str) -> Numerics:

@@ -11,7 +11,18 @@ from hub._failures import keep_failed
 from hub._files import copy_model, is_copy_of, sha256_model
 from hub._plugins import Registry, reference_of, source_digest, versions_of
 from hub._store import Store, key_of
-from hub._tasks import ConvertTask, DescribeTask, RunOutput, RunTask, SampleTask, Task, TaskResult
+from hub._tasks import (
+    ConvertTask,
+    DescribeTask,
+    ExplainTask,
+    RunOutput,
+    RunTask,
+    SampleTask,
+    Subject,
+    Task,
+    TaskResult,
+    TimeTask,
+)
 from hub._toolchains import toolchain_python
 from hub._version import VERSION
 from hub._workers import Place, Workers
@@ -22,6 +33,7 @@ from hub.spec import (
     DescribeJob,
     Edge,
     EffectError,
+    Execution,
     HubError,
     Identification,
     IoBinding,
@@ -31,6 +43,7 @@ from hub.spec import (
     RuntimeOptions,
     State,
     StepOutput,
+    processor,
 )
 
 Check = Callable[[Path], None]
@@ -205,6 +218,42 @@ class Runner:
         done = self.execute(key, build, Place(process=runtime.process))
         return done.folder / "outputs", msgspec.convert(done.result.value, RunOutput)
 
+    def subject(
+        self, artifact: ModelArtifact, options: RuntimeOptions, chain: tuple[tuple[IoBinding, ...], ...] = ()
+    ) -> Subject:
+        """A model as it is to be opened, with the runtime that opens it."""
+        runtime = self.registry.runtime_for(artifact.state.format)
+        return Subject(plugin=reference_of(runtime), artifact=artifact, options=options, chain=chain)
+
+    def explain(self, subject: Subject, samples: tuple[str, str]) -> Execution | None:
+        """Ask a runtime how it executes a model; None where it does not tell."""
+        runtime = self.registry.runtime_for(subject.artifact.state.format)
+        key = self._subject_key("explain", (subject,), samples)
+        task = ExplainTask(subject=subject, samples=samples[0])
+        done = self.execute(key, lambda _: task, Place(process=runtime.process))
+        return msgspec.convert(done.result.value, Execution | None)
+
+    def time(
+        self, subjects: tuple[Subject, ...], samples: tuple[str, str], *, again: bool
+    ) -> tuple[list[list[float]], bool]:
+        """Time models in turns; returns seconds by round and model, and whether they were measured earlier.
+
+        They share the process of the first one's runtime. `again` measures anew.
+        """
+        runtime = self.registry.runtime_for(subjects[0].artifact.state.format)
+        key = self._subject_key("time", subjects, samples)
+        if again:
+            self.store.forget(key)
+        task = TimeTask(subjects=subjects, samples=samples[0])
+        done = self.execute(key, lambda _: task, Place(process=runtime.process))
+        return msgspec.convert(done.result.value, list[list[float]]), done.cached
+
+    def _subject_key(self, verb: str, subjects: tuple[Subject, ...], samples: tuple[str, str]) -> str:
+        runtimes = [self.registry.runtime_for(subject.artifact.state.format) for subject in subjects]
+        versions = [self._versions(runtime, runtime.requires) for runtime in runtimes]
+        models = [(s.artifact.sha256, s.artifact.state, s.options, s.chain) for s in subjects]
+        return key_of(verb, models, samples[1], versions)
+
     def call_function(self, function: str, folder: Path) -> int:
         """Call a user's function for samples, in a worker."""
         task = SampleTask(function=function, search_path=str(Path.cwd()), folder=str(folder), limit=1024)
@@ -229,7 +278,7 @@ class Runner:
         module = type(plugin).__module__.partition(".")[0]
         own = {p.distribution: p.version for p in self.registry.plugins if p.module.partition(".")[0] == module}
         source = source_digest(module, next(iter(own), ""))
-        return own | versions_of(requires) | {"hub": VERSION, "source": source}
+        return own | versions_of(requires) | {"hub": VERSION, "source": source, "processor": str(processor())}
 
     def _lock(self, edge: Edge) -> tuple[str, ...]:
         return self.registry.toolchains[edge.toolchain].requires if edge.toolchain else ()

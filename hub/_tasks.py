@@ -44,7 +44,31 @@ class SampleTask(msgspec.Struct, frozen=True, kw_only=True, tag="samples"):
     limit: int
 
 
-Task = DescribeTask | ConvertTask | RunTask | SampleTask
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """A model to be timed: its runtime, how it is opened, and the changes from the source's inputs to its own."""
+
+    plugin: str
+    artifact: ModelArtifact
+    options: RuntimeOptions
+    chain: tuple[tuple[IoBinding, ...], ...] = ()
+
+
+class TimeTask(msgspec.Struct, frozen=True, kw_only=True, tag="time"):
+    """Time models in turns on the same samples, in the source's terms. Gives seconds by round and model."""
+
+    subjects: tuple[Subject, ...]
+    samples: str
+    most_samples: int = 4
+
+
+class ExplainTask(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
+    """Ask a runtime how it executes a model, on the first of the samples. Gives an `Execution`, or None."""
+
+    subject: Subject
+    samples: str
+
+
+Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask
 
 
 class RunOutput(msgspec.Struct, frozen=True, kw_only=True):

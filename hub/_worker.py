@@ -9,7 +9,9 @@ It imports only `hub.spec`, msgspec, numpy and the standard library, so that it 
 environment. `python -m hub._worker FOLDER` runs one task and ends with status 0 or 1.
 """
 
+import contextlib
 import importlib
+import itertools
 import os
 import queue
 import select
@@ -18,14 +20,26 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hub._tasks import ConvertTask, DescribeTask, Failure, RunOutput, RunTask, SampleTask, Task, TaskResult
-from hub.spec import CalibrationError, HubError, SampleFolder, write_sample
+from hub._tasks import (
+    ConvertTask,
+    DescribeTask,
+    ExplainTask,
+    Failure,
+    RunOutput,
+    RunTask,
+    SampleTask,
+    Subject,
+    Task,
+    TaskResult,
+    TimeTask,
+)
+from hub.spec import CalibrationError, Execution, Explains, HubError, SampleFolder, Session, write_sample
 
 
 def load_reference(reference: str) -> Any:
@@ -64,6 +78,35 @@ def _run_one(run: Callable[[Any], Any], task: RunTask, index: int, feeds: Any) -
     return seconds
 
 
+@contextlib.contextmanager
+def _opened(subject: Subject) -> Iterator[Session]:
+    session = load_reference(subject.plugin)().open(subject.artifact, subject.options)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _time(task: TimeTask) -> list[list[float]]:
+    from hub._bindings import to_artifact
+    from hub._timing import time_in_turns
+
+    samples = list(itertools.islice(SampleFolder(task.samples), task.most_samples))
+    with contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(_opened(subject)) for subject in task.subjects]
+        fed = [[to_artifact(feeds, subject.chain) for feeds in samples] for subject in task.subjects]
+        return time_in_turns([(session.run, own) for session, own in zip(sessions, fed, strict=True)])
+
+
+def _explain(task: ExplainTask) -> Execution | None:
+    from hub._bindings import to_artifact
+
+    with _opened(task.subject) as session:
+        if not isinstance(session, Explains):
+            return None
+        return session.execution(to_artifact(next(iter(SampleFolder(task.samples))), task.subject.chain))
+
+
 def _samples(task: SampleTask) -> int:
     sys.path.insert(0, task.search_path)
     count = 0
@@ -93,6 +136,8 @@ _HANDLERS: dict[type, Callable[[Any], Any]] = {
     ConvertTask: _convert,
     RunTask: _run,
     SampleTask: _samples,
+    TimeTask: _time,
+    ExplainTask: _explain,
 }
 
 

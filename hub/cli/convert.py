@@ -1,6 +1,7 @@
 """`hub convert` and `hub plan`."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,8 +25,10 @@ class _Int8Command(click.Command):
 
 _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", metavar="MODEL"),
-    click.option("--to", "target", required=True, metavar="FORMAT", help="Format: onnx, tflite, keras, pytorch."),
-    click.option("--int8", is_flag=True, help="int8: static with --calibration, dynamic-range without."),
+    click.option(
+        "--to", "target", required=True, metavar="TARGET", help="onnx, tflite, keras, pytorch, openvino, onnxruntime."
+    ),
+    click.option("--int8", is_flag=True, help="int8: static with --calibration, weights only without."),
     click.option("--fp16", is_flag=True, help="Short for --precision fp16."),
     click.option(
         "--precision",
@@ -46,6 +49,13 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--io-dtype", type=click.Choice(["", "int8"]), default="", help="Integer inputs and outputs."),
     click.option("--force", is_flag=True, help="Replace the output."),
     click.option("--avoid", multiple=True, metavar="EDGE", help="Leave an edge out (`hub plan` names them)."),
+    click.option(
+        "--require-speedup",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="X",
+        help="Fail unless X times as fast as the float form (the source where there is none).",
+    ),
     click.option("--strict", is_flag=True, help="Refuse int8-mixed where int8 is asked for."),
     click.option("--no-cache", is_flag=True, help="Run every step again."),
     click.option("--max-relative", type=float, help="Your own gate: largest relative error."),
@@ -108,8 +118,9 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
     from hub._api import default_output, parse_source
     from hub._request import Request, choose_numerics
 
-    numerics, announced = choose_numerics(_precision(values), calibration=bool(values["calibration"]))
     source = parse_source(values["model"], values["weights"])
+    offered = registry.numerics_of(values["target"], Path(values["output"]))
+    numerics, announced = choose_numerics(_precision(values), calibration=bool(values["calibration"]), offered=offered)
     return Request(
         source=source,
         target=values["target"],
@@ -121,6 +132,7 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
         policy=_policy(values, numerics),
         announced=announced,
         avoid=values["avoid"],
+        require_speedup=values["require_speedup"],
         strict=values["strict"],
         force=values["force"],
         use_cache=not values["no_cache"],

@@ -1,0 +1,128 @@
+"""Did it help? Source, float form and result timed in turns, and how the result is executed."""
+
+import statistics
+
+import msgspec
+
+from hub._measure import Chain, Reference
+from hub._runner import Runner
+from hub._tasks import Subject
+from hub.spec import (
+    ConvertOptions,
+    Execution,
+    HubError,
+    ModelArtifact,
+    RuntimeOptions,
+    Speed,
+    TimedModel,
+    Timing,
+    TooSlow,
+    processor,
+)
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route made: the result, its float form in the same runtime where there is one, and where it came from."""
+
+    source: ModelArtifact
+    result: ModelArtifact
+    chain: Chain
+    plain: ModelArtifact | None = None
+    plain_chain: Chain = ()
+
+
+def as_deployed(options: ConvertOptions) -> RuntimeOptions:
+    """How a model is opened where it is timed: with the precision that its runtime chooses by itself."""
+    return RuntimeOptions(
+        precision="auto",
+        allow_pickle=options.allow_pickle,
+        allow_custom_ops=options.allow_custom_ops,
+        submodule=options.submodule,
+    )
+
+
+def measure_speed(runner: Runner, made: Made, reference: Reference, options: ConvertOptions, *, again: bool) -> Speed:
+    """Time the source, the float form and the result in turns, in one process.
+
+    Args:
+        runner: To run the task.
+        made: The models.
+        reference: Its inputs are what they are timed on.
+        options: The request's, for reading the source.
+        again: Measure anew even where this machine has timed the same bytes before.
+
+    Raises:
+        StepError: One of them cannot be opened in the source's process, or does not run there.
+    """
+    subjects = _subjects(runner, made, as_deployed(options))
+    rounds, cached = runner.time(tuple(subjects.values()), reference.inputs, again=again)
+    names = list(subjects)
+    baseline: TimedModel = "float" if "float" in subjects else "source"
+    ratios = [row[names.index(baseline)] / row[names.index("result")] for row in rounds]
+    return Speed(
+        timings=tuple(_timing(runner, name, subject, rounds, names) for name, subject in subjects.items()),
+        baseline=baseline,
+        speedup=statistics.median(ratios),
+        slowest=min(ratios),
+        fastest=max(ratios),
+        rounds=len(rounds),
+        processor=str(processor()),
+        cached=cached,
+    )
+
+
+def _subjects(runner: Runner, made: Made, options: RuntimeOptions) -> dict[TimedModel, Subject]:
+    """The source first: its runtime's process has the heaviest framework loaded already."""
+    subjects: dict[TimedModel, Subject] = {"source": runner.subject(made.source, options)}
+    if made.plain and made.plain.sha256 not in {made.source.sha256, made.result.sha256}:
+        subjects["float"] = runner.subject(made.plain, options, made.plain_chain)
+    return subjects | {"result": runner.subject(made.result, options, made.chain)}
+
+
+def _timing(
+    runner: Runner, name: TimedModel, subject: Subject, rounds: list[list[float]], names: list[TimedModel]
+) -> Timing:
+    return Timing(
+        model=name,
+        state=subject.artifact.state,
+        runtime=runner.registry.runtime_for(subject.artifact.state.format).name,
+        seconds=statistics.median(row[names.index(name)] for row in rounds),
+    )
+
+
+def check_speed(speed: Speed, least: float) -> None:
+    """Refuse a result that is not fast enough.
+
+    Raises:
+        TooSlow: The median speed-up is below `least`.
+    """
+    if least and speed.speedup < least:
+        raise TooSlow(
+            f"{in_words(speed)}; {least:g}x is required, on {speed.processor}",
+            hint=f"accept less: --require-speedup {max(0.1, speed.speedup - 0.05):.1f}, or leave it out",
+        )
+
+
+def in_words(speed: Speed) -> str:
+    """`1.53x as fast as its float form (1.49 to 1.60 over 15 rounds)`."""
+    what = "its float form" if speed.baseline == "float" else "the source"
+    return f"{speed.speedup:.2f}x as fast as {what} ({speed.slowest:.2f} to {speed.fastest:.2f}, {speed.rounds} rounds)"
+
+
+def explain(
+    runner: Runner, made: Made, reference: Reference, options: ConvertOptions
+) -> tuple[Execution | None, tuple[str, ...]]:
+    """How the result's runtime executes it; None and a warning where it cannot be told."""
+    try:
+        return runner.explain(runner.subject(made.result, as_deployed(options), made.chain), reference.inputs), ()
+    except HubError as error:
+        return None, (f"how the result is executed could not be told: {error.message}",)
+
+
+def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tuple[str, ...]:
+    """What must be said of a result that is slower than what it came from, with the runtime's own reasons."""
+    if speed.speedup >= 1:
+        return ()
+    why = "; ".join(execution.obstacles) if execution else ""
+    reason = f": {why}" if why else ""
+    return (f"{numerics} is slower here: {in_words(speed)} on {speed.processor}{reason}",)

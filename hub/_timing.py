@@ -1,0 +1,54 @@
+"""Time several models in one process, in turns, so that all see the same weather. Runs in a worker."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from hub.spec.calibration import Feeds
+
+BUDGET_SECONDS = 1.2
+"""For all rounds together; a model whose single run takes longer than its share still gets `LEAST_ROUNDS`."""
+
+LEAST_ROUNDS = 3
+MOST_ROUNDS = 15
+TURN_SECONDS = 0.01
+"""A turn repeats a fast model for about this long, so that the clock and the first cold call weigh little."""
+
+Call = Callable[[Feeds], object]
+
+
+def time_in_turns(calls: Sequence[tuple[Call, Sequence[Feeds]]]) -> list[list[float]]:
+    """Time models against each other.
+
+    Args:
+        calls: For each model its `run` and the samples to run it on, the same number for each.
+
+    Returns:
+        For each round, in seconds, the mean time of one run of each model. Every second round goes backwards, so that
+        a drift of the clock frequency favours nobody.
+    """
+    lengths = [_warm_up(run, samples) for run, samples in calls]
+    repeats = [max(1, round(TURN_SECONDS / length)) for length in lengths]
+    one_round = sum(length * count for length, count in zip(lengths, repeats, strict=True))
+    rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(BUDGET_SECONDS / one_round)))
+    return [_round(calls, repeats, backwards=number % 2 == 1) for number in range(rounds)]
+
+
+def _warm_up(run: Call, samples: Sequence[Feeds]) -> float:
+    """Run twice, as the first run plans memory; returns the shorter time."""
+    return max(1e-7, min(_seconds(run, samples[:1], 1) for _ in range(2)))
+
+
+def _round(calls: Sequence[tuple[Call, Sequence[Feeds]]], repeats: Sequence[int], *, backwards: bool) -> list[float]:
+    order = range(len(calls))
+    means = {
+        index: _seconds(*calls[index], repeats[index]) / repeats[index]
+        for index in (reversed(order) if backwards else order)
+    }
+    return [means[index] for index in order]
+
+
+def _seconds(run: Call, samples: Sequence[Feeds], count: int) -> float:
+    start = time.perf_counter()
+    for number in range(count):
+        run(samples[number % len(samples)])
+    return time.perf_counter() - start
