@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hub.spec import (
+    DeviceMissing,
     Layer,
     ModelArtifact,
     ModelNotFound,
@@ -19,7 +20,6 @@ from hub.spec import (
     State,
     StepError,
     Support,
-    UnsupportedModel,
     UsageError,
     parse_expectations,
 )
@@ -196,7 +196,7 @@ def test_custom_operator(tmp_path: Path) -> None:
 def test_other_devices_are_refused(digits: Path) -> None:
     state, signature = State(format="tflite"), Signature(inputs=(), outputs=())
     artifact = ModelArtifact(path=str(digits), state=state, signature=signature, sha256="", size_bytes=0)
-    with pytest.raises(UnsupportedModel, match="cuda"):
+    with pytest.raises(DeviceMissing, match="cuda"):
         LiteRtRuntime().open(artifact, RuntimeOptions(device="cuda"))
     assert LiteRtRuntime().open(artifact, RuntimeOptions(variant="reference"))
 

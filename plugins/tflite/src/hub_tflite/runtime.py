@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import (
     YES,
+    DeviceMissing,
+    Execution,
     ModelArtifact,
     ModelSummary,
     Runtime,
@@ -14,12 +20,14 @@ from hub.spec import (
     Session,
     StepError,
     Support,
+    UnknownName,
     UnsupportedModel,
     UsageError,
     Verdict,
 )
 from hub_tflite.describe import border
-from hub_tflite.schema import parse, read_bytes, verify
+from hub_tflite.execution import execution_of
+from hub_tflite.schema import new, parse, read_bytes, text, to_bytes, verify
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +93,11 @@ class LiteRtSession:
     """
 
     def __init__(self, content: bytes, variant: str = "", threads: int = 0) -> None:
+        self._content = content
         self._variant = variant
+        self._threads = threads
+        self._turn = Lock()
+        self._queue = ThreadPoolExecutor(1, "litert")
         self._interpreter = interpreter_of(content, variant, threads)
         model = parse(content)
         _refuse_side_graph(model)
@@ -109,6 +121,14 @@ class LiteRtSession:
         """
         if set(feeds) != set(self.inputs):
             raise UsageError(f"the model takes {sorted(self.inputs)}, given were {sorted(feeds)}")
+        with self._turn:
+            return self._run(feeds)
+
+    def run_async(self, feeds: Feeds) -> Future[Feeds]:
+        """Queues one run: an interpreter runs one at a time, in the order in which they were asked for."""
+        return self._queue.submit(self.run, feeds)
+
+    def _run(self, feeds: Feeds) -> Feeds:
         self._resize(feeds)
         self._interpreter.reset_all_variables()
         for name, array in feeds.items():
@@ -132,8 +152,39 @@ class LiteRtSession:
         except ValueError as error:
             raise UsageError(f"input {name}: {error}") from error
 
+    def execution(self, feeds: Feeds) -> Execution:
+        """Runs once, so that all sizes are known, and reads who runs what; see `hub_tflite.execution`."""
+        self.run(feeds)
+        return execution_of(
+            parse(self._content),
+            self._interpreter,
+            version=version("ai-edge-litert"),
+            variant=self._variant or XNNPACK,
+            threads=self._threads,
+        )
+
+    def intermediate(self, names: Sequence[str]) -> LiteRtSession:
+        """Opens the same model with inner tensors as its outputs, with the same kernels.
+
+        A delegate hands out what it otherwise keeps inside, so that it may fuse less.
+
+        Raises:
+            UnknownName: The main graph has no such tensor.
+        """
+        model = parse(self._content)
+        graph = model.subgraphs[0]
+        places = {text(tensor.name): index for index, tensor in reversed(list(enumerate(graph.tensors)))}
+        unknown = [name for name in names if name not in places]
+        if unknown:
+            raise UnknownName(f"no tensor {', '.join(unknown)} in the model", hint="`hub inspect --layers` names them")
+        graph.outputs = [places[name] for name in names]
+        for signature in (model.signatureDefs or [])[:1]:
+            signature.outputs = [new("TensorMapT", name=name.encode(), tensorIndex=places[name]) for name in names]
+        return LiteRtSession(to_bytes(model), self._variant, self._threads)
+
     def close(self) -> None:
-        """Releases the interpreter."""
+        """Waits for runs under way and releases the interpreter."""
+        self._queue.shutdown()
         self._interpreter = None
 
 
@@ -158,11 +209,11 @@ class LiteRtRuntime:
 
         Raises:
             ModelUnreadable: The file is corrupt.
-            UnsupportedModel: Another device than the CPU was asked for.
+            DeviceMissing: Another device than the CPU was asked for.
             StepError: The runtime refuses the model.
         """
         if options.device != "cpu":
-            raise UnsupportedModel(f"LiteRT runs on the CPU here, not on {options.device}", hint="use --device cpu")
+            raise DeviceMissing(f"LiteRT runs on the CPU here, not on {options.device}", hint="use --device cpu")
         content = read_bytes(Path(artifact.path))
         verify(content, artifact.path)
         return LiteRtSession(content, options.variant, options.threads)

@@ -1,0 +1,209 @@
+"""Reads from an allocated interpreter who runs which operator: XNNPACK's delegate, or LiteRT's own kernels.
+
+The interpreter lists the file's operators first and appends one node for each part of the graph that a delegate took
+over. Such a node shows the tensors at its border; the operators between them are the ones it stands for. What the
+delegate does inside, kernels and times, it does not tell through the Python interpreter (LiteRT 2.3), so time shares
+are left out.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from hub.spec import ExecutedLayer, Execution, Processor, processor
+from hub_tflite.numerics import layer_name, precision_report
+from hub_tflite.schema import constant, numbers, operator_name, type_name
+
+DELEGATE = "XNNPACK"
+BUILTIN = "builtin"
+REFERENCE = "reference"
+_NO_ARITHMETIC = frozenset({"conversion", "integer"})
+_INTEGER_PRODUCTS = frozenset({"int8", "uint8", "int8-dynamic", "int4-dynamic"})
+_TAKEN = frozenset({"FLOAT32", "FLOAT16", "INT8", "UINT8"})
+_HYBRID = {("DEPTHWISE_CONV_2D", "int8-dynamic"): "int8 weights with float activations"}
+_BODIES = frozenset({"IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_COMPOSITE"})
+
+
+class Node(NamedTuple):
+    """One node of the interpreter's list: its word, and the tensors at its border."""
+
+    operator: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """One executed node and the operators of the file whose work it does, by their place in the main graph."""
+
+    node: Node
+    device: str
+    covers: tuple[int, ...]
+
+
+class Line(NamedTuple):
+    """One operator of the main graph: its word and precision, and why XNNPACK has no kernel for it, where known."""
+
+    operator: str
+    precision: str
+    reason: str
+
+
+def execution_of(model: Any, interpreter: Any, *, version: str, variant: str, threads: int) -> Execution:
+    """Says what an interpreter that has run executes; `model` is the parsed file that it was made of."""
+    graph = model.subgraphs[0]
+    nodes = [_node(detail) for detail in interpreter._get_ops_details()]  # noqa: SLF001 LiteRT has no public reader
+    lines = _lines(model, graph, interpreter)
+    device = REFERENCE if variant == REFERENCE else DELEGATE
+    own = REFERENCE if variant == REFERENCE else BUILTIN
+    parts = _ordered(_parts(nodes, len(graph.operators), own, interpreter))
+    covered = {index for part in parts for index in part.covers}
+    gone = Counter(line.operator for index, line in enumerate(lines) if index not in covered)
+    return Execution(
+        runtime="litert",
+        version=version,
+        device=device,
+        settings={"kernels": variant, "threads": str(threads or 1)},
+        operators=dict(sorted(Counter(line.operator for line in lines).items())),
+        layers=tuple(_layer(part, lines, graph, position) for position, part in enumerate(parts)),
+        eliminated=dict(sorted(gone.items())),
+        obstacles=tuple(_obstacles(parts, lines, variant)),
+    )
+
+
+def _node(detail: dict[str, Any]) -> Node:
+    inputs, outputs = numbers(detail["inputs"]), numbers(detail["outputs"])
+    return Node(detail["op_name"], tuple(i for i in inputs if i >= 0), tuple(i for i in outputs if i >= 0))
+
+
+def _lines(model: Any, graph: Any, interpreter: Any) -> list[Line]:
+    """Precisions are the file's: `precision_report` lists the main graph's operators first."""
+    layers = precision_report(model).layers
+    return [
+        Line(
+            layer.operator,
+            layer.precision,
+            _HYBRID.get((layer.operator, layer.precision)) or _reason(model, graph, operator, interpreter),
+        )
+        for layer, operator in zip(layers, graph.operators, strict=False)
+    ]
+
+
+def _reason(model: Any, graph: Any, operator: Any, interpreter: Any) -> str:
+    outputs = [index for index in numbers(operator.outputs) if index >= 0]
+    moving = [graph.tensors[index] for index in (*numbers(operator.inputs), *outputs) if index >= 0]
+    kinds = {type_name(tensor) for tensor in moving if constant(model, tensor) is None}
+    foreign = sorted(kinds - _TAKEN)
+    if operator_name(model, operator) in _BODIES:
+        return "sub-graphs of their own"
+    if foreign:
+        return f"{', '.join(foreign).lower()} values"
+    return "a size known only at run time" if any(_is_open(interpreter, index) for index in outputs) else ""
+
+
+def _is_open(interpreter: Any, index: int) -> bool:
+    signature = interpreter._get_tensor_details(index, 0)["shape_signature"]  # noqa: SLF001 as above
+    return any(size < 0 for size in numbers(signature))
+
+
+def _parts(nodes: list[Node], count: int, own: str, interpreter: Any) -> list[Part]:
+    """The delegate's nodes with what they cover, and the file's operators that none of them covers."""
+    delegated = [Part(node, DELEGATE, _inside(node, nodes[:count])) for node in nodes[count:]]
+    taken = {index for part in delegated for index in part.covers}
+    left = [index for index in range(count) if index not in taken]
+    dead = {index for index in left if delegated and _unseen(nodes[index], interpreter)}
+    return [*delegated, *(Part(nodes[index], own, (index,)) for index in left if index not in dead)]
+
+
+def _inside(delegate: Node, nodes: list[Node]) -> tuple[int, ...]:
+    """Operators on the way from the delegate's outputs back to its inputs: everything it needs is one or the other."""
+    producer = {tensor: index for index, node in enumerate(nodes) for tensor in node.outputs}
+    border, found, wanted = set(delegate.inputs), set[int](), list(delegate.outputs)
+    while wanted:
+        index = producer.get(wanted.pop())
+        if index is not None and index not in found:
+            found.add(index)
+            wanted += [tensor for tensor in nodes[index].inputs if tensor not in border]
+    return tuple(sorted(found))
+
+
+def _unseen(node: Node, interpreter: Any) -> bool:
+    """Whether no tensor of an operator has memory although the model has run: it is in a delegate and feeds nothing."""
+    return bool(node.outputs) and not any(_has_memory(interpreter, index) for index in node.outputs)
+
+
+def _has_memory(interpreter: Any, index: int) -> bool:
+    try:
+        interpreter.get_tensor(index)
+    except ValueError as error:
+        return "null" not in str(error)  # "Tensor data is null"; a resource has no array either, but is there
+    return True
+
+
+def _ordered(parts: list[Part]) -> list[Part]:
+    """Sorts producers before consumers, near the file's order."""
+    producer = {tensor: place for place, part in enumerate(parts) for tensor in part.node.outputs}
+    waits = [{producer[i] for i in part.node.inputs if i in producer} - {p} for p, part in enumerate(parts)]
+    ready = [(min(part.covers, default=0), place) for place, part in enumerate(parts) if not waits[place]]
+    heapq.heapify(ready)
+    done: list[int] = []
+    while ready:
+        _, place = heapq.heappop(ready)
+        done.append(place)
+        for other, needs in enumerate(waits):
+            if place in needs:
+                needs.remove(place)
+                if not needs:
+                    heapq.heappush(ready, (min(parts[other].covers, default=0), other))
+    return [parts[place] for place in done]
+
+
+def _layer(part: Part, lines: list[Line], graph: Any, position: int) -> ExecutedLayer:
+    covered = [lines[index] for index in part.covers]
+    delegated = part.device == DELEGATE
+    return ExecutedLayer(
+        name=f"{DELEGATE} {position}" if delegated else layer_name(graph, graph.operators[part.covers[0]]),
+        operator=part.node.operator,
+        precision=_joined(line.precision for line in covered),
+        device=part.device,
+        covers=tuple(line.operator for line in covered),
+    )
+
+
+def _joined(words: Iterable[str]) -> str:
+    """The arithmetic's precision, `int8`; of several the most frequent first, `int8-dynamic + fp32`."""
+    counts = Counter(words)
+    computing = [word for word, _ in counts.most_common() if word not in _NO_ARITHMETIC]
+    return " + ".join(computing) or next(iter(counts), "")
+
+
+def _obstacles(parts: list[Part], lines: list[Line], variant: str) -> Iterable[str]:
+    if variant == REFERENCE:
+        yield "the reference kernels are written to be read, not to be fast"
+    else:
+        yield from _fallen(parts, lines)
+    products = Counter(line.precision for line in lines if line.precision in _INTEGER_PRODUCTS)
+    if products and processor().has_integer_dot is False:
+        yield _no_dot(products, processor())
+    bodies = sorted({line.operator for line in lines if line.operator in _BODIES})
+    if bodies:
+        yield f"what runs inside {', '.join(bodies)} is not shown: the interpreter lists the main graph only"
+
+
+def _fallen(parts: list[Part], lines: list[Line]) -> Iterable[str]:
+    totals = Counter(line.operator for line in lines)
+    outside = Counter(lines[part.covers[0]] for part in parts if part.device != DELEGATE)
+    for reason in dict.fromkeys(line.reason for line, _ in outside.most_common()):
+        counts = [(line, count) for line, count in outside.most_common() if line.reason == reason]
+        named = (f"{count} of {totals[line.operator]} {line.operator} ({line.precision})" for line, count in counts)
+        yield f"not taken by {DELEGATE}{reason and ' for ' + reason}: {', '.join(named)}"
+    pieces = sum(part.device == DELEGATE for part in parts)
+    if pieces > 1:
+        yield f"{DELEGATE} runs in {pieces} pieces: nothing is fused across a border, and each passes through memory"
+
+
+def _no_dot(products: Counter[str], cpu: Processor) -> str:
+    count = ", ".join(f"{number} {word}" for word, number in products.most_common())
+    return f"{cpu}: no integer dot product for the operators in {count}; they may be no faster than float32"
