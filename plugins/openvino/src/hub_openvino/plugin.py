@@ -1,1 +1,50 @@
 """What this plugin offers to hub. Imports no framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hub.spec import Converter, DescribeJob, Format, Identification, ModelSummary, Runtime, hookimpl
+from hub_openvino.convert.edges import OpenvinoConverter
+from hub_openvino.identify import FORMAT, identify
+from hub_openvino.session import OpenvinoRuntime
+
+
+class OpenvinoFormat:
+    """Reads OpenVINO IR: `.xml` with `.bin` beside it."""
+
+    name = FORMAT
+    suffixes = (".xml",)
+    process = "openvino"
+
+    def describe(self, job: DescribeJob) -> ModelSummary:
+        """Reads a file; see `hub_openvino.describe`."""
+        from hub_openvino.describe import describe
+        from hub_openvino.silence import silence_telemetry
+
+        silence_telemetry()
+        return describe(job.file)
+
+
+@hookimpl
+def hub_register_formats() -> list[Format]:
+    """Offers the reader of IRs."""
+    return [OpenvinoFormat()]
+
+
+@hookimpl
+def hub_register_converters() -> list[Converter]:
+    """Offers the conversions to IR."""
+    return [OpenvinoConverter()]
+
+
+@hookimpl
+def hub_register_runtimes() -> list[Runtime]:
+    """Offers OpenVINO."""
+    return [OpenvinoRuntime()]
+
+
+@hookimpl
+def hub_identify_format(path: Path, header: bytes) -> Identification | None:
+    """Recognises an IR by its first tag; see `identify`."""
+    return identify(path, header)

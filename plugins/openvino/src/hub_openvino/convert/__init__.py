@@ -1,0 +1,1 @@
+"""Edges from other formats to OpenVINO IR, through OpenVINO's own frontends."""

@@ -1,0 +1,244 @@
+"""From a model that a frontend read to an IR with the source's border: names, order, types, sizes; and to a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from hub.spec import ConvertOptions, Dim, DType, IoBinding, Signature, TensorSpec, UnsupportedModel
+from hub_openvino.border import DTYPES, TYPE_NAMES, store_symbols
+
+_NUMBERED = re.compile(r"([A-Za-z]\w*?)_(\d+)")
+FP16_MAX = 65504.0
+"""The largest finite float16, IEEE 754 binary16."""
+
+
+class Finished(NamedTuple):
+    """A model with the source's border, and what had to change."""
+
+    model: Any
+    bindings: tuple[IoBinding, ...]
+    notes: tuple[str, ...]
+
+
+def finish(model: Any, source: Signature, options: ConvertOptions, places: Places | None = None) -> Finished:
+    """Brings a frontend's model to the source's border, in place where it can.
+
+    Args:
+        model: As the frontend gave it.
+        source: The source's signature.
+        options: Shapes to fix, inputs to freeze.
+        places: Which input and output is which; found by names where None.
+
+    Raises:
+        UnsupportedModel: An input or output of the source is not there, or an input does not take its shape.
+    """
+    found = places or Places.by_name(model, source)
+    model = _ordered(model, found)
+    frozen = _freeze(model, source, options)
+    kept = [spec for spec in source.inputs if spec.name not in options.constants]
+    _reshape(model, kept, options)
+    bindings = (*frozen, *_name(model.inputs, kept, "input"), *_name(model.outputs, source.outputs, "output"))
+    store_symbols(model, [_fixed(spec, options) for spec in kept])
+    number_names(model)
+    notes = tuple(binding.reason for binding in bindings if binding.dtype)
+    return Finished(model, bindings, notes)
+
+
+class Places(NamedTuple):
+    """The source's inputs and outputs in order, as indices of the model's."""
+
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+
+    @classmethod
+    def by_name(cls, model: Any, source: Signature) -> Places:
+        """Find them by tensor names and layer names.
+
+        Raises:
+            UnsupportedModel: One is not there.
+        """
+        inputs = [_place(spec.name, model.inputs, "input") for spec in source.inputs]
+        return cls(inputs, _outputs_by_name(model, source))
+
+    @classmethod
+    def by_position(cls, model: Any, source: Signature) -> Places:
+        """Take them as they come.
+
+        Raises:
+            UnsupportedModel: There are more or fewer.
+        """
+        given, wanted = (len(model.inputs), len(model.outputs)), (len(source.inputs), len(source.outputs))
+        if given != wanted:
+            message = (
+                f"OpenVINO's frontend gives {given[0]} inputs and {given[1]} outputs of {wanted[0]} and {wanted[1]}"
+            )
+            raise UnsupportedModel(message, hint="hub tries the next route where there is one")
+        return cls(range(wanted[0]), range(wanted[1]))
+
+
+def _outputs_by_name(model: Any, source: Signature) -> list[int]:
+    """Two outputs may be one tensor: then each result is taken once."""
+    taken: list[int] = []
+    for spec in source.outputs:
+        taken.append(_place(spec.name, model.outputs, "output", taken))
+    return taken
+
+
+def _place(name: str, ports: Sequence[Any], what: str, taken: Sequence[int] = ()) -> int:
+    fitting = [
+        place for place, port in enumerate(ports) if place not in taken and (name in port.names or _own(port) == name)
+    ]
+    if not fitting:
+        found = ", ".join(sorted({word for port in ports for word in port.names} or set(map(_own, ports))))
+        message = f"OpenVINO's frontend lost the {what} {name}; it has {found or 'none'}"
+        raise UnsupportedModel(message, hint="hub tries the next route where there is one")
+    return min(fitting, key=lambda place: _own(ports[place]) != name)
+
+
+def _own(port: Any) -> str:
+    return str(port.node.friendly_name).split("/sink_port_")[0]
+
+
+def _ordered(model: Any, places: Places) -> Any:
+    """The model with inputs and outputs in the source's order; what the source does not have goes."""
+    import openvino
+
+    same = (
+        list(places.inputs) == list(range(len(model.inputs))),
+        list(places.outputs) == list(range(len(model.outputs))),
+    )
+    if all(same) and len(places.inputs) == len(model.inputs) and len(places.outputs) == len(model.outputs):
+        return model
+    parameters, results = model.get_parameters(), model.get_results()
+    return openvino.Model(
+        [results[place] for place in places.outputs],
+        model.get_sinks(),
+        [parameters[place] for place in places.inputs],
+        model.friendly_name,
+    )
+
+
+def _freeze(model: Any, source: Signature, options: ConvertOptions) -> list[IoBinding]:
+    import numpy as np
+    from openvino import opset13
+
+    bindings = []
+    for place, spec in reversed(list(enumerate(source.inputs))):
+        if spec.name not in options.constants:
+            continue
+        value = options.constants[spec.name]
+        parameter = model.get_parameters()[place]
+        kind = np.dtype(DTYPES[parameter.get_element_type().get_type_name()].value)
+        constant = opset13.constant(np.full(spec.fixed_shape if spec.is_static else (), value, kind))
+        parameter.output(0).replace(constant.output(0))
+        model.remove_parameter(parameter)
+        bindings.append(
+            IoBinding(direction="input", source=spec.name, target="", constant=value, reason=f"frozen to {value}")
+        )
+    if bindings:
+        model.validate_nodes_and_infer_types()
+    return bindings
+
+
+def _reshape(model: Any, specs: Sequence[TensorSpec], options: ConvertOptions) -> None:
+    """Give every input its sizes: those that are asked for, else the source's, open ones with their bounds."""
+    import openvino
+
+    wanted = {}
+    for port, spec in zip(model.inputs, specs, strict=True):
+        shape = openvino.PartialShape([_dimension(dim) for dim in _fixed(spec, options).shape])
+        if not _rank_unknown(spec) and port.partial_shape != shape:
+            wanted[port] = shape
+    if not wanted:
+        return
+    try:
+        model.reshape(wanted)
+    except (RuntimeError, ValueError, TypeError) as error:
+        words = ", ".join(str(_fixed(spec, options)) for spec in specs)
+        message = f"OpenVINO cannot reshape the model to {words}: {' '.join(str(error).split())[:300]}"
+        raise UnsupportedModel(message, hint="name sizes that the model takes: --shape") from error
+
+
+def _rank_unknown(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 1 and spec.shape[0].symbol == f"{spec.name}_rank"
+
+
+def _fixed(spec: TensorSpec, options: ConvertOptions) -> TensorSpec:
+    import msgspec
+
+    if spec.name not in options.shapes:
+        return spec
+    return msgspec.structs.replace(spec, shape=tuple(map(Dim.of, options.shapes[spec.name])))
+
+
+def _dimension(dim: Dim) -> Any:
+    import openvino
+
+    if dim.size is not None:
+        return openvino.Dimension(dim.size)
+    return openvino.Dimension(dim.low, dim.high) if dim.high else openvino.Dimension(-1)
+
+
+def _name(
+    ports: Sequence[Any], specs: Sequence[TensorSpec], direction: Literal["input", "output"]
+) -> Iterator[IoBinding]:
+    """Names tensors and layers as the source does; yields the declared change of every type that differs."""
+    import openvino
+
+    for port, spec in zip(ports, specs, strict=True):
+        port.get_tensor().add_names({spec.name})
+        port.node.set_friendly_name(spec.name)
+        if direction == "input" and spec.layout and len(spec.layout) == len(spec.shape):
+            port.node.layout = openvino.Layout(spec.layout)
+        kind = DTYPES.get(port.element_type.get_type_name(), DType.UNKNOWN)
+        if kind != spec.dtype:
+            reason = f"OpenVINO's frontend makes {direction} {spec.name} {kind.value} of {spec.dtype.value}"
+            yield IoBinding(direction=direction, source=spec.name, target=spec.name, dtype=kind, reason=reason)
+
+
+def number_names(model: Any) -> None:
+    """Number the layers that OpenVINO named itself by their place in this model.
+
+    It numbers them by a counter of the process (`Multiply_7849`), so that the same conversion would give another file
+    each time, and a list of layers to leave out would fit only one of them.
+    """
+    nodes = model.get_ordered_ops()
+    kinds = {node.get_type_name() for node in nodes}
+    taken = {node.friendly_name for node in nodes}
+    counts: dict[str, int] = {}
+    for node in nodes:
+        found = _NUMBERED.fullmatch(node.friendly_name)
+        if not found or (found[1] not in kinds and found[1] not in _MADE):
+            continue
+        word = node.get_type_name()
+        counts[word] = counts.get(word, 0) + 1
+        while f"{word}_{counts[word]}" in taken:
+            counts[word] += 1
+        node.set_friendly_name(f"{word}_{counts[word]}")
+
+
+_MADE = frozenset({"Range", "Constant", "ShapeOf", "Convert", "Reshape", "Transpose", "Result", "Parameter"})
+"""Layers that transformations make and fold away, leaving their names."""
+
+
+def save(model: Any, path: Path, *, half: bool = False) -> None:
+    """Write `.xml` and `.bin`; `half` stores float weights as float16, which OpenVINO's own default would do."""
+    import openvino
+
+    openvino.save_model(model, str(path), compress_to_fp16=half)
+
+
+def type_name(dtype: DType) -> str:
+    """OpenVINO's word for a type.
+
+    Raises:
+        UnsupportedModel: It has none.
+    """
+    if dtype not in TYPE_NAMES:
+        raise UnsupportedModel(
+            f"OpenVINO has no tensors of type {dtype.value}", hint="export the model with other types"
+        )
+    return TYPE_NAMES[dtype]
