@@ -4,17 +4,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hub._api import convert, identify_file, run, verify
+    from hub._sessions import Model, open_session
     from hub._version import VERSION as __version__  # noqa: N811 the name that Python packages give it
-    from hub.spec import ConvertOptions, HubError, ParityPolicy, Receipt
+    from hub.spec import ConvertOptions, HubError, ParityPolicy, Receipt, RuntimeOptions
 
 __all__ = [
     "ConvertOptions",
     "HubError",
+    "Model",
     "ParityPolicy",
     "Receipt",
+    "RuntimeOptions",
     "__version__",
     "convert",
     "identify_file",
+    "open_session",
     "run",
     "verify",
 ]
@@ -24,10 +28,13 @@ _HOME = {
     "identify_file": "hub._api",
     "run": "hub._api",
     "verify": "hub._api",
+    "Model": "hub._sessions",
+    "open_session": "hub._sessions",
     "ConvertOptions": "hub.spec",
     "HubError": "hub.spec",
     "ParityPolicy": "hub.spec",
     "Receipt": "hub.spec",
+    "RuntimeOptions": "hub.spec",
 }
 
 

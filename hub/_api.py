@@ -10,7 +10,7 @@ import msgspec
 
 from hub._engine import Conversion, Events, Silent
 from hub._identify import identify
-from hub._measure import measure
+from hub._measure import measure, with_constants
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
@@ -19,10 +19,14 @@ from hub._request import Request, Source, choose_numerics, did_you_mean, parse_n
 from hub._routing import Plan
 from hub._runner import Runner
 from hub._sampling import prepare_samples
+from hub._shapes import GUESSES
 from hub._store import Store
 from hub._workers import Limits, Workers
 from hub.spec import (
     ConvertOptions,
+    DeviceMissing,
+    Execution,
+    HubError,
     ModelArtifact,
     ModelNotFound,
     Numerics,
@@ -31,6 +35,8 @@ from hub.spec import (
     Receipt,
     RuntimeOptions,
     SampleFolder,
+    ShapeNeeded,
+    StepError,
     UnknownName,
     UsageError,
 )
@@ -63,10 +69,53 @@ def plan_request(request: Request, registry: Registry, events: Events | None = N
         return Conversion(request, runner, events or Silent()).plan()
 
 
-def inspect_source(source: Source, options: ConvertOptions, registry: Registry) -> Opened:
-    """Describe a model."""
+class Inspected(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as its reader sees it, and as its runtime executes it; `lack` says why that is not known."""
+
+    opened: Opened
+    execution: Execution | None = None
+    lack: str = ""
+
+
+def inspect_source(
+    source: Source,
+    options: ConvertOptions,
+    registry: Registry,
+    *,
+    execute: RuntimeOptions | None = None,
+    data: str = "",
+) -> Inspected:
+    """Describe a model; with `execute`, run it that way too and say what its runtime makes of it.
+
+    Raises:
+        HubError: The model cannot be read. That it cannot be run is told in the result.
+    """
     with session(registry) as runner:
-        return open_model(runner, source, options)
+        opened = open_model(runner, source, options)
+        if execute is None:
+            return Inspected(opened=opened)
+        request = Request(source=source, target="", numerics=None, output="", test=data, options=options)
+        try:
+            execution = _executed(request, runner, opened, execute)
+        except DeviceMissing:
+            raise
+        except HubError as error:
+            return Inspected(opened=opened, lack=f"{error.message}; {error.hint}".rstrip("; "))
+        lack = "" if execution else "its runtime does not tell how it executes a model"
+        return Inspected(opened=opened, execution=execution, lack=lack)
+
+
+def _executed(request: Request, runner: Runner, opened: Opened, how: RuntimeOptions) -> Execution | None:
+    """Execute a model on the user's data, or on random inputs at the first size at which it runs."""
+    refused: HubError | None = None
+    for guess in (0, *GUESSES):
+        try:
+            samples = prepare_samples(request, runner, opened.summary.signature, fix=True, guess=guess)
+            inputs = with_constants(runner, opened.artifact, samples.check, request.options)
+            return runner.explain(runner.subject(opened.artifact, how), inputs)
+        except (ShapeNeeded, StepError) as error:
+            refused = refused or error
+    raise refused or ShapeNeeded("no size was tried")
 
 
 def default_output(source: Source, registry: Registry, target: str, numerics: Numerics | None) -> str:
@@ -250,8 +299,17 @@ def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
     return receipt
 
 
-def run(model: str, data: str, *, options: ConvertOptions | None = None, variant: str = "") -> "list[Feeds]":
-    """Run a model on data and return its outputs, one dict of arrays per sample."""
+def run(
+    model: str, data: str, *, options: ConvertOptions | None = None, how: RuntimeOptions | None = None
+) -> "list[Feeds]":
+    """Run a model on data and return its outputs, one dict of arrays per sample.
+
+    Args:
+        model: Path or builder.
+        data: Data spec, as on the command line.
+        options: Shapes and constants.
+        how: Kernel set, device, threads, precision; by default the runtime's first kernel set, in float32.
+    """
     registry = Registry()
     request = Request(
         source=parse_source(model), target="", numerics=Numerics.FP32, output="", test=data,
@@ -259,13 +317,23 @@ def run(model: str, data: str, *, options: ConvertOptions | None = None, variant
     )  # fmt: skip
     with session(registry) as runner:
         opened = open_model(runner, request.source, request.options)
-        known = registry.runtime_for(opened.artifact.state.format).variants
-        if variant and variant not in known:
-            hint = did_you_mean(variant, filter(None, known))
-            raise UnknownName(f"the runtime has no kernel set {variant!r}", hint=hint)
+        how = how or RuntimeOptions()
+        check_variant(registry, opened.artifact, how.variant)
         samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
-        folder, _ = runner.run(opened.artifact, RuntimeOptions(variant=variant), samples.check, ())
+        folder, _ = runner.run(opened.artifact, how, samples.check, ())
         return list(SampleFolder(folder))
+
+
+def check_variant(registry: Registry, artifact: ModelArtifact, variant: str) -> None:
+    """Refuse a kernel set that the model's runtime does not have.
+
+    Raises:
+        UnknownName: It has none of that name.
+    """
+    known = registry.runtime_for(artifact.state.format).variants
+    if variant and variant not in known:
+        hint = did_you_mean(variant, filter(None, known))
+        raise UnknownName(f"the runtime has no kernel set {variant!r}", hint=hint)
 
 
 def identify_file(path: str) -> str:

@@ -61,7 +61,7 @@ def reference_of(
     runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], kind: InputsKind, options: ConvertOptions
 ) -> Reference:
     """Run the source in its own runtime; inputs that the request freezes are fed their constants."""
-    inputs = _with_constants(runner, artifact, samples, options)
+    inputs = with_constants(runner, artifact, samples, options)
     runtime = runner.registry.runtime_for(artifact.state.format)
     outputs, _ = runner.run(artifact, run_options(options), inputs, ())
     digests: dict[str, set[bytes]] = {}
@@ -74,9 +74,10 @@ def reference_of(
     return Reference(inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name, constant=constant)
 
 
-def _with_constants(
+def with_constants(
     runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], options: ConvertOptions
 ) -> tuple[str, str]:
+    """Samples (folder and fingerprint) with the values of the inputs that the request freezes."""
     if not options.constants:
         return samples
     import numpy as np

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from hub.spec.calibration import Feeds
+if TYPE_CHECKING:
+    from hub.spec.calibration import Feeds
 
 BUDGET_SECONDS = 1.2
 """For all rounds together; a model whose single run takes longer than its share still gets `LEAST_ROUNDS`."""
@@ -13,10 +15,10 @@ MOST_ROUNDS = 15
 TURN_SECONDS = 0.01
 """A turn repeats a fast model for about this long, so that the clock and the first cold call weigh little."""
 
-Call = Callable[[Feeds], object]
+Call = Callable[["Feeds"], object]
 
 
-def time_in_turns(calls: Sequence[tuple[Call, Sequence[Feeds]]]) -> list[list[float]]:
+def time_in_turns(calls: "Sequence[tuple[Call, Sequence[Feeds]]]") -> list[list[float]]:
     """Time models against each other.
 
     Args:
@@ -33,12 +35,12 @@ def time_in_turns(calls: Sequence[tuple[Call, Sequence[Feeds]]]) -> list[list[fl
     return [_round(calls, repeats, backwards=number % 2 == 1) for number in range(rounds)]
 
 
-def _warm_up(run: Call, samples: Sequence[Feeds]) -> float:
+def _warm_up(run: Call, samples: "Sequence[Feeds]") -> float:
     """Run twice, as the first run plans memory; returns the shorter time."""
     return max(1e-7, min(_seconds(run, samples[:1], 1) for _ in range(2)))
 
 
-def _round(calls: Sequence[tuple[Call, Sequence[Feeds]]], repeats: Sequence[int], *, backwards: bool) -> list[float]:
+def _round(calls: "Sequence[tuple[Call, Sequence[Feeds]]]", repeats: Sequence[int], *, backwards: bool) -> list[float]:
     order = range(len(calls))
     means = {
         index: _seconds(*calls[index], repeats[index]) / repeats[index]
@@ -47,7 +49,7 @@ def _round(calls: Sequence[tuple[Call, Sequence[Feeds]]], repeats: Sequence[int]
     return [means[index] for index in order]
 
 
-def _seconds(run: Call, samples: Sequence[Feeds], count: int) -> float:
+def _seconds(run: Call, samples: "Sequence[Feeds]", count: int) -> float:
     start = time.perf_counter()
     for number in range(count):
         run(samples[number % len(samples)])

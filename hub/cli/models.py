@@ -4,24 +4,30 @@ from typing import Any
 
 import click
 
-from hub.cli.options import model_options, parse_options, verbosity
+from hub.cli.options import model_options, parse_options, parse_runtime, runtime_options, verbosity
 
 
 @click.command("inspect")
 @click.argument("model", metavar="MODEL")
 @click.option("--weights", default="", metavar="FILE", help="Weights for a package.module:builder.")
-@click.option("--layers", is_flag=True, help="List every operator with its precision.")
+@click.option("--layers", is_flag=True, help="List every operator, and every node that the runtime executes.")
+@click.option("--data", default="", metavar="SPEC", help="Samples to execute it on; random when not given.")
+@runtime_options
 @model_options
 @verbosity
 def inspect_command(**values: Any) -> None:
-    """Show what MODEL is: format, inputs, outputs, operators, precision, findings."""
+    """Show what MODEL is: format, inputs, outputs, operators, precision, findings.
+
+    With --layers also how its runtime executes it: what was fused, in which precision, by whom, for how long.
+    """
     from hub._api import inspect_source, parse_source
     from hub._plugins import Registry
     from hub.cli.render import show_model
 
     source = parse_source(values["model"], values["weights"])
-    opened = inspect_source(source, parse_options(values), Registry())
-    show_model(opened, as_json=values["as_json"], layers=values["layers"])
+    how = parse_runtime(values, precision="auto") if values["layers"] else None
+    found = inspect_source(source, parse_options(values), Registry(), execute=how, data=values["data"])
+    show_model(found.opened, found.execution, as_json=values["as_json"], layers=values["layers"], lack=found.lack)
 
 
 @click.command("verify")
@@ -57,6 +63,7 @@ def verify_command(**values: Any) -> None:
 @click.option("-o", "--output", required=True, metavar="FILE.npz", help="Where the outputs go, samples along axis 0.")
 @click.option("--kernels", default="", metavar="NAME", help="Kernel set of the runtime, such as reference.")
 @click.option("--force", is_flag=True, help="Replace the output.")
+@runtime_options
 @model_options
 @verbosity
 def run_command(**values: Any) -> None:
@@ -69,5 +76,6 @@ def run_command(**values: Any) -> None:
 
     inputs = (values["model"], values["data"])
     check_output(Path(values["output"]), force=values["force"], inputs=inputs)
-    outputs = run(values["model"], values["data"], options=parse_options(values), variant=values["kernels"])
+    how = parse_runtime(values, variant=values["kernels"])
+    outputs = run(values["model"], values["data"], options=parse_options(values), how=how)
     save_outputs(outputs, Path(values["output"]), as_json=values["as_json"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from hub.spec import ConvertOptions, DType
+    from hub.spec import ConvertOptions, DType, RuntimeOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +22,23 @@ _VERBOSITY = (
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
     click.option("-v", "--verbose", is_flag=True, help="Say more: notes, logs, tracebacks."),
 )
+
+
+_RUNTIME_OPTIONS = (
+    click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Device that the runtime knows."),
+    click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0 for the runtime's default."),
+    click.option(
+        "--inference-precision",
+        type=click.Choice(["", "f32", "f16", "bf16", "auto"]),
+        default="",
+        help="What a float model is computed in; auto: as the runtime chooses.",
+    ),
+)
+
+
+def runtime_options(function: F) -> F:
+    """Add the options that say how to run a model."""
+    return _with(function, _RUNTIME_OPTIONS)
 
 
 def model_options(function: F) -> F:
@@ -55,6 +72,22 @@ def parse_options(values: dict[str, Any]) -> "ConvertOptions":
         allow_custom_ops=values["allow_custom_ops"],
         submodule=values["submodule"],
         seed=values.get("seed", 0),
+    )
+
+
+def parse_runtime(values: dict[str, Any], *, variant: str = "", precision: str = "") -> "RuntimeOptions":
+    """Build the runtime's options from click's values; `precision` is the default where the user names none."""
+    from hub.spec import RuntimeOptions
+
+    asked = values["inference_precision"] or precision
+    return RuntimeOptions(
+        variant=variant,
+        device=values["device"],
+        threads=values["threads"],
+        precision="" if asked == "f32" else asked,
+        allow_pickle=values["allow_pickle"],
+        allow_custom_ops=values["allow_custom_ops"],
+        submodule=values["submodule"],
     )
 
 

@@ -17,7 +17,8 @@ from hub._plugins import Registry, missing_requirements
 from hub._request import Request
 from hub._routing import Plan
 from hub._store import cache_root
-from hub.spec import FailedAttempt, ModelSummary, OutputParity, ParityReport, Receipt, Signature, StepRecord
+from hub.cli.executed import result_facts, show_execution
+from hub.spec import Execution, FailedAttempt, ModelSummary, OutputParity, ParityReport, Receipt, Signature, StepRecord
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -121,6 +122,7 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
     if receipt.accuracy:
         a = receipt.accuracy
         yield "accuracy", f"{a.source:.2%} → {a.result:.2%} on {a.samples} labelled samples"
+    yield from result_facts(receipt)
     for attempt in receipt.failed_attempts:
         yield "gave up", f"{attempt.edge}: {escape(attempt.message)}"
     yield (
@@ -222,11 +224,12 @@ def _preflight(summary: ModelSummary, plan: Plan) -> Iterator[str]:
         yield f"{edge} does not take the model as it is ({reason}); it is asked again once the model is prepared."
 
 
-def show_model(opened: Opened, *, as_json: bool, layers: bool) -> None:
-    """Show what a model is."""
+def show_model(opened: Opened, execution: Execution | None, *, as_json: bool, layers: bool, lack: str = "") -> None:
+    """Show what a model is; with `layers` its operators, and how it is executed, or why that is not known."""
     summary = opened.summary
     if as_json:
-        print_json({"artifact": opened.artifact, "summary": summary})
+        executed = {"execution": execution, "not_executed": lack} if layers else {}
+        print_json({"artifact": opened.artifact, "summary": summary} | executed)
         return
     console = out()
     console.print(f"[bold]{escape(opened.artifact.path)}[/]  {summary.state}  sha256 {opened.artifact.sha256[:16]}")
@@ -237,6 +240,11 @@ def show_model(opened: Opened, *, as_json: bool, layers: bool) -> None:
         console.print(f"[yellow]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
     if layers:
         console.print(_layers_table(summary))
+    if execution:
+        console.print()
+        show_execution(console, execution)
+    elif lack:
+        console.print(f"[yellow]not executed[/] {escape(lack)}")
 
 
 def _model_facts(opened: Opened) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,8 @@ from hub.spec import (
     Verdict,
     hookimpl,
 )
-from hub_toy.files import Model, Value, read, write_binary
+from hub_toy.converter import _static
+from hub_toy.files import Layer, Model, Value, read, write_binary
 
 Fault = Callable[[Model, ConvertJob], StepOutput | None]
 
@@ -179,6 +180,20 @@ def _reverse(model: Model, job: ConvertJob) -> None:
     write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
 
 
+def _sluggish(model: Model, job: ConvertJob) -> None:
+    """The right result, behind a thousand layers that change nothing."""
+    name = model.graph.layers[0].output
+    bends = tuple(Layer(op="add", name=f"idle{number}", inputs=(name, "zero"), output=name) for number in range(1000))
+    zero = Layer(op="affine", name="zero", inputs=(model.graph.inputs[0].name,), output="zero")
+    width = model.arrays[f"{model.graph.layers[0].name}.w"].shape
+    nothing = {"zero.w": np.zeros(width, np.int8), "zero.b": np.zeros(width[1], np.float32)}
+    nothing["zero.w_scale"], nothing["zero.x_scale"] = np.ones(width[1], np.float32), np.float32(1)
+    first, *rest = model.graph.layers
+    graph = msgspec.structs.replace(model.graph, layers=(zero, first, *bends, *rest))
+    int8 = _static(model, job)[0].arrays
+    write_binary(Path(job.output), Model(graph=graph, arrays=int8 | nothing))
+
+
 def _noise(model: Model, job: ConvertJob) -> None:
     print("noise on standard output", flush=True)
     print("noise on standard error", file=sys.stderr, flush=True)
@@ -225,6 +240,7 @@ FAULTS: dict[str, Fault] = {
     "swap": _swap,
     "reverse": _reverse,
     "noise": _noise,
+    "sluggish": _sluggish,
     "refuse": _refuse,
     "raise": _raise,
     "calibrated": _calibrated,
@@ -232,14 +248,19 @@ FAULTS: dict[str, Fault] = {
 
 
 def _edge(name: str) -> Edge:
-    second = {"calibrated": Numerics.INT8, "slow": Numerics.FP16, "slow-with-the-lock": Numerics.FP16}
+    second = {
+        "calibrated": Numerics.INT8,
+        "sluggish": Numerics.INT8,
+        "slow": Numerics.FP16,
+        "slow-with-the-lock": Numerics.FP16,
+    }
     return Edge(
         id=f"faulty.{name}",
         source=State(format="toybin" if name in second else "toy"),
         target=State(format="toybin", numerics=second.get(name, Numerics.FP32)),
         lossy=name in second,
         keeps_dynamic=not name.startswith("fixed"),
-        needs_calibration=name == "calibrated",
+        needs_calibration=second.get(name) == Numerics.INT8,
         process="faulty",
         cost=0.6 if name.startswith("fixed") else 0.5,
         title=f"planted fault: {name}",

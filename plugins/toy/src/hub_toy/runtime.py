@@ -1,23 +1,38 @@
 """The runtime: runs both formats with numpy, quantized layers in integer arithmetic."""
 
-from collections.abc import Callable
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Verdict
+from hub.spec import (
+    YES,
+    DeviceMissing,
+    ExecutedLayer,
+    Execution,
+    ModelArtifact,
+    ModelSummary,
+    RuntimeOptions,
+    StepError,
+    UnknownName,
+    Verdict,
+)
 from hub_toy.files import Array, Layer, Model, read
 
 Floats = npt.NDArray[np.float32]
 INT8_MAX = 127
+_PROFILED_RUNS = 10
 
 
 class ToySession:
-    """An opened model."""
+    """An opened model; `outputs` are the values that it shows, the model's own outputs where none are named."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, outputs: Sequence[str] = ()) -> None:
         self._model = model
+        self._outputs = outputs or [value.name for value in model.graph.outputs]
 
     def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         """Run once.
@@ -29,7 +44,42 @@ class ToySession:
         if missing:
             raise StepError(f"no input {', '.join(missing)}; given: {', '.join(feeds)}", hint="feed every input")
         values = values_of(self._model, feeds)
-        return {value.name: values[value.name].copy() for value in self._model.graph.outputs}
+        return {name: values[name].copy() for name in self._outputs}
+
+    def intermediate(self, names: Sequence[str]) -> "ToySession":
+        """Show other values of the model.
+
+        Raises:
+            UnknownName: There is no such value.
+        """
+        known = [layer.output for layer in self._model.graph.layers]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise UnknownName(f"there is no value {', '.join(unknown)}", hint=f"known: {', '.join(known)}")
+        return ToySession(self._model, names)
+
+    def execution(self, feeds: dict[str, Array]) -> Execution:
+        """Time every layer; nothing is fused here, so that each stands for itself."""
+        seconds: dict[str, float] = defaultdict(float)
+        for _ in range(_PROFILED_RUNS):
+            values_of(self._model, feeds, seconds)
+        total = sum(seconds.values())
+        layers = self._model.graph.layers
+        return Execution(
+            runtime=ToyRuntime.name,
+            version=np.__version__,
+            device="cpu",
+            operators=dict(Counter(layer.op for layer in layers)),
+            layers=tuple(self._executed(layer, seconds[layer.name] / total) for layer in layers),
+            timed_by=f"{_PROFILED_RUNS} runs",
+        )
+
+    def _executed(self, layer: Layer, share: float) -> ExecutedLayer:
+        whole = layer.op == "affine" and self._model.arrays[f"{layer.name}.w"].dtype == np.int8
+        precision = "int8" if whole else "fp32"
+        return ExecutedLayer(
+            name=layer.name, operator=layer.op, precision=precision, device="cpu", covers=(layer.op,), time_share=share
+        )
 
     def close(self) -> None:
         """Nothing to release."""
@@ -44,20 +94,34 @@ class ToyRuntime:
     requires = ("numpy>=2.0",)
     process = "toy"
 
+    @property
+    def targets(self) -> Mapping[str, tuple[str, str]]:
+        """`--to numpy` writes the binary format."""
+        return {".toybin": ("toybin", "")}
+
     def check(self, summary: ModelSummary) -> Verdict:  # noqa: ARG002 the protocol's signature
         """It can open all of them."""
         return YES
 
-    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:  # noqa: ARG002 as above
-        """Open a model. Raises as `hub_toy.files.read`."""
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:
+        """Open a model. Raises as `hub_toy.files.read`.
+
+        Raises:
+            DeviceMissing: Another device than the CPU is asked for.
+        """
+        if options.device != "cpu":
+            raise DeviceMissing(f"numpy runs on the cpu, not on {options.device}", hint="--device cpu")
         return ToySession(read(Path(artifact.path)))
 
 
-def values_of(model: Model, feeds: dict[str, Array]) -> dict[str, Floats]:
-    """Compute every named value of a model, inputs included."""
+def values_of(model: Model, feeds: dict[str, Array], seconds: dict[str, float] | None = None) -> dict[str, Floats]:
+    """Compute every named value of a model, inputs included; add each layer's time to `seconds`."""
     values = {name: array.astype(np.float32) for name, array in feeds.items()}
     for layer in model.graph.layers:
+        start = time.perf_counter()
         values[layer.output] = _RUN[layer.op](layer, model.arrays, [values[name] for name in layer.inputs])
+        if seconds is not None:
+            seconds[layer.name] += time.perf_counter() - start
     return values
 
 

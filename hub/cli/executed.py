@@ -1,0 +1,97 @@
+"""Rendering of how a runtime executes a model, and of how fast it is."""
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hub.spec import ExecutedLayer, Execution, ExecutionReport, Receipt, Share, Speed
+
+_FEW = 6
+
+
+def execution_facts(report: ExecutionReport, source: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """What a summary says of an executed graph: name and text, in rich's markup.
+
+    Args:
+        report: The executed graph, summed up.
+        source: Operators of the source, empty where they are not known.
+    """
+    counts = [("source", source), ("file", report.operators), ("executed", report.executed)]
+    steps = [f"{sum(found.values())} {name}" for name, found in counts if found]
+    yield "operators", " → ".join(steps)
+    yield "ran as", f"{_shares(report.precisions)} ({escape(report.runtime)} {escape(report.version)})"
+    yield "ran on", _shares(report.devices) + _settings(report.settings)
+    if report.fusions:
+        yield "fused", escape(_several([f"{count} {what}" for what, count in report.fusions.items()]))
+    if report.eliminated:
+        yield "folded", escape(_several([f"{count} {name}" for name, count in report.eliminated.items()]))
+    for obstacle in report.obstacles:
+        yield "obstacle", f"[yellow]{escape(obstacle)}[/]"
+
+
+def speed_facts(speed: Speed) -> Iterator[tuple[str, str]]:
+    """What a summary says of the times."""
+    from hub._speed import in_words
+
+    colour = "green" if speed.speedup >= 1 else "yellow"
+    earlier = ", measured earlier" if speed.cached else ""
+    yield "speed", f"[{colour}]{escape(in_words(speed))}[/] on {escape(speed.processor)}{earlier}"
+    times = (f"{timing.model} {_milliseconds(timing.seconds)} in {timing.runtime}" for timing in speed.timings)
+    yield "", escape("; ".join(times))
+
+
+def result_facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
+    """Both, where the receipt has them."""
+    if receipt.execution:
+        yield from execution_facts(receipt.execution, receipt.operators)
+    if receipt.speed:
+        yield from speed_facts(receipt.speed)
+
+
+def show_execution(console: Console, execution: Execution) -> None:
+    """Print every executed node, and the sum."""
+    console.print(_layers(execution))
+    for name, text in execution_facts(execution.report, {}):
+        console.print(f"[bold]{name:<10}[/] {text}")
+    if execution.timed_by:
+        console.print(f"[bold]{'time':<10}[/] {escape(execution.timed_by)}")
+
+
+def _layers(execution: Execution) -> Table:
+    table = Table(box=None, header_style="bold", caption_justify="left", pad_edge=False)
+    for column in ("", "executed", "precision", "on", "time", "does the work of", "kernel", "name"):
+        table.add_column(column, overflow="fold")
+    for number, layer in enumerate(execution.layers):
+        table.add_row(str(number), *map(escape, _row(layer)))
+    return table
+
+
+def _row(layer: ExecutedLayer) -> tuple[str, ...]:
+    share = "" if layer.time_share is None else f"{layer.time_share:.1%}"
+    return layer.operator, layer.precision, layer.device, share, " + ".join(layer.covers), layer.kernel, layer.name
+
+
+def _shares(parts: Mapping[str, Share]) -> str:
+    total = sum(part.layers for part in parts.values())
+    return ", ".join(f"{escape(name)} {_share(part, total)}" for name, part in parts.items())
+
+
+def _share(part: Share, total: int) -> str:
+    nodes = f"{part.layers} of {total} nodes"
+    return nodes if part.time_share is None else f"{nodes}, {part.time_share:.0%} of the time"
+
+
+def _settings(settings: Mapping[str, str]) -> str:
+    words = _several([f"{name} {value}" for name, value in settings.items()])
+    return f"; {escape(words)}" if words else ""
+
+
+def _several(words: list[str]) -> str:
+    more = f" and {len(words) - _FEW} more" if len(words) > _FEW else ""
+    return ", ".join(words[:_FEW]) + more
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
