@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.spec import (
     YES,
+    Execution,
     ModelArtifact,
     ModelSummary,
     Runtime,
@@ -173,6 +174,12 @@ class OpenvinoSession:
         A name is a tensor's, or a layer's (its first output; `name:1` for its second).
         """
         return OpenvinoSession(self.path, self._options, names)
+
+    def execution(self, feeds: Feeds) -> Execution:
+        """Says how the model is executed; see `hub_openvino.execution`."""
+        from hub_openvino.execution import execution_of
+
+        return execution_of(self, feeds)
 
     def close(self) -> None:
         """Releases the model."""
