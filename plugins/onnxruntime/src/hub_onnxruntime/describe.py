@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hub.spec import DescribeJob, Dim, DType, ModelSummary, Signature, State, TensorSpec
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
-from hub_onnxruntime.findings import DTYPES, FINDERS, external_findings, size_findings
+from hub_onnxruntime.findings import DTYPES, FINDERS, ORT_FINDERS, external_findings, size_findings
 from hub_onnxruntime.float64 import is_double_inside
 from hub_onnxruntime.large import forget_data, size_on_disk
 from hub_onnxruntime.numerics import layers_of, numerics_of, operator_key
-from hub_onnxruntime.operators import MIN_OPSET, custom_operators, opset_of
+from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators, opset_of
+from hub_onnxruntime.ort_file import load_ort, ort_version
 from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of
 
 
@@ -71,8 +74,14 @@ def is_prepared_form(model: Any) -> bool:
     return recent and ranked and not custom_operators(model) and not is_double_inside(model)
 
 
+def is_runtime_form(model: Any) -> bool:
+    """Whether ONNX Runtime knows every operator: those of the standard, and its own."""
+    return not foreign_operators(model)
+
+
 def _form_of(model: Any, claimed: str) -> str:
-    holds = {"static": is_static_form, "prepared": is_prepared_form}.get(claimed)
+    forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
+    holds = forms.get(claimed)
     return claimed if holds and holds(model) else ""
 
 
@@ -87,11 +96,12 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     files, findings = [path, *outside], external_findings(bare) + size_findings(size_on_disk(path, outside))
     forget_data(bare)
     model = with_inferred_shapes(bare)
+    found = _form_of(model, form)
     return ModelSummary(
-        state=State(format="onnx", numerics=numerics_of(model), form=_form_of(model, form)),
+        state=State(format="onnx", numerics=numerics_of(model), form=found),
         signature=signature_of(model.graph),
         operators=dict(sorted(Counter(map(operator_key, all_nodes(model))).items())),
-        custom_operators=custom_operators(model),
+        custom_operators=foreign_operators(model) if found == RUNTIME_FORM else custom_operators(model),
         parameters=parameter_count(model),
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
@@ -101,13 +111,43 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     )
 
 
+def _used_versions(model: Any) -> dict[str, str]:
+    """An `.ort` file imports every operator set that its writer knew."""
+    used = {node.domain or "ai.onnx" for node in all_nodes(model)}
+    return {
+        key: text for key, text in _versions(model).items() if key.removeprefix("opset ") in {*used, "ir", "producer"}
+    }
+
+
+def summarize_ort(path: Path) -> ModelSummary:
+    """Reads an `.ort` file.
+
+    Raises:
+        HubError: As `hub_onnxruntime.ort_file.load_ort`.
+    """
+    model = load_ort(path)
+    return ModelSummary(
+        state=State(format="onnx", numerics=numerics_of(model), form=ORT_FORM),
+        signature=signature_of(model.graph),
+        operators=dict(sorted(Counter(map(operator_key, all_nodes(model))).items())),
+        custom_operators=foreign_operators(model),
+        parameters=parameter_count(model),
+        size_bytes=path.stat().st_size,
+        files=(str(path.resolve()),),
+        versions=_used_versions(model) | {"ort format": ort_version(path)},
+        findings=tuple(finding for finder in ORT_FINDERS for finding in finder(model)),
+        layers=layers_of(model),
+    )
+
+
 class OnnxFormat:
-    """The reader of ONNX files."""
+    """The reader of ONNX files, and of their `.ort` form."""
 
     name = "onnx"
     suffixes = (".onnx",)
+    written_forms: Mapping[str, str] = MappingProxyType({".ort": ORT_FORM})
     process = "onnx"
 
     def describe(self, job: DescribeJob) -> ModelSummary:
-        """Reads a model. See `summarize`."""
-        return summarize(job.file, job.form)
+        """Reads a model. See `summarize` and `summarize_ort`."""
+        return summarize_ort(job.file) if job.form == ORT_FORM else summarize(job.file, job.form)

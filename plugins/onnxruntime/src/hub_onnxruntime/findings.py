@@ -14,8 +14,9 @@ from hub_onnxruntime.onnx2tf_edge import TFLITE_BYTES
 from hub_onnxruntime.operators import (
     CONTROL_FLOW,
     MIN_OPSET,
-    RUNTIME_DOMAINS,
     custom_operators,
+    foreign_operators,
+    is_runtime_operator,
     opset_of,
     refused_version,
     without_kernel,
@@ -25,21 +26,22 @@ from hub_onnxruntime.signature import dtype_name, inputs_of, outputs_of
 DTYPES = frozenset(dtype.value for dtype in DType)
 
 
-def _custom_findings(model: Any) -> list[Finding]:
-    foreign = custom_operators(model)
-    runtime = [name for name in foreign if name.split("::")[0] in RUNTIME_DOMAINS]
-    others = [name for name in foreign if name not in runtime]
-    findings = []
-    if others:
-        message = f"operators that ONNX does not define: {', '.join(others)}"
-        hint = "Export the model again without them, or write a hub plugin that converts them."
-        findings.append(Finding(code="custom-operators", message=message, hint=hint, blocking=True))
-    if runtime:
-        message = f"operators that only ONNX Runtime has: {', '.join(runtime)}"
-        findings.append(
-            Finding(code="runtime-operators", message=message, hint="Use the model before ORT optimized it.")
-        )
-    return findings
+def _foreign_findings(model: Any) -> list[Finding]:
+    others = foreign_operators(model)
+    if not others:
+        return []
+    message = f"operators that neither ONNX nor ONNX Runtime defines: {', '.join(others)}"
+    hint = "Export the model again without them, or write a hub plugin that converts them."
+    return [Finding(code="custom-operators", message=message, hint=hint, blocking=True)]
+
+
+def _runtime_findings(model: Any) -> list[Finding]:
+    runtime = [name for name in custom_operators(model) if is_runtime_operator(name)]
+    if not runtime:
+        return []
+    message = f"operators that only ONNX Runtime has: {', '.join(runtime)}"
+    hint = "For another target, use the model before ONNX Runtime optimized or quantized it."
+    return [Finding(code="runtime-operators", message=message, hint=hint)]
 
 
 def _control_flow_findings(model: Any) -> list[Finding]:
@@ -166,7 +168,8 @@ def size_findings(size: int) -> list[Finding]:
 
 _FEW = 5
 FINDERS = (
-    _custom_findings,
+    _foreign_findings,
+    _runtime_findings,
     _type_findings,
     _version_findings,
     _kernel_findings,
@@ -177,3 +180,5 @@ FINDERS = (
     _float64_findings,
     _dim_findings,
 )
+ORT_FINDERS = (_foreign_findings, _type_findings, _kernel_findings, _float_findings)
+"""Those that say something of an `.ort` file, which cannot be prepared or lifted to another opset any more."""

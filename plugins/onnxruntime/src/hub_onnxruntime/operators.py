@@ -9,7 +9,15 @@ from hub_onnxruntime.files import all_nodes
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"})
 MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
 RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
+RUNTIME_STANDARD = frozenset({
+    "Affine", "Crop", "DynamicSlice", "ImageScaler", "LayerNormalization", "MeanVarianceNormalization",
+    "MemcpyFromHost", "MemcpyToHost", "ParametricSoftplus", "Scale", "ScaledTanh", "SimplifiedLayerNormalization",
+    "ThresholdedRelu",
+})  # fmt: skip
+"""Operators that ONNX Runtime has in ONNX's own domain at opsets where ONNX has none (LayerNormalization below 17)."""
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+RUNTIME_FORM, ORT_FORM = "onnxruntime", "ort"
+"""Forms of the format that only ONNX Runtime opens: `.onnx` with its own operators, and its flatbuffer."""
 
 
 def _known_operators(model: Any) -> set[tuple[str, str]]:
@@ -32,6 +40,17 @@ def custom_operators(model: Any) -> tuple[str, ...]:
     known = _known_operators(model)
     used = {(node.domain, node.op_type) for node in all_nodes(model)}
     return tuple(sorted(f"{domain or 'ai.onnx'}::{name}" for domain, name in used - known))
+
+
+def is_runtime_operator(name: str) -> bool:
+    """Whether `domain::Operator` is one of ONNX Runtime's own, in its domains or from before ONNX had it."""
+    domain, _, operator = name.partition("::")
+    return domain in RUNTIME_DOMAINS or (domain == "ai.onnx" and operator in RUNTIME_STANDARD)
+
+
+def foreign_operators(model: Any) -> tuple[str, ...]:
+    """Returns the operators that neither the standard, nor a local function, nor ONNX Runtime defines, sorted."""
+    return tuple(name for name in custom_operators(model) if not is_runtime_operator(name))
 
 
 def opset_of(model: Any) -> int:

@@ -30,6 +30,8 @@ from hub.spec import (
 from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.identify import Kind, probe
 from hub_onnxruntime.onnx2tf_edge import Onnx2tfConverter
+from hub_onnxruntime.optimize import OrtOptimizer
+from hub_onnxruntime.ort_file import is_ort
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
 from hub_onnxruntime.session import OrtRuntime
 
@@ -99,8 +101,8 @@ def hub_register_formats() -> list[Format]:
 
 @hookimpl
 def hub_register_converters() -> list[Converter]:
-    """Offers the preparation and onnx2tf."""
-    return [OnnxPreparer(), Onnx2tfConverter()]
+    """Offers the preparation, ONNX Runtime's optimization, and onnx2tf."""
+    return [OnnxPreparer(), OrtOptimizer(), Onnx2tfConverter()]
 
 
 @hookimpl
@@ -111,13 +113,18 @@ def hub_register_runtimes() -> list[Runtime]:
 
 @hookimpl
 def hub_identify_format(path: Path, header: bytes) -> Identification | None:
-    """Recognises an ONNX file by the chain of its fields; a damaged `.onnx` file is an error that says where it breaks.
+    """Recognises an ONNX file by the chain of its fields, an `.ort` file by its flatbuffer identifier.
 
     Raises:
-        ModelUnreadable: The file is named `.onnx` and is none, or is damaged.
+        ModelUnreadable: The file is named `.onnx` or `.ort` and is none, or is a damaged `.onnx` file.
     """
     if not header or path.is_dir():
         return None
+    if is_ort(header):
+        return Identification(format="onnx", form="ort", detail="its flatbuffer identifier is ORTM")
+    if path.suffix == ".ort":
+        reason = "bytes 4 to 8 are not 'ORTM'"
+        raise ModelUnreadable(f"{path} is named .ort and is no .ort model: {reason}", hint="Copy it again.")
     answer = probe(path)
     if answer.kind is Kind.ONNX:
         return Identification(format="onnx", detail=answer.reason)

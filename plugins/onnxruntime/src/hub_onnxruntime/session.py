@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Support, Verdict
+from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
 
 # Variant -> name of ONNX Runtime's graph optimization level. The first is the default.
-VARIANTS = {"optimized": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "plain": "ORT_DISABLE_ALL"}
+VARIANTS = {
+    "optimized": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "plain": "ORT_DISABLE_ALL",
+}
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
-_OPTIMIZED_DATA = "session.optimized_model_external_initializers_file_name"
+OPTIMIZED_DATA = "session.optimized_model_external_initializers_file_name"
 _FATAL_ONLY = 4  # ONNX Runtime's log severity; what goes wrong also arrives as an exception
 # Element types that numpy has no name for: they travel as their raw bits.
 _RAW_BITS = {"tensor(bfloat16)": ("uint16", "BFLOAT16")}
@@ -145,7 +152,7 @@ class OrtSession:
             path = Path(folder) / "optimized.onnx"
             options = session_options(self._variant, self._threads)
             options.optimized_model_filepath = str(path)
-            options.add_session_config_entry(_OPTIMIZED_DATA, "optimized.data")  # one file ends at 2 GiB
+            options.add_session_config_entry(OPTIMIZED_DATA, "optimized.data")  # one file ends at 2 GiB
             ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             return onnx.load(path, load_external_data=False).graph
 
@@ -169,13 +176,16 @@ class OrtRuntime:
 
     name = "onnxruntime"
     formats = ("onnx",)
+    targets: Mapping[str, tuple[str, str]] = MappingProxyType(
+        {".onnx": ("onnx", RUNTIME_FORM), ".ort": ("onnx", ORT_FORM)}
+    )
     variants = ("optimized",)
     requires = ("onnxruntime>=1.20", "onnx>=1.17")
     process = "onnx"
 
     def check(self, summary: ModelSummary) -> Verdict:
         """Refuses operators that neither ONNX nor ONNX Runtime defines."""
-        foreign = [name for name in summary.custom_operators if not name.startswith("com.microsoft")]
+        foreign = [name for name in summary.custom_operators if not is_runtime_operator(name)]
         if foreign:
             return Verdict(support=Support.NEVER, reason=f"ONNX Runtime has no operator {', '.join(foreign)}")
         return YES

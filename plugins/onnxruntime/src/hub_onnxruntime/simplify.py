@@ -144,6 +144,7 @@ class Oracle:
         scratch: A folder for files.
 
     Attributes:
+        ran: Whether the original ran on these inputs the last time, so that there was something to compare with.
         notes: What must be said of the comparison: that the original itself did not run on these inputs, so that tools
             are checked for validity only; or at how many sizes a model with open dims was compared.
     """
@@ -155,6 +156,7 @@ class Oracle:
         self._shapes = [_words(item) for item in feeds]
         self._files = [str(scratch / f"feeds{index}.npz") for index in range(len(feeds))]
         self.notes: list[str] = []
+        self.ran = False
         for file, item in zip(self._files, feeds, strict=True):
             np.savez(file, **item)  # type: ignore[arg-type]  # numpy's stub takes a bool named allow_pickle
 
@@ -167,7 +169,8 @@ class Oracle:
         path = self.scratch / "candidate.onnx"
         save(candidate, path)
         answer = _script(str(self._original), str(path), *self._files)
-        if compare.REFERENCE_RAN not in answer.text:
+        self.ran = compare.REFERENCE_RAN in answer.text
+        if not self.ran:
             self.notes = [f"simplification was checked for validity only: the original did not run: {answer.failure}"]
             return 0.0, 0.0
         if answer.failure:

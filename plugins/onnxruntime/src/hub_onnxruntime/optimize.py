@@ -1,0 +1,231 @@
+"""ONNX Runtime's own optimization, done once and saved: as `.onnx` with its operators, or as `.ort`.
+
+Transformer fusions come first (`hub_onnxruntime.fusions`), then ONNX Runtime's offline optimization. Its level is
+*extended*: the next one lays tensors out for the processor that it runs on (NCHWc blocks of 8 or 16 channels), and such
+a file is wrong elsewhere. For an `.onnx` file ONNX Runtime does that part when it opens it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hub.spec import (
+    YES,
+    ConvertJob,
+    ConvertOptions,
+    Edge,
+    ModelSummary,
+    Numerics,
+    State,
+    StepError,
+    StepOutput,
+    Support,
+    Toolchain,
+    Verdict,
+)
+from hub_onnxruntime import large
+from hub_onnxruntime.files import all_nodes, external_files, load, load_structure, save
+from hub_onnxruntime.fusions import SPOILERS, fuse, looks_like_a_transformer
+from hub_onnxruntime.graphs import name_nodes
+from hub_onnxruntime.large import size_on_disk
+from hub_onnxruntime.numerics import operator_key
+from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
+from hub_onnxruntime.ort_file import load_ort
+from hub_onnxruntime.session import OPTIMIZED_DATA, runtime_failures, session_options
+
+_REQUIRES = ("onnxruntime>=1.20", "onnx>=1.17")
+_FLATBUFFER_BYTES = 2**31 - 1  # offsets of a flatbuffer are signed 32-bit
+_SOURCES = {Numerics.FP32: ("", "static", "prepared")}
+_INSERTED_CAST = "InsertedPrecisionFreeCast_"  # how ONNX Runtime names the casts it puts around float16 operators
+
+
+def _edge(verb: str, numerics: Numerics, source: str, target: str, cost: float) -> Edge:
+    words = {RUNTIME_FORM: "ONNX Runtime's optimization", ORT_FORM: "ONNX Runtime's optimization, .ort"}
+    return Edge(
+        id=f"onnxruntime.{verb}-{numerics.value}" + (f"-{source}" if source else ""),
+        source=State(format="onnx", numerics=numerics, form=source),
+        target=State(format="onnx", numerics=numerics, form=target),
+        requires=_REQUIRES,
+        keeps_dynamic=source != "static",
+        process="onnx",
+        cost=cost,
+        title=words[target],
+    )
+
+
+def _edges() -> tuple[Edge, ...]:
+    edges = []
+    for numerics in Numerics:
+        for source in _SOURCES.get(numerics, ("",)):
+            edges.append(_edge("optimize", numerics, source, RUNTIME_FORM, 0.3))
+            edges.append(_edge("ort", numerics, source, ORT_FORM, 0.3))
+        edges.append(_edge("ort", numerics, RUNTIME_FORM, ORT_FORM, 0.5))
+    return tuple(edges)
+
+
+EDGES = _edges()
+
+
+class OrtOptimizer:
+    """The edges from every ONNX form to the two that are ONNX Runtime's own."""
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        """Two for each numerics, and from the forms that preparation writes; and from one own form to the other."""
+        return EDGES
+
+    @property
+    def toolchains(self) -> Sequence[Toolchain]:
+        """None: it runs in the user's environment."""
+        return ()
+
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+        """Refuses what ONNX Runtime cannot open, what is to be fixed or frozen first, and an `.ort` of 2 GiB."""
+        for finding in summary.findings:
+            if finding.blocking or finding.code == "no-kernel":
+                return Verdict(support=Support.NEVER, reason=finding.message, hint=finding.hint)
+        foreign = [name for name in summary.custom_operators if not is_runtime_operator(name)]
+        if foreign:
+            return Verdict(support=Support.NEVER, reason=f"ONNX Runtime has no operator {', '.join(foreign)}")
+        open_inputs = {spec.name for spec in summary.signature.inputs if not spec.is_static}
+        asked = [*options.constants, *(name for name in options.shapes if name in open_inputs)]
+        if asked:
+            return Verdict(
+                support=Support.NOTIMPL, reason=f"onnx.prepare sets shapes and constants: {', '.join(asked)}"
+            )
+        if edge.target.form == ORT_FORM and summary.size_bytes > _FLATBUFFER_BYTES:
+            return Verdict(support=Support.NEVER, reason=_too_large(summary.size_bytes), hint=_NOT_ORT)
+        return YES
+
+    def convert(self, job: ConvertJob) -> StepOutput:
+        """Writes the optimized model. See `optimize`."""
+        edge = next(item for item in EDGES if item.id == job.edge)
+        target = Path(job.output)
+        notes = optimize(Path(job.source.path), target, Path(job.scratch), edge.target.form, job.options.seed)
+        return StepOutput(notes=tuple(notes))
+
+
+_NOT_ORT = "Write .onnx: its weights go to a file beside it."
+
+
+def _too_large(size: int) -> str:
+    return f"the model takes {size} bytes, one .ort file holds {_FLATBUFFER_BYTES}"
+
+
+def save_optimized(
+    source: Path, target: Path, *, level: str, disabled: Sequence[str] = (), data: str = "", ort: bool = False
+) -> None:
+    """Has ONNX Runtime optimize a model and save it.
+
+    Args:
+        source: The `.onnx` file, external data beside it.
+        target: The file to write.
+        level: One of `hub_onnxruntime.session.VARIANTS`.
+        disabled: ONNX Runtime's names of optimizers to leave out.
+        data: Name of a file for the weights, beside `target`; empty to keep them in it.
+        ort: Whether to write an `.ort` file.
+
+    Raises:
+        StepError: ONNX Runtime refuses the model or cannot save it.
+    """
+    import onnxruntime as ort_module
+
+    options = session_options(level, 0)
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights that nobody runs with
+    if ort:
+        options.add_session_config_entry("session.save_model_format", "ORT")
+    if data:
+        options.add_session_config_entry(OPTIMIZED_DATA, data)
+    without = {"disabled_optimizers": list(disabled)} if disabled else {}
+    try:
+        ort_module.InferenceSession(str(source), options, providers=["CPUExecutionProvider"], **without)
+    except runtime_failures() as error:
+        message = f"ONNX Runtime {ort_module.__version__} cannot optimize {source.name}: {error}"
+        raise StepError(message, hint="`hub inspect` names operators and versions that a runtime may lack.") from error
+    if not target.exists():
+        raise StepError(f"ONNX Runtime {ort_module.__version__} saved nothing of {source.name}", hint="See the log.")
+
+
+def optimize(source: Path, target: Path, scratch: Path, form: str, seed: int = 0) -> list[str]:
+    """Writes the optimized form of a model; names, order and open dims of its inputs and outputs stay.
+
+    Args:
+        source: The `.onnx` file, external data beside it. It is only read.
+        target: The file to write; weights of a large model go to `<target>.data`.
+        scratch: A folder for intermediate files.
+        form: `onnxruntime` or `ort`.
+        seed: For the random inputs on which fusions are compared with the graph before them.
+
+    Returns:
+        Notes.
+
+    Raises:
+        HubError: The model cannot be read, ONNX Runtime refuses it, or it is too large for an `.ort` file.
+    """
+    before = load_structure(source)
+    large_model = size_on_disk(source, external_files(before, source.parent)) >= large.LARGE_BYTES
+    path, notes = (source, [_LARGE]) if large_model else _fused(source, scratch, seed)
+    if form == ORT_FORM:
+        save_optimized(path, target, level="extended", ort=True)
+        after = load_ort(target)
+        return [*notes, _words(before, after), _ORT_LEVEL, *_cast_notes(after)]
+    save_optimized(path, target, level="extended", data=f"{target.name}.data" if large_model else "")
+    after = load_structure(target)
+    _tidy(after, before)
+    target.write_bytes(after.SerializeToString(deterministic=True))
+    return [*notes, _words(before, after), _LEVEL, *_cast_notes(after)]
+
+
+_LARGE = "no transformer fusions: they would load the weights of a model of this size and copy them"
+_LEVEL = "optimization level extended: layouts of one processor (NCHWc) are left to ONNX Runtime when it opens the file"
+_ORT_LEVEL = (
+    "optimization level extended, the last word for an .ort file: ONNX Runtime optimizes an .onnx file further when it "
+    "opens it (NCHWc layouts of its processor), an .ort file not"
+)
+
+
+def _fused(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
+    """Returns the file to optimize: with transformer fusions where there are any that are right."""
+    if not looks_like_a_transformer(load_structure(source)):
+        return source, []
+    path = scratch / "folded.onnx"
+    save_optimized(source, path, level="basic", disabled=SPOILERS)
+    done = fuse(load(path), scratch, seed)
+    if not done.fused:
+        return source, done.notes
+    path = scratch / "fused.onnx"
+    save(done.model, path)
+    return path, done.notes
+
+
+def _tidy(model: Any, before: Any) -> None:
+    """Leaves out the operator sets that ONNX Runtime imports and no node uses, and names nodes that have no name."""
+    used = {node.domain for node in all_nodes(model)} | {""}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    model.producer_name, model.producer_version = before.producer_name, before.producer_version
+    name_nodes(model)
+
+
+def _words(before: Any, after: Any) -> str:
+    """`ONNX Runtime: 330 -> 307 operators; new 21 com.microsoft::FusedConv; gone 21 Conv, …`."""
+    old, new = (Counter(map(operator_key, all_nodes(model))) for model in (before, after))
+    old.pop("Constant", None)
+    words = [f"ONNX Runtime: {old.total()} -> {new.total()} operators"]
+    for title, counts in (("new", new - old), ("gone", old - new)):
+        if counts:
+            words.append(f"{title} " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
+    return "; ".join(words)
+
+
+def _cast_notes(model: Any) -> list[str]:
+    casts = sum(node.name.startswith(_INSERTED_CAST) for node in all_nodes(model))
+    if not casts:
+        return []
+    why = "its CPU kernels compute in float32: for a GPU, convert with --to onnx"
+    return [f"ONNX Runtime wrote {casts} casts around float16 operators, because {why}"]
