@@ -11,6 +11,7 @@ import msgspec
 from hub import _effects
 from hub._contract import io_contract
 from hub._files import check_output, check_side_files, publish
+from hub._history import History
 from hub._identify import identify
 from hub._measure import Chain, Reference, adapt_samples, measure, outputs_of, self_noise
 from hub._opening import Opened, open_model
@@ -163,7 +164,14 @@ class Conversion:
         except NoRouteError as error:
             _refuse_twice(opened, self._wanted, error)
             raise
-        return opened, plan
+        return opened, self._with_history(opened, plan)
+
+    def _with_history(self, opened: Opened, plan: Plan) -> Plan:
+        self._history = History(self._runner.store, self._runner.registry, opened.artifact.sha256)
+        if not self._request.use_cache:
+            return plan
+        routes, reasons = self._history.order(plan.routes)
+        return msgspec.structs.replace(plan, routes=routes, history=reasons)
 
     def run(self) -> Receipt:
         """Convert, verify, publish.
@@ -208,10 +216,13 @@ class Conversion:
             try:
                 fitting = self._samples_for(opened, route, samples)
                 here = self._walk(opened, route, fitting, reference)
+                self._history.passed(ids)
                 return self._explained(opened, here, reference, fitting.options), fitting
             except _Failed as failed:
                 dead.add(failed.prefix)
                 open_only |= samples.guessed and isinstance(failed.error, ShapeNeeded)
+                if self._request.policy is None and not isinstance(failed.error, TooSlow):
+                    self._history.failed(failed.prefix, failed.error.message)
                 judged = failed.parity or isinstance(failed.error, TooSlow)
                 if judged and route[len(failed.prefix) - 1].lossy:
                     wrong.add(failed.prefix[-1])

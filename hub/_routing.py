@@ -36,11 +36,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         routes: In the order they are tried.
         left_out: Edges that would lie on a route to the goal, each with the reason why none takes it.
         doubts: Edges that take the model once it is prepared, with what stands against the model as it is.
+        history: Edges that went wrong on this very model before, with the reason: routes over them come last.
     """
 
     routes: tuple[tuple[Edge, ...], ...]
     left_out: dict[str, str]
     doubts: dict[str, str] = {}
+    history: dict[str, str] = {}
 
 
 def make_plan(

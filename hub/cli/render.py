@@ -194,7 +194,12 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
     """Show routes in the order they would be tried, and what was left out."""
     if as_json:
         routes = [[edge.id for edge in route] for route in plan.routes]
-        found = {"findings": summary.findings, "doubts": plan.doubts, "left_out": plan.left_out}
+        found = {
+            "findings": summary.findings,
+            "doubts": plan.doubts,
+            "history": plan.history,
+            "left_out": plan.left_out,
+        }
         print_json({"source": str(summary.state), "routes": routes} | found)
         return
     console = out()
@@ -222,6 +227,8 @@ def _preflight(summary: ModelSummary, plan: Plan) -> Iterator[str]:
         yield f"{finding.message}. {finding.hint}".rstrip(". ") + "."
     for edge, reason in plan.doubts.items():
         yield f"{edge} does not take the model as it is ({reason}); it is asked again once the model is prepared."
+    for edge, reason in plan.history.items():
+        yield f"{edge} went wrong on this model before, so its routes come last (--no-cache forgets): {reason}"
 
 
 def show_model(opened: Opened, execution: Execution | None, *, as_json: bool, layers: bool, lack: str = "") -> None:
