@@ -216,7 +216,8 @@ def find_numerics(ir: Ir) -> Found:
     computing = [(node, word) for node, word in judged if node.type in MULTIPLY_OPERATORS and word != "integer"]
     words = Counter(word for _, word in computing)
     tables = {word for node, word in judged if node.type in TABLE_OPERATORS}
-    numerics = _static(words) or _by_weights({*words, *tables}, ir) or _by_elements(ir)
+    matrices = {word for node, word in computing if node.type == "MatMul"}
+    numerics = _static(words) or _by_weights({*words, *tables}, _on_the_fly(ir, matrices)) or _by_elements(ir)
     float_words = {*_FLOATS.values(), *(word for word in words if word.endswith("-weights"))}
     kept = tuple(node.name for node, word in computing if word in float_words)
     return Found(numerics, kept if numerics in {Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.FP8} else ())
@@ -244,10 +245,14 @@ _BY_WEIGHTS: tuple[tuple[set[str], Numerics], ...] = (
 )
 
 
-def _by_weights(words: set[str], ir: Ir) -> Numerics | None:
+def _by_weights(words: set[str], on_the_fly: bool) -> Numerics | None:
     found = next((numerics for wanted, numerics in _BY_WEIGHTS if wanted & words), None)
-    on_the_fly = ir.info.get(DYNAMIC_SETTING, "0") not in {"", "0"}
     return Numerics.INT8_DYNAMIC if found == Numerics.INT8_WEIGHTS and on_the_fly else found
+
+
+def _on_the_fly(ir: Ir, matrices: set[str]) -> bool:
+    """Whether the file asks for activations quantized at run time, and holds products that OpenVINO does so for."""
+    return ir.info.get(DYNAMIC_SETTING, "0") not in {"", "0"} and "int8-weights" in matrices
 
 
 def _by_elements(ir: Ir) -> Numerics:

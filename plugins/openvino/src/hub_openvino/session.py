@@ -24,6 +24,7 @@ from hub.spec import (
     Verdict,
 )
 from hub_openvino.identify import FORMAT
+from hub_openvino.numerics import DYNAMIC_SETTING
 from hub_openvino.silence import silence_telemetry
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.generic]
 
 NAME = "openvino"
+DYNAMIC = DYNAMIC_SETTING.split("/")
 FAILURES = (RuntimeError, ValueError, TypeError)
 """With what OpenVINO refuses; its own exceptions are RuntimeErrors, its binding's are the others."""
 
@@ -75,6 +77,8 @@ class OpenvinoSession:
         self.device = check_device(core, options.device)
         self.settings = settings_of(core, self.device, options)
         model = read_model(self.path)
+        if "EXECUTION_MODE_HINT" in self.settings and model.has_rt_info(DYNAMIC):  # pinned to what the file says
+            self.settings[DYNAMIC[-1]] = model.get_rt_info(DYNAMIC).astype(str)
         self.inputs = input_names(model)
         self.outputs = list(only) or output_names(model)
         self.model = exposing(model, only) if only else model

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from hub.spec import (
     YES,
@@ -23,6 +26,7 @@ from hub.spec import (
     Verdict,
 )
 from hub_openvino.identify import FORMAT
+from hub_openvino.numerics import DYNAMIC_SETTING
 from hub_openvino.silence import silence_telemetry
 
 if TYPE_CHECKING:
@@ -31,6 +35,15 @@ if TYPE_CHECKING:
 REQUIRES = ("openvino>=2026.4",)
 PROCESS = "openvino"
 _IDENTITIES = tuple(numerics for numerics in Numerics if numerics is not Numerics.FP32)
+
+
+def tensorflow() -> tuple[str, ...]:
+    """TensorFlow comes under two names: ask for the one that is there."""
+    try:
+        importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        return ("tensorflow-cpu>=2.19",)
+    return ("tensorflow>=2.19",)
 
 
 def _edge(source: State, suffix: str, cost: float, title: str, target: Numerics | None = None) -> Edge:
@@ -75,6 +88,31 @@ OTHER_EDGES = tuple(
     for source, title in (("onnx", "ONNX"), ("tflite", "TFLite"))
     for before, after, suffix in OTHER_WORDS
 )
+DYNAMIC_TFLITE = f"openvino.from-tflite-{Numerics.INT8_DYNAMIC.value}"
+DYNAMIC_ONNX = f"openvino.from-onnx-{Numerics.INT8_DYNAMIC.value}"
+_IN_FLOAT = (
+    "OpenVINO has no form of ONNX's dynamic quantization: it would compute in float, measuring every range in each run"
+)
+DYNAMIC_GROUP = 32
+"""Values that share a scale when activations are quantized at run time: OpenVINO's own default on the CPU."""
+
+_TORCH = ("torch>=2.9", *REQUIRES)
+_EXPORTED = tuple(
+    _edge(State(format="pytorch", numerics=numerics), suffix, 1.0, "OpenVINO's PyTorch frontend")
+    for numerics, suffix in ((Numerics.FP32, ""), (Numerics.FP16, "-fp16"), (Numerics.BF16, "-bf16"))
+)
+_TORCHSCRIPT = _edge(
+    State(format="pytorch", form="torchscript"), "-torchscript", 1.0, "OpenVINO's TorchScript frontend"
+)
+TORCH_EDGES = tuple(
+    msgspec.structs.replace(edge, requires=_TORCH, process="torch") for edge in (*_EXPORTED, _TORCHSCRIPT)
+)
+_KERAS = _edge(State(format="keras"), "", 1.0, "OpenVINO's TensorFlow frontend")
+_SAVED_MODEL = _edge(State(format="keras", form="savedmodel"), "-savedmodel", 1.0, "OpenVINO's TensorFlow frontend")
+KERAS_EDGES = tuple(
+    msgspec.structs.replace(edge, requires=("keras>=3.11", *tensorflow(), *REQUIRES), process="keras-tensorflow")
+    for edge in (_KERAS, _SAVED_MODEL)
+)
 FP16_EDGE = Edge(
     id="openvino.fp16",
     source=State(format=FORMAT),
@@ -95,7 +133,39 @@ def _from_file(job: ConvertJob) -> StepOutput:
     from hub_openvino.convert.finish import finish
     from hub_openvino.convert.frontends import read_file
 
-    return _write(finish(read_file(Path(job.source.path)), job.source.signature, job.options), job)
+    done = finish(read_file(Path(job.source.path)), job.source.signature, job.options)
+    if job.edge == DYNAMIC_TFLITE:
+        ask_dynamic(done.model)
+    return _write(done, job)
+
+
+def _from_exported(job: ConvertJob) -> StepOutput:
+    from hub_openvino.convert.pytorch import from_exported
+
+    return _write(from_exported(job), job)
+
+
+def _from_torchscript(job: ConvertJob) -> StepOutput:
+    from hub_openvino.convert.pytorch import from_torchscript
+
+    return _write(from_torchscript(job), job)
+
+
+def _from_keras(job: ConvertJob) -> StepOutput:
+    from hub_openvino.convert.keras import from_keras
+
+    return _write(from_keras(job), job)
+
+
+def _from_saved_model(job: ConvertJob) -> StepOutput:
+    from hub_openvino.convert.keras import from_saved_model
+
+    return _write(from_saved_model(job), job)
+
+
+def ask_dynamic(model: Any, group: int = DYNAMIC_GROUP) -> None:
+    """Have the file ask for what makes int8 weights `int8-dynamic`: activations quantized per group at run time."""
+    model.set_rt_info(str(group), DYNAMIC_SETTING.split("/"))
 
 
 def _write(done: Finished, job: ConvertJob) -> StepOutput:
@@ -118,6 +188,10 @@ def _half(job: ConvertJob) -> StepOutput:
 
 _STEPS: dict[str, Callable[[ConvertJob], StepOutput]] = {
     **{edge.id: _from_file for edge in (*ONNX_EDGES, *TFLITE_EDGES, *OTHER_EDGES)},
+    **{edge.id: _from_exported for edge in _EXPORTED},
+    _TORCHSCRIPT.id: _from_torchscript,
+    _KERAS.id: _from_keras,
+    _SAVED_MODEL.id: _from_saved_model,
     FP16_EDGE.id: _half,
 }
 
@@ -128,7 +202,7 @@ class OpenvinoConverter:
     @property
     def edges(self) -> Sequence[Edge]:
         """One per source state."""
-        return (*ONNX_EDGES, *TFLITE_EDGES, *OTHER_EDGES, FP16_EDGE)
+        return (*ONNX_EDGES, *TFLITE_EDGES, *OTHER_EDGES, *TORCH_EDGES, *KERAS_EDGES, FP16_EDGE)
 
     @property
     def toolchains(self) -> Sequence[Toolchain]:
@@ -137,10 +211,13 @@ class OpenvinoConverter:
 
     def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
         """Refuses what the reader marked as blocking, and changes of the border that the frontends do not make."""
-        del edge
         blocking = next((finding for finding in summary.findings if finding.blocking), None)
         if blocking:
             return Verdict(support=Support.NEVER, reason=blocking.message, hint=blocking.hint)
+        if options.submodule:
+            return Verdict(support=Support.NOTIMPL, reason="takes whole models; the ways over .pt2 take submodules")
+        if edge.id == DYNAMIC_ONNX:
+            return Verdict(support=Support.NOTIMPL, reason=_IN_FLOAT)
         asked = [name for name in ("io_layout", "io_dtype") if getattr(options, name)]
         if asked:
             return Verdict(support=Support.NOTIMPL, reason=f"{', '.join(asked)}: the border stays as the source's")

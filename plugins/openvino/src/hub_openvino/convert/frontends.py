@@ -8,7 +8,7 @@ from typing import Any
 
 from hub.spec import StepError, UnsupportedModel
 
-_OPERATORS = re.compile(r"does not support the following \w+ operations: ([^\n]+)")
+_OPERATORS = re.compile(r"(?:does not support the following \w+|No conversion rule found for) operations: ([^\n]+)")
 _FAILED = re.compile(r"^-- ([\w.:]+?)(?:-\d+)? with a message", re.MULTILINE)
 _NAMED = 12
 

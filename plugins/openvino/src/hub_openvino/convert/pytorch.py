@@ -1,0 +1,71 @@
+"""PyTorch to OpenVINO IR by OpenVINO's PyTorch frontend. Runs in a worker.
+
+The source's reader has looked at the file before: one that would run code on loading does not come here unallowed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hub.spec import ConvertJob, StepError, TensorSpec, UnsupportedModel
+from hub_openvino.convert.finish import Finished, Places, finish, type_name
+from hub_openvino.convert.objects import from_object
+
+_HINT = "hub tries the way over ONNX next"
+_LOAD_FAILURES = (RuntimeError, ValueError, KeyError, AttributeError, TypeError, AssertionError, OSError, EOFError)
+
+
+def from_exported(job: ConvertJob) -> Finished:
+    """Convert a `.pt2` file.
+
+    Raises:
+        StepError: torch cannot load it by itself, or the frontend fails.
+        UnsupportedModel: It keeps state between calls, or holds an operator that the frontend lacks.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(job.source.path)
+    except (*_LOAD_FAILURES, ModuleNotFoundError) as error:
+        message = f"torch.export.load needs more than torch for {Path(job.source.path).name}: {error}"
+        raise StepError(message, hint=_HINT) from error
+    kept = program.graph_signature.buffers_to_mutate
+    if kept:
+        raise UnsupportedModel(f"the program writes to {', '.join(list(kept.values())[:3])}", hint=_HINT)
+    model = from_object(program.run_decompositions({}) if _is_training(program) else program)
+    signature = job.source.signature
+    return finish(model, signature, job.options, Places.by_position(model, signature))
+
+
+def _is_training(program: Any) -> bool:
+    return bool(getattr(program, "dialect", "") == "TRAINING")
+
+
+def from_torchscript(job: ConvertJob) -> Finished:
+    """Convert a TorchScript file; the shapes of its inputs are the request's.
+
+    Raises:
+        StepError: torch cannot load it, or the frontend fails.
+        UnsupportedModel: It holds an operator that the frontend lacks.
+    """
+    import torch
+
+    try:
+        module = torch.jit.load(job.source.path, map_location="cpu").eval()
+    except _LOAD_FAILURES as error:
+        raise StepError(f"torch cannot load {Path(job.source.path).name}: {error}", hint=_HINT) from error
+    signature = job.source.signature
+    model = from_object(module, [_input(spec, job) for spec in signature.inputs])
+    return finish(model, signature, job.options, Places.by_position(model, signature))
+
+
+def _input(spec: TensorSpec, job: ConvertJob) -> tuple[Any, Any]:
+    import openvino
+
+    given = job.options.shapes.get(spec.name)
+    sizes = list(given) if given else [dim.size if dim.size is not None else -1 for dim in spec.shape]
+    return openvino.PartialShape(sizes), openvino.Type(type_name(spec.dtype))
