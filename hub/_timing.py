@@ -25,8 +25,8 @@ def time_in_turns(calls: "Sequence[tuple[Call, Sequence[Feeds]]]") -> list[list[
         calls: For each model its `run` and the samples to run it on, the same number for each.
 
     Returns:
-        For each round, in seconds, the mean time of one run of each model. Every second round goes backwards, so that
-        a drift of the clock frequency favours nobody.
+        For each round, in seconds, the shortest time of one run of each model in its turn: what else the machine does
+        only ever adds to it. Every second round goes backwards, so that a drift of the clock frequency favours nobody.
     """
     lengths = [_warm_up(run, samples) for run, samples in calls]
     repeats = [max(1, round(TURN_SECONDS / length)) for length in lengths]
@@ -37,20 +37,20 @@ def time_in_turns(calls: "Sequence[tuple[Call, Sequence[Feeds]]]") -> list[list[
 
 def _warm_up(run: Call, samples: "Sequence[Feeds]") -> float:
     """Run twice, as the first run plans memory; returns the shorter time."""
-    return max(1e-7, min(_seconds(run, samples[:1], 1) for _ in range(2)))
+    return max(1e-7, _shortest(run, samples[:1], 2))
 
 
 def _round(calls: "Sequence[tuple[Call, Sequence[Feeds]]]", repeats: Sequence[int], *, backwards: bool) -> list[float]:
     order = range(len(calls))
-    means = {
-        index: _seconds(*calls[index], repeats[index]) / repeats[index]
-        for index in (reversed(order) if backwards else order)
-    }
-    return [means[index] for index in order]
+    shortest = {index: _shortest(*calls[index], repeats[index]) for index in (reversed(order) if backwards else order)}
+    return [shortest[index] for index in order]
 
 
-def _seconds(run: Call, samples: "Sequence[Feeds]", count: int) -> float:
+def _shortest(run: Call, samples: "Sequence[Feeds]", count: int) -> float:
+    return min(_seconds(run, samples[number % len(samples)]) for number in range(count))
+
+
+def _seconds(run: Call, feeds: "Feeds") -> float:
     start = time.perf_counter()
-    for number in range(count):
-        run(samples[number % len(samples)])
+    run(feeds)
     return time.perf_counter() - start

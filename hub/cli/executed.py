@@ -22,13 +22,11 @@ def execution_facts(report: ExecutionReport, source: Mapping[str, int]) -> Itera
     steps = [f"{sum(found.values())} {name}" for name, found in counts if found]
     yield "operators", " → ".join(steps)
     yield "ran as", f"{_shares(report.precisions)} ({escape(report.runtime)} {escape(report.version)})"
-    yield "ran on", _shares(report.devices) + _settings(report.settings)
+    yield "ran on", _shares(report.devices)
     if report.fusions:
-        yield "fused", escape(_several([f"{count} {what}" for what, count in report.fusions.items()]))
+        yield "fused", escape(_several([f"{count} {_shortened(what)}" for what, count in report.fusions.items()]))
     if report.eliminated:
         yield "folded", escape(_several([f"{count} {name}" for name, count in report.eliminated.items()]))
-    for obstacle in report.obstacles:
-        yield "obstacle", f"[yellow]{escape(obstacle)}[/]"
 
 
 def speed_facts(speed: Speed) -> Iterator[tuple[str, str]]:
@@ -55,8 +53,12 @@ def show_execution(console: Console, execution: Execution) -> None:
     console.print(_layers(execution))
     for name, text in execution_facts(execution.report, {}):
         console.print(f"[bold]{name:<10}[/] {text}")
+    for name, value in execution.settings.items():
+        console.print(f"[bold]{'setting':<10}[/] {escape(name)} {escape(value)}")
     if execution.timed_by:
         console.print(f"[bold]{'time':<10}[/] {escape(execution.timed_by)}")
+    for obstacle in execution.obstacles:
+        console.print(f"[bold yellow]{'obstacle':<10}[/] {escape(obstacle)}")
 
 
 def _layers(execution: Execution) -> Table:
@@ -83,9 +85,13 @@ def _share(part: Share, total: int) -> str:
     return nodes if part.time_share is None else f"{nodes}, {part.time_share:.0%} of the time"
 
 
-def _settings(settings: Mapping[str, str]) -> str:
-    words = _several([f"{name} {value}" for name, value in settings.items()])
-    return f"; {escape(words)}" if words else ""
+def _shortened(fusion: str) -> str:
+    """`Conv + Relu -> FusedConv`; of a delegate that takes a hundred operators, the first and their number."""
+    covered, _, executed = fusion.rpartition(" -> ")
+    operators = covered.split(" + ")
+    if len(operators) <= _FEW:
+        return fusion
+    return f"{' + '.join(operators[:2])} + {len(operators) - 2} more -> {executed}"
 
 
 def _several(words: list[str]) -> str:

@@ -102,7 +102,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         model: `source`, `result`, or `float`: the result's float form in the result's own runtime.
         state: What was timed.
         runtime: Who ran it, as it is deployed: with the precision that the runtime chooses by itself.
-        seconds: Median over the rounds of the mean time of one run.
+        seconds: Median over the rounds of the shortest run in a round.
     """
 
     model: TimedModel
