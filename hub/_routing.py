@@ -178,12 +178,15 @@ def simple_routes(
 ) -> Iterator[tuple[Edge, ...]]:
     """Yield routes that visit no state twice: fewest lossy steps, then cost, then edge ids.
 
-    With `keep_dynamic`, routes on which every dimension stays open come before the others that are as lossy.
+    Among routes that are as lossy, those on which the target's own format is quantized come first: a backend's own
+    quantization is made for its kernels. With `keep_dynamic`, those on which every dimension stays open come next.
     """
-    offered = sorted(edges, key=lambda edge: edge.id)
-    heap: list[tuple[int, bool, float, tuple[str, ...], tuple[Edge, ...]]] = [(0, False, 0.0, (), ())]
+    every = tuple(edges)
+    near = _between(every, start, (goal,))  # an edge that leads nowhere near would be tried behind every other
+    offered = sorted((edge for edge in every if edge.id in near), key=lambda edge: edge.id)
+    heap: list[tuple[int, int, bool, float, tuple[str, ...], tuple[Edge, ...]]] = [(0, 0, False, 0.0, (), ())]
     while heap:
-        lossy, fixed, cost, ids, route = heapq.heappop(heap)
+        lossy, foreign, fixed, cost, ids, route = heapq.heappop(heap)
         here = route[-1].target if route else start
         if here == goal:
             yield route
@@ -191,8 +194,9 @@ def simple_routes(
         seen = {start, *(edge.target for edge in route)}
         for edge in offered:
             if edge.source == here and edge.target not in seen:
+                abroad = foreign + (edge.lossy and edge.target.format != goal.format)
                 fixes = fixed or (keep_dynamic and not edge.keeps_dynamic)
-                entry = (lossy + edge.lossy, fixes, cost + edge.cost, (*ids, edge.id), (*route, edge))
+                entry = (lossy + edge.lossy, abroad, fixes, cost + edge.cost, (*ids, edge.id), (*route, edge))
                 heapq.heappush(heap, entry)
 
 

@@ -53,6 +53,19 @@ def test_fewest_lossy_steps_then_cost_then_name() -> None:
     assert ids(simple_routes(reversed(edges), A, D)) == expected
 
 
+def test_a_backends_own_quantization_comes_before_one_that_is_carried_over() -> None:
+    own, foreign = (State(format=name, numerics=Numerics.INT8) for name in "ab")
+    edges = [
+        edge("t.abroad", A, foreign, lossy=True, cost=0.1),
+        edge("t.over", B, State(format="b", numerics=Numerics.INT8), lossy=True, cost=0.1),
+        edge("t.back", foreign, own, cost=0.1),
+        edge("t.to-b", A, B, cost=0.1),
+        edge("t.own", A, own, lossy=True, cost=9),
+    ]
+    expected = [["t.own"], ["t.abroad", "t.back"], ["t.to-b", "t.over", "t.back"]]
+    assert ids(simple_routes(edges, A, own)) == expected
+
+
 def test_no_state_is_visited_twice() -> None:
     edges = [edge("t.ab", A, B), edge("t.ba", B, A), edge("t.bb", B, B), edge("t.bc", B, C)]
     assert ids(simple_routes(edges, A, C)) == [["t.ab", "t.bc"]]
@@ -76,7 +89,10 @@ def test_routes_are_ordered_simple_and_do_not_hang_on_the_order_of_the_offer(edg
     shuffled = edges[:]
     random.shuffle(shuffled)
     assert list(simple_routes(shuffled, A, D)) == routes
-    ranks = [(sum(e.lossy for e in route), sum(e.cost for e in route), [e.id for e in route]) for route in routes]
+    ranks = [
+        (sum(e.lossy for e in r), sum(e.lossy and e.target.format != "d" for e in r), sum(e.cost for e in r), names)
+        for r, names in zip(routes, ids(routes), strict=True)
+    ]
     assert ranks == sorted(ranks)
     for route in routes:
         assert route[0].source == A
