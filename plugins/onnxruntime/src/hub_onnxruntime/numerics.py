@@ -21,9 +21,15 @@ from hub_onnxruntime.signature import dtype_name
 MULTIPLY_OPERATORS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 """Operators that multiply and accumulate: where weights and time are. All of them take the weights second or later."""
 
+FUSED_OPERATORS = frozenset({
+    "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul", "NhwcFusedConv", "Attention",
+    "MultiHeadAttention", "GroupQueryAttention",
+})  # fmt: skip
+"""What ONNX Runtime's optimization makes of multiplying operators in float."""
+
 STATIC_OPERATORS = frozenset({"QLinearConv", "QLinearMatMul", "QGemm", "QLinearConvTranspose"})
-INTEGER_OPERATORS = frozenset({"MatMulInteger", "ConvInteger"})
-DYNAMIC_OPERATORS = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"})
+INTEGER_OPERATORS = frozenset({"MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "QAttention"})
+DYNAMIC_OPERATORS = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 TABLE_OPERATORS = frozenset({"Gather", "GatherElements", "GatherND"})
 """Operators that read rows of a table: their weights are stored, not computed with."""
 
@@ -109,6 +115,8 @@ class Scope:
     def is_static(self, name: str) -> bool:
         """Whether these integers come from a QuantizeLinear, whose range was measured before."""
         node = self.producers.get(name)
+        while node is not None and node.op_type in _MOVES and node.input:
+            node = self.producers.get(node.input[0])
         return node is not None and node.op_type == "QuantizeLinear"
 
 
@@ -160,7 +168,7 @@ def _first(node: Any) -> str:
 
 def _of_operands(kind: str, operands: list[Operand], result: str) -> str:
     moving = [operand for operand in operands if not operand.stored]
-    weighted = kind in MULTIPLY_OPERATORS or kind in TABLE_OPERATORS
+    weighted = kind in MULTIPLY_OPERATORS | FUSED_OPERATORS | TABLE_OPERATORS
     needed = operands[: _FEWEST_OPERANDS.get(kind, 2)] if weighted else moving
     activations = [operand for operand in needed if not operand.stored]
     if activations and kind not in TABLE_OPERATORS and all(operand.quantized for operand in needed):
@@ -224,7 +232,14 @@ def find_numerics(model: Any) -> Found:
 
 
 def _multiplies(node: Any) -> bool:
-    every = MULTIPLY_OPERATORS | STATIC_OPERATORS | INTEGER_OPERATORS | DYNAMIC_OPERATORS | _BLOCK_OPERATORS
+    every = (
+        MULTIPLY_OPERATORS
+        | FUSED_OPERATORS
+        | STATIC_OPERATORS
+        | INTEGER_OPERATORS
+        | DYNAMIC_OPERATORS
+        | _BLOCK_OPERATORS
+    )
     return node.op_type in every
 
 

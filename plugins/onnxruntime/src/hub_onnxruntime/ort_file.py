@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import graphlib
 import importlib
+import importlib.util
 import mmap
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hub.spec import ModelNotFound, ModelUnreadable
+from hub.spec import ModelNotFound, ModelUnreadable, StepError
 from hub_onnxruntime.signature import dtype_name
 
 IDENTIFIER = b"ORTM"  # `file_identifier` of ort.fbs, at bytes 4 to 8 of every flatbuffer
+_TABLES = "ort_flatbuffers_py"
 _DAMAGED = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 _TENSOR, _SEQUENCE, _MAP = 1, 2, 3  # TypeInfoValue of ort.fbs
 _VALUE, _PARAM = 1, 2  # DimensionValueType of ort.fbs
@@ -161,8 +164,24 @@ def _in_order(nodes: list[tuple[Any, list[str]]]) -> list[Any]:
 
 def _table(name: str) -> Any:
     """Returns the class of one table of the schema, as ONNX Runtime ships it."""
-    importlib.import_module("onnxruntime.tools.ort_format_model")  # makes the next one importable
-    return getattr(importlib.import_module(f"ort_flatbuffers_py.fbs.{name}"), name)
+    if _TABLES not in sys.modules:
+        _load_tables()
+    return getattr(importlib.import_module(f"{_TABLES}.fbs.{name}"), name)
+
+
+def _load_tables() -> None:
+    """Makes the package of the tables importable without `onnxruntime.tools` around it, which imports all of torch."""
+    import onnxruntime
+
+    folder = Path(onnxruntime.__file__).parent / "tools" / "ort_format_model" / _TABLES
+    spec = importlib.util.spec_from_file_location(
+        _TABLES, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise StepError(f"ONNX Runtime {onnxruntime.__version__} has no {folder}", hint="Install onnxruntime again.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_TABLES] = module
+    spec.loader.exec_module(module)
 
 
 def _root(content: Any) -> Any:

@@ -1,16 +1,29 @@
-"""Runs ONNX models in ONNX Runtime on the CPU."""
+"""Runs ONNX models in ONNX Runtime."""
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
+import difflib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Support, Verdict
+from hub.spec import (
+    YES,
+    DeviceMissing,
+    Execution,
+    ModelArtifact,
+    ModelSummary,
+    RuntimeOptions,
+    StepError,
+    Support,
+    UnknownName,
+    UnsupportedModel,
+    Verdict,
+)
 from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
+from hub_onnxruntime.ort_file import is_ort_file
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
@@ -24,6 +37,7 @@ VARIANTS = {
 }
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 OPTIMIZED_DATA = "session.optimized_model_external_initializers_file_name"
+_PROVIDER = "ExecutionProvider"
 _FATAL_ONLY = 4  # ONNX Runtime's log severity; what goes wrong also arrives as an exception
 # Element types that numpy has no name for: they travel as their raw bits.
 _RAW_BITS = {"tensor(bfloat16)": ("uint16", "BFLOAT16")}
@@ -62,34 +76,85 @@ def _array(value: Any) -> Any:
     return np.array(bits, dtype=np.uint16).reshape(value.shape())
 
 
-class OrtSession:
-    """An open model. ONNX graphs hold no state between runs, so each run is independent.
-
-    Args:
-        path: The `.onnx` file, external data beside it.
-        variant: One of `VARIANTS`; empty for the first.
-        threads: Intra-op threads; 0 for ONNX Runtime's default.
-        content: The model to open in place of the file's, with the file's external data.
+def provider_of(device: str) -> str:
+    """Returns the execution provider for a device: `cpu`, or what the installed ONNX Runtime has besides.
 
     Raises:
+        DeviceMissing: It has none of that name.
+    """
+    import onnxruntime as ort
+
+    there = {name.removesuffix(_PROVIDER).lower(): name for name in ort.get_available_providers()}
+    there.pop("azure", None)  # sends the model to a service: no device of this machine
+    if device.lower() not in there:
+        raise DeviceMissing(
+            f"ONNX Runtime {ort.__version__} has no device {device!r} here; it has {', '.join(sorted(there))}",
+            hint="Install the build of ONNX Runtime for that device, such as onnxruntime-gpu, in place of onnxruntime.",
+        )
+    return str(there[device.lower()])
+
+
+class OrtSession:
+    """An open model, `.onnx` or `.ort`. ONNX graphs hold no state between runs, so each run is independent.
+
+    Args:
+        path: The file, external data beside it.
+        variant: One of `VARIANTS`; empty for the first. An `.ort` file is run as it was saved.
+        threads: Intra-op threads; 0 for ONNX Runtime's default.
+        content: The model to open in place of the file's, with the file's external data.
+        device: `cpu`, or a provider of the installed ONNX Runtime in lower case: `cuda`.
+
+    Raises:
+        DeviceMissing: `device` is not there.
         StepError: ONNX Runtime refuses the model.
     """
 
-    def __init__(self, path: str | Path, variant: str = "", threads: int = 0, *, content: bytes = b"") -> None:
-        import onnxruntime as ort
-
-        self.path = Path(path)
-        self._variant = variant or next(iter(VARIANTS))
+    def __init__(
+        self, path: str | Path, variant: str = "", threads: int = 0, *, content: bytes = b"", device: str = "cpu"
+    ) -> None:
+        self.path, self.device = Path(path), device
+        self.variant = variant or next(iter(VARIANTS))
+        self.provider = provider_of(device)
+        self.is_ort = not content and self.path.is_file() and is_ort_file(self.path)
         self._threads = threads
-        options = session_options(self._variant, threads)
-        options.add_session_config_entry(_DATA_FOLDER, str(self.path.parent))
-        try:
-            self._session = ort.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
-        except runtime_failures() as error:
-            hint = "Run `hub inspect` on the file: it names operators and versions that a runtime may lack."
-            raise StepError(f"ONNX Runtime {ort.__version__} refuses {self.path.name}: {error}", hint=hint) from error
+        self._session = self.opened(self.options(), content)
         self._types = {value.name: value.type for value in self._session.get_inputs()}
         self.outputs = [value.name for value in self._session.get_outputs()]
+        self._pool: ThreadPoolExecutor | None = None
+
+    def options(self) -> Any:
+        """Returns new session options as this session was opened with."""
+        options = session_options(self.variant, self._threads)
+        options.add_session_config_entry(_DATA_FOLDER, str(self.path.parent))
+        options.add_session_config_entry("session.load_model_format", "ORT" if self.is_ort else "ONNX")
+        return options
+
+    def opened(self, options: Any, content: bytes = b"", disabled: Sequence[str] = ()) -> Any:
+        """Opens the model in an `onnxruntime.InferenceSession` of its own.
+
+        Args:
+            options: Session options.
+            content: The model in place of the file's.
+            disabled: ONNX Runtime's names of optimizers to leave out.
+
+        Raises:
+            DeviceMissing: The provider is installed and does not start.
+            StepError: ONNX Runtime refuses the model.
+        """
+        import onnxruntime as ort
+
+        model, without = content or str(self.path), {"disabled_optimizers": list(disabled)} if disabled else {}
+        try:
+            session = ort.InferenceSession(model, options, providers=[self.provider], **without)
+        except runtime_failures() as error:
+            hint = "Run `hub inspect` on the file: it names operators and versions that a runtime may lack."
+            message = f"ONNX Runtime {ort.__version__} refuses {self.path.name}: {error}"
+            raise StepError(message, hint=hint) from error
+        if self.provider not in session.get_providers():  # ONNX Runtime falls back to the CPU and says so in its log
+            found = ", ".join(session.get_providers())
+            message = f"{self.provider} is installed and did not start; ONNX Runtime would run on {found}"
+            raise DeviceMissing(message, hint="Check its drivers and libraries, or use --device cpu.")
+        return session
 
     def _value(self, name: str, array: Any) -> Any:
         import numpy as np
@@ -110,13 +175,16 @@ class OrtSession:
         advice = f" Freeze scalar inputs that choose what is computed ({freeze}), or give real inputs." if flags else ""
         return f"It takes {takes}.{advice}"
 
-    def _run_plain(self, feeds: Feeds) -> list[Any]:
-        results = self._session.run(self.outputs, dict(feeds))
-        return list(results)
-
-    def _run_values(self, feeds: Feeds) -> list[Any]:
-        values = {name: self._value(name, array) for name, array in feeds.items()}
-        return [_array(value) for value in self._session.run_with_ort_values(self.outputs, values)]
+    def run_in(self, session: Any, feeds: Feeds) -> list[Any]:
+        """Runs another `onnxruntime.InferenceSession` of the same model once; raises as `run`."""
+        raw = any(kind in _RAW_BITS for kind in self._types.values())
+        try:
+            if not raw:
+                return list(session.run(self.outputs, dict(feeds)))
+            values = {name: self._value(name, array) for name, array in feeds.items()}
+            return [_array(value) for value in session.run_with_ort_values(self.outputs, values)]
+        except runtime_failures() as error:
+            raise StepError(f"ONNX Runtime failed on {self.path.name}: {error}", hint=self._feed_hint()) from error
 
     def run(self, feeds: Feeds) -> Feeds:
         """Runs once: arrays by input name in, fresh arrays by output name out.
@@ -124,55 +192,70 @@ class OrtSession:
         Raises:
             StepError: A feed is missing, unknown, of the wrong type or shape, or a kernel failed.
         """
-        raw = any(kind in _RAW_BITS for kind in self._types.values())
-        try:
-            results = self._run_values(feeds) if raw else self._run_plain(feeds)
-        except runtime_failures() as error:
-            raise StepError(f"ONNX Runtime failed on {self.path.name}: {error}", hint=self._feed_hint()) from error
-        return dict(zip(self.outputs, results, strict=True))
+        return dict(zip(self.outputs, self.run_in(self._session, feeds), strict=True))
+
+    def run_async(self, feeds: Feeds) -> Future[Feeds]:
+        """Starts one run in a thread of its own and returns at once; ONNX Runtime runs side by side without a lock.
+
+        Errors are raised by the future's `result`, as by `run`. `close` waits for the runs under way.
+        """
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(thread_name_prefix="onnxruntime")
+        return self._pool.submit(self.run, feeds)
 
     def intermediate(self, names: Sequence[str]) -> OrtSession:
         """Opens the same model with the tensors in `names` as its outputs, for comparison layer by layer.
 
         The graph runs unoptimized, because optimization removes and fuses tensors.
+
+        Raises:
+            UnknownName: The main graph has no such tensor.
+            UnsupportedModel: The model is an `.ort` file, whose graph ONNX Runtime takes as it is.
         """
         from hub_onnxruntime.files import load_structure
+        from hub_onnxruntime.graphs import defined_names
 
+        if self.is_ort:
+            message = f"{self.path.name} is an .ort file: ONNX Runtime opens it with the outputs that it was saved with"
+            raise UnsupportedModel(message, hint="Look into the .onnx file that it was made from.")
         model = load_structure(self.path)
+        check_tensors(names, defined_names(model.graph))
         del model.graph.output[:]
         for name in names:
             model.graph.output.add().name = name
-        return OrtSession(self.path, "plain", self._threads, content=model.SerializeToString())
+        return OrtSession(self.path, "plain", self._threads, content=model.SerializeToString(), device=self.device)
 
-    def _optimized_graph(self) -> Any:
-        import onnx
-        import onnxruntime as ort
+    def execution(self, feeds: Feeds) -> Execution:
+        """Runs a few times on one sample and says what is executed. See `hub_onnxruntime.execution`."""
+        from hub_onnxruntime.execution import explain
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "optimized.onnx"
-            options = session_options(self._variant, self._threads)
-            options.optimized_model_filepath = str(path)
-            options.add_session_config_entry(OPTIMIZED_DATA, "optimized.data")  # one file ends at 2 GiB
-            ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-            return onnx.load(path, load_external_data=False).graph
-
-    def placement(self) -> dict[str, str]:
-        """Returns, for each node that is left after optimization, the provider that runs it."""
-        provider = self._session.get_providers()[0]
-        return {node.name or node.output[0]: provider for node in self._optimized_graph().node}
-
-    def fusions(self) -> dict[str, int]:
-        """Returns the operators outside the standard domain that optimization made, with their count."""
-        nodes = [node for node in self._optimized_graph().node if node.domain not in ("", "ai.onnx")]
-        return dict(Counter(f"{node.domain}::{node.op_type}" for node in nodes))
+        return explain(self, feeds)
 
     def close(self) -> None:
         """Releases the model."""
+        if self._pool is not None:
+            self._pool.shutdown()
         del self._session
 
 
+def check_tensors(names: Sequence[str], there: set[str]) -> None:
+    """Refuses names of tensors that a graph does not have.
+
+    Raises:
+        UnknownName: With the nearest name in its hint.
+    """
+    for name in names:
+        if name not in there:
+            near = difflib.get_close_matches(name, sorted(there), 1)
+            hint = f"Did you mean {near[0]!r}?" if near else "Tensors are the outputs of nodes: `hub inspect --layers`."
+            raise UnknownName(f"the model has no tensor {name!r} among its {len(there)}", hint=hint)
+
+
 class OrtRuntime:
-    """ONNX Runtime on the CPU, in full float32."""
+    """ONNX Runtime, on the CPU in full float32: `RuntimeOptions.precision` changes nothing there.
+
+    Other devices are the execution providers of the installed build.
+    """
 
     name = "onnxruntime"
     formats = ("onnx",)
@@ -192,4 +275,4 @@ class OrtRuntime:
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> OrtSession:
         """Opens a model. See `OrtSession`."""
-        return OrtSession(artifact.path, options.variant, options.threads)
+        return OrtSession(artifact.path, options.variant, options.threads, device=options.device)
