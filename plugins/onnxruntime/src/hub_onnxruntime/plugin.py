@@ -33,6 +33,7 @@ from hub_onnxruntime.onnx2tf_edge import Onnx2tfConverter
 from hub_onnxruntime.optimize import OrtOptimizer
 from hub_onnxruntime.ort_file import is_ort
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
+from hub_onnxruntime.quantize.convert import OnnxQuantizer
 from hub_onnxruntime.session import OrtRuntime
 
 PREPARE = Edge(
@@ -102,7 +103,7 @@ def hub_register_formats() -> list[Format]:
 @hookimpl
 def hub_register_converters() -> list[Converter]:
     """Offers the preparation, ONNX Runtime's optimization, and onnx2tf."""
-    return [OnnxPreparer(), OrtOptimizer(), Onnx2tfConverter()]
+    return [OnnxPreparer(), OrtOptimizer(), Onnx2tfConverter(), OnnxQuantizer()]
 
 
 @hookimpl

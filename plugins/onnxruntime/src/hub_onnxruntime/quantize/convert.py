@@ -1,0 +1,234 @@
+"""The edges: from a float32 ONNX file to each precision, in order of preference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hub.spec import (
+    YES,
+    Converter,
+    ConvertJob,
+    ConvertOptions,
+    Edge,
+    ModelSummary,
+    Numerics,
+    QuantRecipe,
+    State,
+    StepOutput,
+    Support,
+    Toolchain,
+    UnsupportedModel,
+    Verdict,
+)
+from hub_onnxruntime.files import check, save
+from hub_onnxruntime.numerics import find_numerics
+from hub_onnxruntime.quantize import static
+from hub_onnxruntime.quantize.cpu import Signedness, this_cpu
+from hub_onnxruntime.quantize.placement import PRODUCTS, products_of
+from hub_onnxruntime.quantize.qdq import Scheme
+from hub_onnxruntime.quantize.source import Source, open_source
+
+STATIC_FORM, OPEN_FORM = "static", "prepared"
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_NAMED = 12
+
+
+class Made(NamedTuple):
+    """A quantized model, its recipe, and notes."""
+
+    model: Any
+    recipe: QuantRecipe
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One edge's way of quantizing.
+
+    Attributes:
+        name: The edges are `onnx.<name>` and, with dimensions kept open, `onnx.<name>-open`.
+        title: For the plan.
+        numerics: What it gives.
+        cost: Order of preference among edges with the same target.
+        make: The way.
+        form: Of the result: empty for standard ONNX.
+        calibrated: Whether it reads calibration samples.
+        refuses: Operator -> why the plan cannot take a model with it.
+    """
+
+    name: str
+    title: str
+    numerics: Numerics
+    cost: float
+    make: Callable[[Plan, ConvertJob], Made]
+    form: str = ""
+    calibrated: bool = False
+    refuses: Mapping[str, str]
+
+
+def tool() -> str:
+    """What applied a recipe."""
+    return f"hub-onnxruntime on onnxruntime {version('onnxruntime')}"
+
+
+def _open_calibrated(job: ConvertJob) -> Source:
+    source = open_source(job.source.path, job.calibration)
+    if not products_of(source.model):
+        found = ", ".join(sorted({node.op_type for node in source.model.graph.node})[:_NAMED])
+        raise UnsupportedModel(
+            f"nothing in the model can be quantized: it has no {', '.join(sorted(PRODUCTS))}; it has {found}",
+            hint="Use --precision fp32 or fp16.",
+        )
+    source.watch()
+    return source
+
+
+def _fitting() -> tuple[Scheme, list[str]]:
+    """The scheme that this machine's processor computes exactly and fastest."""
+    signedness, seen = this_cpu()
+    return Scheme.of(signedness), [f"{signedness.value}: what an {seen} computes exactly and fastest"]
+
+
+def _symmetric() -> tuple[Scheme, list[str]]:
+    return Scheme.of(Signedness.S8S8), ["s8s8, symmetric: the form that GPUs and ARM processors take"]
+
+
+def _whole(choose: Callable[[], tuple[Scheme, list[str]]]) -> Callable[[Plan, ConvertJob], Made]:
+    def make(plan: Plan, job: ConvertJob) -> Made:
+        source = _open_calibrated(job)
+        scheme, said = choose()
+        tried, notes = static.best(source, scheme)
+        recipe = static.record(source, tried, plan.numerics, tool())
+        return Made(tried.model, recipe, [*source.notes, *said, *notes, f"took {tried.words}"])
+
+    return make
+
+
+def _mixed(choose: Callable[[], tuple[Scheme, list[str]]]) -> Callable[[Plan, ConvertJob], Made]:
+    def make(plan: Plan, job: ConvertJob) -> Made:
+        source = _open_calibrated(job)
+        scheme, said = choose()
+        tried, notes = static.best(source, scheme)
+        others = [node.name for node in source.model.graph.node if node.op_type in _RECURRENT]
+        if tried.sqnr_db < static.GOAL_DB or not others:
+            tried, more = static.mixed(source, tried)
+            notes += more
+        if others:
+            notes.append(f"recurrent layers stay in float: {', '.join(others[:_NAMED])}")
+        recipe = static.record(source, tried, plan.numerics, tool(), others)
+        return Made(tried.model, recipe, [*source.notes, *said, *notes])
+
+    return make
+
+
+_NO_RECURRENT = dict.fromkeys(
+    sorted(_RECURRENT), "recurrent layers have no static int8 form in ONNX: int8-mixed keeps them"
+)
+PLANS: tuple[Plan, ...] = (
+    Plan(
+        name="int8",
+        title="static int8",
+        numerics=Numerics.INT8,
+        cost=1.0,
+        make=_whole(_fitting),
+        calibrated=True,
+        refuses=_NO_RECURRENT,
+    ),
+    Plan(
+        name="int8-symmetric",
+        title="static int8, symmetric",
+        numerics=Numerics.INT8,
+        cost=3.0,
+        make=_whole(_symmetric),
+        calibrated=True,
+        refuses=_NO_RECURRENT,
+    ),
+    Plan(
+        name="int8-mixed",
+        title="static int8, fragile layers in float",
+        numerics=Numerics.INT8_MIXED,
+        cost=1.5,
+        make=_mixed(_fitting),
+        calibrated=True,
+        refuses={},
+    ),
+)
+
+
+def _edge(plan: Plan, form: str) -> Edge:
+    return Edge(
+        id=f"onnx.{plan.name}" + ("-open" if form == OPEN_FORM else ""),
+        source=State(format="onnx", form=form),
+        target=State(format="onnx", numerics=plan.numerics, form=plan.form),
+        lossy=True,
+        needs_calibration=plan.calibrated,
+        keeps_dynamic=form == OPEN_FORM,
+        requires=("onnx>=1.17", "onnxruntime>=1.20"),
+        process="onnx",
+        cost=plan.cost,
+        title=plan.title + (", dims kept open" if form == OPEN_FORM else ""),
+    )
+
+
+EDGES = {edge.id: (edge, plan) for plan in PLANS for form in (STATIC_FORM, OPEN_FORM) for edge in [_edge(plan, form)]}
+
+
+class OnnxQuantizer:
+    """The edges ONNX float32 -> ONNX in each precision."""
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        """Two of each plan: from fixed shapes, and with dimensions kept open."""
+        return [edge for edge, _ in EDGES.values()]
+
+    @property
+    def toolchains(self) -> Sequence[Toolchain]:
+        """None: it runs in the user's environment."""
+        return ()
+
+    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+        """Refuses what is quantized already, foreign operators, and operators that the plan has no form for."""
+        _, plan = EDGES[edge.id]
+        if summary.state.numerics != Numerics.FP32:
+            reason = f"the model is {summary.state.numerics.value}, not fp32"
+            return Verdict(support=Support.NEVER, reason=reason, hint="Start from the float model it was made from.")
+        if options.io_dtype or options.io_layout:
+            return Verdict(support=Support.NOTIMPL, reason="inputs and outputs keep their types and layout in ONNX")
+        found = sorted(set(plan.refuses) & set(summary.operators))
+        if found:
+            return Verdict(support=Support.NOTYET, reason=f"{', '.join(found)}: {plan.refuses[found[0]]}")
+        return YES
+
+    def convert(self, job: ConvertJob) -> StepOutput:
+        """Quantizes.
+
+        Raises:
+            HubError: The model cannot be read or run, is quantized already, has nothing to quantize, or calibration
+                samples do not fit; or the result is not what the edge promises.
+        """
+        _, plan = EDGES[job.edge]
+        made = plan.make(plan, job)
+        _check_promise(made.model, plan)
+        check(made.model, Path(job.scratch))
+        save(made.model, Path(job.output))
+        return StepOutput(notes=tuple(made.notes), recipe=made.recipe)
+
+
+def _check_promise(model: Any, plan: Plan) -> None:
+    """Refuses a result that is not what its edge promises, with the layers that make the difference."""
+    found = find_numerics(static.typed_copy(model))
+    if found.numerics != plan.numerics:
+        left = ", ".join(found.left_float[:_NAMED]) or "none"
+        raise UnsupportedModel(
+            f"the result is {found.numerics.value}, not {plan.numerics.value}; layers in float: {left}",
+            hint=f"Ask for what it is: --precision {found.numerics.value}",
+        )
+
+
+def converter() -> Converter:
+    """Returns the converter, as the contract sees it."""
+    return OnnxQuantizer()

@@ -1,0 +1,171 @@
+"""Reads a float model and makes it ready to be quantized, with what was seen of it on calibration samples."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub.spec import AlreadyQuantized, CalibrationError, SampleFolder, StepError, UnsupportedModel
+from hub_onnxruntime.files import external_files, load, load_structure
+from hub_onnxruntime.graphs import name_nodes
+from hub_onnxruntime.large import LARGE_BYTES, size_on_disk
+from hub_onnxruntime.numerics import numerics_of
+from hub_onnxruntime.operators import custom_operators, opset_of
+from hub_onnxruntime.quantize.judge import Judge
+from hub_onnxruntime.quantize.placement import candidates
+from hub_onnxruntime.quantize.ranges import Observed, observe
+from hub_onnxruntime.simplify import random_feeds, sizes_to_try
+
+if TYPE_CHECKING:
+    from hub.spec.calibration import Feeds
+
+JUDGED_SAMPLES = 16
+"""Calibration samples on which a result is run and compared with the float model inside the step."""
+
+_RANDOM_SAMPLES = 4
+_LEAST_OPSET = 13  # the first with a DequantizeLinear per channel
+
+
+@dataclass(slots=True)
+class Source:
+    """A float model made ready.
+
+    Attributes:
+        path: The file as given.
+        model: Optimized with standard operators only, shapes and types inferred, nodes named.
+        notes: What was done.
+        calibration: Folder of calibration samples; empty for none.
+        samples: Number of calibration samples.
+        judge: Samples to judge a result on.
+        observed: Activation -> what was seen; empty until `watch`.
+    """
+
+    path: Path
+    model: Any
+    notes: list[str]
+    calibration: str
+    samples: int
+    judge: Judge
+    observed: dict[str, Observed] = field(default_factory=dict)
+
+    def watch(self) -> None:
+        """Runs all calibration samples, once for every edge in the same process; raises as `observe`."""
+        if not self.observed:
+            samples = SampleFolder(self.calibration)
+            self.observed = observe(self.model.SerializeToString(), candidates(self.model), samples)
+
+
+def _optimized(path: Path, scratch: Path) -> Any:
+    """ONNX Runtime's basic optimization: constants folded, BatchNormalization and scalings inside convolutions.
+
+    Raises:
+        StepError: It fails.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    from hub_onnxruntime.session import runtime_failures, session_options
+
+    options = session_options("basic", 0)
+    options.optimized_model_filepath = str(scratch / "optimized.onnx")
+    try:
+        ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantSharing"]
+        )
+    except runtime_failures() as error:
+        raise StepError(f"ONNX Runtime {ort.__version__} refuses {path.name}: {error}") from error
+    return onnx.load(scratch / "optimized.onnx")
+
+
+def typed(model: Any) -> Any:
+    """Returns the model with shapes and types inferred anew."""
+    import onnx
+
+    del model.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def _ready(path: Path, scratch: Path) -> tuple[Any, list[str]]:
+    before = load(path)
+    after = _optimized(path, scratch)
+    foreign = custom_operators(after)
+    if foreign:
+        note = f"kept the graph as it is: ONNX Runtime's optimization would bring in {', '.join(foreign)}"
+        return before, [note]
+    removed = len(before.graph.node) - len(after.graph.node)
+    return after, [f"optimized for quantization: {removed} operators folded"] if removed > 0 else []
+
+
+def check_float(model: Any) -> None:
+    """Refuses a model that is quantized already, or too old.
+
+    Raises:
+        AlreadyQuantized: Its operators compute in integers, or its weights are stored in them.
+        UnsupportedModel: Its opset is below 13.
+    """
+    found = numerics_of(model)
+    if found.is_quantized:
+        raise AlreadyQuantized(
+            f"the model is {found.value} already", hint="Start from the float model it was made from."
+        )
+    if opset_of(model) < _LEAST_OPSET:
+        message = f"opset {opset_of(model)} has no quantization per channel; {_LEAST_OPSET} has"
+        raise UnsupportedModel(message, hint="Let hub prepare the model: it raises the opset.")
+
+
+def open_source(path: str, calibration: str = "") -> Source:
+    """Reads a model and its samples. The last result is kept for the next edge in the same process.
+
+    Args:
+        path: The `.onnx` file.
+        calibration: Folder of samples; empty for random ones, which judge weights and say nothing of ranges.
+
+    Raises:
+        HubError: The model cannot be read or run, is quantized already, or the samples do not fit.
+    """
+    files = [Path(path), *(SampleFolder(calibration).files if calibration else ())]
+    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+    return _open(path, calibration, stamps)
+
+
+@lru_cache(maxsize=1)
+def _open(path: str, calibration: str, _stamps: tuple[tuple[str, int, int], ...]) -> Source:
+    structure = load_structure(Path(path))
+    check_float(structure)
+    if size_on_disk(Path(path), external_files(structure, Path(path).parent)) >= LARGE_BYTES:
+        raise UnsupportedModel(
+            f"{Path(path).name} has a gigabyte of weights or more: it is not run inside this step",
+            hint="Quantize the weights alone: --precision int8-weights or int4-weights.",
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        model, notes = _ready(Path(path), Path(scratch))
+    name_nodes(model)
+    samples = list(SampleFolder(calibration)) if calibration else []
+    judge = _judge(Path(path), samples) if calibration else random_judge(Path(path), structure)
+    return Source(Path(path), typed(model), notes, calibration, len(samples), judge)
+
+
+def _judge(path: Path, samples: Sequence[Feeds]) -> Judge:
+    if not samples:
+        raise CalibrationError("there are no calibration samples", hint="Give some: --calibration DATA")
+    step = max(1, math.ceil(len(samples) / JUDGED_SAMPLES))
+    try:
+        return Judge.of(path, samples[::step])
+    except StepError as error:
+        message = f"the float model does not run on the calibration samples: {error.message}"
+        raise CalibrationError(message, hint=error.hint) from error
+
+
+def random_judge(path: Path, model: Any) -> Judge:
+    """Returns a judge on random inputs of the first sizes that the model runs on; without any where it runs on none."""
+    for sizes in sizes_to_try(model):
+        try:
+            return Judge.of(path, [random_feeds(model, seed, sizes) for seed in range(_RANDOM_SAMPLES)])
+        except StepError:
+            continue  # open dimensions that must agree in a way that the file does not say
+    return Judge((), ())
