@@ -2,15 +2,16 @@
 
 `--models NAME,…` and `--backends NAME,…` measure a part; what was measured before is kept in docs/backends.json.
 Accuracy, size and time are taken here, on the bare runtimes and the bare sources, so they check hub's own figures too.
-All models of one backend take turns in one process: a turn is at least 20 ms, a ratio is taken round by round against
-the float form in the same round, and the median of the rounds is kept. The first round warms up and counts for nothing.
+All models of one backend take turns in one process: a turn is at least 30 ms and yields its fastest run, a ratio is
+taken round by round against the float form in the same round, and the median of the rounds is kept. The first round
+warms up and counts for nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
+import os
 import statistics
 import subprocess
 import sys
@@ -31,8 +32,8 @@ from tests.zoo.cells import ROOT, Case
 
 BARE: dict[str, Any] = {"onnxruntime": bare_onnxruntime, "openvino": bare_openvino}
 THREADS = 2
-TURN = 0.02  # seconds
-ROUNDS, LEAST_ROUNDS, LONGEST = 21, 7, 12.0  # the last in seconds, for all rounds of one process
+TURN = 0.03  # seconds
+ROUNDS, LEAST_ROUNDS, LONGEST = 25, 9, 15.0  # the last in seconds, for all rounds of one process
 FLOAT, SOURCE = "float", "source"
 Outputs = list[list[np.ndarray[Any, Any]]]  # by sample, by output
 
@@ -90,25 +91,26 @@ def by_hub(case: Case, target: str, precision: str, output: Path) -> Made:
     )
 
 
-def by_tool(backend: str, precision: str, model: Path, samples: Path, output: Path) -> Made:
-    """The backend's own tool, in a process of its own; what it made in this folder before is taken as it is."""
-    noted = output.with_suffix(".json")
-    if noted.exists():
-        return msgspec.json.decode(noted.read_bytes(), type=Made)
-    start = time.perf_counter()
-    words = [sys.executable, "-m", f"benchmarks.bare_{backend}", *map(str, (model, precision, samples, output))]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    error = _last_words(done) if done.returncode else ""
-    made = Made(str(output), error, time.perf_counter() - start)
-    noted.write_bytes(msgspec.json.encode(made))
-    return made
+def by_tool(backend: str, model: Path, samples: Path, outputs: dict[str, Path]) -> dict[str, Made]:
+    """The backend's own tool, by precision, in a process of its own; what lies in the folder from before is kept."""
+    missing = {precision: path for precision, path in outputs.items() if not path.with_suffix(".json").exists()}
+    found = _tool_process(backend, model, samples, missing) if missing else 0
+    alone = {precision: path for precision, path in missing.items() if not path.with_suffix(".json").exists()}
+    for precision, path in alone.items():  # a native crash takes those along that come after it
+        found = _tool_process(backend, model, samples, {precision: path})
+        if not path.with_suffix(".json").exists():
+            note = Made(str(path), f"the process dies with status {found}", 0.0)
+            path.with_suffix(".json").write_bytes(msgspec.json.encode(note))
+    return {
+        precision: msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Made)
+        for precision, path in outputs.items()
+    }
 
 
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """The exception's own line of a traceback, or the signal."""
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(" ")]
-    raised = [line for line in lines if re.match(r"[A-Za-z_.]*(Error|Exception|Fail|InvalidGraph|\w+): ", line)]
-    return ([*lines, *raised][-1] if done.returncode > 0 and lines else f"signal {-done.returncode}")[:200]
+def _tool_process(backend: str, model: Path, samples: Path, outputs: dict[str, Path]) -> int:
+    wanted = [f"{precision}={path}" for precision, path in outputs.items()]
+    words = [sys.executable, "-m", f"benchmarks.bare_{backend}", str(model), str(samples), *wanted]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, timeout=1200, check=False).returncode
 
 
 def plain_onnx(case: Case, folder: Path) -> Path:
@@ -128,12 +130,10 @@ def make_all(case: Case, backend: str, folder: Path) -> dict[str, Made]:
     """Every artifact by `precision/who`."""
     place, suffix = place_of(case, folder), BACKENDS[backend].suffix
     samples, model = samples_of(case, folder), plain_onnx(case, folder)
-    made: dict[str, Made] = {}
-    for precision in BACKENDS[backend].precisions:
-        tool = place / f"tool.{backend}.{precision}{suffix}"
-        made[f"{precision}/tool"] = by_tool(backend, precision, model, samples.calibration, tool)
-        made[f"{precision}/hub"] = by_hub(case, backend, precision, place / f"hub.{backend}.{precision}{suffix}")
-    return made
+    outputs = {p: place / f"tool.{backend}.{p}{suffix}" for p in BACKENDS[backend].precisions}
+    tool = by_tool(backend, model, samples.calibration, outputs)
+    hub = {p: by_hub(case, backend, p, place / f"hub.{backend}.{p}{suffix}") for p in BACKENDS[backend].precisions}
+    return {f"{p}/{who}": made[p] for p in outputs for who, made in (("hub", hub), ("tool", tool))}
 
 
 def size_of(path: Path) -> int:
@@ -189,29 +189,24 @@ def compare(model: str, reference: Outputs, result: Outputs, labels: np.ndarray[
 
 def timed(turns: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
     """Seconds of one run in each round; in a round every model has one turn, in the same order."""
-    counts = {name: _count(turn) for name, turn in turns.items()}
-    once = sum(_turn(turn, counts[name]) * counts[name] for name, turn in turns.items())  # the round that warms up
-    rounds = max(LEAST_ROUNDS, min(ROUNDS, int(LONGEST / once)))
+    warm = {name: _turn(turn)[1] for name, turn in turns.items()}
+    rounds = max(LEAST_ROUNDS, min(ROUNDS, int(LONGEST / sum(warm.values()))))
     found: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
-            found[name].append(_turn(turn, counts[name]))
+            found[name].append(_turn(turn)[0])
     return found
 
 
-def _turn(turn: Callable[[], object], count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
+def _turn(turn: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the fastest run of a turn, which other programs disturb least, and of the whole turn."""
+    start = before = time.perf_counter()
+    fastest = float("inf")
+    while before - start < TURN:
         turn()
-    return (time.perf_counter() - start) / count
-
-
-def _count(turn: Callable[[], object]) -> int:
-    turn()
-    count = 1
-    while _turn(turn, count) * count < TURN:
-        count *= 2
-    return count
+        now = time.perf_counter()
+        fastest, before = min(fastest, now - before), now
+    return fastest, before - start
 
 
 def against(base: list[float], other: list[float]) -> float:
@@ -298,7 +293,8 @@ def _process(job: Job, folder: Path) -> Result | None:
     answer.unlink(missing_ok=True)
     asked.write_bytes(msgspec.json.encode(job))
     words = [sys.executable, "-m", "benchmarks.backends", str(folder), "--measure"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
+    calm = os.environ | {"OMP_WAIT_POLICY": "passive"}  # PyTorch's idle threads take no time from the others
+    done = subprocess.run(words, cwd=ROOT, env=calm, capture_output=True, text=True, timeout=1200, check=False)
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
         return None

@@ -1,10 +1,12 @@
 """ONNX Runtime as its users call it, with every setting left alone: its quantizers, and its session.
 
-`python -m benchmarks.bare_onnxruntime FLOAT.onnx PRECISION CALIBRATION.npz OUTPUT.onnx`
+`python -m benchmarks.bare_onnxruntime FLOAT.onnx CALIBRATION.npz PRECISION=OUTPUT.onnx…` notes what came of each.
 """
 
+import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,5 +111,20 @@ def fp32(model: Path, _: Path, output: Path) -> None:
 PRECISIONS = {"fp32": fp32, "fp16": fp16, "int8-dynamic": int8_dynamic, "int8": int8, "int4-weights": int4_weights}
 
 
+Maker = Callable[[Path, Path, Path], None]
+
+
+def make(makers: dict[str, Maker], model: Path, samples: Path, wanted: list[str]) -> None:
+    """Make every artifact; what came of it, and the seconds, are noted beside it."""
+    for precision, output in (word.split("=", 1) for word in wanted):
+        start, error = time.perf_counter(), ""
+        try:
+            makers[precision](model, samples, Path(output))
+        except Exception as failure:  # noqa: BLE001 whatever a tool raises is the cell's result
+            error = " ".join(f"{type(failure).__name__}: {failure}".split())[:200]
+        note = {"path": output, "error": error, "seconds": time.perf_counter() - start}
+        Path(output).with_suffix(".json").write_text(json.dumps(note))
+
+
 if __name__ == "__main__":
-    PRECISIONS[sys.argv[2]](Path(sys.argv[1]), Path(sys.argv[3]), Path(sys.argv[4]))
+    make(PRECISIONS, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

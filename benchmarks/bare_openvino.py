@@ -1,6 +1,6 @@
 """OpenVINO and NNCF as their users call them, with every setting left alone.
 
-`python -m benchmarks.bare_openvino FLOAT.onnx PRECISION CALIBRATION.npz OUTPUT.xml`
+`python -m benchmarks.bare_openvino FLOAT.onnx CALIBRATION.npz PRECISION=OUTPUT.xml…` notes beside each what came of it.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bare_onnxruntime import Arrays, rows
+from benchmarks.bare_onnxruntime import Arrays, make, rows
 
 
 class Model:
@@ -109,4 +109,4 @@ PRECISIONS = {"fp32": fp32, "fp16": fp16, "int8-weights": int8_weights, "int8": 
 
 
 if __name__ == "__main__":
-    PRECISIONS[sys.argv[2]](Path(sys.argv[1]), Path(sys.argv[3]), Path(sys.argv[4]))
+    make(PRECISIONS, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

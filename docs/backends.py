@@ -19,6 +19,7 @@ QUIETER, FASTER = 0.5, 0.95
 the same file differ by as much."""
 GOOD_ENOUGH = 60.0
 """dB: from here on, a difference in SQNR is none that anybody could use."""
+SAME = 0.01  # dB
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,12 +72,20 @@ class Pair(NamedTuple):
     precision: str
     hub: Cell
     tool: Cell
+    plain: Cell
+
+    @property
+    def idle(self) -> bool:
+        """Whether the tool changed nothing: its result is the float form's to the last bits."""
+        known = self.tool.sqnr_db is not None and self.plain.sqnr_db is not None
+        same = known and abs((self.tool.sqnr_db or 0.0) - (self.plain.sqnr_db or 0.0)) < SAME
+        return self.precision != "fp32" and same
 
     @property
     def tool_works(self) -> bool:
-        """Whether the tool's file runs and still computes the model."""
+        """Whether the tool's file is of the precision that was asked for, runs, and still computes the model."""
         least = POLICIES[Numerics(self.precision)].sqnr_min_db or 0.0
-        return self.tool.sqnr_db is not None and self.tool.sqnr_db >= least
+        return self.tool.sqnr_db is not None and self.tool.sqnr_db >= least and not self.idle
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -118,8 +127,9 @@ def pairs(results: Results) -> Iterator[Pair]:
         for model in MODELS:
             measured = results.get(model, {}).get(backend)
             for precision in offered.precisions if measured else ():
-                cell = measured.cells.get(precision, {}) if measured else {}
-                yield Pair(model, backend, precision, cell.get("hub", Cell()), cell.get("tool", Cell()))
+                cells = measured.cells if measured else {}
+                cell, plain = cells.get(precision, {}), cells.get("fp32", {}).get("tool", Cell())
+                yield Pair(model, backend, precision, cell.get("hub", Cell()), cell.get("tool", Cell()), plain)
 
 
 def in_a_line(measured: Measured) -> str:
@@ -148,7 +158,7 @@ threads (`benchmarks/backends.py`; nothing of hub takes part in the measuring).
   (which compresses to fp16), `nncf.compress_weights`, `nncf.quantize`, `compress_weights(mode=INT4_SYM)`. They get the
   ONNX model, or what PyTorch's or Keras' exporter makes of the source.
 * `-`: there is no artifact, or it does not run: the reasons are below the table. ~~Struck out~~: worse than hub's
-  gate for this precision, no model any more.
+  gate for this precision, no model any more, or the float form unchanged.
 
 """
 
@@ -203,6 +213,7 @@ def _inline(text: str) -> str:
 
 def _row(pair: Pair, measured: Measured) -> str:
     first = next(iter(BACKENDS[pair.backend].precisions)) == pair.precision
+    note = " (the tool does nothing)" if pair.idle else ""
     facts = [f"float {measured.float_ms:.2g} ms"]
     facts += [] if measured.source_accuracy is None else [f"source {measured.source_accuracy:.2%} right"]
     name = f"{pair.model}<br/>{', '.join(facts)}" if first else ""
@@ -216,7 +227,7 @@ def _row(pair: Pair, measured: Measured) -> str:
         cell(lambda c: c.smaller, ".1f"),
         cell(lambda c: c.speedup, ".2f"),
     ]
-    return f"| {name} | {pair.precision} | {' | '.join(figures)} |"
+    return f"| {name} | {pair.precision}{note} | {' | '.join(figures)} |"
 
 
 def _shown(cell: Cell, figure: Callable[[Cell], float | None], form: str) -> str:
