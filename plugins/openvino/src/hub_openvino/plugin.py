@@ -7,6 +7,7 @@ from pathlib import Path
 from hub.spec import Converter, DescribeJob, Format, Identification, ModelSummary, Runtime, hookimpl
 from hub_openvino.convert.edges import OpenvinoConverter
 from hub_openvino.identify import FORMAT, identify
+from hub_openvino.quantize import OpenvinoQuantizer
 from hub_openvino.session import OpenvinoRuntime
 
 
@@ -34,8 +35,8 @@ def hub_register_formats() -> list[Format]:
 
 @hookimpl
 def hub_register_converters() -> list[Converter]:
-    """Offers the conversions to IR."""
-    return [OpenvinoConverter()]
+    """Offers the conversions to IR and the quantization."""
+    return [OpenvinoConverter(), OpenvinoQuantizer()]
 
 
 @hookimpl

@@ -1,0 +1,130 @@
+"""Finds the quantizers that hurt the outputs most, and takes them out again.
+
+Each quantized activation gets a switch, a boolean input of the model, so that one compilation serves to measure what
+every quantizer alone does to the outputs. Their noises nearly add up (on an image and a sentence network the sum was
+within 1 dB of all together), so the fewest that must go for a wanted total can be chosen at once. Weights stay int8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hub_openvino.quantize.measured import Prepared, error_power, power, run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic]
+    Powers = npt.NDArray[np.float64]
+
+_MOST_RUNS = 600
+"""Runs of the model that the search may take: samples are left out of it, down to one, in large models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What quantizers do to the outputs, as powers over the samples; columns are outputs.
+
+    Attributes:
+        names: The quantizers.
+        signal: [outputs] of the float model.
+        rest: [outputs] with every quantizer off: weights alone.
+        alone: [quantizers, outputs] that each adds to `rest`.
+    """
+
+    names: tuple[str, ...]
+    signal: Powers
+    rest: Powers
+    alone: Powers
+
+    def to_remove(self, goal_db: float) -> tuple[str, ...]:
+        """The fewest quantizers whose removal brings every output to `goal_db`, if noises add up; worst first."""
+        budget = self.signal / 10 ** (goal_db / 10)
+        left, removed = list(range(len(self.names))), []
+        while left:
+            total = self.rest + self.alone[left].sum(axis=0)
+            over = total > budget
+            if not over.any():
+                break
+            shares = self.alone[left][:, over] / (budget[over] + 1e-30)
+            removed.append(left.pop(int(shares.max(axis=1).argmax())))
+        return tuple(self.names[place] for place in removed)
+
+
+def quantizers(model: Any) -> list[Any]:
+    """`FakeQuantize` nodes of activations, in execution order: those that depend on an input of the model."""
+    moving: set[str] = set()
+    found = []
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        feeds = (node.input_value(place).get_node().get_name() for place in range(node.get_input_size()))
+        if kind in {"Parameter", "ReadValue"} or any(name in moving for name in feeds):
+            moving.add(node.get_name())
+            found += [node] if kind == "FakeQuantize" else []
+    return found
+
+
+def measure_noise(prepared: Prepared, quantized: Any) -> Noise:
+    """Run the model with one quantizer switched on at a time.
+
+    Raises:
+        StepError: OpenVINO cannot run the model with switches.
+    """
+    import numpy as np
+
+    model, names = _with_switches(quantized)
+    count = len(names)
+    used = max(1, min(len(prepared.judged), 4, _MOST_RUNS // (count + 1)))
+    step = max(1, math.ceil(len(prepared.judged) / used))
+    expected = prepared.expected[::step]
+    switches = np.vstack([np.eye(count, dtype=bool), np.zeros((1, count), bool)])
+    feeds = [[*sample, row] for sample in prepared.judged[::step] for row in switches]
+    noise = np.zeros((count + 1, len(expected[0])))
+    for place, outputs in enumerate(run(model, feeds)):
+        noise[place % (count + 1)] += error_power(expected[place // (count + 1)], outputs)
+    signal = np.sum([power(outputs) for outputs in expected], axis=0)
+    return Noise(names=names, signal=signal, rest=noise[-1], alone=np.maximum(noise[:-1] - noise[-1], 0))
+
+
+def _with_switches(quantized: Any) -> tuple[Any, tuple[str, ...]]:
+    import numpy as np
+    import openvino
+    from openvino import opset13
+
+    model = quantized.clone()
+    nodes = quantizers(model)
+    switch = opset13.parameter([len(nodes)], openvino.Type.boolean)
+    for place, node in enumerate(nodes):
+        users = list(node.output(0).get_target_inputs())
+        on = opset13.gather(switch, opset13.constant(np.int32(place)), opset13.constant(np.int32(0)))
+        chosen = opset13.select(on, node.output(0), node.input_value(0))
+        for user in users:
+            user.replace_source_output(chosen.output(0))
+    model.add_parameters([switch])
+    model.validate_nodes_and_infer_types()
+    return model, tuple(node.friendly_name for node in nodes)
+
+
+def without(quantized: Any, names: Sequence[str]) -> Any:
+    """A copy in which the named quantizers are gone: what they fed gets the float value."""
+    model, gone = quantized.clone(), set(names)
+    for node in quantizers(model):
+        if node.friendly_name in gone:
+            for user in list(node.output(0).get_target_inputs()):
+                user.replace_source_output(node.input_value(0))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def steps(noise: Noise, goals_db: Sequence[float]) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """(goal, quantizers to remove) for rising goals; each set once, and never all of them."""
+    last = -1
+    for goal in goals_db:
+        removed = noise.to_remove(goal)
+        if len(removed) != last and len(removed) < len(noise.names):
+            last = len(removed)
+            yield goal, removed

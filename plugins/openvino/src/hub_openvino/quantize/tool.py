@@ -1,0 +1,158 @@
+"""Calls NNCF, and says in hub's errors what it refuses."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, TypeGuard
+
+from hub.spec import StepError
+from hub_openvino.quantize.recipes import RECURRENT, Static, Weights
+from hub_openvino.session import reason_of
+from hub_openvino.silence import silence_telemetry
+
+TOOL = "nncf"
+_BODIES = ("If", "Loop", "TensorIterator")
+
+
+def tool_version() -> str:
+    """`nncf 3.4.0`."""
+    return f"{TOOL} {version(TOOL)}"
+
+
+def nncf_module() -> Any:
+    """NNCF with its telemetry cut off and its log quiet."""
+    silence_telemetry()
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    return nncf
+
+
+def _is_error(kind: object) -> TypeGuard[type[Exception]]:
+    return isinstance(kind, type) and issubclass(kind, Exception)
+
+
+def guarded(work: Callable[[], Any], model: Any, what: str) -> Any:
+    """Run a piece of NNCF's work.
+
+    Raises:
+        StepError: NNCF fails; the message names the operators that it is known to fail on where the model has some.
+    """
+    import nncf.errors
+
+    usual = (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError)
+    errors: tuple[type[Exception], ...] = (*usual, *filter(_is_error, vars(nncf.errors).values()))
+    try:
+        return work()
+    except errors as error:
+        counts = Counter(node.get_type_name() for node in model.get_ops())
+        hard = [f"{count} {name}" for name in (*_BODIES, *RECURRENT) if (count := counts[name])]
+        holds = f"; the model holds {', '.join(hard)}" if hard else ""
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise StepError(
+            f"{tool_version()} fails on {what}: {reason}{holds}", hint="hub tries the next way where there is one"
+        ) from error
+
+
+def quantize(model: Any, samples: Sequence[Any], recipe: Static) -> Any:
+    """Quantize weights and activations.
+
+    Raises:
+        StepError: NNCF fails.
+    """
+    nncf = nncf_module()
+    arguments = _arguments(nncf, recipe)
+    data = nncf.Dataset(list(samples))
+    return guarded(
+        lambda: nncf.quantize(model, data, subset_size=len(samples), **arguments), model, f"recipe {recipe.name!r}"
+    )
+
+
+def _arguments(nncf: Any, recipe: Static) -> dict[str, Any]:
+    kept = recipe.float_types
+    return {
+        "preset": nncf.QuantizationPreset(recipe.preset),
+        "model_type": nncf.ModelType.TRANSFORMER if recipe.transformer else None,
+        "fast_bias_correction": recipe.fast_bias,
+        "ignored_scope": nncf.IgnoredScope(types=list(kept), validate=False) if kept else None,
+        "advanced_parameters": _advanced(nncf, recipe),
+    }
+
+
+def _advanced(nncf: Any, recipe: Static) -> Any:
+    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
+
+    ranges = RangeEstimatorParametersSet.MINMAX if recipe.min_max else RangeEstimatorParameters()
+    return nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix(recipe.overflow_fix),
+        activations_range_estimator_params=ranges,
+        smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe.smooth),
+    )
+
+
+def quantize_controlled(
+    model: Any, samples: Sequence[Any], recipe: Static, metric: Callable[[Any], float], *, allowed_drop: float
+) -> Any:
+    """Quantize, and take layers back into float until `metric` of the compiled model drops by no more than allowed.
+
+    Raises:
+        StepError: NNCF fails.
+    """
+    nncf = nncf_module()
+    from nncf.quantization.advanced_parameters import AdvancedAccuracyRestorerParameters
+
+    arguments = _arguments(nncf, recipe)
+    arguments["advanced_quantization_parameters"] = arguments.pop("advanced_parameters")
+    bounded = AdvancedAccuracyRestorerParameters(
+        max_num_iterations=CONTROL_ROUNDS, ranking_subset_size=CONTROL_SAMPLES, num_ranking_workers=1
+    )
+    data, few = nncf.Dataset(list(samples)), nncf.Dataset(list(samples[:CONTROL_SAMPLES]))
+
+    def work() -> Any:
+        return nncf.quantize_with_accuracy_control(
+            model,
+            data,
+            few,
+            lambda compiled, _: _per_sample(metric(compiled)),
+            max_drop=allowed_drop,
+            subset_size=len(samples),
+            advanced_accuracy_restorer_parameters=bounded,
+            **arguments,
+        )
+
+    return guarded(work, model, "accuracy control")
+
+
+def _per_sample(value: float) -> tuple[float, list[float]]:
+    """The metric of all samples stands for each: NNCF would measure one after the other otherwise."""
+    return value, [value] * CONTROL_SAMPLES
+
+
+CONTROL_ROUNDS = 30
+"""Groups of quantizers that accuracy control takes back at most; each costs one compilation and a few runs."""
+CONTROL_SAMPLES = 4
+"""Samples on which accuracy control measures and ranks."""
+
+
+def compress(model: Any, samples: Sequence[Any], recipe: Weights) -> Any:
+    """Store weights in 8 or 4 bits.
+
+    Raises:
+        StepError: NNCF fails.
+    """
+    nncf = nncf_module()
+    arguments: dict[str, Any] = {"mode": nncf.CompressWeightsMode(recipe.mode)}
+    if recipe.mode.startswith("int4"):
+        fallback = nncf.GroupSizeFallbackMode.ADJUST
+        arguments |= {
+            "group_size": recipe.group_size, "ratio": recipe.ratio, "all_layers": recipe.all_layers,
+            "awq": recipe.awq, "scale_estimation": recipe.scale_estimation,
+            "advanced_parameters": nncf.AdvancedCompressionParameters(group_size_fallback_mode=fallback),
+        }  # fmt: skip
+    if recipe.needs_samples:
+        arguments |= {"dataset": nncf.Dataset(list(samples)), "subset_size": len(samples)}
+    return guarded(lambda: nncf.compress_weights(model, **arguments), model, f"recipe {recipe.name!r}")
