@@ -19,6 +19,7 @@ from hub_onnxruntime.operators import (
     is_runtime_operator,
     opset_of,
     refused_version,
+    version_words,
     without_kernel,
 )
 from hub_onnxruntime.signature import dtype_name, inputs_of, outputs_of
@@ -30,8 +31,11 @@ def _foreign_findings(model: Any) -> list[Finding]:
     others = foreign_operators(model)
     if not others:
         return []
-    message = f"operators that neither ONNX nor ONNX Runtime defines: {', '.join(others)}"
+    versions = [words for name in others if (words := version_words(name))]
+    message = f"operators that neither ONNX of this opset nor ONNX Runtime defines: {', '.join(others)}"
+    message += f"; {'; '.join(versions)}, and the model uses opset {opset_of(model)}" if versions else ""
     hint = "Export the model again without them, or write a hub plugin that converts them."
+    hint = "Export the model again with an opset that has them." if len(versions) == len(others) else hint
     return [Finding(code="custom-operators", message=message, hint=hint, blocking=True)]
 
 
@@ -130,7 +134,7 @@ def _kernel_findings(model: Any) -> list[Finding]:
     missing = without_kernel(model)
     if not missing:
         return []
-    message = f"operators that this ONNX Runtime has no CPU kernel for: {', '.join(missing)}"
+    message = f"operators without a CPU kernel: {', '.join(missing)}"
     hint = "The model cannot run here, and nothing can be compared with it: save it with another opset."
     return [Finding(code="no-kernel", message=message, hint=hint)]
 

@@ -58,29 +58,65 @@ def opset_of(model: Any) -> int:
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
-def without_kernel(model: Any) -> list[str]:
-    """Returns the standard operators that the installed ONNX Runtime has neither a CPU kernel nor a definition for.
+def kernel_versions() -> dict[str, list[tuple[int, int]]]:
+    """Returns each standard operator that the installed ONNX Runtime has a kernel for -> its ranges of opsets.
 
-    The list of kernels is the runtime's own (`get_all_opkernel_def`). A Constant needs none, nor does an operator that
-    ONNX defines as a function of others.
+    The list is the runtime's own (`get_all_opkernel_def`). An open range ends at 2147483647.
     """
-    import onnx
     from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
     ranges: dict[str, list[tuple[int, int]]] = {}
     for kernel in runtime.get_all_opkernel_def():
         if kernel.domain in ("", "ai.onnx"):
-            ranges.setdefault(kernel.op_name, []).append(tuple(kernel.version_range))
-    missing = set()
+            low, high = kernel.version_range
+            ranges.setdefault(kernel.op_name, []).append((low, high))
+    return ranges
+
+
+def without_kernel(model: Any) -> list[str]:
+    """Returns the standard operators that the installed ONNX Runtime has neither a CPU kernel nor a definition for.
+
+    Each says which version of it the model uses, and which ones the runtime has. A Constant needs no kernel, nor does
+    an operator that ONNX defines as a function of others.
+    """
+    import onnx
+
+    ranges, missing = kernel_versions(), []
     for name in sorted({node.op_type for node in all_nodes(model) if node.domain in ("", "ai.onnx")} - {"Constant"}):
         if not onnx.defs.has(name, opset_of(model), ""):
             continue
         schema = onnx.defs.get_schema(name, opset_of(model), "")
         composed = schema.has_function or schema.has_context_dependent_function
-        since = schema.since_version
-        if not composed and not any(low <= since <= high for low, high in ranges.get(name, [])):
-            missing.add(f"{name} (opset {since})")
-    return sorted(missing)
+        there = sorted(set(ranges.get(name, [])))
+        if not composed and not any(low <= schema.since_version <= high for low, high in there):
+            missing.append(f"{name} of opset {schema.since_version} ({_kernel_words(there)})")
+    return missing
+
+
+def _kernel_words(ranges: list[tuple[int, int]]) -> str:
+    import onnxruntime as ort
+
+    if not ranges:
+        return f"ONNX Runtime {ort.__version__} has it in no version"
+    spans = (f"{low}" if low == high else f"{low} to {high}" if high < _OPEN else f"{low} on" for low, high in ranges)
+    return f"ONNX Runtime {ort.__version__} has it of opset {', '.join(spans)}"
+
+
+_OPEN = 2**31 - 1
+
+
+def version_words(name: str) -> str:
+    """Returns which opsets have an operator, for `ai.onnx::Operator` that the model's opset lacks; empty for none."""
+    import onnx
+
+    domain, _, operator = name.partition("::")
+    schemas = onnx.defs.get_all_schemas_with_history() if domain == "ai.onnx" else []
+    versions = [item for item in schemas if item.name == operator and item.domain == ""]
+    if not versions:
+        return ""
+    gone = [item.since_version for item in versions if item.deprecated]
+    first = min(item.since_version for item in versions)
+    return f"{operator} is in ONNX from opset {first}" + (f" to {min(gone) - 1}" if gone else " on")
 
 
 def refused_version(model: Any) -> str:

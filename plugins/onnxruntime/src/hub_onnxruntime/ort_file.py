@@ -99,8 +99,8 @@ class _Reader:
         import onnx
 
         proto = onnx.NodeProto()
-        proto.name = _text(table.Name()) or f"#{table.Index()}"
         proto.op_type, proto.domain = _text(table.OpType()), _text(table.Domain())
+        proto.name = _text(table.Name()) or f"{proto.op_type}_{table.Index()}"
         proto.input.extend(self.texts(table, "Inputs"))
         proto.output.extend(self.texts(table, "Outputs"))
         for attribute in self.items(table, "Attributes"):
@@ -191,7 +191,7 @@ def _root(content: Any) -> Any:
 def load_ort(path: Path) -> Any:
     """Returns the graph of an `.ort` file as an onnx ModelProto whose stored tensors have types and shapes, no bytes.
 
-    A node without a name is called `#<its index>`.
+    A node without a name is called `<operator>_<index>`, as by ONNX Runtime's profiler.
 
     Raises:
         ModelNotFound: There is no such file.

@@ -20,7 +20,7 @@ class Kernel(NamedTuple):
     """One executed node, over all runs.
 
     Attributes:
-        name: The node's name; `#<index>` where it has none.
+        name: The node's name; `<operator>_<index>` where it has none.
         operator: Without its domain.
         provider: Execution provider that ran it.
         seconds: Time of its own, without that of nodes in its subgraphs, in all runs together.
@@ -83,7 +83,7 @@ def kernels_of(events: Sequence[Any]) -> list[Kernel]:
     seconds: dict[str, float] = defaultdict(float)
     first: dict[str, Any] = {}
     for event, own in _exclusive(timed):
-        name = _name(event)
+        name = event["name"].removesuffix(_SUFFIX)
         first.setdefault(name, event)
         seconds[name] += own * 1e-6
     return [_kernel(name, event, seconds[name]) for name, event in first.items()]
@@ -102,10 +102,6 @@ def _exclusive(events: Sequence[Any]) -> Iterator[tuple[Any, float]]:
         stack.append(index)
     for index, event in enumerate(events):
         yield event, max(0.0, event["dur"] - inside[index])
-
-
-def _name(event: Any) -> str:
-    return event["name"].removesuffix(_SUFFIX) or f"#{event['args']['node_index']}"
 
 
 def _kernel(name: str, event: Any, seconds: float) -> Kernel:
