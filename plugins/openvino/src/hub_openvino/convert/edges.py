@@ -87,8 +87,10 @@ OTHER_EDGES = tuple(
     _edge(State(format=source, numerics=before), suffix, 1.5, f"OpenVINO's {title} frontend", after)
     for source, title in (("onnx", "ONNX"), ("tflite", "TFLite"))
     for before, after, suffix in OTHER_WORDS
+    if (source, before) != ("onnx", Numerics.INT8_DYNAMIC)  # see DYNAMIC_ONNX
 )
 DYNAMIC_TFLITE = f"openvino.from-tflite-{Numerics.INT8_DYNAMIC.value}"
+_MATRICES = frozenset({"FULLY_CONNECTED", "BATCH_MATMUL"})
 DYNAMIC_ONNX = f"openvino.from-onnx-{Numerics.INT8_DYNAMIC.value}"
 _IN_FLOAT = (
     "OpenVINO has no form of ONNX's dynamic quantization: it would compute in float, measuring every range in each run"
@@ -133,7 +135,13 @@ def _from_file(job: ConvertJob) -> StepOutput:
     from hub_openvino.convert.finish import finish
     from hub_openvino.convert.frontends import read_file
 
-    done = finish(read_file(Path(job.source.path)), job.source.signature, job.options)
+    model = read_file(Path(job.source.path))
+    places = None
+    if job.source.state.format == "tflite":
+        from hub_openvino.convert.tflite import places_of
+
+        places = places_of(Path(job.source.path), model, job.source.signature)
+    done = finish(model, job.source.signature, job.options, places)
     if job.edge == DYNAMIC_TFLITE:
         ask_dynamic(done.model)
     return _write(done, job)
@@ -218,6 +226,12 @@ class OpenvinoConverter:
             return Verdict(support=Support.NOTIMPL, reason="takes whole models; the ways over .pt2 take submodules")
         if edge.id == DYNAMIC_ONNX:
             return Verdict(support=Support.NOTIMPL, reason=_IN_FLOAT)
+        if edge.id == DYNAMIC_TFLITE and not any(
+            layer.operator in _MATRICES and layer.precision == "int8-dynamic" for layer in summary.layers
+        ):
+            return Verdict(
+                support=Support.NEVER, reason="OpenVINO quantizes on the fly in matrix products, it has none"
+            )
         asked = [name for name in ("io_layout", "io_dtype") if getattr(options, name)]
         if asked:
             return Verdict(support=Support.NOTIMPL, reason=f"{', '.join(asked)}: the border stays as the source's")

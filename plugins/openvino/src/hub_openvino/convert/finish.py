@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,8 @@ from typing import Any, Literal, NamedTuple
 from hub.spec import ConvertOptions, Dim, DType, IoBinding, Signature, TensorSpec, UnsupportedModel
 from hub_openvino.border import DTYPES, TYPE_NAMES, store_symbols
 
-_NUMBERED = re.compile(r"([A-Za-z]\w*?)_(\d+)")
-FP16_MAX = 65504.0
-"""The largest finite float16, IEEE 754 binary16."""
+_NUMBERED = re.compile(r"(?:^|/)[A-Z][A-Za-z0-9]*_\d+")
+"""A name, or a part of one, that OpenVINO gave: an operator's name and a number."""
 
 
 class Finished(NamedTuple):
@@ -200,28 +200,23 @@ def _name(
 
 
 def number_names(model: Any) -> None:
-    """Number the layers that OpenVINO named itself by their place in this model.
+    """Name the layers that OpenVINO named itself after their tensors, or number them by their place in this model.
 
     It numbers them by a counter of the process (`Multiply_7849`), so that the same conversion would give another file
     each time, and a list of layers to leave out would fit only one of them.
     """
-    nodes = model.get_ordered_ops()
-    kinds = {node.get_type_name() for node in nodes}
-    taken = {node.friendly_name for node in nodes}
+    inner = (node for node in model.get_ordered_ops() if node.get_type_name() not in {"Parameter", "Result"})
+    nodes = [node for node in inner if _NUMBERED.search(node.friendly_name)]
+    taken = {node.friendly_name for node in model.get_ordered_ops()}
     counts: dict[str, int] = {}
     for node in nodes:
-        found = _NUMBERED.fullmatch(node.friendly_name)
-        if not found or (found[1] not in kinds and found[1] not in _MADE):
-            continue
-        word = node.get_type_name()
-        counts[word] = counts.get(word, 0) + 1
-        while f"{word}_{counts[word]}" in taken:
-            counts[word] += 1
-        node.set_friendly_name(f"{word}_{counts[word]}")
-
-
-_MADE = frozenset({"Range", "Constant", "ShapeOf", "Convert", "Reshape", "Transpose", "Result", "Parameter"})
-"""Layers that transformations make and fold away, leaving their names."""
+        word = min((name for port in node.outputs() for name in port.names if not name.isdigit()), default="")
+        if not word or word in taken:
+            kind = node.get_type_name()
+            counts[kind] = next(n for n in itertools.count(counts.get(kind, 0) + 1) if f"{kind}_{n}" not in taken)
+            word = f"{kind}_{counts[kind]}"
+        taken.add(word)
+        node.set_friendly_name(word)
 
 
 def save(model: Any, path: Path, *, half: bool = False) -> None:

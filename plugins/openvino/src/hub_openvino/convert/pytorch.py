@@ -36,13 +36,29 @@ def from_exported(job: ConvertJob) -> Finished:
     kept = program.graph_signature.buffers_to_mutate
     if kept:
         raise UnsupportedModel(f"the program writes to {', '.join(list(kept.values())[:3])}", hint=_HINT)
-    model = from_object(program.run_decompositions({}) if _is_training(program) else program)
+    dropped = _drop_whole_slices(program)
+    model = from_object(program)
     signature = job.source.signature
-    return finish(model, signature, job.options, Places.by_position(model, signature))
+    done = finish(model, signature, job.options, Places.by_position(model, signature))
+    said = (f"dropped {dropped} slices of the whole, which OpenVINO's frontend cannot read",) if dropped else ()
+    return done._replace(notes=(*said, *done.notes))
 
 
-def _is_training(program: Any) -> bool:
-    return bool(getattr(program, "dialect", "") == "TRAINING")
+def _drop_whole_slices(program: Any) -> int:
+    """Takes out `x[:]` written as `slice(x)`: the frontend asks for the arguments that are left to their defaults."""
+    import torch
+
+    graph = program.graph_module.graph
+    whole = [
+        node
+        for node in graph.nodes
+        if node.target == torch.ops.aten.slice.Tensor and len(node.args) == 1 and not node.kwargs
+    ]
+    for node in whole:
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
+    program.graph_module.recompile()
+    return len(whole)
 
 
 def from_torchscript(job: ConvertJob) -> Finished:
@@ -68,4 +84,4 @@ def _input(spec: TensorSpec, job: ConvertJob) -> tuple[Any, Any]:
 
     given = job.options.shapes.get(spec.name)
     sizes = list(given) if given else [dim.size if dim.size is not None else -1 for dim in spec.shape]
-    return openvino.PartialShape(sizes), openvino.Type(type_name(spec.dtype))
+    return openvino.PartialShape(sizes), getattr(openvino.Type, type_name(spec.dtype))

@@ -1,0 +1,57 @@
+"""Which of a TFLite file's tensors its signature calls what: OpenVINO's frontend knows the tensors' own names only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hub.spec import Signature, UnsupportedModel
+from hub_openvino.convert.finish import Places
+
+
+def places_of(path: Path, model: Any, source: Signature) -> Places:
+    """Find the source's inputs and outputs by the names in the file's signature, else by the tensors' names.
+
+    Raises:
+        UnsupportedModel: One is not there.
+    """
+    try:
+        return Places.by_name(model, source)
+    except UnsupportedModel:
+        inputs, outputs = _tensor_names(path)
+        known = Signature(
+            inputs=tuple(_renamed(spec, inputs) for spec in source.inputs),
+            outputs=tuple(_renamed(spec, outputs) for spec in source.outputs),
+        )
+        return Places.by_name(model, known)
+
+
+def _renamed(spec: Any, names: Mapping[str, str]) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(spec, name=names.get(spec.name, spec.name))
+
+
+def _tensor_names(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Signature name -> tensor name of inputs and outputs, as LiteRT reads them; empty where it is not installed."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError:
+        return {}, {}
+    try:
+        interpreter = Interpreter(model_path=str(path))
+        keys = list(interpreter.get_signature_list())
+        runner = interpreter.get_signature_runner(keys[0]) if keys else None
+    except (ValueError, RuntimeError) as error:
+        raise UnsupportedModel(f"LiteRT cannot open {path.name} for its signature: {error}") from error
+    if runner is None:
+        return {}, {}
+    sides = (runner.get_input_details(), runner.get_output_details())
+    inputs, outputs = ({name: _plain(item["name"]) for name, item in side.items()} for side in sides)
+    return inputs, outputs
+
+
+def _plain(name: str) -> str:
+    """A tensor's name as OpenVINO has it: without TensorFlow's number of the output."""
+    return name.removesuffix(":0")
