@@ -180,3 +180,20 @@ def test_what_it_does_not_take_it_says(tmp_path: Path) -> None:
     huge = msgspec.structs.replace(summary, size_bytes=2**31)
     assert ask(plain, huge, ConvertOptions())
     assert "2147483647" in ask(edges["onnxruntime.ort-fp32"], huge, ConvertOptions()).reason
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".ort"])
+def test_the_runtimes_name_is_a_target(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through hub's own door: planned, run in a worker, checked by the reader, compared at two sizes, published."""
+    import hub
+
+    monkeypatch.setenv("HUB_CACHE_DIR", str(tmp_path / "cache"))
+    output = tmp_path / f"block{suffix}"
+    receipt = hub.convert(models.attention(tmp_path), to="onnxruntime", output=output)
+    assert receipt.result.state.form == {".onnx": "onnxruntime", ".ort": "ort"}[suffix]
+    assert receipt.parity.passed
+    assert len({item.runtime for item in receipt.parity.outputs}) == 2
+    assert receipt.execution is not None
+    assert "com.microsoft::Attention" in receipt.execution.executed
+    feeds = {"x": np.random.default_rng(1).standard_normal((3, 4, 32)).astype(np.float32)}
+    assert close(models.plain_run(output, feeds), models.plain_run(tmp_path / "attention.onnx", feeds))

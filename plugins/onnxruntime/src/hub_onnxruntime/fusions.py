@@ -22,7 +22,7 @@ from hub_onnxruntime.simplify import WRONG_ABOVE, Oracle, Rejected, random_feeds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FAMILIES = ("bert", "gpt2", "bart", "vit", "clip", "conformer", "t5", "qwen3")
+FAMILIES = ("bert", "gpt2", "bart", "clip", "conformer", "t5")
 """Model families of `onnxruntime.transformers.optimizer.MODEL_TYPES`, in the order they are tried."""
 
 _ATTENTION = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
