@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hub.spec import (
     YES,
@@ -16,7 +16,6 @@ from hub.spec import (
     Edge,
     ModelSummary,
     Numerics,
-    QuantRecipe,
     State,
     StepOutput,
     Support,
@@ -24,25 +23,30 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
-from hub_onnxruntime.files import check, save
+from hub_onnxruntime.files import check, external_tensors, save
+from hub_onnxruntime.large import write_large
 from hub_onnxruntime.numerics import find_numerics
+from hub_onnxruntime.operators import RUNTIME_FORM
 from hub_onnxruntime.quantize import static
 from hub_onnxruntime.quantize.cpu import Signedness, this_cpu
+from hub_onnxruntime.quantize.narrow import (
+    CONVOLUTIONS,
+    MATRICES,
+    RECURRENT,
+    Made,
+    dynamic_int8,
+    float16,
+    narrow_weights,
+    raised_opset,
+)
 from hub_onnxruntime.quantize.placement import PRODUCTS, products_of
 from hub_onnxruntime.quantize.qdq import Scheme
 from hub_onnxruntime.quantize.source import Source, open_source
+from hub_onnxruntime.quantize.weights import Form
 
 STATIC_FORM, OPEN_FORM = "static", "prepared"
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _NAMED = 12
-
-
-class Made(NamedTuple):
-    """A quantized model, its recipe, and notes."""
-
-    model: Any
-    recipe: QuantRecipe
-    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,7 @@ class Plan:
         form: Of the result: empty for standard ONNX.
         calibrated: Whether it reads calibration samples.
         refuses: Operator -> why the plan cannot take a model with it.
+        needs: Operators that it is there for.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Plan:
     form: str = ""
     calibrated: bool = False
     refuses: Mapping[str, str]
+    needs: tuple[str, ...] = ()
 
 
 def tool() -> str:
@@ -125,6 +131,26 @@ def _mixed(choose: Callable[[], tuple[Scheme, list[str]]]) -> Callable[[Plan, Co
     return make
 
 
+def _dynamic(operators: tuple[str, ...]) -> Callable[[Plan, ConvertJob], Made]:
+    return lambda _, job: dynamic_int8(job.source.path, operators, tool())
+
+
+def _narrow(*forms: Form) -> Callable[[Plan, ConvertJob], Made]:
+    return lambda plan, job: narrow_weights(job.source.path, job.scratch, forms, plan.numerics, tool())
+
+
+def _half(_: Plan, job: ConvertJob) -> Made:
+    return float16(job.source.path, tool())
+
+
+def _wide(plan: Plan, job: ConvertJob) -> Made:
+    source = _open_calibrated(job)
+    raised, notes = raised_opset(source.model)
+    source = replace(source, model=static.typed_copy(raised))
+    tried, more = static.best(source, Scheme("int16", "int8"))
+    return Made(tried.model, static.record(source, tried, plan.numerics, tool()), [*source.notes, *notes, *more])
+
+
 _NO_RECURRENT = dict.fromkeys(
     sorted(_RECURRENT), "recurrent layers have no static int8 form in ONNX: int8-mixed keeps them"
 )
@@ -156,6 +182,79 @@ PLANS: tuple[Plan, ...] = (
         calibrated=True,
         refuses={},
     ),
+    Plan(
+        name="int16x8",
+        title="static int16 activations, int8 weights",
+        numerics=Numerics.INT16X8,
+        cost=1.0,
+        make=_wide,
+        calibrated=True,
+        refuses={},
+    ),
+    Plan(
+        name="int8-dynamic",
+        title="dynamic int8, matrices",
+        numerics=Numerics.INT8_DYNAMIC,
+        cost=1.0,
+        make=_dynamic(MATRICES),
+        refuses={},
+    ),
+    Plan(
+        name="int8-dynamic-conv",
+        title="dynamic int8, convolutions too",
+        numerics=Numerics.INT8_DYNAMIC,
+        cost=2.0,
+        make=_dynamic(CONVOLUTIONS),
+        refuses={},
+    ),
+    Plan(
+        name="int8-dynamic-lstm",
+        title="dynamic int8, LSTM too",
+        numerics=Numerics.INT8_DYNAMIC,
+        cost=1.0,
+        make=_dynamic(RECURRENT),
+        form=RUNTIME_FORM,
+        needs=("LSTM",),
+        refuses={},
+    ),
+    Plan(
+        name="int8-weights",
+        title="int8 weights",
+        numerics=Numerics.INT8_WEIGHTS,
+        cost=1.0,
+        make=_narrow(Form(8, 64, symmetric=True), Form(8, 64, symmetric=False)),
+        refuses={},
+    ),
+    Plan(
+        name="int8-weights-matrices",
+        title="int8 weights, convolutions in float",
+        numerics=Numerics.INT8_WEIGHTS,
+        cost=2.0,
+        make=_narrow(Form(8, 64, symmetric=True, convolutions=False)),
+        refuses={},
+    ),
+    Plan(
+        name="int4-weights",
+        title="int4 weights in blocks",
+        numerics=Numerics.INT4_WEIGHTS,
+        cost=1.0,
+        make=_narrow(
+            Form(4, 32, symmetric=False),
+            Form(4, 32, symmetric=True),
+            Form(4, 64, symmetric=False),
+            Form(4, 128, symmetric=False),
+        ),
+        refuses={},
+    ),
+    Plan(
+        name="int4-weights-matrices",
+        title="int4 weights in blocks, convolutions in float",
+        numerics=Numerics.INT4_WEIGHTS,
+        cost=2.0,
+        make=_narrow(Form(4, 32, symmetric=False, convolutions=False)),
+        refuses={},
+    ),
+    Plan(name="fp16", title="float16", numerics=Numerics.FP16, cost=1.0, make=_half, refuses={}),
 )
 
 
@@ -201,6 +300,8 @@ class OnnxQuantizer:
         found = sorted(set(plan.refuses) & set(summary.operators))
         if found:
             return Verdict(support=Support.NOTYET, reason=f"{', '.join(found)}: {plan.refuses[found[0]]}")
+        if not set(plan.needs) <= set(summary.operators):
+            return Verdict(support=Support.NEVER, reason=f"the model has no {', '.join(plan.needs)}")
         return YES
 
     def convert(self, job: ConvertJob) -> StepOutput:
@@ -214,7 +315,10 @@ class OnnxQuantizer:
         made = plan.make(plan, job)
         _check_promise(made.model, plan)
         check(made.model, Path(job.scratch))
-        save(made.model, Path(job.output))
+        if external_tensors(made.model):
+            write_large(made.model, Path(job.scratch), Path(job.output))
+        else:
+            save(made.model, Path(job.output))
         return StepOutput(notes=tuple(made.notes), recipe=made.recipe)
 
 

@@ -159,7 +159,8 @@ class _Writer:
         return target
 
 
-def _attributes(node: Any) -> dict[str, Any]:
+def attributes(node: Any) -> dict[str, Any]:
+    """Returns a node's attributes by name."""
     from onnx import helper
 
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -170,7 +171,7 @@ def weight_axis(node: Any, rank: int) -> int:
     if node.op_type in ("Conv", "ConvTranspose"):
         return 0 if node.op_type == "Conv" else 1
     if node.op_type == "Gemm":
-        return 0 if _attributes(node).get("transB") else 1
+        return 0 if attributes(node).get("transB") else 1
     return rank - 1
 
 
@@ -178,7 +179,7 @@ def _has_plain_bias(node: Any, writer: _Writer, channels: int) -> bool:
     """Whether a product's third operand is a stored vector, added as it is."""
     if len(node.input) < 3 or node.input[2] not in writer.tensors:  # noqa: PLR2004 - X, W, B
         return False
-    written = _attributes(node)
+    written = attributes(node)
     scaled = node.op_type == "Gemm" and (written.get("alpha", 1.0), written.get("beta", 1.0)) != (1.0, 1.0)
     return not scaled and list(writer.tensors[node.input[2]].dims) == [channels]
 
@@ -194,7 +195,7 @@ def _write_weights(node: Any, writer: _Writer, scale: float | None) -> None:
             continue
         array = numpy_helper.to_array(tensor)
         axis = weight_axis(node, array.ndim) if place else array.ndim - 2
-        grouped = _attributes(node).get("group", 1) != 1
+        grouped = attributes(node).get("group", 1) != 1
         if array.ndim < 2:  # noqa: PLR2004 - a vector has one row
             continue
         plain = place == 1 and scale is not None and _has_plain_bias(node, writer, array.shape[axis])
