@@ -61,7 +61,7 @@ def explain(session: OrtSession, feeds: Feeds) -> Execution:
     return Execution(
         runtime="onnxruntime",
         version=ort.__version__,
-        device=session.device,
+        device=session.provider,
         settings=_settings(session),
         operators=_counted(map(operator_key, books.nodes)),
         layers=tuple(_layer(item, books, total) for item in nodes),
