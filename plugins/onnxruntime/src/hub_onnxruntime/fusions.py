@@ -147,6 +147,8 @@ def _apply(family: str, model: Any) -> Any:
         tool = importlib.import_module("onnxruntime.transformers.optimizer")
         options = importlib.import_module("onnxruntime.transformers.fusion_options")
         settings = options.FusionOptions(family)
+        # Most of the time goes there, and what needs it (SkipLayerNormalization) the first family has already found.
+        settings.enable_shape_inference = family == FAMILIES[0]
         if family == "bert":  # its default takes a mask for a length, which is wrong unless padding is on the right
             settings.use_raw_attention_mask()
         try:
