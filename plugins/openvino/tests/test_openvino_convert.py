@@ -75,11 +75,12 @@ def test_a_real_model_comes_with_its_weights_and_goes_on_from_there(tmp_path: Pa
     assert left == {f"{name}{end}" for name in ("cls", "half") for end in (".xml", ".bin", ".xml.hub.json")}
 
 
+@pytest.mark.scheduled
 @pytest.mark.parametrize(
     ("model", "edge"),
     [
         ("samples/digits_torch/digits.pt2", "openvino.from-pytorch"),
-        pytest.param("samples/digits_keras/digits.keras", "openvino.from-keras", marks=pytest.mark.scheduled),
+        ("samples/digits_keras/digits.keras", "openvino.from-keras"),
     ],
 )
 def test_the_samples_come_straight_from_their_framework(model: str, edge: str, tmp_path: Path) -> None:
@@ -91,6 +92,24 @@ def test_the_samples_come_straight_from_their_framework(model: str, edge: str, t
     assert any("=2x" in item["runtime"] for item in receipt["parity"]["outputs"]), "not proved at a second size"
     before, after = ([item[side] for item in receipt["contract"]] for side in ("source", "result"))
     assert [item["name"] for item in before] == [item["name"] for item in after]
+
+
+def test_a_torch_program_keeps_its_open_batch(tmp_path: Path) -> None:
+    import warnings
+
+    import torch
+
+    source, output = ROOT / "samples/digits_torch/digits.pt2", tmp_path / "digits.xml"
+    wanted = Signature(inputs=(spec("image", "n", 1, 8, 8),), outputs=(spec("output", "n", 10),))
+    models.convert("openvino.from-pytorch", source, output, wanted)
+    assert describe(output).signature.inputs == wanted.inputs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, when it reads its own file
+        module = torch.export.load(source).module()
+    for batch in (1, 5):
+        image = np.random.default_rng(batch).random((batch, 1, 8, 8), np.float32)
+        found = models.session(output).run({"image": image})["output"]
+        assert found == pytest.approx(module(torch.from_numpy(image)).detach().numpy(), abs=1e-4)
 
 
 @pytest.fixture
