@@ -226,9 +226,18 @@ def find_numerics(model: Any) -> Found:
     computing = [(node, word) for node, word in layers if _multiplies(node) and word != "integer"]
     found = Counter(word for _, word in computing)
     tables = {word for node, word in layers if node.op_type in TABLE_OPERATORS}
+    tables |= {word for node, scope in nodes if (word := _looked_up(node, scope))}
     numerics = _static_numerics(found, nodes) or _by_weights({*found, *tables}) or _by_elements(model)
     still_float = [node.name or _first(node) for node, word in computing if word in _FLOATS.values()]
     return Found(numerics, tuple(still_float) if numerics.is_quantized else ())
+
+
+def _looked_up(node: Any, scope: Scope) -> str:
+    """The word for a DequantizeLinear of rows that were looked up in a stored table of integers; empty for any other."""
+    if node.op_type != "DequantizeLinear" or node.input[0] in scope.stored:
+        return ""
+    source = scope.operand(node.input[0])
+    return f"{_NARROW[source.type]}-weights" if source.stored and source.type in _NARROW else ""
 
 
 def _multiplies(node: Any) -> bool:

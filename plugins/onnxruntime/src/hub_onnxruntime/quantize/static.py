@@ -102,8 +102,14 @@ def best(source: Source, scheme: Scheme) -> tuple[Tried, list[str]]:
     Raises:
         StepError: No result runs.
     """
-    kept, notes, results, methods = unseen(source), [], [], list(METHODS)
+    kept, notes, methods = unseen(source), [], list(METHODS)
+    results: list[Tried] = []
+    places: list[Placement] = []
     for extent in sorted(Extent, reverse=True):
+        placement = place(source.model, extent, kept)
+        if placement in places:
+            continue
+        places.append(placement)
         tried = [attempt(source, Recipe(extent, method, scheme, kept)) for method in methods]
         results += tried
         spread = ", ".join(f"{item.recipe.method} {item.sqnr_db:.1f}" for item in tried)
