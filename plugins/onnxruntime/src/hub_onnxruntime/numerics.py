@@ -233,7 +233,7 @@ def find_numerics(model: Any) -> Found:
 
 
 def _looked_up(node: Any, scope: Scope) -> str:
-    """The word for a DequantizeLinear of rows that were looked up in a stored table of integers; empty for any other."""
+    """The word for a DequantizeLinear of rows looked up in a stored table of integers; empty for any other."""
     if node.op_type != "DequantizeLinear" or node.input[0] in scope.stored:
         return ""
     source = scope.operand(node.input[0])
