@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hub._plugins import Registry, versions_of
+from hub._plugins import Registry, source_digest, versions_of
 from hub._store import Store, key_of
 from hub.spec import Edge
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A route's first edges, up to the one that failed; why; and the tools of that edge, by version."""
+    """A route's first edges, up to the one that failed; why; and the tools and the plugin of that edge, by version."""
 
     prefix: tuple[str, ...]
     reason: str
@@ -38,8 +38,8 @@ class History:
             return []
 
     def _tools(self, edge_id: str) -> dict[str, str]:
-        edge, _ = self._registry.edges[edge_id]
-        return versions_of(edge.requires)
+        edge, converter = self._registry.edges[edge_id]
+        return versions_of(edge.requires) | {"source": source_digest(type(converter).__module__.partition(".")[0])}
 
     def order(self, routes: Sequence[tuple[Edge, ...]]) -> tuple[tuple[tuple[Edge, ...], ...], dict[str, str]]:
         """Put routes that failed before behind the others with the same goal; say which edges failed, and why."""

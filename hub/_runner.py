@@ -117,7 +117,7 @@ class Runner:
         return self.store.keep(folder, key)
 
     def describe(self, path: Path, found: Identification, options: ConvertOptions) -> ModelSummary:
-        """Have the format's reader describe a model; from the cache only while all its files are there."""
+        """Have the format's reader describe a model; from the cache only while its files are there, as long as then."""
         reader = self.registry.format(found.format)
         job = DescribeJob(
             path=str(path.absolute()),
@@ -132,7 +132,7 @@ class Runner:
         key = key_of("describe", task, sha256_model(path), self._versions(reader, ()))
         done = self.execute(key, lambda _: task, Place(process=reader.process))
         summary = msgspec.convert(done.result.value, ModelSummary)
-        if done.cached and not all(Path(file).exists() for file in summary.files):
+        if done.cached and not _is_whole(summary):
             self.store.forget(key)
             return self.describe(path, found, options)
         return summary
@@ -291,6 +291,14 @@ class Runner:
         python, path = toolchain_python(self.registry.toolchains[edge.toolchain], (package,), self.store)
         environment["PYTHONPATH"] = str(path)
         return Place(process=edge.toolchain, python=str(python), environment=tuple(environment.items()))
+
+
+def _is_whole(summary: ModelSummary) -> bool:
+    """Whether every file of a model that was described earlier is still there, and as long as it was."""
+    files = [Path(file) for file in summary.files]
+    if not all(file.exists() for file in files):
+        return False
+    return not summary.size_bytes or summary.size_bytes == sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _written(folder: Path, name: str, *, exact: bool) -> Path:
