@@ -86,9 +86,10 @@ class Prepared:
         return Tried(model, self.read(model), self.measure(model), data)
 
     def read(self, model: Any) -> Found:
-        """What the IR's reader says of a model."""
-        from hub_openvino.convert.finish import save
+        """What the IR's reader says of a model, whose layers are numbered first: its words name them."""
+        from hub_openvino.convert.finish import number_names, save
 
+        number_names(model)
         target = self.scratch / "tried.xml"
         save(model, target)
         return find_numerics(read_ir(target))
@@ -196,6 +197,11 @@ def _prepare(path: str, calibration: str, _stamps: tuple[tuple[str, int, int], .
     if calibration:
         _calibrate(prepared, SampleFolder(calibration))
     return prepared
+
+
+def forget() -> None:
+    """Drop what is kept of the last model."""
+    _prepare.cache_clear()
 
 
 def _calibrate(prepared: Prepared, folder: SampleFolder) -> None:

@@ -269,22 +269,26 @@ def run_plan(plan: Plan, job: ConvertJob) -> StepOutput:
         UnsupportedModel: The result would not be what the edge claims.
         StepError: NNCF fails on every recipe of the plan.
     """
-    from hub_openvino.convert.finish import number_names, save
+    from hub_openvino.convert.finish import save
     from hub_openvino.quantize.measured import prepare
 
     if plan.needs_samples and not job.calibration:
         raise CalibrationError(f"{plan.title} needs calibration samples", hint="give some: --calibration DATA")
     prepared = prepare(job.source.path, job.scratch, job.calibration if plan.needs_samples else "")
     notes = Notes()
-    best, recipe = _best(plan, prepared, notes)
-    number_names(best.model)
+    best, recipe = best_result(plan, prepared, notes)
     save(best.model, Path(job.output))
     kept = best.found.left_float if plan.weights is DType.INT8 and plan.needs_samples else ()
     return StepOutput(notes=(*notes.lines, *_float_notes(kept)), recipe=_recipe(plan, prepared, best, recipe))
 
 
-def _best(plan: Plan, prepared: Prepared, notes: Notes) -> Result:
-    """The result with the highest SQNR among those that are what the edge claims."""
+def best_result(plan: Plan, prepared: Prepared, notes: Notes) -> Result:
+    """The result with the highest SQNR among those that are what the edge claims.
+
+    Raises:
+        UnsupportedModel: None is.
+        StepError: No recipe gave anything.
+    """
     results = list(plan.results(prepared, notes))
     fitting = [item for item in results if item[0].found.numerics is plan.numerics]
     if fitting:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hub_openvino.quantize.measured import Prepared, error_power, power, run
+from hub_openvino.quantize.measured import Prepared, error_power, power, ratio_db, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.generic]
     Powers = npt.NDArray[np.float64]
 
+_BELOW_WEIGHTS_DB = 0.5
 _MOST_RUNS = 600
 """Runs of the model that the search may take: samples are left out of it, down to one, in large models."""
 
@@ -121,10 +122,15 @@ def without(quantized: Any, names: Sequence[str]) -> Any:
 
 
 def steps(noise: Noise, goals_db: Sequence[float]) -> Iterator[tuple[float, tuple[str, ...]]]:
-    """(goal, quantizers to remove) for rising goals; each set once, and never all of them."""
-    last = -1
+    """(goal, quantizers to remove) for rising goals; each set once.
+
+    A goal beyond what the weights alone leave is lowered to just below it: removing every quantizer gains no more.
+    """
+    ceiling = min(ratio_db(*pair) for pair in zip(noise.signal, noise.rest, strict=True)) - _BELOW_WEIGHTS_DB
+    last = 0
     for goal in goals_db:
-        removed = noise.to_remove(goal)
-        if len(removed) != last and len(removed) < len(noise.names):
+        reachable = min(goal, ceiling)
+        removed = noise.to_remove(reachable)
+        if len(removed) > last:
             last = len(removed)
-            yield goal, removed
+            yield reachable, removed

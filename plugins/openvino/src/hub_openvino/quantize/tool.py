@@ -83,12 +83,13 @@ def _arguments(nncf: Any, recipe: Static) -> dict[str, Any]:
 
 
 def _advanced(nncf: Any, recipe: Static) -> Any:
-    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
+    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
 
     ranges = RangeEstimatorParametersSet.MINMAX if recipe.min_max else RangeEstimatorParameters()
     return nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix(recipe.overflow_fix),
+        activations_quantization_params=QuantizationParameters(per_channel=False if recipe.per_tensor else None),
         activations_range_estimator_params=ranges,
         smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe.smooth),
     )
