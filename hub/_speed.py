@@ -120,9 +120,14 @@ def explain(
 
 
 def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tuple[str, ...]:
-    """What must be said of a result that is slower than what it came from, with the runtime's own reasons."""
+    """What must be said of a result that is not faster than what it came from, with the runtime's own reasons."""
     if speed.speedup >= 1:
         return ()
     why = "; ".join(execution.obstacles) if execution else ""
     reason = f": {why}" if why else ""
-    return (f"{numerics} is slower here: {in_words(speed)} on {speed.processor}{reason}",)
+    how = "slower" if speed.speedup < CLEARLY else "no faster"
+    return (f"{numerics} is {how} here: {in_words(speed)} on {speed.processor}{reason}",)
+
+
+CLEARLY = 0.95
+"""A ratio of medians from here to 1 is within what paired runs of one model against itself differ by."""
