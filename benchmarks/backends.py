@@ -72,8 +72,17 @@ class Made(msgspec.Struct, frozen=True):
     claimed_speedup: float | None = None
 
 
-def by_hub(case: Case, target: str, precision: str, output: Path) -> Made:
-    """`hub convert`."""
+def by_hub(case: Case, target: str, precision: str, output: Path, *, keep: bool = False) -> Made:
+    """`hub convert`; with `keep`, what it made in this folder before is taken as it is."""
+    noted = output.with_name(f"{output.name}.made.json")
+    if keep and noted.exists():
+        return msgspec.json.decode(noted.read_bytes(), type=Made)
+    made = _converted(case, target, precision, output)
+    noted.write_bytes(msgspec.json.encode(made))
+    return made
+
+
+def _converted(case: Case, target: str, precision: str, output: Path) -> Made:
     start = time.perf_counter()
     outcome = convert(case, target, precision, output)
     seconds = time.perf_counter() - start
@@ -126,13 +135,13 @@ def plain_onnx(case: Case, folder: Path) -> Path:
     return output
 
 
-def make_all(case: Case, backend: str, folder: Path) -> dict[str, Made]:
+def make_all(case: Case, backend: str, folder: Path, *, keep: bool) -> dict[str, Made]:
     """Every artifact by `precision/who`."""
     place, suffix = place_of(case, folder), BACKENDS[backend].suffix
     samples, model = samples_of(case, folder), plain_onnx(case, folder)
     outputs = {p: place / f"tool.{backend}.{p}{suffix}" for p in BACKENDS[backend].precisions}
     tool = by_tool(backend, model, samples.calibration, outputs)
-    hub = {p: by_hub(case, backend, p, place / f"hub.{backend}.{p}{suffix}") for p in BACKENDS[backend].precisions}
+    hub = {p: by_hub(case, backend, p, place / f"hub.{backend}.{p}{suffix}", keep=keep) for p in outputs}
     return {f"{p}/{who}": made[p] for p in outputs for who, made in (("hub", hub), ("tool", tool))}
 
 
@@ -304,9 +313,9 @@ def _process(job: Job, folder: Path) -> Result | None:
 # The whole
 
 
-def run(case: Case, backend: str, folder: Path) -> Measured:
+def run(case: Case, backend: str, folder: Path, *, keep: bool) -> Measured:
     """Make and measure everything of one model in one backend."""
-    made = make_all(case, backend, folder)
+    made = make_all(case, backend, folder, keep=keep)
     base = next(Path(made[name].path) for name in ("fp32/tool", "fp32/hub") if not made[name].error)
     files = {name: one.path for name, one in made.items() if not one.error}
     place = place_of(case, folder)
@@ -337,7 +346,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--backends", default=",".join(BACKENDS))
-    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="measure again what hub made in FOLDER before")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     if asked.measure:
@@ -347,7 +357,7 @@ def main() -> None:
     for name in asked.models.split(","):
         for backend in asked.backends.split(","):
             start = time.perf_counter()
-            measured = run(MODELS[name], backend, folder)
+            measured = run(MODELS[name], backend, folder, keep=asked.keep)
             page.keep(name, backend, measured)
             print(f"{name} {backend} {time.perf_counter() - start:.0f} s: {page.in_a_line(measured)}", flush=True)
 
