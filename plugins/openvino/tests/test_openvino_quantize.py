@@ -196,6 +196,19 @@ def test_int8_weights(voice: Source, made: Made) -> None:
     assert sqnr_db(voice.path, result, voice.held_out) > 35
 
 
+def test_the_file_says_whether_activations_are_quantized_on_the_fly(files: Source, made: Made) -> None:
+    """OpenVINO does so by default: the comparison of int8 weights would not be of what is deployed."""
+    for edge, group, numerics in (
+        ("int8-weights", 0, Numerics.INT8_WEIGHTS),
+        ("int8-dynamic", 32, Numerics.INT8_DYNAMIC),
+    ):
+        result, _ = made(files, edge)
+        assert describe(result).state.numerics is numerics
+        for precision in ("", "auto"):
+            compiled = models.session(result, precision=precision).compiled
+            assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == group
+
+
 @pytest.mark.parametrize("edge", ["int4-weights", pytest.param("int4-weights-fitted", marks=pytest.mark.scheduled)])
 def test_int4_weights(edge: str, files: Source, made: Made) -> None:
     result, output = made(files, edge)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +189,7 @@ def compressed(*recipes: Weights) -> Callable[[Prepared, Notes], Iterator[Result
 
 
 INT8_WEIGHTS = Weights(name="8 bits, asymmetric", mode="int8_asym")
+INT8_DYNAMIC = replace(INT8_WEIGHTS, name="8 bits, activations on the fly in groups of 32", dynamic_group=32)
 INT4_GROUPS = Weights(name="4 bits, asymmetric, groups of 32", mode="int4_asym", group_size=32)
 INT4_ALL = Weights(
     name="4 bits in embeddings and the last product too", mode="int4_asym", group_size=32, all_layers=True
@@ -240,6 +241,15 @@ PLANS: tuple[Plan, ...] = (
         results=compressed(INT8_WEIGHTS),
     ),
     Plan(
+        name="int8-dynamic",
+        title="NNCF, int8 weights, activations quantized on the fly in products",
+        numerics=Numerics.INT8_DYNAMIC,
+        cost=1.0,
+        weights=DType.INT8,
+        needs_samples=False,
+        results=compressed(INT8_DYNAMIC),
+    ),
+    Plan(
         name="int4-weights-fitted",
         title="NNCF, int4 weights fitted to calibration samples",
         numerics=Numerics.INT4_WEIGHTS,
@@ -279,7 +289,9 @@ def run_plan(plan: Plan, job: ConvertJob) -> StepOutput:
     best, recipe = best_result(plan, prepared, notes)
     save(best.model, Path(job.output))
     kept = best.found.left_float if plan.weights is DType.INT8 and plan.needs_samples else ()
-    return StepOutput(notes=(*notes.lines, *_float_notes(kept)), recipe=_recipe(plan, prepared, best, recipe))
+    return StepOutput(
+        notes=(*notes.lines, *_float_notes(kept), *_dynamic_notes(recipe)), recipe=_recipe(plan, prepared, best, recipe)
+    )
 
 
 def best_result(plan: Plan, prepared: Prepared, notes: Notes) -> Result:
@@ -315,6 +327,13 @@ def _names(layers: tuple[str, ...]) -> str:
 
 def _float_notes(kept: tuple[str, ...]) -> list[str]:
     return [f"{len(kept)} layers multiply in float: {_names(kept)}"] if kept else []
+
+
+def _dynamic_notes(recipe: Static | Weights) -> list[str]:
+    """On a CPU without VNNI the outputs are those of float activations, bit for bit (OpenVINO 2026.4)."""
+    if not isinstance(recipe, Weights) or not recipe.dynamic_group or processor().has_integer_dot is not False:
+        return []
+    return ["this CPU has no VNNI: here OpenVINO multiplies with float activations; elsewhere it rounds them too"]
 
 
 def _recipe(plan: Plan, prepared: Prepared, result: Tried, recipe: Static | Weights) -> QuantRecipe:

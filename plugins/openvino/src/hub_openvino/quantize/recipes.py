@@ -51,6 +51,8 @@ class Weights:
         all_layers: Whether embeddings and the last product get 4 bits too; else they get 8.
         ratio: Share of the other layers that get 4 bits.
         scale_estimation: Whether scales are fitted to the activations of the calibration samples.
+        dynamic_group: Activations that share a scale when products quantize them on the fly, which OpenVINO does by
+            default where the CPU multiplies int8 fast; 0 keeps them in float there too.
         awq: Whether channels with large activations are scaled up before rounding.
     """
 
@@ -61,6 +63,7 @@ class Weights:
     ratio: float = 1.0
     scale_estimation: bool = False
     awq: bool = False
+    dynamic_group: int = 0
 
     @property
     def needs_samples(self) -> bool:

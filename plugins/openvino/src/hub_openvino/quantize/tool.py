@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, TypeGuard
 
 from hub.spec import StepError
+from hub_openvino.convert.edges import ask_dynamic
 from hub_openvino.quantize.recipes import RECURRENT, Static, Weights
 from hub_openvino.session import reason_of
 from hub_openvino.silence import silence_telemetry
@@ -140,7 +141,7 @@ CONTROL_SAMPLES = 4
 
 
 def compress(model: Any, samples: Sequence[Any], recipe: Weights) -> Any:
-    """Store weights in 8 or 4 bits.
+    """Store weights in 8 or 4 bits, and say in the file whether activations are quantized on the fly.
 
     Raises:
         StepError: NNCF fails.
@@ -156,4 +157,6 @@ def compress(model: Any, samples: Sequence[Any], recipe: Weights) -> Any:
         }  # fmt: skip
     if recipe.needs_samples:
         arguments |= {"dataset": nncf.Dataset(list(samples)), "subset_size": len(samples)}
-    return guarded(lambda: nncf.compress_weights(model, **arguments), model, f"recipe {recipe.name!r}")
+    result = guarded(lambda: nncf.compress_weights(model, **arguments), model, f"recipe {recipe.name!r}")
+    ask_dynamic(result, recipe.dynamic_group)
+    return result
