@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hub.spec import Execution, Explains
-from hub_openvino.execution import cpu_flags
+from hub.spec import Execution, Explains, processor
 from hub_openvino.ir import read_ir
 from plugins.openvino.tests import openvino_models as models
 from plugins.openvino.tests.test_openvino_describe import CASES
@@ -57,8 +56,8 @@ def test_integers_are_said_to_run_only_where_they_run(tmp_path: Path) -> None:
     assert sorted(words.values()) == ["fp32", "int8"]
     floats = next(name for name, word in words.items() if word == "fp32")
     assert any("1 of 2 layers that multiply run in float" in line and floats in line for line in found.obstacles)
-    lacking = not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
-    assert any("no VNNI" in line for line in found.obstacles) == lacking
+    lacking = processor().has_integer_dot is False
+    assert any("several instructions each" in line for line in found.obstacles) == lacking
 
 
 def test_weights_that_are_expanded_at_load_are_told(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import ExecutedLayer, Execution
+from hub.spec import ExecutedLayer, Execution, processor
 from hub_openvino.ir import Graph, Ir, Node, graphs_of, read_ir
 from hub_openvino.numerics import MULTIPLY_OPERATORS, Operands, operator_key, precision_of
 
@@ -270,19 +269,8 @@ def _share(layers: Sequence[ExecutedLayer]) -> str:
 
 
 def _cpu_lacks() -> Iterator[str]:
-    flags = cpu_flags()
-    if flags and not flags & {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}:
-        best = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
-        yield f"no VNNI or AMX on this CPU ({best}): int8 products take several instructions each"
-
-
-def cpu_flags() -> frozenset[str]:
-    """Features of this CPU, in Linux' words; empty where it does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":")[1] for line in lines if line.startswith(("flags", "Features"))), "").split())
+    if processor().has_integer_dot is False:
+        yield f"{processor()}: int8 products take several instructions each"
 
 
 def _hidden(settings: Mapping[str, str], device: str) -> Iterator[str]:
