@@ -20,7 +20,14 @@ from hub.spec import (
     UnsupportedModel,
     processor,
 )
-from hub_openvino.quantize.recipes import RECURRENT, Static, Weights, recurrent_in_float, static_recipes
+from hub_openvino.quantize.recipes import (
+    PER_CHANNEL_MARGIN_DB,
+    RECURRENT,
+    Static,
+    Weights,
+    recurrent_in_float,
+    static_recipes,
+)
 
 if TYPE_CHECKING:
     from hub_openvino.numerics import Found
@@ -117,16 +124,18 @@ def every_layer(prepared: Prepared, notes: Notes) -> Iterator[Result]:
 
 
 def most_layers(prepared: Prepared, notes: Notes) -> Iterator[Result]:
-    """The recipes again; from the best of them the quantizers that hurt most are taken out, step by step."""
+    """The recipes again; from the best result the quantizers that hurt most are taken out, step by step."""
     bases = list(_bases(prepared, notes, _for_mixed(prepared)))
     yield from bases
-    for base, recipe in sorted(bases, key=lambda item: -item[0].sqnr_db)[:2]:
-        if base.sqnr_db >= GOAL_DB and base.found.numerics is Numerics.INT8_MIXED:
+    if not bases:
+        return
+    base, recipe = max(bases, key=_merit)
+    if base.sqnr_db >= GOAL_DB and base.found.numerics is Numerics.INT8_MIXED:
+        return
+    for result in _spared(prepared, base, notes):
+        yield result, recipe
+        if result.sqnr_db >= GOAL_DB:
             return
-        for result in _spared(prepared, base, notes):
-            yield result, recipe
-            if result.sqnr_db >= GOAL_DB:
-                return
 
 
 def _for_mixed(prepared: Prepared) -> Callable[[Static], Static]:
@@ -304,10 +313,17 @@ def best_result(plan: Plan, prepared: Prepared, notes: Notes) -> Result:
     results = list(plan.results(prepared, notes))
     fitting = [item for item in results if item[0].found.numerics is plan.numerics]
     if fitting:
-        return max(fitting, key=lambda item: -math.inf if math.isnan(item[0].sqnr_db) else item[0].sqnr_db)
+        return max(fitting, key=_merit)
     if not results:
         raise StepError(f"{plan.title} gave nothing: {'; '.join(notes.lines)}", hint="see the step's log")
     raise _not_claimed(plan, results[0][0].found, notes)
+
+
+def _merit(item: Result) -> float:
+    """SQNR; less the margin by which ranges per channel must win, as the judged samples are those they were fitted to."""
+    result, recipe = item
+    margin = PER_CHANNEL_MARGIN_DB if isinstance(recipe, Static) and not recipe.per_tensor else 0.0
+    return -math.inf if math.isnan(result.sqnr_db) else result.sqnr_db - margin
 
 
 def _not_claimed(plan: Plan, found: Found, notes: Notes) -> UnsupportedModel:
