@@ -320,7 +320,7 @@ def best_result(plan: Plan, prepared: Prepared, notes: Notes) -> Result:
 
 
 def _merit(item: Result) -> float:
-    """SQNR; less the margin by which ranges per channel must win, as the judged samples are those they were fitted to."""
+    """SQNR, less the margin by which ranges per channel must win: they were fitted to the judged samples."""
     result, recipe = item
     margin = PER_CHANNEL_MARGIN_DB if isinstance(recipe, Static) and not recipe.per_tensor else 0.0
     return -math.inf if math.isnan(result.sqnr_db) else result.sqnr_db - margin

@@ -88,7 +88,7 @@ def static_recipes(processor: Processor) -> tuple[Static, ...]:
     noise, which costs transformers more than saturation does (a text recogniser: 21.7 dB against 13.1 dB).
 
     NNCF's ranges per channel in front of depthwise convolutions may fit the calibration samples too well: an image
-    network has 16.1 dB with them and 16.0 dB without on the photographs it was calibrated on, 8.6 and 14.0 dB on others.
+    network has 16.1 dB with them and 16.0 without on the photographs it was calibrated on, 8.6 and 14.0 dB on others.
     A text detector gains 3 dB by them, so they are tried last and must win by `PER_CHANNEL_MARGIN_DB`.
     """
     saturates = processor.has_integer_dot is False and "avx2" in processor.features
