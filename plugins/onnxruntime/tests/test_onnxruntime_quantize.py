@@ -247,10 +247,10 @@ def test_a_wrong_scale_is_seen_by_the_judge(magika: Workshop) -> None:
 def test_dims_kept_open_with_samples_of_several_sizes(tmp_path: Path) -> None:
     """The text direction classifier's prepared form, calibrated at two widths, runs at a third."""
     (tmp_path / "prepare").mkdir()
-    prepare_dynamic(fetch.path("ocr_det"), tmp_path / "float.onnx", tmp_path / "prepare", {}, {})
-    whole = rows("ocr_det", "calibration", 4)
-    sizes = ((96, 96), (128, 64), (64, 160))
-    cut = [{"x": np.ascontiguousarray(feeds["x"][:, :, :h, :w])} for feeds, (h, w) in zip(whole, sizes, strict=False)]
+    prepare_dynamic(fetch.path("ocr_cls"), tmp_path / "float.onnx", tmp_path / "prepare", {}, {})
+    whole = rows("ocr_cls", "calibration", 3)
+    sizes = ((48, 192), (48, 96), (32, 160))
+    cut = [{"x": np.ascontiguousarray(feeds["x"][:, :, :h, :w])} for feeds, (h, w) in zip(whole, sizes, strict=True)]
     shop = Workshop(tmp_path, tmp_path / "float.onnx", cut[:2], cut[2:])
     path, done = shop.convert("onnx.int8-open")
     assert done.recipe is not None
@@ -477,16 +477,17 @@ def test_unsigned_weights_do_not_saturate(tmp_path: Path) -> None:
 
 
 @pytest.mark.scheduled
-@pytest.mark.parametrize(("name", "least"), [("ocr_det", 11.0), ("ocr_rec", 13.0)])
-def test_hard_models(tmp_path: Path, name: str, least: float) -> None:
-    """Naive int8 of both is noise: ONNX Runtime's defaults give the detector 0 dB and the recogniser less."""
-    shop = workshop(tmp_path, name, 12)
+@pytest.mark.parametrize("name", ["ocr_det", "ocr_rec"])
+def test_hard_models(tmp_path: Path, name: str) -> None:
+    """Naive int8 of both is noise: ONNX Runtime's defaults give the detector 5 dB and the recogniser 1."""
+    shop = workshop(tmp_path, name, 32)
     path, _ = shop.convert("onnx.int8")
-    assert shop.sqnr_db(path) > least
+    whole = shop.sqnr_db(path)
+    assert whole > 13  # hub's gate for int8
     path, done = shop.convert("onnx.int8-mixed")
     assert done.recipe is not None
     assert done.recipe.kept_float
-    assert shop.sqnr_db(path) > 17
+    assert shop.sqnr_db(path) > whole + 2
 
 
 def test_errors_are_hubs_own(tmp_path: Path) -> None:
