@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-_INTEGER_DOT = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "asimddp", "i8mm")
+_INTEGER_DOT = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm")
 _WORTH_SAYING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
 _CPUINFO = Path("/proc/cpuinfo")
 

@@ -20,6 +20,7 @@ from hub.spec import (
     HubError,
     ModelArtifact,
     Numerics,
+    Processor,
     Signature,
     StepOutput,
     UnsupportedModel,
@@ -30,7 +31,7 @@ from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
 from hub_onnxruntime.quantize import static
 from hub_onnxruntime.quantize.convert import EDGES, OnnxQuantizer
-from hub_onnxruntime.quantize.cpu import Signedness, best_signedness, flags_in
+from hub_onnxruntime.quantize.cpu import Signedness, best_signedness
 from hub_onnxruntime.quantize.placement import Extent
 from hub_onnxruntime.quantize.qdq import Scheme
 from hub_onnxruntime.quantize.source import open_source
@@ -451,18 +452,19 @@ def test_a_value_that_is_not_finite_has_no_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "text", "form"),
+    ("machine", "features", "form"),
     [
-        ("x86_64", "flags\t\t: fpu sse avx2 fma\n", Signedness.U8U8),
-        ("x86_64", "processor : 0\nflags\t\t: avx2 avx512f avx512_vnni\n", Signedness.U8S8),
-        ("x86_64", "flags : avx2 avx_vnni\n", Signedness.U8S8),
-        ("aarch64", "Features\t: fp asimd asimddp\n", Signedness.S8S8),
+        ("x86_64", "fpu sse avx2 fma", Signedness.U8U8),
+        ("x86_64", "avx2 avx512f avx512_vnni", Signedness.U8S8),
+        ("x86_64", "avx2 avx_vnni", Signedness.U8S8),
+        ("aarch64", "fp asimd asimddp", Signedness.S8S8),
         ("arm64", "", Signedness.S8S8),
         ("AMD64", "", Signedness.U8U8),
     ],
 )
-def test_signedness_follows_the_processor(machine: str, text: str, form: Signedness) -> None:
-    assert best_signedness(machine, flags_in(text)) is form
+def test_signedness_follows_the_processor(machine: str, features: str, form: Signedness) -> None:
+    found = Processor(name="some", features=frozenset(features.split()))
+    assert best_signedness(machine, found) is form
 
 
 def test_unsigned_weights_do_not_saturate(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def _open_calibrated(job: ConvertJob) -> Source:
 def _fitting() -> tuple[Scheme, list[str]]:
     """The scheme that this machine's processor computes exactly and fastest."""
     signedness, seen = this_cpu()
-    return Scheme.of(signedness), [f"{signedness.value}: what an {seen} computes exactly and fastest"]
+    return Scheme.of(signedness), [f"{signedness.value}: what {seen} computes exactly and fastest"]
 
 
 def _symmetric() -> tuple[Scheme, list[str]]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import platform
 from enum import StrEnum
-from functools import cache
-from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
-_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
+from hub.spec import Processor, processor
+
 _ARM = frozenset({"aarch64", "arm64"})
 
 
@@ -25,31 +23,18 @@ class Signedness(StrEnum):
     S8S8 = "s8s8"
 
 
-def flags_in(text: str) -> frozenset[str]:
-    """Returns the features of the first processor in the text of `/proc/cpuinfo`."""
-    lines = (line.partition(":") for line in text.splitlines())
-    return next(
-        (frozenset(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")), frozenset()
-    )
-
-
-def best_signedness(machine: str, flags: frozenset[str]) -> Signedness:
+def best_signedness(machine: str, found: Processor) -> Signedness:
     """Returns the exact form that is fastest.
 
     Args:
         machine: As `platform.machine()` says.
-        flags: Features of the processor; empty where they cannot be read, then what is exact everywhere is taken.
+        found: The processor; where its features cannot be read, what is exact everywhere is taken.
     """
     if machine.lower() in _ARM:  # its dot products are signed, and exact
         return Signedness.S8S8
-    return Signedness.U8S8 if flags & _DOT_PRODUCTS else Signedness.U8U8
+    return Signedness.U8S8 if found.has_integer_dot else Signedness.U8U8
 
 
-@cache
 def this_cpu() -> tuple[Signedness, str]:
-    """Returns the form for this machine, and the reason in a few words."""
-    flags = flags_in(CPUINFO.read_text()) if CPUINFO.is_file() else frozenset()
-    machine = platform.machine()
-    found = sorted(flags & _DOT_PRODUCTS)
-    seen = f"with {', '.join(found)}" if found else ("without VNNI" if flags else "of unknown features")
-    return best_signedness(machine, flags), f"{machine} processor {seen}"
+    """Returns the form for this machine, and its processor in words."""
+    return best_signedness(platform.machine(), processor()), str(processor())

@@ -71,7 +71,7 @@ def dynamic_int8(path: str, operators: tuple[str, ...], tool: str) -> Made:
         kept_float=_left(source, operators),
         settings=settings.settings,
     )
-    notes = [f"{settings.weights} weights: exact on an {seen}", f"{len(changed)} layers, {_words(db)}"]
+    notes = [f"{settings.weights} weights: exact on {seen}", f"{len(changed)} layers, {_words(db)}"]
     return Made(model, recipe, [*source.notes, *notes])
 
 
