@@ -186,6 +186,16 @@ def test_an_lstm_stays_in_float_and_is_named(voice: Source, made: Made) -> None:
     assert any("multiply in float" in note for note in output.notes)
 
 
+@pytest.mark.scheduled
+def test_accuracy_control_takes_layers_back_until_the_goal(voice: Source, made: Made) -> None:
+    result, output = made(voice, "int8-mixed-controlled")
+    assert output.recipe is not None
+    assert output.recipe.kept_float
+    assert "accuracy_control" in output.recipe.settings
+    assert describe(result).state.numerics is Numerics.INT8_MIXED
+    assert sqnr_db(voice.path, result, voice.held_out) > 13
+
+
 def test_int8_weights(voice: Source, made: Made) -> None:
     result, output = made(voice, "int8-weights")
     assert output.recipe is not None
@@ -194,6 +204,18 @@ def test_int8_weights(voice: Source, made: Made) -> None:
     assert "FakeQuantize" not in describe(result).operators
     assert describe(result).size_bytes < 0.65 * describe(voice.path).size_bytes  # NNCF leaves the LSTM's in float
     assert sqnr_db(voice.path, result, voice.held_out) > 35
+
+
+def test_depthwise_weights_can_stay_in_float_where_there_are_some(voice: Source, tmp_path: Path) -> None:
+    text = source("ocr_cls", tmp_path, count=1)
+    edge = EDGES["openvino.int8-weights-but-depthwise"]
+    convert(edge.id, text.path, "", tmp_path / "result.xml")
+    summary = describe(tmp_path / "result.xml")
+    assert summary.state.numerics is Numerics.INT8_WEIGHTS
+    words = {layer.operator: layer.precision for layer in summary.layers if "Convolution" in layer.operator}
+    assert words == {"Convolution": "int8-weights", "GroupConvolution": "fp32"}
+    assert not OpenvinoQuantizer().check(edge, describe(voice.path), ConvertOptions())
+    assert OpenvinoQuantizer().check(edge, describe(text.path), ConvertOptions())
 
 
 def test_the_file_says_whether_activations_are_quantized_on_the_fly(files: Source, made: Made) -> None:

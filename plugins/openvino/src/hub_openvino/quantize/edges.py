@@ -55,10 +55,13 @@ class OpenvinoQuantizer:
         return ()
 
     def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Says no to integer inputs and outputs: OpenVINO quantizes at the border inside the model."""
+        """Says no to integer inputs and outputs, and to a plan that would repeat an earlier one on this model."""
         if options.io_dtype:
             reason = f"{edge.target.numerics.value} IRs keep float inputs and outputs, not {options.io_dtype}"
             return Verdict(support=Support.NEVER, reason=reason, hint="leave --io-dtype out")
+        needed = self._plans[edge.id].needs_operator
+        if needed and summary.state.format == FORMAT and needed not in summary.operators:
+            return Verdict(support=Support.NEVER, reason=f"the model has no {needed}")
         blocking = next((item for item in summary.findings if item.blocking and summary.state.format == FORMAT), None)
         return Verdict(support=Support.NEVER, reason=blocking.message, hint=blocking.hint) if blocking else YES
 

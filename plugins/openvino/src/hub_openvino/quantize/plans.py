@@ -61,6 +61,7 @@ class Plan:
         weights: Element type of the weights.
         needs_samples: Whether it reads calibration samples.
         results: Yields what was tried, with the recipe, for a note each; the best is taken.
+        needs_operator: An operator without which it would give what an earlier plan gives.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Plan:
     weights: DType
     needs_samples: bool
     results: Callable[[Prepared, Notes], Iterator[Result]]
+    needs_operator: str = ""
 
 
 class Notes:
@@ -198,6 +200,8 @@ def compressed(*recipes: Weights) -> Callable[[Prepared, Notes], Iterator[Result
 
 
 INT8_WEIGHTS = Weights(name="8 bits, asymmetric", mode="int8_asym")
+DEPTHWISE = "GroupConvolution"
+INT8_BUT_DEPTHWISE = replace(INT8_WEIGHTS, name="8 bits but in depthwise convolutions", float_types=(DEPTHWISE,))
 INT8_DYNAMIC = replace(INT8_WEIGHTS, name="8 bits, activations on the fly in groups of 32", dynamic_group=32)
 INT4_GROUPS = Weights(name="4 bits, asymmetric, groups of 32", mode="int4_asym", group_size=32)
 INT4_ALL = Weights(
@@ -248,6 +252,16 @@ PLANS: tuple[Plan, ...] = (
         weights=DType.INT8,
         needs_samples=False,
         results=compressed(INT8_WEIGHTS),
+    ),
+    Plan(
+        name="int8-weights-but-depthwise",
+        title="NNCF, int8 weights, depthwise convolutions in float",
+        numerics=Numerics.INT8_WEIGHTS,
+        cost=2.0,
+        weights=DType.INT8,
+        needs_samples=False,
+        results=compressed(INT8_BUT_DEPTHWISE),
+        needs_operator=DEPTHWISE,
     ),
     Plan(
         name="int8-dynamic",

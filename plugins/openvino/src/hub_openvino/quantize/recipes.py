@@ -54,6 +54,7 @@ class Weights:
         dynamic_group: Activations that share a scale when products quantize them on the fly, which OpenVINO does by
             default where the CPU multiplies int8 fast; 0 keeps them in float there too.
         awq: Whether channels with large activations are scaled up before rounding.
+        float_types: Operators whose weights stay in float.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Weights:
     scale_estimation: bool = False
     awq: bool = False
     dynamic_group: int = 0
+    float_types: tuple[str, ...] = ()
 
     @property
     def needs_samples(self) -> bool:

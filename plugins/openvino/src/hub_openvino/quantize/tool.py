@@ -148,6 +148,8 @@ def compress(model: Any, samples: Sequence[Any], recipe: Weights) -> Any:
     """
     nncf = nncf_module()
     arguments: dict[str, Any] = {"mode": nncf.CompressWeightsMode(recipe.mode)}
+    if recipe.float_types:
+        arguments["ignored_scope"] = nncf.IgnoredScope(types=list(recipe.float_types), validate=False)
     if recipe.mode.startswith("int4"):
         fallback = nncf.GroupSizeFallbackMode.ADJUST
         arguments |= {
