@@ -296,7 +296,7 @@ class Conversion:
 
     def _step(self, here: _Here, edge: Edge, samples: Samples, reference: Reference, *, last: bool) -> _Here:
         """Run one edge, check what it declared, measure what it computes."""
-        verdict = judge(self._runner.registry, edge.id, here.summary, samples.options)
+        verdict = judge(self._runner.registry, edge.id, here.summary, _options_for(here, samples))
         if not verdict:
             raise UnsupportedModel(f"{edge.id} does not take this model: {verdict.reason}", hint=verdict.hint)
         self._events.started(f"{edge.title or edge.id}: {edge.source} to {edge.target}")

@@ -21,6 +21,7 @@ from hub_onnxruntime.numerics import (
 )
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.profiling import RUNS, Kernel, Profile, run_profiled
+from hub_onnxruntime.session import EXACT
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
@@ -160,6 +161,7 @@ def _settings(session: OrtSession) -> dict[str, str]:
 def _obstacles(nodes: Sequence[_Executed], graph: Graph, total: float, session: OrtSession) -> list[str]:
     words = [
         _no_dot_product(nodes),
+        _saturates(nodes, session),
         _not_fused(nodes, graph),
         _half_precision(nodes, total),
         _conversions(nodes, total),
@@ -173,6 +175,14 @@ def _no_dot_product(nodes: Sequence[_Executed]) -> str:
     if not count or processor().has_integer_dot is not False:
         return ""
     return f"{count} int8 operators on {processor()}: without an int8 dot product they gain little over float"
+
+
+def _saturates(nodes: Sequence[_Executed], session: OrtSession) -> str:
+    """Says so where ONNX Runtime's default computes int8 wrong on this processor; see `session.EXACT`."""
+    count = sum(_multiplies(item) and {"uint8", "int8"} <= set(item.kernel.inputs) for item in nodes)
+    if session.exact or not count or processor().has_integer_dot is not False:
+        return ""
+    return f"{count} operators multiply u8 by s8, which saturates on this processor: open the session with {EXACT}=1"
 
 
 def _multiplies(item: _Executed) -> bool:
