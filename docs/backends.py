@@ -191,8 +191,16 @@ def _summary(found: list[Pair]) -> str:
         f"Slower than float without a word from hub: {len(unsaid)}.",
         *(f"* {pair.model}, {pair.backend} {pair.precision}: {pair.hub.speedup:.2f}x" for pair in unsaid),
         "",
+        *_not_run({(pair.model, pair.backend) for pair in found}),
     ]
     return "\n".join(lines)
+
+
+def _not_run(found: set[tuple[str, str]]) -> Iterator[str]:
+    missing = [f"{model} ({backend})" for backend in BACKENDS for model in MODELS if (model, backend) not in found]
+    if missing:
+        yield f"Not run yet: {', '.join(missing)}."
+        yield ""
 
 
 def _table(backend: str, found: list[Pair], results: Results) -> str:
