@@ -73,20 +73,22 @@ class Pair(NamedTuple):
     precision: str
     hub: Cell
     tool: Cell
-    plain: Cell
+    others: dict[str, Cell]  # the tool's at the other precisions
 
     @property
-    def idle(self) -> bool:
-        """Whether the tool changed nothing: its result is the float form's to the last bits."""
-        known = self.tool.sqnr_db is not None and self.plain.sqnr_db is not None
-        same = known and abs((self.tool.sqnr_db or 0.0) - (self.plain.sqnr_db or 0.0)) < SAME
-        return self.precision != "fp32" and same
+    def instead(self) -> str:
+        """The precision that the tool gave instead of what was asked for: its results are the same to the last bits."""
+        for precision in sorted({"fp32", "int8-weights"} - {self.precision}):
+            other = self.others.get(precision, Cell()).sqnr_db
+            if self.tool.sqnr_db and other and abs(self.tool.sqnr_db - other) < SAME:
+                return precision
+        return ""
 
     @property
     def tool_works(self) -> bool:
         """Whether the tool's file is of the precision that was asked for, runs, and still computes the model."""
         least = POLICIES[Numerics(self.precision)].sqnr_min_db or 0.0
-        return self.tool.sqnr_db is not None and self.tool.sqnr_db >= least and not self.idle
+        return self.tool.sqnr_db is not None and self.tool.sqnr_db >= least and not self.instead
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -129,8 +131,9 @@ def pairs(results: Results) -> Iterator[Pair]:
             measured = results.get(model, {}).get(backend)
             for precision in offered.precisions if measured else ():
                 cells = measured.cells if measured else {}
-                cell, plain = cells.get(precision, {}), cells.get("fp32", {}).get("tool", Cell())
-                yield Pair(model, backend, precision, cell.get("hub", Cell()), cell.get("tool", Cell()), plain)
+                cell = cells.get(precision, {})
+                others = {name: both["tool"] for name, both in cells.items() if "tool" in both}
+                yield Pair(model, backend, precision, cell.get("hub", Cell()), cell.get("tool", Cell()), others)
 
 
 def in_a_line(measured: Measured) -> str:
@@ -159,7 +162,7 @@ threads where nothing else is said (`benchmarks/backends.py`; nothing of hub tak
   (which compresses to fp16), `nncf.compress_weights`, `nncf.quantize`, `compress_weights(mode=INT4_SYM)`. They get the
   ONNX model, or what PyTorch's or Keras' exporter makes of the source.
 * `-`: there is no artifact, or it does not run: the reasons are below the table. ~~Struck out~~: worse than hub's
-  gate for this precision, no model any more, or the float form unchanged.
+  gate for this precision, no model any more, or not that precision at all.
 
 """
 
@@ -222,7 +225,7 @@ def _inline(text: str) -> str:
 
 def _row(pair: Pair, measured: Measured) -> str:
     first = next(iter(BACKENDS[pair.backend].precisions)) == pair.precision
-    note = " (the tool does nothing)" if pair.idle else ""
+    note = f"<br/>(the tool gives {pair.instead})" if pair.instead else ""
     facts = [f"float {measured.float_ms:.2g} ms"]
     facts += [] if measured.timing.startswith("two") else [measured.timing]
     facts += [] if measured.source_accuracy is None else [f"source {measured.source_accuracy:.2%} right"]

@@ -13,9 +13,11 @@ from tests.zoo.backends import BACKENDS, MODELS
 GOOD = Cell(sqnr_db=30.0, cosine=0.999, speedup=1.5, smaller=3.9)
 FLOAT = Cell(sqnr_db=130.0, cosine=1.0, speedup=1.0, smaller=1.0)
 
+WEIGHTS = Cell(sqnr_db=50.0, cosine=1.0, speedup=1.0, smaller=3.0)
+
 
 def pair(hub: Cell, tool: Cell, precision: str = "int8") -> Pair:
-    return Pair("emotion", "onnxruntime", precision, hub, tool, FLOAT)
+    return Pair("emotion", "onnxruntime", precision, hub, tool, {"fp32": FLOAT, "int8-weights": WEIGHTS})
 
 
 def test_noise_of_known_power() -> None:
@@ -51,7 +53,12 @@ def test_who_is_behind() -> None:
     assert pair(Cell(sqnr_db=29.0, speedup=1.5), GOOD).worse == ("accuracy",)
     assert pair(Cell(sqnr_db=31.0, speedup=1.2), GOOD).worse == ("speed",)
     assert pair(Cell(error="parity: no"), GOOD).worse == ("hub has none",)
-    for tool in (Cell(sqnr_db=-1.0, speedup=9.0), Cell(error="ValueError"), FLOAT):  # noise, nothing, nothing done
+    for tool in (
+        Cell(sqnr_db=-1.0, speedup=9.0),
+        Cell(error="ValueError"),
+        FLOAT,
+        WEIGHTS,
+    ):  # noise, nothing, other precisions
         assert pair(Cell(sqnr_db=20.0, speedup=1.0), tool).worse == ()
 
 
