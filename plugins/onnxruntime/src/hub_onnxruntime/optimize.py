@@ -34,7 +34,7 @@ from hub_onnxruntime.large import size_on_disk
 from hub_onnxruntime.numerics import operator_key
 from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
 from hub_onnxruntime.ort_file import load_ort
-from hub_onnxruntime.session import OPTIMIZED_DATA, runtime_failures, session_options
+from hub_onnxruntime.session import OPTIMIZED_DATA, needs_exact, runtime_failures, session_options
 
 _REQUIRES = ("onnxruntime>=1.20", "onnx>=1.17")
 _FLATBUFFER_BYTES = 2**31 - 1  # offsets of a flatbuffer are signed 32-bit
@@ -133,7 +133,7 @@ def save_optimized(
     """
     import onnxruntime as ort_module
 
-    options = session_options(level, 0)
+    options = session_options(level, 0, exact=needs_exact(source))
     options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights that nobody runs with
     if ort:

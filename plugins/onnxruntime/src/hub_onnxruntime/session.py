@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import mmap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from hub.spec import (
     UnknownName,
     UnsupportedModel,
     Verdict,
+    processor,
 )
 from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
 from hub_onnxruntime.ort_file import is_ort_file
@@ -55,12 +57,30 @@ EXACT = "session.x64quantprecision"
 """ONNX Runtime's word. On x86 it turns s8 activations into u8, and multiplies u8 by s8 in pairs that saturate in 16
 bits where there is no VNNI: a digits network has 4 dB with it. With `1` the weights become u8 there, which is exact."""
 
+_SIGN = b"QuantizeLinear"
+"""Name of an operator that every file has whose activations are integers, DynamicQuantizeLinear included."""
+
 _FUSES_QDQ = ("QDQSelectorActionTransformer",)
 """Left out, integers are computed in float as ONNX defines them: for graphs that `EXACT` breaks (ONNX Runtime 1.32 adds
 one initializer twice where two operators share weights)."""
 
 
-def session_options(variant: str, threads: int, *, exact: bool = True) -> Any:
+def needs_exact(path: Path, content: bytes = b"") -> bool:
+    """Whether a file's activations are integers, on a processor that saturates.
+
+    Where weights alone are integers, nothing saturates, and `EXACT` breaks ONNX Runtime 1.32: it moves zero points.
+    """
+    if processor().has_integer_dot is not False:
+        return False
+    if content:
+        return _SIGN in content
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return mapped.find(_SIGN) >= 0
+
+
+def session_options(variant: str, threads: int, *, exact: bool = False) -> Any:
     """Returns deterministic CPU settings; `threads` of 0 means ONNX Runtime's default; see `EXACT`."""
     import onnxruntime as ort
 
@@ -131,7 +151,8 @@ class OrtSession:
         device: str = "cpu",
         exact: bool = True,
     ) -> None:
-        self.path, self.device, self.exact = Path(path), device, exact
+        self.path, self.device = Path(path), device
+        self.exact = exact and needs_exact(self.path, content)
         self.variant = variant or next(iter(VARIANTS))
         self.provider = provider_of(device)
         self.is_ort = not content and self.path.is_file() and is_ort_file(self.path)
