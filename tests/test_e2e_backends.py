@@ -92,6 +92,7 @@ def test_the_ort_form_is_one_that_onnx_does_not_read_and_onnx_runtime_does(folde
 
 
 @pytest.mark.real
+@pytest.mark.scheduled
 def test_a_speed_that_int8_does_not_have_is_refused_after_every_form_was_tried(folder: Path) -> None:
     artifact = place_of(MODELS["ocr-cls"], folder) / "fast.onnx"
     outcome = convert(MODELS["ocr-cls"], "onnxruntime", "int8", artifact, "--require-speedup", "50")
