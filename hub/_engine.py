@@ -123,6 +123,7 @@ class _Here(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[StepRecord, ...] = ()
     speed: Speed | None = None
     execution: Execution | None = None
+    deployed: ParityReport | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -271,8 +272,9 @@ class Conversion:
         """Add how the result is executed, and how fast it is where that was asked for or is the point of the result."""
         made = _made(opened, here)
         self._events.started("asking the runtime how it executes the result")
-        execution, remarks = explain(self._runner, made, reference, options)
-        here = msgspec.structs.replace(here, execution=execution, remarks=remarks)
+        policy = here.steps[-1].parity.policy if here.steps[-1].parity else POLICIES[here.artifact.state.numerics]
+        told = explain(self._runner, made, reference, options, policy)
+        here = msgspec.structs.replace(here, execution=told.execution, deployed=told.deployed, remarks=told.remarks)
         if not (self._request.require_speedup or self._is_for_speed(here)):
             return here
         self._events.started("timing the source and the result in turns")
@@ -430,6 +432,7 @@ class Conversion:
             accuracy=self._accuracy(samples, reference, here),
             operators=opened.summary.operators,
             execution=here.execution.report if here.execution else None,
+            deployed=here.deployed,
             speed=here.speed,
             environment={
                 "python": platform.python_version(),

@@ -134,6 +134,27 @@ def _measure_at(
     return compare(reference.outputs, folders, policy, inputs=reference.kind, reference_runtime=reference.runtime)
 
 
+def as_deployed(options: ConvertOptions) -> RuntimeOptions:
+    """How a model is opened where it is used: with the precision that its runtime chooses by itself."""
+    return msgspec.structs.replace(run_options(options), precision="auto")
+
+
+def measure_deployed(
+    runner: Runner,
+    artifact: ModelArtifact,
+    reference: Reference,
+    chain: Chain,
+    policy: ParityPolicy,
+    options: ConvertOptions,
+) -> ParityReport:
+    """Compare what an artifact's runtime computes by itself with the reference; raises as `measure`."""
+    runtime = runner.registry.runtime_for(artifact.state.format).name
+    folder, _ = runner.run(artifact, as_deployed(options), reference.inputs, chain)
+    return compare(
+        reference.outputs, {runtime: folder}, policy, inputs=reference.kind, reference_runtime=reference.runtime
+    )
+
+
 def self_noise(
     runner: Runner, source: ModelArtifact, reference: Reference, policy: ParityPolicy, options: ConvertOptions
 ) -> ParityReport:

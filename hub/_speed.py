@@ -4,7 +4,8 @@ import statistics
 
 import msgspec
 
-from hub._measure import Chain, Reference
+from hub._measure import Chain, Reference, as_deployed, measure_deployed
+from hub._parity import describe_failures
 from hub._runner import Runner
 from hub._tasks import Subject
 from hub.spec import (
@@ -12,6 +13,8 @@ from hub.spec import (
     Execution,
     HubError,
     ModelArtifact,
+    ParityPolicy,
+    ParityReport,
     RuntimeOptions,
     Speed,
     TimedModel,
@@ -29,16 +32,6 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     chain: Chain
     plain: ModelArtifact | None = None
     plain_chain: Chain = ()
-
-
-def as_deployed(options: ConvertOptions) -> RuntimeOptions:
-    """How a model is opened where it is timed: with the precision that its runtime chooses by itself."""
-    return RuntimeOptions(
-        precision="auto",
-        allow_pickle=options.allow_pickle,
-        allow_custom_ops=options.allow_custom_ops,
-        submodule=options.submodule,
-    )
 
 
 def measure_speed(runner: Runner, made: Made, reference: Reference, options: ConvertOptions, *, again: bool) -> Speed:
@@ -109,14 +102,39 @@ def in_words(speed: Speed) -> str:
     return f"{speed.speedup:.2f}x as fast as {what} ({speed.slowest:.2f} to {speed.fastest:.2f}, {speed.rounds} rounds)"
 
 
+class Explained(msgspec.Struct, frozen=True, kw_only=True):
+    """How the result is executed, what it computes that way, and what is to be said of both."""
+
+    execution: Execution | None = None
+    deployed: ParityReport | None = None
+    remarks: tuple[str, ...] = ()
+
+
 def explain(
-    runner: Runner, made: Made, reference: Reference, options: ConvertOptions
-) -> tuple[Execution | None, tuple[str, ...]]:
-    """How the result's runtime executes it; None and a warning where it cannot be told."""
+    runner: Runner, made: Made, reference: Reference, options: ConvertOptions, policy: ParityPolicy
+) -> Explained:
+    """Ask the result's runtime how it executes it by itself, and hold that to the gate too.
+
+    The edge's gate was held with float32 pinned. What a runtime chooses by itself may compute something else on this
+    machine: that is told with the figures and is no error, as the file is right and its user may set what is named.
+    """
     try:
-        return runner.explain(runner.subject(made.result, as_deployed(options), made.chain), reference.inputs), ()
+        execution = runner.explain(runner.subject(made.result, as_deployed(options), made.chain), reference.inputs)
+        if execution is None:
+            return Explained()
+        deployed = measure_deployed(runner, made.result, reference, made.chain, policy, options)
     except HubError as error:
-        return None, (f"how the result is executed could not be told: {error.message}",)
+        return Explained(remarks=(f"how the result is executed could not be told: {error.message}",))
+    return Explained(execution=execution, deployed=deployed, remarks=deployed_words(execution, deployed))
+
+
+def deployed_words(execution: Execution, deployed: ParityReport) -> tuple[str, ...]:
+    """What must be said of a result that its runtime, left to itself, computes outside the gate."""
+    if deployed.passed:
+        return ()
+    how = "; ".join(execution.deviations) or "it does not say how"
+    where = f"{execution.runtime} by itself computes it otherwise on {processor()}"
+    return (f"{where}, outside the gate ({describe_failures(deployed)}): {how}",)
 
 
 def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tuple[str, ...]:

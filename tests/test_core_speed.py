@@ -118,6 +118,23 @@ def test_result_is_timed_against_its_float_form_and_explained(
     assert receipt["operators"] == receipt["steps"][-1]["operators"] == {"affine": 2, "relu": 1, "softmax": 1}
 
 
+def test_a_runtime_that_left_to_itself_computes_something_else_is_told_of_with_the_figures(
+    hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = convert(hub, toy, samples, tmp_path / "sound.toybin").json
+    assert sound["deployed"]["passed"]
+    assert not any("by itself" in warning for warning in sound.get("warnings", []))
+    faults()
+    monkeypatch.setenv("HUB_FAULTY_RUNTIME", "1")
+    receipt = convert(hub, toy, samples, tmp_path / "out.toybin").json
+    assert receipt["parity"]["passed"]
+    assert not receipt["deployed"]["passed"]
+    (warning,) = [text for text in receipt["warnings"] if "by itself" in text]
+    assert warning.startswith("abacus by itself computes it otherwise on ")
+    assert "outside the gate (y on abacus: SQNR " in warning
+    assert warning.endswith("outputs end at 0.4: set clip=0")
+
+
 def test_a_slow_result_is_announced(hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path) -> None:
     faults("sluggish")
     receipt = convert(hub, toy, samples, tmp_path / "out.toybin").json

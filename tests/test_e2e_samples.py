@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import hub
+from hub.spec import processor
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).parents[1]
@@ -127,6 +128,20 @@ def test_tflite_is_a_source_too(tmp_path: Path) -> None:
     receipt = convert(tmp_path / "float.tflite", tmp_path / "int8.tflite", "--int8", *KERAS_DATA)
     assert receipt["source"]["state"]["format"] == "tflite"
     assert receipt["accuracy"]["result"] >= receipt["accuracy"]["source"] - 0.01
+
+
+def test_what_onnx_runtime_itself_makes_of_signed_int8_is_measured(tmp_path: Path) -> None:
+    """Carried over exactly; without VNNI ONNX Runtime's default saturates on it, and hub says so with the figures."""
+    convert(KERAS / "digits.keras", tmp_path / "d.tflite", "--int8", *KERAS_DATA)
+    made = run_hub(
+        "convert", tmp_path / "d.tflite", "--to", "onnx", "-o", tmp_path / "d.onnx", "--test", KERAS / "test.npz"
+    )
+    assert made["parity"]["passed"]
+    assert made["deployed"]["reference_runtime"] == "litert"
+    told = [text for text in made["warnings"] if text.startswith("onnxruntime by itself computes it otherwise")]
+    assert bool(told) != made["deployed"]["passed"]
+    assert made["deployed"]["passed"] or processor().has_integer_dot is False
+    assert all("session.x64quantprecision=1" in text and "SQNR" in text for text in told)
 
 
 def test_verify_finds_what_convert_found_and_a_planted_fault(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import threading
 import zipfile
 from dataclasses import replace
@@ -110,8 +110,8 @@ def test_pip_takes_the_wheel_that_its_settings_offer(
     package: fetch.Package, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, own: bool
 ) -> None:
     if not own:
-        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    elif importlib.util.find_spec("pip") is None:
+        monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: iter(()))
+    elif not any(importlib.metadata.distributions(name="pip")):
         pytest.skip("this environment has no pip of its own")
     with zipfile.ZipFile(index.folder / package.wheel, "a") as archive:
         archive.writestr("toy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")

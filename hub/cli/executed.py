@@ -57,6 +57,8 @@ def show_execution(console: Console, execution: Execution) -> None:
         console.print(f"[bold]{'setting':<10}[/] {escape(name)} {escape(value)}")
     if execution.timed_by:
         console.print(f"[bold]{'time':<10}[/] {escape(execution.timed_by)}")
+    for deviation in execution.deviations:
+        console.print(f"[bold red]{'deviation':<10}[/] {escape(deviation)}")
     for obstacle in execution.obstacles:
         console.print(f"[bold yellow]{'obstacle':<10}[/] {escape(obstacle)}")
 

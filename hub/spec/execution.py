@@ -53,6 +53,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         eliminated: Operators of the file that no executed node stands for -> count: folded constants, dead nodes.
         timed_by: Where time shares come from (`profile of 10 runs`); empty where the runtime tells none.
         obstacles: What stands in the way of speed, with the values: no VNNI on this CPU, 12 QDQ pairs not fused.
+        deviations: Where the session computes otherwise than the file says, and what to set: floats in bf16, products
+            that saturate.
     """
 
     runtime: str
@@ -64,6 +66,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     eliminated: dict[str, int] = {}
     timed_by: str = ""
     obstacles: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
 
     @property
     def by_precision(self) -> dict[str, Share]:
@@ -97,6 +100,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             eliminated=self.eliminated,
             timed_by=self.timed_by,
             obstacles=self.obstacles,
+            deviations=self.deviations,
         )
 
     def _by(self, words: list[str]) -> dict[str, Share]:
@@ -132,6 +136,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     eliminated: dict[str, int] = {}
     timed_by: str = ""
     obstacles: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -209,7 +209,8 @@ class IoContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was done and what was measured; written beside the artifact as `<artifact>.hub.json`.
 
-    `operators` are the source's; `execution` is how the result's runtime executes it, where the runtime tells.
+    `operators` are the source's; `execution` is how the result's runtime executes it, where the runtime tells; `parity`
+    was measured in pinned float32, `deployed` with what the runtime does by itself on this machine.
     """
 
     receipt_version: int
@@ -230,5 +231,6 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     accuracy: Accuracy | None = None
     operators: dict[str, int] = {}
     execution: ExecutionReport | None = None
+    deployed: ParityReport | None = None
     speed: Speed | None = None
     environment: dict[str, str] = {}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -79,7 +79,8 @@ Download = Callable[[Package, Path], None]
 
 def _pip() -> list[str]:
     """This environment's pip; where it has none (uv makes such), one that uv runs."""
-    if importlib.util.find_spec("pip"):
+    # by its metadata: `find_spec("pip")` makes setuptools swap the distutils that something else has imported
+    if any(importlib.metadata.distributions(name="pip")):
         return [sys.executable, "-m", "pip"]
     return [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--python", sys.executable, "pip"]
 

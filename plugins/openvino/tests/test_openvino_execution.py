@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hub.spec import Execution, Explains, processor
+from hub_openvino.execution import _narrowed
 from hub_openvino.ir import read_ir
 from plugins.openvino.tests import openvino_models as models
 from plugins.openvino.tests.test_openvino_describe import CASES
@@ -83,3 +84,11 @@ def test_settings_are_the_runtimes_own(tmp_path: Path) -> None:
     assert pinned["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == "0"
     assert pinned["FULL_DEVICE_NAME"]
     assert executed("float", tmp_path, precision="auto").settings["EXECUTION_MODE_HINT"] == "PERFORMANCE"
+
+
+@pytest.mark.parametrize(("used", "told"), [("f32", False), ("bf16", True), ("f16", True), ("dynamic", False)])
+def test_floats_in_fewer_bits_are_a_deviation(used: str, told: bool) -> None:
+    """The setting that a CPU with bf16 reports; on one without it, no session comes to it."""
+    words = _narrowed({"INFERENCE_PRECISION_HINT": used})
+    assert bool(words) == told
+    assert all(used in word and "INFERENCE_PRECISION_HINT=f32" in word for word in words)

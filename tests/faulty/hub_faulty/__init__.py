@@ -22,9 +22,13 @@ from hub.spec import (
     ConvertJob,
     ConvertOptions,
     Edge,
+    Execution,
     IoBinding,
+    ModelArtifact,
     ModelSummary,
     Numerics,
+    Runtime,
+    RuntimeOptions,
     SampleFolder,
     State,
     StepOutput,
@@ -33,7 +37,8 @@ from hub.spec import (
     hookimpl,
 )
 from hub_toy.converter import _static
-from hub_toy.files import Layer, Model, Value, read, write_binary
+from hub_toy.files import Array, Layer, Model, Value, read, write_binary
+from hub_toy.runtime import ToyRuntime, ToySession
 
 Fault = Callable[[Model, ConvertJob], StepOutput | None]
 
@@ -286,6 +291,33 @@ class FaultyConverter:
         return FAULTS[job.edge.partition(".")[2]](model, job) or StepOutput()
 
 
+class ClippingSession(ToySession):
+    """Left to itself, clips what it gives: a kernel that saturates."""
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        return {name: np.minimum(array, 0.4) for name, array in super().run(feeds).items()}
+
+    def execution(self, feeds: dict[str, Array]) -> Execution:
+        said = super().execution(feeds)
+        return msgspec.structs.replace(said, runtime="abacus", deviations=("outputs end at 0.4: set clip=0",))
+
+
+class ClippingRuntime(ToyRuntime):
+    """Comes before the sound runtime by its name."""
+
+    name = "abacus"
+    formats = ("toybin",)
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:
+        kind = ClippingSession if options.precision == "auto" else ToySession
+        return kind(read(Path(artifact.path)))
+
+
 @hookimpl
 def hub_register_converters() -> list[Converter]:
     return [FaultyConverter()]
+
+
+@hookimpl
+def hub_register_runtimes() -> list[Runtime]:
+    return [ClippingRuntime()] if os.environ.get("HUB_FAULTY_RUNTIME") else []

@@ -69,6 +69,7 @@ def explain(session: OrtSession, feeds: Feeds) -> Execution:
         eliminated=_counted(books.eliminated(places)),
         timed_by=f"ONNX Runtime's profile of {RUNS} runs",
         obstacles=tuple(_obstacles(nodes, graph, total, session)),
+        deviations=tuple(filter(None, (_saturates(nodes, session),))),
     )
 
 
@@ -161,7 +162,6 @@ def _settings(session: OrtSession) -> dict[str, str]:
 def _obstacles(nodes: Sequence[_Executed], graph: Graph, total: float, session: OrtSession) -> list[str]:
     words = [
         _no_dot_product(nodes),
-        _saturates(nodes, session),
         _not_fused(nodes, graph),
         _half_precision(nodes, total),
         _conversions(nodes, total),

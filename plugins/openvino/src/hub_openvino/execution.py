@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import ExecutedLayer, Execution, processor
+from hub_openvino.devices import PINNED
 from hub_openvino.ir import Graph, Ir, Node, graphs_of, read_ir
 from hub_openvino.numerics import MULTIPLY_OPERATORS, Operands, operator_key, precision_of
 
@@ -92,7 +93,8 @@ def execution_of(session: OpenvinoSession, feeds: Feeds) -> Execution:
         layers=layers,
         eliminated=dict(rest.most_common()),
         timed_by=f"profile of {runs} runs",
-        obstacles=tuple(_obstacles(words, layers, settings, session.device)),
+        obstacles=tuple(_obstacles(words, layers, session.device)),
+        deviations=_narrowed(settings),
     )
 
 
@@ -223,9 +225,7 @@ def _precision(run: Run, promised: str) -> str:
     return "int8-dynamic" if precision == "int8" and promised.endswith("-weights") else precision
 
 
-def _obstacles(
-    words: Mapping[str, str], layers: Sequence[ExecutedLayer], settings: Mapping[str, str], device: str
-) -> Iterator[str]:
+def _obstacles(words: Mapping[str, str], layers: Sequence[ExecutedLayer], device: str) -> Iterator[str]:
     """What stands in the way of speed, with the values."""
     products = [layer for layer in layers if layer.operator in _PRODUCTS]
     integer = [layer for layer in products if layer.precision == "int8"]
@@ -239,7 +239,6 @@ def _obstacles(
     movers = [layer for layer in layers if layer.operator in _MOVERS]
     if sum(layer.time_share or 0.0 for layer in movers) > _WORTH_TELLING:
         yield f"{len(movers)} layers only change layout or type: {_share(movers)}"
-    yield from _hidden(settings, device)
 
 
 def _promised(ir: Ir) -> Mapping[str, str]:
@@ -273,13 +272,9 @@ def _cpu_lacks() -> Iterator[str]:
         yield f"{processor()}: int8 products take several instructions each"
 
 
-def _hidden(settings: Mapping[str, str], device: str) -> Iterator[str]:
-    """Say what the device would compute in by itself, where that is not what this session computes in."""
-    import openvino
-
-    used = settings.get("INFERENCE_PRECISION_HINT", "")
-    if not used or device != "CPU":
-        return
-    own = _word(openvino.Core().get_property(device, "INFERENCE_PRECISION_HINT"))
-    if own != used:
-        yield f"{device} computes floats in {own} by default; here {used} is pinned"
+def _narrowed(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """Says so where floats are computed in fewer bits than the file has them in, which some CPUs do by default."""
+    used = settings.get("INFERENCE_PRECISION_HINT", PINNED)
+    if used in {PINNED, "dynamic"}:
+        return ()
+    return (f"floats are computed in {used}: compile the model with INFERENCE_PRECISION_HINT={PINNED}",)
