@@ -32,7 +32,8 @@ def operators(path: Path) -> Counter[str]:
     """What onnx reads in the file: main graph and subgraphs, constants not counted."""
 
     def walk(graph: Any) -> Counter[str]:
-        counts = Counter(node.op_type for node in graph.node if node.op_type != "Constant")
+        nodes = [node for node in graph.node if node.op_type != "Constant"]
+        counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in nodes)
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("g"):
@@ -189,6 +190,19 @@ def test_an_optimized_file_is_explained_in_its_own_operators(tmp_path: Path) -> 
     execution = explained(path, {"x": np.ones((2, 5, 32), np.float32)})
     assert execution.operators["com.microsoft::Attention"] == 1
     assert any(layer.covers == ("com.microsoft::Attention",) for layer in execution.layers)
+
+
+def test_convolutions_of_an_optimized_file_are_credited_to_convolutions_alone(tmp_path: Path) -> None:
+    path, _ = models.convert("onnxruntime.optimize-fp32", fetch.path("ocr_cls"), tmp_path)
+    execution = explained(path, models.sample("ocr_cls"))
+    assert closes(execution, path)
+    convolutions = {"Conv", "com.microsoft::FusedConv"}
+    others = [layer for layer in execution.layers if not layer.operator.endswith("Conv")]
+    assert not [layer for layer in others if convolutions & set(layer.covers)]
+    covered = Counter(word for layer in execution.layers for word in layer.covers if word in convolutions)
+    assert covered.total() == 53
+    if _has_nchwc(execution):
+        assert execution.fusions["Conv + HardSigmoid + Mul -> com.microsoft.nchwc::Conv"] == 18
 
 
 @pytest.mark.parametrize(("features", "said"), [({"avx2"}, True), ({"avx2", "avx512_vnni"}, False), (set(), False)])

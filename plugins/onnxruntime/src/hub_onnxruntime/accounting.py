@@ -218,9 +218,9 @@ class _Books:
 
 
 def _is_form_of(node: Any, original: Any) -> bool:
-    """Whether an executed node is a file's node as it is, in integers, or with an activation."""
+    """Whether an executed node is a file's node as it is, in integers, or with an activation more or less."""
     kind = original.op_type
-    return node.op_type in {kind, f"QLinear{kind}", f"Q{kind}"} or (kind, node.op_type) == ("Conv", "FusedConv")
+    return node.op_type in {kind, f"QLinear{kind}", f"Q{kind}"} or {kind, node.op_type} == {"Conv", "FusedConv"}
 
 
 def _operands(node: Any, original: Any) -> list[tuple[str, str]]:

@@ -65,7 +65,7 @@ def fuse(model: Any, scratch: Path, seed: int) -> Fused:
     candidates, notes = _candidates(model, wanted)
     for family, candidate in sorted(candidates.items(), key=lambda item: _score(item[1], model), reverse=True):
         try:
-            _check(model, candidate, oracle)
+            check_same(model, candidate, oracle)
         except Rejected as reason:
             notes.append(f"undid the {family} fusions of onnxruntime.transformers: {reason}")
             continue
@@ -128,7 +128,7 @@ def _score(after: Any, before: Any) -> tuple[int, int]:
     return attention, len(before.graph.node) - len(after.graph.node) if made else 0
 
 
-def _check(model: Any, fused: Any, oracle: Oracle) -> None:
+def check_same(model: Any, fused: Any, oracle: Oracle) -> None:
     """Compares a fused graph with the one before.
 
     Raises:

@@ -1,7 +1,8 @@
 """Says which numerics an ONNX file really computes in, from its operators and types alone.
 
 An operator's precision is read off what its operands come from: a `DequantizeLinear` of an activation, a
-`DequantizeLinear` (or a `Cast`) of a stored tensor, or neither. Operators that only move values are looked through.
+`DequantizeLinear` of a stored tensor (or a `Cast`, with a `Mul` behind it for integers), or neither. Operators
+that only move values are looked through.
 Rules of the operators: ONNX's QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, QLinear* and *Integer, and ONNX
 Runtime's contrib operators.
 """
@@ -95,10 +96,18 @@ class Scope:
                 return self._dequantized(node)
             if node.op_type == "Cast" and node.input[0] in self.stored:
                 return Operand(self.stored[node.input[0]], stored=True, cast=True)
+            if node.op_type == "Mul" and (kind := self._unpacked(node)):
+                return Operand(kind, stored=True, quantized=True)
             if node.op_type not in _MOVES:
                 return Operand(self.types.get(name, ""))
             name = node.input[0]
         return Operand(self.stored[name], stored=True)
+
+    def _unpacked(self, node: Any) -> str:
+        """The integer type of stored weights that a Cast and this Mul by stored scales make float; empty for others."""
+        integers, *scales = [self.operand(name) for name in node.input]
+        whole = integers.cast and integers.type in _NARROW and all(operand.stored for operand in scales)
+        return integers.type if whole else ""
 
     def _dequantized(self, node: Any) -> Operand:
         source = self.operand(node.input[0])

@@ -26,7 +26,7 @@ from hub.spec import (
     Toolchain,
     Verdict,
 )
-from hub_onnxruntime import large
+from hub_onnxruntime import large, unpack
 from hub_onnxruntime.files import all_nodes, external_files, load, load_structure, save
 from hub_onnxruntime.fusions import SPOILERS, fuse, looks_like_a_transformer
 from hub_onnxruntime.graphs import name_nodes
@@ -34,6 +34,7 @@ from hub_onnxruntime.large import size_on_disk
 from hub_onnxruntime.numerics import operator_key
 from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
 from hub_onnxruntime.ort_file import load_ort
+from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.session import OPTIMIZED_DATA, needs_exact, runtime_failures, session_options
 
 _REQUIRES = ("onnxruntime>=1.20", "onnx>=1.17")
@@ -173,11 +174,13 @@ def optimize(source: Path, target: Path, scratch: Path, form: str, seed: int = 0
         save_optimized(path, target, level="extended", ort=True)
         after = load_ort(target)
         return [*notes, _words(before, after), _ORT_LEVEL, *_cast_notes(after)]
-    save_optimized(path, target, level="extended", data=f"{target.name}.data" if large_model else "")
+    path, unpacked = (path, []) if large_model else unpack.foldable(path, scratch)
+    data = f"{target.name}.data" if large_model else ""
+    save_optimized(path, target, level="extended", disabled=unpack.KEEPERS if unpacked else (), data=data)
     after = load_structure(target)
     _tidy(after, before)
     target.write_bytes(after.SerializeToString(deterministic=True))
-    return [*notes, _words(before, after), _LEVEL, *_cast_notes(after)]
+    return [*notes, *unpacked, _words(before, after), _LEVEL, *_cast_notes(after)]
 
 
 _LARGE = "no transformer fusions: they would load the weights of a model of this size and copy them"
@@ -189,17 +192,18 @@ _ORT_LEVEL = (
 
 
 def _fused(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
-    """Returns the file to optimize: with transformer fusions where there are any that are right."""
-    if not looks_like_a_transformer(load_structure(source)):
-        return source, []
-    path = scratch / "folded.onnx"
-    save_optimized(source, path, level="basic", disabled=SPOILERS)
-    done = fuse(load(path), scratch, seed)
+    """Returns the file to optimize: rewritten, and with transformer fusions, where there are any that are right."""
+    path, notes = rewritten(source, scratch, seed)
+    if not looks_like_a_transformer(load_structure(path)):
+        return path, notes
+    folded = scratch / "folded.onnx"
+    save_optimized(path, folded, level="basic", disabled=SPOILERS)
+    done = fuse(load(folded), scratch, seed)
     if not done.fused:
-        return source, done.notes
+        return path, [*notes, *done.notes]
     path = scratch / "fused.onnx"
     save(done.model, path)
-    return path, done.notes
+    return path, [*notes, *done.notes]
 
 
 def _tidy(model: Any, before: Any) -> None:

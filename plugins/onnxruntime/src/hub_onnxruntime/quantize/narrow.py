@@ -20,6 +20,7 @@ from hub_onnxruntime.quantize.cpu import this_cpu
 from hub_onnxruntime.quantize.dynamic import Dynamic, quantize, weights_for
 from hub_onnxruntime.quantize.judge import Judge
 from hub_onnxruntime.quantize.source import Source, check_float, open_source, random_judge
+from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.session import OrtSession
 from hub_onnxruntime.simplify import Rejected
 
@@ -102,8 +103,10 @@ def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form], numer
     structure = load_structure(source)
     check_float(structure)
     large = size_on_disk(source, external_files(structure, source.parent)) >= LARGE_BYTES
-    model = structure if large else load(source)
-    model, notes = raised_opset(model) if any(form.block for form in forms) else (model, [])
+    written, notes = (source, []) if large else rewritten(source, Path(scratch), 0)
+    model = structure if large else load(written)
+    model, raised = raised_opset(model) if any(form.block for form in forms) else (model, [])
+    notes += raised
     if large:
         stored = weights.quantize(model, source.parent, forms[0])
         lighten(model, source.parent, Path(scratch))

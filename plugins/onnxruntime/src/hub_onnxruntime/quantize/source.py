@@ -19,6 +19,7 @@ from hub_onnxruntime.operators import custom_operators, opset_of
 from hub_onnxruntime.quantize.judge import Judge
 from hub_onnxruntime.quantize.placement import candidates
 from hub_onnxruntime.quantize.ranges import Observed, observe
+from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.simplify import random_feeds, sizes_to_try
 
 if TYPE_CHECKING:
@@ -92,13 +93,14 @@ def typed(model: Any) -> Any:
 
 def _ready(path: Path, scratch: Path) -> tuple[Any, list[str]]:
     before = load(path)
+    path, notes = rewritten(path, scratch, 0)
     after = _optimized(path, scratch)
     foreign = custom_operators(after)
     if foreign:
         note = f"kept the graph as it is: ONNX Runtime's optimization would bring in {', '.join(foreign)}"
         return before, [note]
     removed = len(before.graph.node) - len(after.graph.node)
-    return after, [f"optimized for quantization: {removed} operators folded"] if removed > 0 else []
+    return after, [*notes, f"optimized for quantization: {removed} operators folded"] if removed > 0 else notes
 
 
 def check_float(model: Any) -> None:

@@ -1,0 +1,96 @@
+"""Rewrites of a float graph that ONNX Runtime's optimizer lacks, checked against the graph before them.
+
+Exporters spell a hard swish out as Add, Clip, Mul and Div, and networks with learned scalars (PP-LCNet, PP-OCR) have a
+scale and an offset on both sides of each convolution. onnxscript's rules make one `HardSwish` of the first, which ONNX
+Runtime computes inside the convolution, and put the others into weights and bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hub_onnxruntime.files import external_files, load, load_structure, save
+from hub_onnxruntime.fusions import Fused, check_same
+from hub_onnxruntime.graphs import constant_arrays
+from hub_onnxruntime.prepare import raise_opset
+from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, restore_inputs, sizes_to_try
+
+HARD_SWISH_OPSET = 14
+"""The first that has HardSwish."""
+
+
+def has_pattern(model: Any) -> bool:
+    """Whether a rule may fit: a float convolution, and a sum that is clipped or a scalar that is multiplied."""
+    kinds = {node.op_type for node in model.graph.node}
+    if "Conv" not in kinds or kinds & {"QuantizeLinear", "DequantizeLinear"}:
+        return False
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    scalars = set(constant_arrays(model.graph, 1))
+    return any(_fits(node, makers, scalars) for node in model.graph.node)
+
+
+def _fits(node: Any, makers: dict[str, str], scalars: Iterable[str]) -> bool:
+    if node.op_type == "Clip":
+        return makers.get(node.input[0]) == "Add"
+    return node.op_type == "Mul" and any(name in scalars for name in node.input)
+
+
+def rewritten(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
+    """Returns a file with the rewrites of `rewrite`, or the source itself where there are none; and notes."""
+    structure = load_structure(source)
+    if external_files(structure, source.parent) or not has_pattern(structure):
+        return source, []
+    done = rewrite(load(source), scratch, seed)
+    if not done.fused:
+        return source, done.notes
+    path = scratch / "rewritten.onnx"
+    save(done.model, path)
+    return path, done.notes
+
+
+def rewrite(model: Any, scratch: Path, seed: int) -> Fused:
+    """Applies the rules where they leave fewer operators and the graph computes the same.
+
+    Args:
+        model: In one piece. It is not changed.
+        scratch: A folder for files.
+        seed: For the random inputs on which graphs are compared.
+
+    Returns:
+        The model as it was, where no rule fits it or the result is wrong.
+    """
+    path = scratch / "unwritten.onnx"
+    save(model, path)
+    oracle = Oracle(path, [random_feeds(model, seed, sizes) for sizes in sizes_to_try(model)], scratch)
+    try:
+        candidate = _by_rules(raise_opset(model, HARD_SWISH_OPSET)[0])
+        before, after = _operators(model), _operators(candidate)
+        if after >= before:
+            return Fused(model, [])
+        check_same(model, candidate, oracle)
+    except Rejected as reason:
+        return Fused(model, [f"undid the rewrites of onnxscript: {reason}"])
+    words = f"onnxscript: hard swishes, and scalars beside convolutions: {before} -> {after} operators"
+    return Fused(candidate, ["; ".join([words, *oracle.notes])], fused=True)
+
+
+def _operators(model: Any) -> int:
+    return sum(node.op_type != "Constant" for node in model.graph.node)
+
+
+def _by_rules(model: Any) -> Any:
+    from onnxscript.rewriter import rewrite as apply
+    from onnxscript.rewriter.pattern import RewriteRuleSet
+    from onnxscript.rewriter.rules import common
+
+    affine = RewriteRuleSet([common.conv_affine_fusion_rule, common.affine_conv_fusion_rule], commute=True)
+    result = model.__class__.FromString(model.SerializeToString())
+    try:
+        for rules in (affine, common.fuse_hardswish_rules()):
+            result = apply(result, pattern_rewrite_rules=rules)
+    except Exception as error:  # the boundary to rules that raise whatever they meet: the graph stays as it is
+        raise Rejected(f"they failed with {type(error).__name__}: {str(error)[:200]}") from error
+    restore_inputs(model, result)
+    return result
