@@ -269,14 +269,17 @@ def verify(
 
 
 def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
-    """The shapes and constants that the result was made with, under those that the user gives now."""
+    """The shapes, constants and states that the result was made with, under those that the user gives now."""
     known = {spec.name for spec in opened.summary.signature.inputs}
     inputs = receipt.steps[0].artifact.signature.inputs
     shapes = {spec.name: spec.fixed_shape for spec in inputs if spec.is_static and spec.name in known}
-    bindings = (bound for step in receipt.steps for bound in step.bindings)
+    bindings = [bound for step in receipt.steps for bound in step.bindings]
     constants = {bound.source: bound.constant for bound in bindings if bound.constant is not None}
+    states = {bound.source: bound.state for bound in bindings if bound.state}
     asked = request.options
-    options = msgspec.structs.replace(asked, shapes=shapes | asked.shapes, constants=constants | asked.constants)
+    options = msgspec.structs.replace(
+        asked, shapes=shapes | asked.shapes, constants=constants | asked.constants, states=states | asked.states
+    )
     return msgspec.structs.replace(request, options=options)
 
 

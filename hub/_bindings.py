@@ -26,6 +26,19 @@ def to_source(outputs: Feeds, chain: Chain) -> Feeds:
     return outputs
 
 
+def keeps_state(chain: Chain) -> bool:
+    """Whether the artifact keeps an input of the source from one run to the next."""
+    return any(binding.state for bindings in chain for binding in bindings)
+
+
+def is_dropped(output: str, chain: Chain) -> bool:
+    """Whether an output of the source is declared to be none of the artifact's."""
+    for bindings in chain:
+        bound = _of(bindings, "output").get(output)
+        output = bound.target if bound else output
+    return not output
+
+
 def _of(bindings: Iterable[IoBinding], direction: str) -> dict[str, IoBinding]:
     return {binding.source: binding for binding in bindings if binding.direction == direction}
 

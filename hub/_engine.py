@@ -19,7 +19,7 @@ from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._plugins import versions_of
 from hub._reference import samples_and_reference
 from hub._request import Request, check_target
-from hub._routing import Plan, judge, make_plan
+from hub._routing import Plan, judge, make_plan, stateful_form
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
 from hub._shapes import check_names, fix_shapes
@@ -34,6 +34,7 @@ from hub.spec import (
     Execution,
     FailedAttempt,
     HubError,
+    IoBinding,
     ModelArtifact,
     ModelRefused,
     ModelSummary,
@@ -150,6 +151,7 @@ class Conversion:
         if request.target not in targets:
             registry.check_broken(f"no loaded plugin writes {request.target}")
         check_target(request.target, targets)
+        registry.check_suffix(request.target, request.destination)
         self._events.started(f"reading {request.source.label}")
         opened = open_model(self._runner, request.source, request.options)
         check_names(opened.summary.signature, request.options)
@@ -445,6 +447,7 @@ class Conversion:
         """The state asked for, and behind it the mixed form, and with a speed to reach the dynamic one too."""
         request = self._request
         name, form = self._runner.registry.target(request.target, request.destination)
+        form = stateful_form(self._runner.registry, name, form) if request.options.states else form
         behind = list(_BESIDE.get(self._wanted, ())) if request.numerics is None else []
         if self._wanted == Numerics.INT8 and not request.strict:
             behind = [Numerics.INT8_MIXED, *([Numerics.INT8_DYNAMIC] if request.require_speedup else [])]
@@ -539,9 +542,21 @@ def _options_for(here: _Here, samples: Samples) -> ConvertOptions:
             if bound.target and name in options.shapes
         }
         constants = {name: value for name, value in options.constants.items() if name not in renamed}
+        states = _renamed(options.states, bindings)
         layout = "" if any(bound.permutation for bound in bindings) else options.io_layout  # done once is done
-        options = msgspec.structs.replace(options, shapes=shapes | moved, constants=constants, io_layout=layout)
+        options = msgspec.structs.replace(
+            options, shapes=shapes | moved, constants=constants, states=states, io_layout=layout
+        )
     return options
+
+
+def _renamed(states: dict[str, str], bindings: tuple[IoBinding, ...]) -> dict[str, str]:
+    inputs, outputs = (
+        {bound.source: bound.target for bound in bindings if bound.direction == direction}
+        for direction in ("input", "output")
+    )
+    pairs = {inputs.get(name, name): outputs.get(output, output) for name, output in states.items()}
+    return {name: output for name, output in pairs.items() if name and output}
 
 
 def _permuted(shape: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,10 +2,11 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from hub._bindings import to_artifact
+from hub._bindings import is_dropped, keeps_state, to_artifact
 from hub._effects import check_outputs
 from hub._inputs import one_step_up
 from hub._parity import compare
@@ -47,10 +48,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     size: str = ""
 
 
-def run_options(options: ConvertOptions, variant: str = "") -> RuntimeOptions:
-    """How a model of this request is opened."""
+def run_options(options: ConvertOptions, variant: str = "", chain: Chain = ()) -> RuntimeOptions:
+    """How a model of this request is opened, with the changes so far: one that keeps state runs the samples in turn."""
     return RuntimeOptions(
         variant=variant,
+        keep_state=keeps_state(chain),
         allow_pickle=options.allow_pickle,
         allow_custom_ops=options.allow_custom_ops,
         submodule=options.submodule,
@@ -61,7 +63,7 @@ def reference_of(
     runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], kind: InputsKind, options: ConvertOptions
 ) -> Reference:
     """Run the source in its own runtime; inputs that the request freezes are fed their constants."""
-    inputs = with_constants(runner, artifact, samples, options)
+    inputs = whole_inputs(runner, artifact, samples, options)
     runtime = runner.registry.runtime_for(artifact.state.format)
     outputs, _ = runner.run(artifact, run_options(options), inputs, ())
     digests: dict[str, set[bytes]] = {}
@@ -72,6 +74,38 @@ def reference_of(
     several = len(SampleFolder(outputs)) > 1
     constant = tuple(name for name, found in digests.items() if several and len(found) == 1)
     return Reference(inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name, constant=constant)
+
+
+def whole_inputs(
+    runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], options: ConvertOptions
+) -> tuple[str, str]:
+    """Samples (folder and fingerprint) with everything that the source takes and the data need not hold."""
+    return _with_states(runner, artifact, with_constants(runner, artifact, samples, options), options)
+
+
+def _with_states(
+    runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], options: ConvertOptions
+) -> tuple[str, str]:
+    """Samples as one sequence: each state is what the source gave for the sample before, zeros for the first."""
+    if not options.states:
+        return samples
+    import numpy as np
+
+    specs = {spec.name: spec for spec in artifact.signature.inputs}
+    zeros = {
+        name: np.zeros(options.shapes.get(name) or specs[name].fixed_shape, specs[name].dtype.value)
+        for name in options.states
+    }
+    start, folder = runner.folder(), runner.folder()
+    for index, feeds in enumerate(SampleFolder(samples[0])):
+        write_sample(start, index, feeds | zeros)
+    fingerprint = f"{samples[1]} {sorted(options.states.items())}"
+    outputs, _ = runner.run(artifact, run_options(options), (str(start), fingerprint), (), options.states)
+    state: dict[str, np.ndarray[Any, Any]] = {**zeros}
+    for index, (feeds, given) in enumerate(zip(SampleFolder(start), SampleFolder(outputs), strict=True)):
+        write_sample(folder, index, feeds | state)
+        state = {name: given[output] for name, output in options.states.items()}
+    return str(folder), f"{fingerprint} in sequence"
 
 
 def with_constants(
@@ -127,16 +161,29 @@ def _measure_at(
     runtime = runner.registry.runtime_for(artifact.state.format)
     folders = {
         " ".join(filter(None, (runtime.name, variant, reference.size))): runner.run(
-            artifact, run_options(options, variant), reference.inputs, chain
+            artifact, run_options(options, variant, chain), reference.inputs, chain
         )[0]
         for variant in runtime.variants
     }
-    return compare(reference.outputs, folders, policy, inputs=reference.kind, reference_runtime=reference.runtime)
+    return _compared(reference, folders, chain, policy)
 
 
-def as_deployed(options: ConvertOptions) -> RuntimeOptions:
+def _compared(reference: Reference, folders: dict[str, Path], chain: Chain, policy: ParityPolicy) -> ParityReport:
+    """Compare every output but those that are declared to stay inside the result."""
+    names = {name for given in SampleFolder(reference.outputs) for name in given}
+    return compare(
+        reference.outputs,
+        folders,
+        policy,
+        inputs=reference.kind,
+        reference_runtime=reference.runtime,
+        dropped={name for name in names if is_dropped(name, chain)},
+    )
+
+
+def as_deployed(options: ConvertOptions, chain: Chain = ()) -> RuntimeOptions:
     """How a model is opened where it is used: with the precision that its runtime chooses by itself."""
-    return msgspec.structs.replace(run_options(options), precision="auto")
+    return msgspec.structs.replace(run_options(options, chain=chain), precision="auto")
 
 
 def measure_deployed(
@@ -149,10 +196,8 @@ def measure_deployed(
 ) -> ParityReport:
     """Compare what an artifact's runtime computes by itself with the reference; raises as `measure`."""
     runtime = runner.registry.runtime_for(artifact.state.format).name
-    folder, _ = runner.run(artifact, as_deployed(options), reference.inputs, chain)
-    return compare(
-        reference.outputs, {runtime: folder}, policy, inputs=reference.kind, reference_runtime=reference.runtime
-    )
+    folder, _ = runner.run(artifact, as_deployed(options, chain), reference.inputs, chain)
+    return _compared(reference, {runtime: folder}, chain, policy)
 
 
 def self_noise(
@@ -181,4 +226,4 @@ def outputs_of(
 ) -> Path:
     """Folder of an artifact's outputs on the reference's inputs, with its runtime's first kernel set."""
     runtime = runner.registry.runtime_for(artifact.state.format)
-    return runner.run(artifact, run_options(options, runtime.variants[0]), reference.inputs, chain)[0]
+    return runner.run(artifact, run_options(options, runtime.variants[0], chain), reference.inputs, chain)[0]

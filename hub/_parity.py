@@ -1,7 +1,7 @@
 """The parity gate: outputs of a result against outputs of the source, sample by sample, output by output."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,13 @@ def is_classifier(source: Any) -> bool:
 
 
 def compare(
-    reference: Path, results: dict[str, Path], policy: ParityPolicy, *, inputs: InputsKind, reference_runtime: str
+    reference: Path,
+    results: dict[str, Path],
+    policy: ParityPolicy,
+    *,
+    inputs: InputsKind,
+    reference_runtime: str,
+    dropped: Collection[str] = (),
 ) -> ParityReport:
     """Compare result outputs with reference outputs and judge them.
 
@@ -158,6 +164,7 @@ def compare(
         policy: The gate.
         inputs: Where the samples came from.
         reference_runtime: Who ran the source.
+        dropped: Outputs of the source that the results are not to have.
 
     Raises:
         NothingCompared: There are no samples, no outputs, no elements, or the source's own outputs are not finite or
@@ -165,7 +172,9 @@ def compare(
         EffectError: The result's outputs have other names or shapes than the source's.
     """
     measured = tuple(
-        item for runtime, folder in results.items() for item in _compare_one(reference, folder, runtime, policy)
+        item
+        for runtime, folder in results.items()
+        for item in _compare_one(reference, folder, runtime, policy, dropped)
     )
     if not measured:
         raise NothingCompared("no output was compared, so nothing is proved", hint="give real inputs: --test DATA")
@@ -178,13 +187,16 @@ def compare(
     )
 
 
-def _compare_one(reference: Path, folder: Path, runtime: str, policy: ParityPolicy) -> Iterator[OutputParity]:
+def _compare_one(
+    reference: Path, folder: Path, runtime: str, policy: ParityPolicy, dropped: Collection[str]
+) -> Iterator[OutputParity]:
     sums: dict[str, _Sums] = {}
     sources, results = SampleFolder(reference), SampleFolder(folder)
     if len(sources) != len(results) or not len(sources):
         message = f"{runtime} gave outputs for {len(results)} samples, the source for {len(sources)}"
         raise NothingCompared(message, hint="give more inputs: --test DATA")
-    for source, result in zip(sources, results, strict=True):
+    for given, result in zip(sources, results, strict=True):
+        source = {name: array for name, array in given.items() if name not in dropped}
         _check_same_border(source, result, runtime)
         _accumulate(sums, source, result)
     _check_reference(sums)

@@ -31,6 +31,7 @@ from hub.spec import (
     State,
     StepRecord,
     Toolchain,
+    UsageError,
     parse_expectations,
 )
 from hub.spec import hooks as hub_hooks
@@ -228,6 +229,19 @@ class Registry:
         if own:
             return next(iter(own))
         return self.formats[name].suffixes[0] if name in self.formats else f".{name}"
+
+    def check_suffix(self, name: str, path: Path) -> None:
+        """Refuse an output path that a target's files cannot have: some tools write by the suffix, some refuse.
+
+        Raises:
+            UsageError: Says which suffixes there are.
+        """
+        reader = self.formats.get(name)
+        forms = tuple(reader.written_forms) if isinstance(reader, ManyForms) else ()
+        known = tuple(self._targets_of(name)) or (*(reader.suffixes if reader else ()), *forms)
+        if known and path.suffix not in known:
+            message = f"{path.name} is no name for {name}: its files end in {' or '.join(known)}"
+            raise UsageError(message, hint=f"-o {path.with_suffix(known[0])}")
 
     def suffix(self, state: State) -> str:
         """The suffix of files in a state."""

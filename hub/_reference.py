@@ -2,7 +2,7 @@
 
 import msgspec
 
-from hub._measure import Reference, reference_of
+from hub._measure import Reference, reference_of, whole_inputs
 from hub._opening import Opened
 from hub._request import Request
 from hub._runner import Runner
@@ -47,6 +47,9 @@ def _guessed(request: Request, runner: Runner, opened: Opened) -> tuple[Samples,
 
 def _at(request: Request, runner: Runner, opened: Opened, *, fix: bool, guess: int = 0) -> tuple[Samples, Reference]:
     samples = prepare_samples(request, runner, opened.summary.signature, fix=fix, guess=guess)
+    if request.options.states and samples.calibration[0]:
+        calibration = whole_inputs(runner, opened.artifact, samples.calibration, samples.options)
+        samples = msgspec.structs.replace(samples, calibration=calibration)
     reference = reference_of(runner, opened.artifact, samples.check, samples.kind, samples.options)
     if not samples.other[0]:
         return samples, reference

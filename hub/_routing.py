@@ -9,6 +9,7 @@ import msgspec
 from hub._plugins import Registry, missing_requirements, versions_of
 from hub._request import did_you_mean
 from hub.spec import (
+    STATEFUL,
     Converter,
     ConvertOptions,
     Edge,
@@ -18,6 +19,7 @@ from hub.spec import (
     State,
     Support,
     UnknownName,
+    UsageError,
     Verdict,
 )
 
@@ -198,6 +200,19 @@ def simple_routes(
                 fixes = fixed or (keep_dynamic and not edge.keeps_dynamic)
                 entry = (lossy + edge.lossy, abroad, fixes, cost + edge.cost, (*ids, edge.id), (*route, edge))
                 heapq.heappush(heap, entry)
+
+
+def stateful_form(registry: Registry, format_name: str, form: str) -> str:
+    """The form of a target that keeps its state itself.
+
+    Raises:
+        UsageError: No edge writes one.
+    """
+    able = {edge.target.format for edge, _ in registry.edges.values() if edge.target.form == STATEFUL}
+    if format_name in able and not form:
+        return STATEFUL
+    others = " or ".join(f"--to {name}" for name in sorted(able)) or "a plugin that does"
+    raise UsageError(f"no installed plugin writes a {format_name} model that keeps its state", hint=f"use {others}")
 
 
 def _no_route(

@@ -195,15 +195,16 @@ class Runner:
         options: RuntimeOptions,
         samples: tuple[str, str],
         chain: tuple[tuple[IoBinding, ...], ...],
+        carry: dict[str, str] | None = None,
     ) -> tuple[Path, RunOutput]:
         """Run an artifact on samples in the source's terms; returns the folder of outputs, in the source's terms too.
 
-        `samples` is the folder and its fingerprint.
+        `samples` is the folder and its fingerprint, `carry` as in `RunTask`.
         """
         runtime = self.registry.runtime_for(artifact.state.format)
         folder, fingerprint = samples
         versions = self._versions(runtime, runtime.requires)
-        key = key_of("run", artifact.sha256, artifact.state, options, fingerprint, chain, versions)
+        key = key_of("run", artifact.sha256, artifact.state, options, fingerprint, chain, carry, versions)
 
         def build(place: Path) -> Task:
             return RunTask(
@@ -213,6 +214,7 @@ class Runner:
                 samples=folder,
                 outputs=str(place / "outputs"),
                 chain=chain,
+                carry=carry or {},
             )
 
         done = self.execute(key, build, Place(process=runtime.process))

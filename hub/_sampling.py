@@ -97,8 +97,13 @@ def _data_shapes(request: Request, runner: Runner, signature: Signature) -> Shap
         return {}
     options = request.options
     return infer_shapes(
-        spec, signature, constants=options.constants, shapes=options.shapes, call_function=runner.call_function
+        spec, signature, constants=_not_in_data(options), shapes=options.shapes, call_function=runner.call_function
     )
+
+
+def _not_in_data(options: ConvertOptions) -> set[str]:
+    """Inputs that hub feeds itself: data needs no array for them."""
+    return {*options.constants, *options.states}
 
 
 def _random(request: Request, runner: Runner, signature: Signature, shapes: Shapes, options: ConvertOptions) -> Samples:
@@ -118,7 +123,7 @@ def _real(request: Request, runner: Runner, signature: Signature, shapes: Shapes
             signature,
             into=runner.folder(),
             shapes=shapes,
-            constants=request.options.constants,
+            constants=_not_in_data(request.options),
             call_function=runner.call_function,
         )
 

@@ -12,6 +12,7 @@ from hub.spec import (
     ConvertOptions,
     Execution,
     Explains,
+    KeepsState,
     RunsAsync,
     RuntimeOptions,
     Session,
@@ -120,6 +121,16 @@ class Model:
         shapes = [{name: array.shape for name, array in feeds.items()} for feeds in samples]
         alike = all(found == shapes[0] for found in shapes) and all(shape[0] == 1 for shape in shapes[0].values())
         return bool(first) and first[0] is not None and len(set(first)) == 1 and alike
+
+    def reset_state(self) -> None:
+        """Start the next sequence, in a model opened with `keep_state`.
+
+        Raises:
+            UnsupportedModel: The runtime keeps no state between runs.
+        """
+        if not isinstance(self._session, KeepsState):
+            raise self._lacks("keep state between runs")
+        self._session.reset_state()
 
     def intermediate(self, names: Sequence[str]) -> "Model":
         """Open the same model with the tensors of these names as its outputs.

@@ -16,11 +16,24 @@ def check_names(signature: Signature, options: ConvertOptions) -> None:
         UsageError: A shape has another rank than the input, or contradicts a fixed dimension.
     """
     known = {spec.name: spec for spec in signature.inputs}
-    for name in (*options.shapes, *options.constants):
+    for name in (*options.shapes, *options.constants, *options.states):
         if name not in known:
             raise UnknownName(f"the model has no input {name!r}", hint=did_you_mean(name, known))
     for name, shape in options.shapes.items():
         _check_fits(known[name], shape)
+    _check_states(signature, options)
+
+
+def _check_states(signature: Signature, options: ConvertOptions) -> None:
+    inputs, outputs = ({spec.name: spec for spec in side} for side in (signature.inputs, signature.outputs))
+    for name, output in options.states.items():
+        if output not in outputs:
+            raise UnknownName(f"the model has no output {output!r}", hint=did_you_mean(output, outputs))
+        before, after = inputs[name], outputs[output]
+        if before.dtype != after.dtype or len(before.shape) != len(after.shape) or name in options.constants:
+            raise UsageError(
+                f"{after} cannot be fed to {before}", hint="give --state INPUT=OUTPUT of one type and rank"
+            )
 
 
 def _check_fits(spec: TensorSpec, shape: tuple[int, ...]) -> None:

@@ -24,6 +24,8 @@ class ConvertTask(msgspec.Struct, frozen=True, kw_only=True, tag="convert"):
 class RunTask(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     """Run an artifact over a folder of samples in the source's terms; write one .npz of outputs per sample.
 
+    `carry` maps inputs to outputs: from the second sample on, such an input is what the output was before.
+
     Gives a `RunOutput`. The outputs are in the source's terms again.
     """
 
@@ -33,6 +35,7 @@ class RunTask(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     samples: str
     outputs: str
     chain: tuple[tuple[IoBinding, ...], ...] = ()
+    carry: dict[str, str] = {}
 
 
 class SampleTask(msgspec.Struct, frozen=True, kw_only=True, tag="samples"):

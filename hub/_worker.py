@@ -59,23 +59,32 @@ def _convert(task: ConvertTask) -> Any:
 def _run(task: RunTask) -> RunOutput:
     session = load_reference(task.plugin)().open(task.artifact, task.options)
     try:
-        seconds = [_run_one(session.run, task, index, feeds) for index, feeds in enumerate(SampleFolder(task.samples))]
+        seconds = tuple(_run_all(session.run, task))
     finally:
         session.close()
-    return RunOutput(samples=len(seconds), seconds=tuple(seconds))
+    return RunOutput(samples=len(seconds), seconds=seconds)
 
 
-def _run_one(run: Callable[[Any], Any], task: RunTask, index: int, feeds: Any) -> float:
+def _run_all(run: Callable[[Any], Any], task: RunTask) -> Iterator[float]:
+    carried: dict[str, Any] = {}
+    for index, feeds in enumerate(SampleFolder(task.samples)):
+        seconds, outputs = _run_one(run, task, index, feeds | carried)
+        carried = {name: outputs[output] for name, output in task.carry.items()}
+        yield seconds
+
+
+def _run_one(run: Callable[[Any], Any], task: RunTask, index: int, feeds: Any) -> tuple[float, dict[str, Any]]:
     import numpy as np
 
     from hub._bindings import to_artifact, to_source
 
     fed = to_artifact(feeds, task.chain)
     start = time.perf_counter()
-    outputs = run(fed)
+    given = run(fed)
     seconds = time.perf_counter() - start
-    write_sample(task.outputs, index, {n: np.asarray(a) for n, a in to_source(outputs, task.chain).items()})
-    return seconds
+    outputs = {name: np.asarray(array) for name, array in to_source(given, task.chain).items()}
+    write_sample(task.outputs, index, outputs)
+    return seconds, outputs
 
 
 @contextlib.contextmanager

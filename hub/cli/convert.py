@@ -45,6 +45,13 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--test", default="", metavar="SPEC", help="Samples to check on; an array `label` gives accuracy."),
     click.option("--weights", default="", metavar="FILE", help="Weights for a package.module:builder."),
     click.option("-o", "--output", default="", metavar="PATH", help="The artifact's path."),
+    click.option(
+        "--state",
+        "states",
+        multiple=True,
+        metavar="INPUT=OUTPUT",
+        help="Keep this state inside the model, from run to run.",
+    ),
     click.option("--io-layout", type=click.Choice(["", "nhwc", "nchw"]), default="", help="Layout of 4-D tensors."),
     click.option("--io-dtype", type=click.Choice(["", "int8"]), default="", help="Integer inputs and outputs."),
     click.option("--force", is_flag=True, help="Replace the output."),

@@ -66,6 +66,7 @@ def parse_options(values: dict[str, Any]) -> "ConvertOptions":
         shapes={name: shape for name, shape, _ in shapes},
         dtypes={name: dtype for name, _, dtype in shapes if dtype},
         constants=dict(_parse_constant(text) for text in values["constants"]),
+        states=dict(_parse_state(text) for text in values.get("states", ())),
         io_layout=values.get("io_layout", ""),
         io_dtype=values.get("io_dtype", ""),
         allow_pickle=values["allow_pickle"],
@@ -108,6 +109,13 @@ def _parse_dtype(text: str) -> "DType":
     if text not in known:
         raise click.BadParameter(f"there is no dtype {text!r}; {did_you_mean(text, known)}", param_hint="--shape")
     return DType(text)
+
+
+def _parse_state(text: str) -> tuple[str, str]:
+    name, _, output = text.partition("=")
+    if not name or not output:
+        raise click.BadParameter(f"{text!r} is not INPUT=OUTPUT", param_hint="--state")
+    return name, output
 
 
 def _parse_constant(text: str) -> tuple[str, int | float | bool]:

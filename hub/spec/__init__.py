@@ -51,7 +51,7 @@ from hub.spec.execution import ExecutedLayer, Execution, ExecutionReport, Explai
 from hub.spec.expectations import Expectation, ExpectationKind, parse_expectations
 from hub.spec.hooks import ENTRY_POINT_GROUP, hookimpl
 from hub.spec.machine import Processor, processor
-from hub.spec.numerics import Numerics, State
+from hub.spec.numerics import STATEFUL, Numerics, State
 from hub.spec.recipes import QuantRecipe
 from hub.spec.reports import (
     RECEIPT_VERSION,
@@ -71,13 +71,14 @@ from hub.spec.reports import (
     TimedModel,
     Timing,
 )
-from hub.spec.runtime import Backend, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
+from hub.spec.runtime import Backend, KeepsState, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
 from hub.spec.tensors import Dim, DType, QuantParams, Signature, TensorSpec
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "RECEIPT_VERSION",
     "SQNR_CAP_DB",
+    "STATEFUL",
     "YES",
     "Accuracy",
     "AlreadyQuantized",
@@ -111,6 +112,7 @@ __all__ = [
     "InternalError",
     "IoBinding",
     "IoContract",
+    "KeepsState",
     "Layer",
     "ManyForms",
     "ModelArtifact",

@@ -103,6 +103,8 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         shapes: Input -> fixed shape. By the time an edge without `keeps_dynamic` runs, every symbolic input is here.
         dtypes: Input -> dtype, where the model file does not say (builders, TorchScript).
         constants: Input -> value; the input is frozen to it and leaves the signature.
+        states: Input -> output that it is fed from in the next run, zeros in the first; the result keeps it itself, and
+            both leave the signature.
         io_layout: `nhwc` or `nchw`: give 4-D inputs and outputs this layout; empty keeps the source's.
         io_dtype: `int8`: integer inputs and outputs; empty keeps the source's.
         allow_pickle: The user allows code that comes with the model to run, in the worker.
@@ -114,6 +116,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, DType] = {}
     constants: dict[str, int | float | bool] = {}
+    states: dict[str, str] = {}
     io_layout: str = ""
     io_dtype: str = ""
     allow_pickle: bool = False
@@ -152,13 +155,14 @@ class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         direction: `input` or `output`.
         source: Name in the source.
-        target: Name in the result; empty when the input was frozen away.
+        target: Name in the result; empty when the input was frozen away, or is kept inside the result.
         reason: Why it changed, for the receipt.
         dtype: The result's dtype when it differs: inputs are cast to it, outputs cast back.
         permutation: result axes = source axes transposed by this; empty for none.
         scale: Quantized I/O: real = scale * (q - zero_point); 0 for none.
         zero_point: See `scale`.
         constant: The value that a removed input was frozen to.
+        state: The output, also removed, that a removed input is fed from in the next run.
     """
 
     direction: Literal["input", "output"]
@@ -170,6 +174,7 @@ class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scale: float = 0.0
     zero_point: int = 0
     constant: int | float | bool | None = None
+    state: str = ""
 
 
 class StepOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

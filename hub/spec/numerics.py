@@ -49,6 +49,10 @@ _MEANING = {
 }
 
 
+STATEFUL = "stateful"
+"""Form of a model that keeps what was an input and an output of its source from one run to the next."""
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """A node of the planner's graph.
 
@@ -56,7 +60,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, order=True):
         format: The format's name (`onnx`, `tflite`).
         numerics: What it computes in.
         form: A restricted or variant form of the format ('' is the plain one): `static` (all dims fixed, control flow
-            folded), `torchscript`, `builder`, `savedmodel`.
+            folded), `torchscript`, `builder`, `savedmodel`, `stateful`.
     """
 
     format: str

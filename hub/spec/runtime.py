@@ -22,6 +22,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         device: `cpu` or a device that the runtime knows.
         precision: What a float model is computed in: empty pins float32, so that a comparison compares nothing hidden;
             `auto` is what the runtime does by itself on this machine, as it will when it is deployed; or `f16`, `bf16`.
+        keep_state: Whether hidden state lasts from one run of a session to the next, so that runs are one sequence.
         allow_pickle: As `ConvertOptions.allow_pickle`.
         allow_custom_ops: As `ConvertOptions.allow_custom_ops`.
         submodule: As `ConvertOptions.submodule`.
@@ -31,13 +32,14 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     threads: int = 0
     device: str = "cpu"
     precision: str = ""
+    keep_state: bool = False
     allow_pickle: bool = False
     allow_custom_ops: bool = False
     submodule: str = ""
 
 
 class Session(Protocol):
-    """An opened model. Each `run` is independent: hidden state is reset before it."""
+    """An opened model. Each `run` is independent, unless it is opened with `keep_state`: hidden state is reset."""
 
     def run(self, feeds: "Feeds") -> "Feeds":
         """Run once. Takes and gives arrays by the artifact's own input and output names; the arrays are copies."""
@@ -64,6 +66,14 @@ class ShowsIntermediates(Protocol):
         Raises:
             UnknownName: The model has no such tensor.
         """
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A session whose models may hold state, which lasts between runs where it is opened with `keep_state`."""
+
+    def reset_state(self) -> None:
+        """Start the next sequence: all state as in a freshly opened session."""
 
 
 @runtime_checkable

@@ -49,7 +49,10 @@ def reason_of(error: BaseException) -> str:
 
 
 class OpenvinoSession:
-    """One compiled model. Each run is independent: variables are reset before it; results are copies.
+    """One compiled model. Results are copies.
+
+    Each run is independent, variables are reset before it, unless the options say `keep_state`: then runs are one
+    sequence on one infer request.
 
     Args:
         path: The `.xml` file, its `.bin` beside it.
@@ -120,13 +123,19 @@ class OpenvinoSession:
         """Runs once on a given request. Raises as `run`."""
         tensors = self.tensors(feeds)
         try:
-            request.reset_state()
+            if not self._options.keep_state:
+                request.reset_state()
             request.infer(tensors, share_inputs=True)
         except FAILURES as error:
             takes = ", ".join(f"{n}: {p.element_type.get_type_name()}{p.partial_shape}" for n, p in self._ports())
             hint = f"it takes {takes}"
             raise StepError(f"OpenVINO failed on {self.path.name}: {reason_of(error)}", hint=hint) from error
         return {name: _array(request.get_output_tensor(place)) for place, name in enumerate(self.outputs)}
+
+    def reset_state(self) -> None:
+        """Sets all variables to their first values; see `hub.spec.KeepsState`."""
+        with self._request() as request:
+            request.reset_state()
 
     def _ports(self) -> Iterator[tuple[str, Any]]:
         return zip(self.inputs, self.model.inputs, strict=True)
@@ -166,7 +175,12 @@ class OpenvinoSession:
 
         As many run at a time as OpenVINO calls optimal for this device, and two at least, so that one prepares its
         inputs while another computes.
+
+        Raises:
+            UsageError: The session keeps state, so that its runs are one sequence.
         """
+        if self._options.keep_state:
+            raise UsageError("a session that keeps state runs one after the other", hint="use run, not run_async")
         if self._pool is None:
             wanted = int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             self._pool = ThreadPoolExecutor(max_workers=max(2, min(wanted, os.cpu_count() or 2)))

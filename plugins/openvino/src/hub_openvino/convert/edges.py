@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hub.spec import (
+    STATEFUL,
     YES,
     Converter,
     ConvertJob,
@@ -194,6 +195,26 @@ def _half(job: ConvertJob) -> StepOutput:
     return StepOutput(notes=notes, recipe=_HALF_RECIPE)
 
 
+STATEFUL_EDGES = tuple(
+    Edge(
+        id=f"openvino.stateful-{numerics.value}",
+        source=State(format=FORMAT, numerics=numerics),
+        target=State(format=FORMAT, numerics=numerics, form=STATEFUL),
+        requires=REQUIRES,
+        process=PROCESS,
+        cost=0.5,
+        title="state kept inside",
+    )
+    for numerics in Numerics
+)
+
+
+def _stateful(job: ConvertJob) -> StepOutput:
+    from hub_openvino.convert.stateful import make_stateful
+
+    return _write(make_stateful(job), job)
+
+
 _STEPS: dict[str, Callable[[ConvertJob], StepOutput]] = {
     **{edge.id: _from_file for edge in (*ONNX_EDGES, *TFLITE_EDGES, *OTHER_EDGES)},
     **{edge.id: _from_exported for edge in _EXPORTED},
@@ -201,16 +222,17 @@ _STEPS: dict[str, Callable[[ConvertJob], StepOutput]] = {
     _KERAS.id: _from_keras,
     _SAVED_MODEL.id: _from_saved_model,
     FP16_EDGE.id: _half,
+    **{edge.id: _stateful for edge in STATEFUL_EDGES},
 }
 
 
 class OpenvinoConverter:
-    """Conversion to OpenVINO IR from every format that OpenVINO has a frontend for, and float16 weights."""
+    """Conversion to OpenVINO IR from every format that OpenVINO has a frontend for, float16 weights, and kept state."""
 
     @property
     def edges(self) -> Sequence[Edge]:
         """One per source state."""
-        return (*ONNX_EDGES, *TFLITE_EDGES, *OTHER_EDGES, *TORCH_EDGES, *KERAS_EDGES, FP16_EDGE)
+        return (*ONNX_EDGES, *TFLITE_EDGES, *OTHER_EDGES, *TORCH_EDGES, *KERAS_EDGES, FP16_EDGE, *STATEFUL_EDGES)
 
     @property
     def toolchains(self) -> Sequence[Toolchain]:
@@ -222,20 +244,11 @@ class OpenvinoConverter:
         blocking = next((finding for finding in summary.findings if finding.blocking), None)
         if blocking:
             return Verdict(support=Support.NEVER, reason=blocking.message, hint=blocking.hint)
-        if options.submodule:
-            return Verdict(support=Support.NOTIMPL, reason="takes whole models; the ways over .pt2 take submodules")
-        if edge.id == DYNAMIC_ONNX:
-            return Verdict(support=Support.NOTIMPL, reason=_IN_FLOAT)
-        if edge.id == DYNAMIC_TFLITE and not any(
-            layer.operator in _MATRICES and layer.precision == "int8-dynamic" for layer in summary.layers
-        ):
-            return Verdict(
-                support=Support.NEVER, reason="OpenVINO quantizes on the fly in matrix products, it has none"
-            )
-        asked = [name for name in ("io_layout", "io_dtype") if getattr(options, name)]
-        if asked:
-            return Verdict(support=Support.NOTIMPL, reason=f"{', '.join(asked)}: the border stays as the source's")
-        return YES
+        never = _never(edge, summary, options)
+        if never:
+            return Verdict(support=Support.NEVER, reason=never)
+        missing = _not_built(edge, options)
+        return Verdict(support=Support.NOTIMPL, reason=missing) if missing else YES
 
     def convert(self, job: ConvertJob) -> StepOutput:
         """Runs one edge.
@@ -249,3 +262,20 @@ class OpenvinoConverter:
 
 
 _: type[Converter] = OpenvinoConverter
+
+
+def _never(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> str:
+    if edge in STATEFUL_EDGES and not options.states:
+        return "no state was named: --state INPUT=OUTPUT"
+    layers = ((layer.operator, layer.precision) for layer in summary.layers)
+    found = any(operator in _MATRICES and precision == "int8-dynamic" for operator, precision in layers)
+    return "" if edge.id != DYNAMIC_TFLITE or found else "OpenVINO quantizes on the fly in matrix products, it has none"
+
+
+def _not_built(edge: Edge, options: ConvertOptions) -> str:
+    if options.submodule:
+        return "takes whole models; the ways over .pt2 take submodules"
+    if edge.id == DYNAMIC_ONNX:
+        return _IN_FLOAT
+    asked = [name for name in ("io_layout", "io_dtype") if getattr(options, name)]
+    return f"{', '.join(asked)}: the border stays as the source's" if asked else ""
