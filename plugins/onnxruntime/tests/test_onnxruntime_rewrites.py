@@ -98,6 +98,16 @@ def test_other_graphs_are_not_touched(tmp_path: Path) -> None:
     assert rewritten(source, tmp_path, 0) == (source, [])
 
 
+def test_float16_stays_float16(tmp_path: Path) -> None:
+    """onnxscript folds the casts behind float16 weights: the file would be float32."""
+    source = models.half(scaled_swish(tmp_path), tmp_path)
+    assert {tensor.data_type for tensor in onnx.load(source).graph.initializer} >= {onnx.TensorProto.FLOAT16}
+    assert not has_pattern(onnx.load(source))
+    target = tmp_path / "out.onnx"
+    optimize(source, target, tmp_path, "onnxruntime")
+    assert summarize(target, "onnxruntime").state.numerics == Numerics.FP16
+
+
 def convolution(folder: Path) -> Path:
     nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
     border = [graphs.value("x", ("n", 64, 8, 8))], [graphs.value("y", ("n", 128, 6, 6))]

@@ -15,16 +15,25 @@ from hub_onnxruntime.files import external_files, load, load_structure, save
 from hub_onnxruntime.fusions import Fused, check_same
 from hub_onnxruntime.graphs import constant_arrays
 from hub_onnxruntime.prepare import raise_opset
+from hub_onnxruntime.signature import dtype_name
 from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, restore_inputs, sizes_to_try
 
 HARD_SWISH_OPSET = 14
 """The first that has HardSwish."""
 
 
+_QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_NARROW = frozenset({"float16", "bfloat16", "int8", "uint8", "int4", "uint4"})
+
+
 def has_pattern(model: Any) -> bool:
-    """Whether a rule may fit: a float convolution, and a sum that is clipped or a scalar that is multiplied."""
+    """Whether a rule may fit: a convolution, and a sum that is clipped or a scalar that is multiplied, in float32.
+
+    Where weights are stored in anything narrower, onnxscript would fold the casts that make them float.
+    """
     kinds = {node.op_type for node in model.graph.node}
-    if "Conv" not in kinds or kinds & {"QuantizeLinear", "DequantizeLinear"}:
+    stored = {dtype_name(tensor.data_type) for tensor in model.graph.initializer}
+    if "Conv" not in kinds or kinds & _QUANTIZED or stored & _NARROW:
         return False
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     scalars = set(constant_arrays(model.graph, 1))
