@@ -112,6 +112,10 @@ class _Failed(Exception):
         self.parity = parity
 
 
+class _Refused(UnsupportedModel):
+    """An edge's check refuses what the route has got to."""
+
+
 class _Here(msgspec.Struct, frozen=True, kw_only=True):
     """Where a route has got to: the artifact, its summary, the changes so far, the steps so far.
 
@@ -136,7 +140,7 @@ class Conversion:
         self._runner = runner
         self._events = events
         self._attempts: list[FailedAttempt] = []
-        self._hint = ""
+        self._hints: dict[int, str] = {}  # by how far the route had got
         self._wanted = request.numerics or Numerics.FP32
 
     def plan(self) -> tuple[Opened, Plan]:
@@ -302,7 +306,7 @@ class Conversion:
         """Run one edge, check what it declared, measure what it computes."""
         verdict = judge(self._runner.registry, edge.id, here.summary, _options_for(here, samples))
         if not verdict:
-            raise UnsupportedModel(f"{edge.id} does not take this model: {verdict.reason}", hint=verdict.hint)
+            raise _Refused(f"{edge.id} does not take this model: {verdict.reason}", hint=verdict.hint)
         self._events.started(f"{edge.title or edge.id}: {edge.source} to {edge.target}")
         calibration = (
             adapt_samples(self._runner, samples.calibration, here.chain) if edge.needs_calibration else ("", "")
@@ -379,12 +383,14 @@ class Conversion:
             edge=failed.prefix[-1],
             code=failed.error.code,
             message=failed.error.message,
+            refused=isinstance(failed.error, _Refused),
             log=failed.error.log,
             reproduce=f"python {failed.error.log}/reproduce.py" if failed.error.log else "",
             parity=failed.parity,
         )
         self._attempts.append(attempt)
-        self._hint = failed.error.hint
+        if failed.error.hint:
+            self._hints.setdefault(len(failed.prefix), failed.error.hint)
         self._events.failed(attempt)
 
     def _all_failed(self, noise: str) -> HubError:
@@ -403,8 +409,8 @@ class Conversion:
     def _advice(self, code: str) -> str:
         if code == TooSlow.code:
             return "accept what was measured: a lower --require-speedup, or none"
-        if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code, ShapeNeeded.code} and self._hint:
-            return self._hint
+        if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code, ShapeNeeded.code} and self._hints:
+            return self._hints[min(self._hints)]  # what stops a model earliest stops it on most routes
         if code == VerificationError.code and all(p.inputs == "random" for a in self._attempts if (p := a.parity)):
             return "the inputs were random, which the model may not be made for: give real ones, --test DATA"
         softer = {Numerics.INT8: "int16x8 or int8-dynamic", Numerics.INT4_WEIGHTS: "int8-dynamic"}

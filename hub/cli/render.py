@@ -43,6 +43,7 @@ class Progress:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._verbose = verbose
         self._status: Status | None = None
+        self._told: set[str] = set()  # edges
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -71,7 +72,10 @@ class Progress:
             self.noted(line)
 
     def finished(self, record: StepRecord) -> None:
-        """Say that a step ended, and how right it is."""
+        """Say that a step ended, and how right it is; of one that several routes begin with, once."""
+        if record.cached and record.edge in self._told and not self._verbose:
+            return
+        self._told.add(record.edge)
         how = "from the cache" if record.cached else f"{record.seconds:.1f} s"
         good = record.parity is not None and record.parity.passed
         mark = "[green]✓[/]" if good else "[red]✗[/]"
@@ -85,7 +89,9 @@ class Progress:
         self._console.print(f"[yellow]·[/] {escape(note)}")
 
     def failed(self, attempt: FailedAttempt) -> None:
-        """Say that a route was given up and the next is tried."""
+        """Say that a route was given up and the next is tried; of one that was not begun only where much is said."""
+        if attempt.refused and not self._verbose:
+            return
         self._console.print(f"[red]✗[/] {attempt.edge}: {escape(attempt.message)}")
         if attempt.log and self._verbose:
             self._console.print(f"  [dim]log and reproduce.py: {escape(attempt.log)}[/]")
@@ -124,7 +130,8 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
         yield "accuracy", f"{a.source:.2%} → {a.result:.2%} on {a.samples} labelled samples"
     yield from result_facts(receipt)
     for attempt in receipt.failed_attempts:
-        yield "gave up", f"{attempt.edge}: {escape(attempt.message)}"
+        if not attempt.refused:
+            yield "gave up", f"{attempt.edge}: {escape(attempt.message)}"
     yield (
         "written",
         f"[green]{escape(receipt.result.path)}[/] (receipt: {escape(Path(receipt.result.path).name)}.hub.json)",
@@ -225,8 +232,9 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
 def _preflight(summary: ModelSummary, plan: Plan) -> Iterator[str]:
     for finding in summary.findings:
         yield f"{finding.message}. {finding.hint}".rstrip(". ") + "."
-    for edge, reason in plan.doubts.items():
-        yield f"{edge} does not take the model as it is ({reason}); it is asked again once the model is prepared."
+    for reason in dict.fromkeys(plan.doubts.values()):
+        edges = ", ".join(edge for edge, said in plan.doubts.items() if said == reason)
+        yield f"not for the model as it is: {edges} ({reason}); asked again once the model is prepared."
     for edge, reason in plan.history.items():
         yield f"{edge} went wrong on this model before, so its routes come last (--no-cache forgets): {reason}"
 

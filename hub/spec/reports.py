@@ -162,12 +162,24 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A route that was tried and given up, and why."""
+    """A route that was given up, and why.
+
+    Attributes:
+        route: Edge ids.
+        edge: The one that failed.
+        code: The error's code.
+        message: The error's message.
+        refused: Whether the edge refused the model that the route had got to, so that it did not run.
+        log: Folder with the log of what ran.
+        reproduce: Command that runs it again.
+        parity: What was measured, where the result was wrong.
+    """
 
     route: tuple[str, ...]
     edge: str
     code: str
     message: str
+    refused: bool = False
     log: str = ""
     reproduce: str = ""
     parity: ParityReport | None = None
