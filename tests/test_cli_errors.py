@@ -95,6 +95,20 @@ def test_a_name_that_is_like_nothing_gets_the_list(hub: Hub, toy: Path, tmp_path
     assert "toybin" in refused(hub, toy, "-o", tmp_path / "out", to="zzz")["hint"]
 
 
+def test_an_output_with_a_suffix_that_the_target_does_not_have(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    error = refused(hub, toy, "-o", tmp_path / "out.foo")
+    assert (error["code"], error["exit_status"]) == ("usage", 2)
+    assert "its files end in .toybin" in error["message"]
+    assert error["hint"] == f"-o {tmp_path / 'out.toybin'}"
+
+
+def test_state_that_no_target_keeps(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    error = refused(hub, toy, "--state", "x=nothing", "-o", tmp_path / "out.toybin")
+    assert error["code"] == "unknown-name"
+    assert "y" in error["hint"]
+    assert refused(hub, toy, "--state", "x", "-o", tmp_path / "out.toybin")["code"] == "usage"
+
+
 def test_an_output_that_exists_needs_force(hub: Hub, toy: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.toybin"
     output.write_text("precious")

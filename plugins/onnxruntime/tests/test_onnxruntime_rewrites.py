@@ -158,12 +158,48 @@ def test_narrow_weights_are_stored_narrow_and_unpacked_once(
     assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
-def test_weights_around_another_zero_stay_as_they_are(tmp_path: Path) -> None:
+def test_weights_around_another_zero_are_unpacked_around_it(tmp_path: Path) -> None:
     model = onnx.load(narrowed(convolution(tmp_path), tmp_path))
     node = next(node for node in model.graph.node if node.op_type == "DequantizeLinear")
     model.graph.initializer.append(numpy_helper.from_array(np.full(128, 3, np.int8), "zero"))
     node.input.append("zero")
     shifted, target = graphs.saved(model, tmp_path / "shifted.onnx"), tmp_path / "out.onnx"
     notes = optimize(shifted, target, tmp_path, "onnxruntime")
-    assert "unpacked" not in " ".join(notes)
-    assert kinds(target)["DequantizeLinear"] == 1
+    assert "1 narrow weights are unpacked" in " ".join(notes)
+    assert kinds(target)["Sub"] == 1
+    assert summarize(target, "onnxruntime").state.numerics == Numerics.INT8_WEIGHTS
+    feeds = {"x": normal(2, 64, 8, 8)}
+    found, wanted = models.plain_run(target, feeds)[0], models.plain_run(shifted, feeds)[0]
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def product(folder: Path, rows: int, columns: int) -> Path:
+    border = [graphs.value("x", ("n", rows))], [graphs.value("y", ("n", columns))]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    return graphs.saved(graphs.model([node], *border, {"w": normal(rows, columns)}, opset=21), folder / "product.onnx")
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_blocks_of_a_small_matrix_are_unpacked_too(symmetric: bool, tmp_path: Path) -> None:
+    source = product(tmp_path, 257, 64)  # the last block is shorter
+    model, target = onnx.load(source), tmp_path / "out.onnx"
+    model.ir_version = 10  # the first with 4-bit tensors
+    assert quantize(model, tmp_path, Form(4, 64, symmetric=symmetric))
+    narrow = graphs.saved(model, tmp_path / "narrow.onnx")
+    optimize(narrow, target, tmp_path, "onnxruntime")
+    assert [node.op_type for node in executed(target, tmp_path)] == ["MatMul"]
+    assert target.stat().st_size < 0.3 * source.stat().st_size
+    assert summarize(target, "onnxruntime").state.numerics == Numerics.INT4_WEIGHTS
+    feeds = {"x": normal(3, 257)}
+    model.opset_import[0].version = 21
+    found = models.plain_run(target, feeds)[0]
+    wanted = onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0]  # ONNX Runtime multiplies blocks less exactly
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_a_large_matrix_stays_packed(tmp_path: Path) -> None:
+    model, target = onnx.load(product(tmp_path, 1024, 1024)), tmp_path / "out.onnx"
+    model.ir_version = 10
+    assert quantize(model, tmp_path, Form(4, 64, symmetric=True))
+    optimize(graphs.saved(model, tmp_path / "narrow.onnx"), target, tmp_path, "onnxruntime")
+    assert kinds(target) == {"MatMulNBits": 1}

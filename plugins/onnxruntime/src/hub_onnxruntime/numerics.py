@@ -1,7 +1,7 @@
 """Says which numerics an ONNX file really computes in, from its operators and types alone.
 
 An operator's precision is read off what its operands come from: a `DequantizeLinear` of an activation, a
-`DequantizeLinear` of a stored tensor (or a `Cast`, with a `Mul` behind it for integers), or neither. Operators
+`DequantizeLinear` of a stored tensor (or a `Cast`, for integers with a `Mul` behind it), or neither. Operators
 that only move values are looked through.
 Rules of the operators: ONNX's QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, QLinear* and *Integer, and ONNX
 Runtime's contrib operators.
@@ -104,9 +104,11 @@ class Scope:
         return Operand(self.stored[name], stored=True)
 
     def _unpacked(self, node: Any) -> str:
-        """The integer type of stored weights that a Cast and this Mul by stored scales make float; empty for others."""
-        integers, *scales = [self.operand(name) for name in node.input]
-        whole = integers.cast and integers.type in _NARROW and all(operand.stored for operand in scales)
+        """The integer type of stored weights that a Cast, a Sub and this Mul make float; empty for others."""
+        shifted = self.producers.get(node.input[0])
+        centred = shifted is not None and shifted.op_type == "Sub"
+        integers = self.operand(shifted.input[0] if shifted is not None and centred else node.input[0])
+        whole = integers.cast and integers.type in _NARROW and self.operand(node.input[1]).stored
         return integers.type if whole else ""
 
     def _dequantized(self, node: Any) -> Operand:

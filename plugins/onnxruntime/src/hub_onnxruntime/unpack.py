@@ -1,27 +1,34 @@
-"""Narrow weights of convolutions and recurrences, written so that ONNX Runtime unpacks them once, when it opens a file.
+"""Narrow weights, written so that ONNX Runtime unpacks them once, when it opens a file.
 
 ONNX Runtime folds no DequantizeLinear: it dequantizes at each run, and a convolution whose weights are no constant gets
 no blocked layout (measured on magika: 15.8 ms instead of 8.6). A Cast and a Mul of constants it folds. The file stays
-as small, runs as fast as float and takes as much memory as float. Matrices stay: for their blocks there is MatMulNBits.
+as small, runs as fast as float and takes as much memory as float. So large matrices stay as they are: their blocks are
+multiplied packed (MatMulNBits), which is what 4 bits are for.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxruntime.files import load_structure, save
-from hub_onnxruntime.graphs import constant_arrays
+from hub_onnxruntime.graphs import add_constant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
 KEEPERS = ("ConstantFolding",)
 """Optimizers of ONNX Runtime to leave out where it saves such a file: the weights would be stored in float."""
 
-_MOST_CHANNELS = 2**16
+SMALL_MATRIX = 2**20
+"""Elements. MatMulNBits with 2^22 took 0.2 to 1.0 of float's time for 1 to 128 rows; with 2^17, 0.6 to 1.4 (Zen 3)."""
+
 _INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
-_READERS = frozenset({"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"})
+_LAYERS = frozenset({"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"})
+_MATRICES = frozenset({"MatMul", "Gemm"})
 
 
 def foldable(source: Path, scratch: Path) -> tuple[Path, list[str]]:
@@ -34,56 +41,76 @@ def foldable(source: Path, scratch: Path) -> tuple[Path, list[str]]:
     model = load_structure(source)
     if any(node.op_type in _INTEGERS for node in model.graph.node):  # there, weights are read as they are
         return source, []
-    nodes = [part for node in model.graph.node for part in _parts(node, model.graph)]
-    count = sum(node.op_type == "Cast" for node in nodes) - sum(node.op_type == "Cast" for node in model.graph.node)
-    if not count:
+    chosen = _chosen(model.graph)
+    if not chosen:
         return source, []
+    nodes = [part for node in model.graph.node for part in _parts(node, model.graph, chosen)]
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
     path = scratch / "foldable.onnx"
     save(model, path)
-    return path, [f"{count} narrow weights are unpacked when the file is opened, not at each run: as fast as float"]
+    return path, [
+        f"{len(chosen)} narrow weights are unpacked when the file is opened, not at each run: as fast as float"
+    ]
 
 
-def _parts(node: Any, graph: Any) -> Iterator[Any]:
-    if not _is_narrow(node, graph):
-        yield node
-        return
-    sizes = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 1)
-    yield from _unpacking(node, sizes[node.input[0]], axis, per_channel=bool(sizes[node.input[1]]))
+def _chosen(graph: Any) -> dict[str, list[int]]:
+    """Dequantized weights that only fitting operators read -> their sizes."""
+    from onnx import TensorProto
 
-
-def _is_narrow(node: Any, graph: Any) -> bool:
-    """Whether a node dequantizes stored weights that only these operators read, not in blocks and around zero."""
-    import numpy as np
-
-    if node.op_type != "DequantizeLinear" or not _only_read_by(graph, node.output[0]):
-        return False
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    blocks = any(a.name == "block_size" and a.i for a in node.attribute)
-    zeros = constant_arrays(graph, _MOST_CHANNELS)
-    symmetric = all(name in zeros and not np.any(zeros[name]) for name in node.input[2:])
-    return symmetric and not blocks and all(name in stored for name in node.input)
+    kept = {value.name for value in graph.output}
+    readers: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    found = {}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or any(name not in stored for name in node.input if name):
+            continue
+        sizes, name = list(stored[node.input[0]].dims), node.output[0]
+        fitting = _LAYERS | (_MATRICES if math.prod(sizes) < SMALL_MATRIX else frozenset())
+        floats = stored[node.input[1]].data_type == TensorProto.FLOAT
+        if floats and name not in kept and readers.get(name) and fitting.issuperset(readers[name]):
+            found[name] = sizes
+    return found
 
 
-def _only_read_by(graph: Any, name: str) -> bool:
-    readers = [node.op_type for node in graph.node if name in node.input]
-    return bool(readers) and _READERS.issuperset(readers) and all(value.name != name for value in graph.output)
-
-
-def _unpacking(node: Any, rank: int, axis: int, *, per_channel: bool) -> Iterator[Any]:
-    """Cast, the scales brought to the weights' rank, and Mul."""
+def _parts(node: Any, graph: Any, chosen: Mapping[str, list[int]]) -> Iterator[Any]:
+    """A node as it is, or what takes the place of a DequantizeLinear: (Cast - zero point) * scale, all of one shape."""
     from onnx import TensorProto, helper
 
-    weights, scales = node.input[:2]
-    floats, spread = f"{node.output[0]}/float", f"{node.output[0]}/spread"
+    if node.op_type != "DequantizeLinear" or node.output[0] not in chosen:
+        yield node
+        return
+    name = node.output[0]
+    weights, scales, *zero = (given for given in node.input if given)
+    floats = f"{name}/float"
     yield helper.make_node("Cast", [weights], [floats], name=f"{node.name}/Cast", to=TensorProto.FLOAT)
-    if per_channel:
-        axes = [place for place in range(rank) if place != axis % rank]
-        stored = helper.make_tensor("", TensorProto.INT64, [len(axes)], axes)
-        yield helper.make_node("Constant", [], [f"{spread}/axes"], name=f"{node.name}/axes", value=stored)
-        yield helper.make_node("Unsqueeze", [scales, f"{spread}/axes"], [spread], name=f"{node.name}/Unsqueeze")
-    factors = spread if per_channel else scales
-    yield helper.make_node("Mul", [floats, factors], list(node.output), name=f"{node.name}/Mul")
+    if zero:
+        yield helper.make_node("Cast", zero, [f"{name}/zero"], name=f"{node.name}/Cast_1", to=TensorProto.FLOAT)
+        yield from _spread(node, f"{name}/zero", f"{name}/zeros", graph, chosen[name], stored=zero[0])
+        yield helper.make_node("Sub", [floats, f"{name}/zeros"], [f"{name}/centred"], name=f"{node.name}/Sub")
+        floats = f"{name}/centred"
+    yield from _spread(node, scales, f"{name}/scales", graph, chosen[name], stored=scales)
+    yield helper.make_node("Mul", [floats, f"{name}/scales"], [name], name=f"{node.name}/Mul")
+
+
+def _spread(node: Any, source: str, target: str, graph: Any, sizes: list[int], *, stored: str) -> Iterator[Any]:
+    """Brings scales or zero points to a shape that broadcasts against the weights (ONNX's DequantizeLinear)."""
+    import numpy as np
+    from onnx import helper
+
+    written = Counter({a.name: int(a.i) for a in node.attribute})
+    axis = (written["axis"] if "axis" in written else 1) % max(1, len(sizes))
+    dims = next(list(tensor.dims) for tensor in graph.initializer if tensor.name == stored)
+    if written["block_size"]:
+        operator, constant = "Gather", np.arange(sizes[axis], dtype=np.int64) // written["block_size"]
+    elif math.prod(dims) > 1:
+        operator, constant = "Reshape", np.array([-1 if at == axis else 1 for at in range(len(sizes))], np.int64)
+    else:
+        operator, constant = "Reshape", np.ones(len(sizes), np.int64)
+    add_constant(graph, f"{target}/how", constant)
+    more = {"axis": axis} if operator == "Gather" else {}
+    yield helper.make_node(operator, [source, f"{target}/how"], [target], name=f"{node.name}/{target}", **more)
