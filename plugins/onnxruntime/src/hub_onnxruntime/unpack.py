@@ -9,7 +9,6 @@ multiplied packed (MatMulNBits), which is what 4 bits are for.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +101,10 @@ def _spread(node: Any, source: str, target: str, graph: Any, sizes: list[int], *
     import numpy as np
     from onnx import helper
 
-    written = Counter({a.name: int(a.i) for a in node.attribute})
-    axis = (written["axis"] if "axis" in written else 1) % max(1, len(sizes))
+    written = {a.name: int(a.i) for a in node.attribute}
+    axis = written.get("axis", 1) % max(1, len(sizes))
     dims = next(list(tensor.dims) for tensor in graph.initializer if tensor.name == stored)
-    if written["block_size"]:
+    if written.get("block_size"):
         operator, constant = "Gather", np.arange(sizes[axis], dtype=np.int64) // written["block_size"]
     elif math.prod(dims) > 1:
         operator, constant = "Reshape", np.array([-1 if at == axis else 1 for at in range(len(sizes))], np.int64)
