@@ -143,6 +143,17 @@ def test_a_slow_result_is_announced(hub: Hub, faults: Faults, toy: Path, samples
     assert any("int8 is slower here" in warning for warning in receipt["warnings"])
 
 
+def test_an_edge_that_refuses_what_a_route_has_got_to_is_told_of_only_where_much_is_said(
+    hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path
+) -> None:
+    faults("picky")
+    ran = convert(hub, toy, samples, tmp_path / "out.toybin")
+    attempts = [attempt for attempt in ran.json["failed_attempts"] if attempt["edge"] == "faulty.picky"]
+    assert [attempt["refused"] for attempt in attempts] == [True]
+    assert "no LSTM" not in ran.err
+    assert "no LSTM" in convert(hub, toy, samples, tmp_path / "again.toybin", "--verbose").err
+
+
 def test_another_form_is_tried_where_one_is_too_slow(
     hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path
 ) -> None:

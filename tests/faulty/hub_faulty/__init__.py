@@ -32,6 +32,7 @@ from hub.spec import (
     SampleFolder,
     State,
     StepOutput,
+    Support,
     UnsupportedModel,
     Verdict,
     hookimpl,
@@ -246,6 +247,7 @@ FAULTS: dict[str, Fault] = {
     "reverse": _reverse,
     "noise": _noise,
     "sluggish": _sluggish,
+    "picky": _sluggish,
     "refuse": _refuse,
     "raise": _raise,
     "calibrated": _calibrated,
@@ -256,6 +258,7 @@ def _edge(name: str) -> Edge:
     second = {
         "calibrated": Numerics.INT8,
         "sluggish": Numerics.INT8,
+        "picky": Numerics.INT8,
         "slow": Numerics.FP16,
         "slow-with-the-lock": Numerics.FP16,
     }
@@ -284,6 +287,8 @@ class FaultyConverter:
     def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
         if os.environ.get("HUB_FAULTS_CHECK"):
             raise RuntimeError("check has a defect")
+        if edge.id == "faulty.picky":
+            return Verdict(support=Support.NEVER, reason="the model has no LSTM")
         return YES
 
     def convert(self, job: ConvertJob) -> StepOutput:
