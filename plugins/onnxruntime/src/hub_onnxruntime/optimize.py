@@ -176,7 +176,7 @@ def optimize(source: Path, target: Path, scratch: Path, form: str, seed: int = 0
         return [*notes, _words(before, after), _ORT_LEVEL, *_cast_notes(after)]
     path, unpacked = (path, []) if large_model else unpack.foldable(path, scratch)
     data = f"{target.name}.data" if large_model else ""
-    save_optimized(path, target, level="extended", disabled=unpack.KEEPERS if unpacked else (), data=data)
+    save_optimized(path, target, level="extended", disabled=unpack.keepers(path), data=data)
     after = load_structure(target)
     _tidy(after, before)
     target.write_bytes(after.SerializeToString(deterministic=True))

@@ -91,6 +91,7 @@ OTHER_EDGES = tuple(
     if (source, before) != ("onnx", Numerics.INT8_DYNAMIC)  # see DYNAMIC_ONNX
 )
 DYNAMIC_TFLITE = f"openvino.from-tflite-{Numerics.INT8_DYNAMIC.value}"
+_RECURRENT = frozenset({"LSTM", "GRU"})
 _MATRICES = frozenset({"FULLY_CONNECTED", "BATCH_MATMUL"})
 DYNAMIC_ONNX = f"openvino.from-onnx-{Numerics.INT8_DYNAMIC.value}"
 _IN_FLOAT = (
@@ -267,6 +268,9 @@ _: type[Converter] = OpenvinoConverter
 def _never(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> str:
     if edge in STATEFUL_EDGES and not options.states:
         return "no state was named: --state INPUT=OUTPUT"
+    loops = sorted(_RECURRENT & set(summary.operators))
+    if edge in KERAS_EDGES and loops:
+        return f"OpenVINO's TensorFlow frontend makes a loop of {', '.join(loops)}, over ONNX it becomes one operator"
     layers = ((layer.operator, layer.precision) for layer in summary.layers)
     found = any(operator in _MATRICES and precision == "int8-dynamic" for operator, precision in layers)
     return "" if edge.id != DYNAMIC_TFLITE or found else "OpenVINO quantizes on the fly in matrix products, it has none"
