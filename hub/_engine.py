@@ -83,6 +83,13 @@ _BESIDE = {Numerics.INT8_MIXED: (Numerics.INT8,), Numerics.INT8_DYNAMIC: (Numeri
 """What a source's own precision may be called in another format: ONNX counts the layers that multiply, TFLite all."""
 
 
+_SOFTER = {
+    Numerics.INT8: (Numerics.INT16X8, Numerics.INT8_DYNAMIC, Numerics.INT8_WEIGHTS),
+    Numerics.INT4_WEIGHTS: (Numerics.INT8_DYNAMIC, Numerics.INT8_WEIGHTS),
+}
+"""What to try where a precision came out wrong, as far as the target has it."""
+
+
 class Silent:
     """Tells nobody."""
 
@@ -413,9 +420,9 @@ class Conversion:
             return self._hints[min(self._hints)]  # what stops a model earliest stops it on most routes
         if code == VerificationError.code and all(p.inputs == "random" for a in self._attempts if (p := a.parity)):
             return "the inputs were random, which the model may not be made for: give real ones, --test DATA"
-        softer = {Numerics.INT8: "int16x8 or int8-dynamic", Numerics.INT4_WEIGHTS: "int8-dynamic"}
-        names = softer.get(self._wanted)
-        return f"try --precision {names}" if names else "see the logs; `hub plan` shows the routes"
+        offered = self._runner.registry.numerics_of(self._request.target, self._request.destination)
+        names = [item.value for item in _SOFTER.get(self._wanted, ()) if item in offered]
+        return f"try --precision {' or '.join(names)}" if names else "see the logs; `hub plan` shows the routes"
 
     def _receipt(self, opened: Opened, plan: Plan, samples: Samples, reference: Reference, here: _Here) -> Receipt:
         last = here.steps[-1]

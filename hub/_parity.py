@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,10 @@ from hub.spec import (
     OutputParity,
     ParityPolicy,
     ParityReport,
+    Part,
     SampleFolder,
+    parts_of,
+    with_parts,
 )
 
 if TYPE_CHECKING:
@@ -171,10 +174,9 @@ def compare(
             zero throughout.
         EffectError: The result's outputs have other names or shapes than the source's.
     """
+    choice = _Choice(dropped, parts_of(_judged_in_parts(reference, dropped)))
     measured = tuple(
-        item
-        for runtime, folder in results.items()
-        for item in _compare_one(reference, folder, runtime, policy, dropped)
+        item for runtime, folder in results.items() for item in _compare_one(reference, folder, runtime, policy, choice)
     )
     if not measured:
         raise NothingCompared("no output was compared, so nothing is proved", hint="give real inputs: --test DATA")
@@ -187,8 +189,21 @@ def compare(
     )
 
 
+class _Choice(NamedTuple):
+    """Outputs that are left out, and outputs of which a part is judged by itself too."""
+
+    dropped: Collection[str]
+    parts: dict[str, Part]
+
+
+def _judged_in_parts(reference: Path, dropped: Collection[str]) -> Iterator[dict[str, "Array"]]:
+    """The outputs that may hold two things; a classifier's rows are one, whatever their size."""
+    for given in SampleFolder(reference):
+        yield {name: array for name, array in given.items() if name not in dropped and not is_classifier(array)}
+
+
 def _compare_one(
-    reference: Path, folder: Path, runtime: str, policy: ParityPolicy, dropped: Collection[str]
+    reference: Path, folder: Path, runtime: str, policy: ParityPolicy, choice: _Choice
 ) -> Iterator[OutputParity]:
     sums: dict[str, _Sums] = {}
     sources, results = SampleFolder(reference), SampleFolder(folder)
@@ -196,9 +211,9 @@ def _compare_one(
         message = f"{runtime} gave outputs for {len(results)} samples, the source for {len(sources)}"
         raise NothingCompared(message, hint="give more inputs: --test DATA")
     for given, result in zip(sources, results, strict=True):
-        source = {name: array for name, array in given.items() if name not in dropped}
+        source = {name: array for name, array in given.items() if name not in choice.dropped}
         _check_same_border(source, result, runtime)
-        _accumulate(sums, source, result)
+        _accumulate(sums, with_parts(source, choice.parts), with_parts(result, choice.parts))
     _check_reference(sums)
     for name, total in sums.items():
         yield _judged(name, runtime, total, policy)

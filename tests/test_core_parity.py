@@ -281,3 +281,55 @@ def test_any_error_above_the_bound_fails_at_any_scale(
     assert not report.passed
     assert report.worst.relative == pytest.approx(error, rel=1e-6)
     assert len(SampleFolder(result)) == 6
+
+
+def detections(samples: int = 8, seed: int = 1) -> list[Outputs]:
+    """A detector's output [1, 4 + 80, 100]: boxes in pixels, and scores below one, all in one tensor."""
+    generator = np.random.default_rng(seed)
+    boxes = generator.uniform(20, 320, (samples, 1, 4, 100))
+    scores = generator.beta(0.1, 4, (samples, 1, 80, 100))
+    return [{"found": np.concatenate(pair, axis=1).astype(np.float32)} for pair in zip(boxes, scores, strict=True)]
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("policy", [INT8, FP32], ids=["int8", "fp32"])
+def test_a_detector_that_detects_nothing_is_found_out(tmp_path: Path, policy: ParityPolicy, axis: int) -> None:
+    """All scores at zero: over the whole output that is 55 dB and a cosine of 1."""
+    source = [{"found": np.swapaxes(sample["found"], 1, axis)} for sample in detections()]
+    blind = [{"found": sample["found"].copy()} for sample in source]
+    for sample in blind:
+        np.swapaxes(sample["found"], 1, axis)[:, 4:] = 0
+    folders = write(tmp_path / "source", source), {"rt": write(tmp_path / "blind", blind)}
+    report = compare(*folders, policy, inputs="given", reference_runtime="x")
+    whole, scores = report.outputs
+    assert whole.sqnr_db > 50
+    assert not report.passed
+    assert scores.output == ("found[:, 4:84]" if axis == 1 else "found[:, :, 4:84]")
+    assert scores.sqnr_db == pytest.approx(0)
+    assert "found[:, " in describe_failures(report)
+
+
+def test_a_detector_with_int8_noise_on_each_part_passes(tmp_path: Path) -> None:
+    generator, source = np.random.default_rng(2), detections()
+    noisy = [{"found": sample["found"] * generator.normal(1, 0.05, sample["found"].shape)} for sample in source]
+    folders = write(tmp_path / "source", source), {"rt": write(tmp_path / "noisy", noisy)}
+    report = compare(*folders, INT8, inputs="given", reference_runtime="x")
+    assert [item.output for item in report.outputs] == ["found", "found[:, 4:84]"]
+    assert report.passed
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.random.default_rng(0).standard_normal((1, 64, 50)),  # one thing
+        np.random.default_rng(0).standard_normal((1, 64, 50)) * np.geomspace(1, 1e3, 64)[None, :, None],  # no gap
+        np.random.default_rng(0).standard_normal((1, 64, 50)) * np.array([1.0, 5.0])[np.arange(64) % 2][None, :, None],
+        np.concatenate([np.ones((1, 4, 50)), np.full((1, 60, 50), 1e-9)], axis=1),  # rounding errors beside it
+        np.concatenate([np.ones((1, 4, 50)), np.zeros((1, 60, 50))], axis=1),
+        np.random.default_rng(0).standard_normal((4, 64)),
+    ],
+)
+def test_other_outputs_are_judged_as_a_whole(array: Array, tmp_path: Path) -> None:
+    folder = write(tmp_path / "source", [{"y": array.astype(np.float32)}] * 2)
+    report = compare(folder, {"rt": folder}, INT8, inputs="given", reference_runtime="x")
+    assert [item.output for item in report.outputs] == ["y"]

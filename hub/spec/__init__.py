@@ -52,6 +52,7 @@ from hub.spec.expectations import Expectation, ExpectationKind, parse_expectatio
 from hub.spec.hooks import ENTRY_POINT_GROUP, hookimpl
 from hub.spec.machine import Processor, processor
 from hub.spec.numerics import STATEFUL, Numerics, State
+from hub.spec.parts import Part, parts_of, with_parts
 from hub.spec.recipes import QuantRecipe
 from hub.spec.reports import (
     RECEIPT_VERSION,
@@ -128,6 +129,7 @@ __all__ = [
     "OutputParity",
     "ParityPolicy",
     "ParityReport",
+    "Part",
     "PluginBroken",
     "Processor",
     "QuantParams",
@@ -167,6 +169,8 @@ __all__ = [
     "VerificationError",
     "hookimpl",
     "parse_expectations",
+    "parts_of",
     "processor",
+    "with_parts",
     "write_sample",
 ]

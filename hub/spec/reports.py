@@ -46,7 +46,7 @@ class OutputParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One output of the result against the same output of the source, over all samples.
 
     Attributes:
-        output: The source's output name.
+        output: The source's output name; with indices for a part of it that is judged by itself.
         runtime: Runtime and variant that ran the result.
         samples: Samples compared.
         elements: Numbers compared.

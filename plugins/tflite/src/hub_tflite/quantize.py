@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import HubError, IoBinding, SampleFolder, StepError
+from hub.spec import HubError, IoBinding, SampleFolder, StepError, parts_of, with_parts
 from hub_tflite.calibrate import Observed, observe, statistics
 from hub_tflite.describe import border, quant_params
 from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
@@ -170,7 +170,7 @@ def _finish(content: bytes, before: Any) -> bytes:
 
 
 def measure(content: bytes, prepared: Prepared) -> float:
-    """Returns the SQNR in dB of the worst output over the judged samples: 10 log10(sum x^2 / sum (x - y)^2).
+    """Returns the SQNR in dB of the worst output or part over the judged samples: 10 log10(sum x^2 / sum (x - y)^2).
 
     Raises:
         StepError: The result does not run.
@@ -178,9 +178,11 @@ def measure(content: bytes, prepared: Prepared) -> float:
     session = LiteRtSession(content)
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
+    parts = parts_of(prepared.expected)
     for feeds, expected in zip(prepared.judged, prepared.expected, strict=True):
-        for name, array in session.run(feeds).items():
-            power, error = _powers(expected[name], array)
+        whole = with_parts(expected, parts)
+        for name, array in with_parts(session.run(feeds), parts).items():
+            power, error = _powers(whole[name], array)
             signal[name] = signal.get(name, 0.0) + power
             noise[name] = noise.get(name, 0.0) + error
     return min(_ratio_db(signal[name], noise[name]) for name in signal)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub.spec import Part, parts_of, with_parts
 from hub_onnxruntime.session import OrtSession
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ CAP_DB = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Samples, and what the float model gives for them."""
+    """Samples, what the float model gives for them, and the parts of outputs that are measured by themselves too."""
 
     samples: Sequence[Feeds]
     expected: Sequence[Feeds]
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, samples: Sequence[Feeds]) -> Judge:
@@ -36,10 +38,11 @@ class Judge:
             StepError: It does not run on the samples.
         """
         session = OrtSession(path)
-        return cls(samples, [session.run(feeds) for feeds in samples])
+        expected = [session.run(feeds) for feeds in samples]
+        return cls(samples, expected, parts_of(expected))
 
     def sqnr_db(self, session: OrtSession, limit: int | None = None) -> float:
-        """Returns the SQNR in dB of the worst output: 10 log10(sum x^2 / sum (x - y)^2).
+        """Returns the SQNR in dB of the worst output or part: 10 log10(sum x^2 / sum (x - y)^2).
 
         Args:
             session: The result.
@@ -51,8 +54,9 @@ class Judge:
         signal: dict[str, float] = {}
         noise: dict[str, float] = {}
         for feeds, expected in zip(self.samples[:limit], self.expected[:limit], strict=True):
-            for name, array in session.run(feeds).items():
-                power, error = _powers(expected[name], array)
+            whole = with_parts(expected, self.parts)
+            for name, array in with_parts(session.run(feeds), self.parts).items():
+                power, error = _powers(whole[name], array)
                 signal[name] = signal.get(name, 0.0) + power
                 noise[name] = noise.get(name, 0.0) + error
         return min(ratio_db(signal[name], noise[name]) for name in signal)

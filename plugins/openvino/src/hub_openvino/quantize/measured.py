@@ -14,10 +14,13 @@ from hub.spec import (
     AlreadyQuantized,
     CalibrationError,
     Numerics,
+    Part,
     RuntimeOptions,
     SampleFolder,
     StepError,
     UnsupportedModel,
+    parts_of,
+    with_parts,
 )
 from hub_openvino.border import DTYPES, input_names
 from hub_openvino.describe import read_model
@@ -63,6 +66,7 @@ class Prepared:
         samples: Every calibration sample as NNCF takes it: arrays by input, in the model's order.
         judged: The samples that results are judged on.
         expected: The float model's outputs for them, in order.
+        parts: Output -> its part that is measured by itself too.
         tried: What earlier edges of the same run made of it: recipe -> result.
     """
 
@@ -71,6 +75,7 @@ class Prepared:
     samples: list[list[Array]] = field(default_factory=list)
     judged: list[list[Array]] = field(default_factory=list)
     expected: list[list[Array]] = field(default_factory=list)
+    parts: dict[int, Part] = field(default_factory=dict)
     tried: dict[Any, Tried] = field(default_factory=dict)
 
     def model(self) -> Any:
@@ -95,7 +100,7 @@ class Prepared:
         return find_numerics(read_ir(target))
 
     def measure(self, model: Any) -> float:
-        """SQNR in dB of the worst output over the judged samples: 10 log10(sum x^2 / sum (x - y)^2)."""
+        """SQNR in dB of the worst output or part over the judged samples: 10 log10(sum x^2 / sum (x - y)^2)."""
         if not self.judged:
             return math.nan
         return self.compare(run(model, self.judged))
@@ -103,13 +108,17 @@ class Prepared:
     def compare(self, outputs: Iterator[list[Array]]) -> float:
         """The same for outputs that were computed elsewhere; they may be fewer than the judged samples."""
         signal, noise = None, None
-        for expected, found in zip(self.expected, outputs, strict=False):
+        for expected, found in zip(map(self.parted, self.expected), map(self.parted, outputs), strict=False):
             powers, errors = power(expected), error_power(expected, found)
             signal = powers if signal is None else signal + powers
             noise = errors if noise is None else noise + errors
         if signal is None or noise is None:
             return math.nan
         return min(ratio_db(float(a), float(b)) for a, b in zip(signal, noise, strict=True))
+
+    def parted(self, outputs: Sequence[Array]) -> list[Array]:
+        """Outputs, and behind them the parts that are measured by themselves too."""
+        return list(with_parts(dict(enumerate(outputs)), self.parts).values())
 
 
 def power(arrays: Sequence[Array]) -> npt.NDArray[np.float64]:
@@ -212,6 +221,7 @@ def _calibrate(prepared: Prepared, folder: SampleFolder) -> None:
     step = max(1, math.ceil(len(prepared.samples) / JUDGED_SAMPLES))
     prepared.judged = prepared.samples[::step]
     prepared.expected = list(run(model, prepared.judged))
+    prepared.parts = parts_of(dict(enumerate(outputs)) for outputs in prepared.expected)
     for place, outputs in enumerate(prepared.expected):
         if not all(math.isfinite(value) for value in power(outputs)):
             raise UnsupportedModel(f"the float model gives values that are not finite for calibration sample {place}")

@@ -81,12 +81,12 @@ def measure_noise(prepared: Prepared, quantized: Any) -> Noise:
     count = len(names)
     used = max(1, min(len(prepared.judged), 4, _MOST_RUNS // (count + 1)))
     step = max(1, math.ceil(len(prepared.judged) / used))
-    expected = prepared.expected[::step]
+    expected = [prepared.parted(outputs) for outputs in prepared.expected[::step]]
     switches = np.vstack([np.eye(count, dtype=bool), np.zeros((1, count), bool)])
     feeds = [[*sample, row] for sample in prepared.judged[::step] for row in switches]
     noise = np.zeros((count + 1, len(expected[0])))
     for place, outputs in enumerate(run(model, feeds)):
-        noise[place % (count + 1)] += error_power(expected[place // (count + 1)], outputs)
+        noise[place % (count + 1)] += error_power(expected[place // (count + 1)], prepared.parted(outputs))
     signal = np.sum([power(outputs) for outputs in expected], axis=0)
     return Noise(names=names, signal=signal, rest=noise[-1], alone=np.maximum(noise[:-1] - noise[-1], 0))
 
