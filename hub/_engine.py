@@ -110,17 +110,16 @@ class Silent:
 
 
 class _Failed(Exception):
-    """An edge of a route failed; `prefix` is the route up to and with it."""
+    """An edge of a route failed; `prefix` is the route up to and with it, `refused` whether it did not even run."""
 
-    def __init__(self, prefix: tuple[str, ...], error: HubError, parity: ParityReport | None = None) -> None:
+    def __init__(
+        self, prefix: tuple[str, ...], error: HubError, parity: ParityReport | None = None, *, refused: bool = False
+    ) -> None:
         super().__init__(str(error))
         self.prefix = prefix
+        self.refused = refused
         self.error = error
         self.parity = parity
-
-
-class _Refused(UnsupportedModel):
-    """An edge's check refuses what the route has got to."""
 
 
 class _Here(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +271,10 @@ class Conversion:
         here = _Here(artifact=opened.artifact, summary=opened.summary)
         for index, edge in enumerate(route):
             prefix = tuple(item.id for item in route[: index + 1])
+            verdict = judge(self._runner.registry, edge.id, here.summary, _options_for(here, samples))
+            if not verdict:
+                reason = f"{edge.id} does not take this model: {verdict.reason}"
+                raise _Failed(prefix, UnsupportedModel(reason, hint=verdict.hint), refused=True)
             try:
                 here = self._step(here, edge, samples, reference, last=index == len(route) - 1)
             except HubError as error:
@@ -311,9 +314,6 @@ class Conversion:
 
     def _step(self, here: _Here, edge: Edge, samples: Samples, reference: Reference, *, last: bool) -> _Here:
         """Run one edge, check what it declared, measure what it computes."""
-        verdict = judge(self._runner.registry, edge.id, here.summary, _options_for(here, samples))
-        if not verdict:
-            raise _Refused(f"{edge.id} does not take this model: {verdict.reason}", hint=verdict.hint)
         self._events.started(f"{edge.title or edge.id}: {edge.source} to {edge.target}")
         calibration = (
             adapt_samples(self._runner, samples.calibration, here.chain) if edge.needs_calibration else ("", "")
@@ -390,7 +390,7 @@ class Conversion:
             edge=failed.prefix[-1],
             code=failed.error.code,
             message=failed.error.message,
-            refused=isinstance(failed.error, _Refused),
+            refused=failed.refused,
             log=failed.error.log,
             reproduce=f"python {failed.error.log}/reproduce.py" if failed.error.log else "",
             parity=failed.parity,
