@@ -57,7 +57,7 @@ axis, not negative, summing to one), and from so many rows on that one disagreem
 0.95). A comparison over no samples, of NaN, or against outputs that are zero throughout is an error, not a pass.
 Where an output [batch, channels, places] holds two things behind each other that differ by ten times in scale and the
 quiet one is less than 5 % of the power (a detector's boxes in pixels and scores below one), the quiet one is judged by
-itself too, as `output[:, 4:84]`: a detector whose scores are all zero has an SQNR of 34 dB over the whole.
+itself too, as `output[:, 4:84]`: a detector whose scores are all zero has an SQNR of 32 dB over the whole.
 Your own gate: `--max-relative`, `--min-cosine`, `--min-sqnr`; the receipt then says `custom`.
 
 """
