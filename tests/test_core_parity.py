@@ -309,6 +309,13 @@ def test_a_detector_that_detects_nothing_is_found_out(tmp_path: Path, policy: Pa
     assert "found[:, " in describe_failures(report)
 
 
+def test_scores_before_the_boxes_are_found_too(tmp_path: Path) -> None:
+    source = [{"found": np.concatenate([s["found"][:, 4:], s["found"][:, :4]], axis=1)} for s in detections()]
+    folder = write(tmp_path / "source", source)
+    report = compare(folder, {"rt": folder}, INT8, inputs="given", reference_runtime="x")
+    assert [item.output for item in report.outputs] == ["found", "found[:, 0:80]"]
+
+
 def test_a_detector_with_int8_noise_on_each_part_passes(tmp_path: Path) -> None:
     generator, source = np.random.default_rng(2), detections()
     noisy = [{"found": sample["found"] * generator.normal(1, 0.05, sample["found"].shape)} for sample in source]

@@ -63,7 +63,7 @@ def _powers(array: "Array") -> "list[Power | None]":
     """Mean squares of an output's channels and of its places; None where it has other axes."""
     import numpy as np
 
-    if array.ndim != _RANK or not np.issubdtype(array.dtype, np.floating):
+    if array.ndim != _RANK or not array.size or not np.issubdtype(array.dtype, np.floating):
         return [None, None]
     squares = np.square(array, dtype=np.float64)
     return [squares.mean(axis=(0, 2)), squares.mean(axis=(0, 1))]
@@ -83,14 +83,15 @@ def _blocks(power: "Power") -> "Iterator[tuple[float, int, int]]":
     """Each (gap, start, stop) where all of one end is quieter by `GAP` than all of the rest, and unseen beside it."""
     import numpy as np
 
-    size = len(power)
-    for cut in range(1, size):
-        for start, stop in ((0, cut), (cut, size)):
-            quiet, loud = power[start:stop], power[cut:] if start == 0 else power[:cut]
-            top, bottom = float(np.sqrt(quiet.max())), float(np.sqrt(loud.min()))
-            unseen = quiet.sum() < BLIND_SHARE * power.sum()
-            if top * GAP <= bottom and top > _DUST * bottom and unseen:
-                yield bottom / top, start, stop
+    size, rms, back = len(power), np.sqrt(power), slice(None, None, -1)
+    tops = np.maximum.accumulate(rms)[:-1], np.maximum.accumulate(rms[back])[back][1:]
+    bottoms = np.minimum.accumulate(rms[back])[back][1:], np.minimum.accumulate(rms)[:-1]
+    sums = np.cumsum(power)[:-1], np.cumsum(power[back])[back][1:]
+    for first, (top, bottom, quiet) in enumerate(zip(tops, bottoms, sums, strict=True)):
+        unseen = quiet < BLIND_SHARE * power.sum()
+        for cut in np.flatnonzero((top * GAP <= bottom) & (top > _DUST * bottom) & unseen):
+            start, stop = (int(cut) + 1, size) if first else (0, int(cut) + 1)
+            yield float(bottom[cut] / top[cut]), start, stop
 
 
 def with_parts(outputs: "Mapping[Key, Array]", parts: "Mapping[Key, Part]") -> "dict[Key | str, Array]":
