@@ -64,7 +64,7 @@ def tox(*environments: str) -> None:
 
 def main() -> None:
     """Pick the job."""
-    jobs = {"demo": demo, "test": lambda: tox("lint", "type", "core", "all"), "lint": lambda: tox("lint", "type")}
+    jobs = {"demo": demo, "test": lambda: tox("lint", "type", "core", "docs", "all"), "lint": lambda: tox("lint", "type")}
     if len(sys.argv) != 2 or sys.argv[1] not in jobs:  # noqa: PLR2004 the program and one word
         sys.exit(f"{__doc__}\nusage: python3.11 dev.py {'|'.join(jobs)}")
     set_up()

@@ -88,11 +88,24 @@ def schema_page() -> str:
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Receipt)), indent=2).decode() + "\n"
 
 
+def decisions_page() -> str:
+    """The list of decisions, by number, with each page's own title."""
+    pages = sorted((REFERENCE.parent / "adr").glob("*.md"))
+    lines = [f"* [{page.read_text().splitlines()[0].lstrip('# ')}](../adr/{page.name})" for page in pages]
+    return (
+        _MADE
+        + "# Decisions\n\nWhy things are as they are, with the measurements behind them.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "gates.md": gates_page,
     "errors.md": errors_page,
     "receipt.schema.json": schema_page,
+    "decisions.md": decisions_page,
 }
 
 

@@ -37,6 +37,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 YES = Verdict(support=Support.YES)
+"""The verdict of an edge that takes the model."""
 
 
 class Toolchain(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,9 +23,11 @@ from hub.spec.runtime import Runtime
 
 PROJECT = "hub"
 ENTRY_POINT_GROUP = "hub.v1"
+"""Group of the entry points by which plugins are found."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a plugin's function as a hook."""
 
 
 @hookspec

@@ -12,11 +12,14 @@ from hub.spec.recipes import QuantRecipe
 from hub.spec.tensors import TensorSpec
 
 RECEIPT_VERSION = 1
+"""Version of the receipt's format; a reader refuses one that is newer than it knows."""
 SQNR_CAP_DB = 300.0
 """SQNR of an exact match. Float64 itself ends near 6.02 * 53 = 319 dB, so no real measurement reaches it."""
 
 InputsKind = Literal["random", "held-out", "given"]
+"""Where the inputs of a comparison come from."""
 TimedModel = Literal["source", "float", "result"]
+"""Which of the models of a conversion was timed."""
 
 
 class ParityPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
