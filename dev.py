@@ -3,6 +3,7 @@
     python3.11 dev.py demo    convert the digits model to int8 TFLite and prove it
     python3.11 dev.py test    what CI runs: lint, types, tests of the core and of every plugin
     python3.11 dev.py lint    the quick part
+    python3.11 dev.py docs    the documentation site, in build/site
 
 Everything goes into `.venv` and `.tox` here. Running again costs seconds.
 """
@@ -64,7 +65,12 @@ def tox(*environments: str) -> None:
 
 def main() -> None:
     """Pick the job."""
-    jobs = {"demo": demo, "test": lambda: tox("lint", "type", "core", "docs", "all"), "lint": lambda: tox("lint", "type")}
+    jobs = {
+        "demo": demo,
+        "test": lambda: tox("lint", "type", "core", "docs", "all"),
+        "lint": lambda: tox("lint", "type"),
+        "docs": lambda: tox("docs"),
+    }
     if len(sys.argv) != 2 or sys.argv[1] not in jobs:  # noqa: PLR2004 the program and one word
         sys.exit(f"{__doc__}\nusage: python3.11 dev.py {'|'.join(jobs)}")
     set_up()
