@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hub._engine import Conversion, Events, Silent
+from hub._candidate import Candidate
+from hub._engine import Conversion
+from hub._events import Events, Silent
 from hub._identify import identify
 from hub._measure import measure, with_constants
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
+from hub._receipt import read_receipt
 from hub._reference import samples_and_reference
 from hub._request import Request, Source, choose_numerics, did_you_mean, parse_numerics
 from hub._routing import Plan
@@ -264,8 +267,13 @@ def verify(
         samples, reference = samples_and_reference(request, runner, opened, fix=fix)
         wanted = parse_numerics(numerics) if numerics else other.summary.state.numerics
         gate = policy or (carried(wanted) if opened.summary.state.numerics == wanted else POLICIES[wanted])
-        chain = tuple(step.bindings for step in receipt.steps) if receipt else ()
-        return measure(runner, other.artifact, reference, chain, gate, samples.options)
+        made = Candidate(
+            artifact=other.artifact,
+            summary=other.summary,
+            options=samples.options,
+            steps=receipt.steps if receipt else (),
+        )
+        return measure(runner, made, reference, gate)
 
 
 def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
@@ -281,25 +289,6 @@ def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
         asked, shapes=shapes | asked.shapes, constants=constants | asked.constants, states=states | asked.states
     )
     return msgspec.structs.replace(request, options=options)
-
-
-def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
-    """The receipt beside an artifact, if there is one and it is this artifact's.
-
-    Raises:
-        UsageError: The receipt belongs to other bytes, or cannot be read.
-    """
-    file = artifact.with_name(f"{artifact.name}.hub.json")
-    if not file.exists():
-        return None
-    try:
-        receipt = msgspec.json.decode(file.read_bytes(), type=Receipt)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"the receipt {file} cannot be read: {error}", hint=f"remove it: rm {file}") from error
-    if receipt.result.sha256 != found.sha256:
-        message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
-        raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint="convert again, or remove the receipt")
-    return receipt
 
 
 def run(

@@ -1,15 +1,16 @@
 """Carry samples over declared input and output changes, so that a declared change is also a tested one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from hub.spec import IoBinding
+from hub.spec import ConvertOptions, IoBinding
 
 Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
-Chain = Sequence[Sequence[IoBinding]]
+Chain = tuple[tuple[IoBinding, ...], ...]
 
 
 def to_artifact(feeds: Feeds, chain: Chain) -> Feeds:
@@ -24,6 +25,35 @@ def to_source(outputs: Feeds, chain: Chain) -> Feeds:
     for bindings in reversed(chain):
         outputs = _backward(outputs, _of(bindings, "output"))
     return outputs
+
+
+def options_for(options: ConvertOptions, bindings: tuple[IoBinding, ...]) -> ConvertOptions:
+    """A request's options in the terms of the model that a step made: it may have renamed or moved its inputs."""
+    bound = _of(bindings, "input")
+    moved = {
+        bound[name].target: _permuted(shape, bound[name].permutation)
+        for name, shape in options.shapes.items()
+        if name in bound and bound[name].target
+    }
+    return msgspec.structs.replace(
+        options,
+        shapes={name: shape for name, shape in options.shapes.items() if name not in bound} | moved,
+        constants={name: value for name, value in options.constants.items() if name not in bound},
+        states=_renamed(options.states, bindings),
+        io_layout="" if any(item.permutation for item in bindings) else options.io_layout,  # done once is done
+    )
+
+
+def _permuted(shape: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in permutation) if permutation else shape
+
+
+def _renamed(states: dict[str, str], bindings: tuple[IoBinding, ...]) -> dict[str, str]:
+    inputs, outputs = (
+        {name: bound.target for name, bound in _of(bindings, direction).items()} for direction in ("input", "output")
+    )
+    pairs = {inputs.get(name, name): outputs.get(output, output) for name, output in states.items()}
+    return {name: output for name, output in pairs.items() if name and output}
 
 
 def keeps_state(chain: Chain) -> bool:

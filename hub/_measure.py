@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from hub._bindings import is_dropped, keeps_state, to_artifact
+from hub._bindings import Chain, is_dropped, keeps_state, to_artifact
+from hub._candidate import Candidate
 from hub._effects import check_outputs
 from hub._inputs import one_step_up
 from hub._parity import compare
@@ -14,7 +15,6 @@ from hub._runner import Runner
 from hub.spec import (
     ConvertOptions,
     InputsKind,
-    IoBinding,
     ModelArtifact,
     ParityPolicy,
     ParityReport,
@@ -22,8 +22,6 @@ from hub.spec import (
     SampleFolder,
     write_sample,
 )
-
-Chain = tuple[tuple[IoBinding, ...], ...]
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,41 +125,27 @@ def with_constants(
     return str(folder), fingerprint
 
 
-def measure(
-    runner: Runner,
-    artifact: ModelArtifact,
-    reference: Reference,
-    chain: Chain,
-    policy: ParityPolicy,
-    options: ConvertOptions,
-) -> ParityReport:
-    """Run an artifact with every kernel set of its runtime, and compare each with the reference.
+def measure(runner: Runner, result: Candidate, reference: Reference, policy: ParityPolicy) -> ParityReport:
+    """Run a result with every kernel set of its runtime, and compare each with the reference.
 
     Raises:
         StepError: A runtime refuses the artifact.
         NothingCompared: See `hub._parity.compare`.
         EffectError: Outputs have other names or shapes.
     """
-    report = _measure_at(runner, artifact, reference, chain, policy, options)
-    if reference.other is None or artifact.signature.is_static:
+    report = _measure_at(runner, result, reference, policy)
+    if reference.other is None or result.artifact.signature.is_static:
         return report
-    second = _measure_at(runner, artifact, reference.other, chain, policy, options)
+    second = _measure_at(runner, result, reference.other, policy)
     outputs = (*report.outputs, *second.outputs)
     return msgspec.structs.replace(report, outputs=outputs, passed=report.passed and second.passed)
 
 
-def _measure_at(
-    runner: Runner,
-    artifact: ModelArtifact,
-    reference: Reference,
-    chain: Chain,
-    policy: ParityPolicy,
-    options: ConvertOptions,
-) -> ParityReport:
-    runtime = runner.registry.runtime_for(artifact.state.format)
+def _measure_at(runner: Runner, result: Candidate, reference: Reference, policy: ParityPolicy) -> ParityReport:
+    runtime, chain = runner.registry.runtime_for(result.artifact.state.format), result.chain
     folders = {
         " ".join(filter(None, (runtime.name, variant, reference.size))): runner.run(
-            artifact, run_options(options, variant, chain), reference.inputs, chain
+            result.artifact, run_options(result.options, variant, chain), reference.inputs, chain
         )[0]
         for variant in runtime.variants
     }
@@ -186,29 +170,20 @@ def as_deployed(options: ConvertOptions, chain: Chain = ()) -> RuntimeOptions:
     return msgspec.structs.replace(run_options(options, chain=chain), precision="auto")
 
 
-def measure_deployed(
-    runner: Runner,
-    artifact: ModelArtifact,
-    reference: Reference,
-    chain: Chain,
-    policy: ParityPolicy,
-    options: ConvertOptions,
-) -> ParityReport:
-    """Compare what an artifact's runtime computes by itself with the reference; raises as `measure`."""
-    runtime = runner.registry.runtime_for(artifact.state.format).name
-    folder, _ = runner.run(artifact, as_deployed(options, chain), reference.inputs, chain)
-    return _compared(reference, {runtime: folder}, chain, policy)
+def measure_deployed(runner: Runner, result: Candidate, reference: Reference, policy: ParityPolicy) -> ParityReport:
+    """Compare what a result's runtime computes by itself with the reference; raises as `measure`."""
+    runtime, chain = runner.registry.runtime_for(result.artifact.state.format), result.chain
+    folder, _ = runner.run(result.artifact, as_deployed(result.options, chain), reference.inputs, chain)
+    return _compared(reference, {runtime.name: folder}, chain, policy)
 
 
-def self_noise(
-    runner: Runner, source: ModelArtifact, reference: Reference, policy: ParityPolicy, options: ConvertOptions
-) -> ParityReport:
+def self_noise(runner: Runner, source: Candidate, reference: Reference, policy: ParityPolicy) -> ParityReport:
     """Compare the source with itself on inputs moved by one rounding step: what no conversion can be closer than."""
     folder = runner.folder()
     for index, feeds in enumerate(SampleFolder(reference.inputs[0])):
         write_sample(folder, index, {name: one_step_up(array) for name, array in feeds.items()})
     moved = msgspec.structs.replace(reference, inputs=(str(folder), f"{reference.inputs[1]} moved"), other=None)
-    return measure(runner, source, moved, (), policy, options)
+    return measure(runner, source, moved, policy)
 
 
 def adapt_samples(runner: Runner, samples: tuple[str, str], chain: Chain) -> tuple[str, str]:
@@ -221,9 +196,7 @@ def adapt_samples(runner: Runner, samples: tuple[str, str], chain: Chain) -> tup
     return str(folder), f"{samples[1]} {chain!r}"
 
 
-def outputs_of(
-    runner: Runner, artifact: ModelArtifact, reference: Reference, chain: Chain, options: ConvertOptions
-) -> Path:
-    """Folder of an artifact's outputs on the reference's inputs, with its runtime's first kernel set."""
-    runtime = runner.registry.runtime_for(artifact.state.format)
-    return runner.run(artifact, run_options(options, runtime.variants[0], chain), reference.inputs, chain)[0]
+def outputs_of(runner: Runner, result: Candidate, reference: Reference) -> Path:
+    """Folder of a result's outputs on the reference's inputs, with its runtime's first kernel set."""
+    variant, chain = runner.registry.runtime_for(result.artifact.state.format).variants[0], result.chain
+    return runner.run(result.artifact, run_options(result.options, variant, chain), reference.inputs, chain)[0]

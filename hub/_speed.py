@@ -1,21 +1,21 @@
 """Did it help? Source, float form and result timed in turns, and how the result is executed."""
 
+import itertools
 import statistics
 
 import msgspec
 
-from hub._measure import Chain, Reference, as_deployed, measure_deployed
+from hub._candidate import Candidate
+from hub._measure import Reference, as_deployed, measure_deployed
+from hub._opening import Opened
 from hub._parity import describe_failures
 from hub._runner import Runner
 from hub._tasks import Subject
 from hub.spec import (
-    ConvertOptions,
     Execution,
     HubError,
-    ModelArtifact,
     ParityPolicy,
     ParityReport,
-    RuntimeOptions,
     Speed,
     TimedModel,
     Timing,
@@ -24,30 +24,29 @@ from hub.spec import (
 )
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What a route made: the result, its float form in the same runtime where there is one, and where it came from."""
+class Performance(msgspec.Struct, frozen=True, kw_only=True):
+    """How a result is executed, what it computes that way, how fast it is, and what is to be said of that."""
 
-    source: ModelArtifact
-    result: ModelArtifact
-    chain: Chain
-    plain: ModelArtifact | None = None
-    plain_chain: Chain = ()
+    execution: Execution | None = None
+    deployed: ParityReport | None = None
+    speed: Speed | None = None
+    remarks: tuple[str, ...] = ()
 
 
-def measure_speed(runner: Runner, made: Made, reference: Reference, options: ConvertOptions, *, again: bool) -> Speed:
+def measure_speed(runner: Runner, source: Opened, result: Candidate, reference: Reference, *, again: bool) -> Speed:
     """Time the source, the float form and the result in turns, in one process.
 
     Args:
         runner: To run the task.
-        made: The models.
+        source: Where the result came from.
+        result: What a route made.
         reference: Its inputs are what they are timed on.
-        options: The request's, for reading the source.
         again: Measure anew even where this machine has timed the same bytes before.
 
     Raises:
         StepError: One of them cannot be opened in the source's process, or does not run there.
     """
-    subjects = _subjects(runner, made, as_deployed(options))
+    subjects = _subjects(runner, source, result)
     rounds, cached = runner.time(tuple(subjects.values()), reference.inputs, again=again)
     names = list(subjects)
     baseline: TimedModel = "float" if "float" in subjects else "source"
@@ -64,12 +63,20 @@ def measure_speed(runner: Runner, made: Made, reference: Reference, options: Con
     )
 
 
-def _subjects(runner: Runner, made: Made, options: RuntimeOptions) -> dict[TimedModel, Subject]:
-    """The source first: its runtime's process has the heaviest framework loaded already."""
-    subjects: dict[TimedModel, Subject] = {"source": runner.subject(made.source, options)}
-    if made.plain and made.plain.sha256 not in {made.source.sha256, made.result.sha256}:
-        subjects["float"] = runner.subject(made.plain, options, made.plain_chain)
-    return subjects | {"result": runner.subject(made.result, options, made.chain)}
+def _subjects(runner: Runner, source: Opened, result: Candidate) -> dict[TimedModel, Subject]:
+    """The source first: its runtime's process has the heaviest framework loaded already.
+
+    The last model on the way that nothing lossy was done to is the float form, where it is in the result's format.
+    """
+    how = as_deployed(result.options)
+    subjects: dict[TimedModel, Subject] = {"source": runner.subject(source.artifact, how)}
+    plain = list(itertools.takewhile(lambda step: not step.lossy, result.steps))
+    if plain and len(plain) < len(result.steps):
+        before = plain[-1].artifact
+        same = before.state.format == result.artifact.state.format
+        if same and before.sha256 not in {source.artifact.sha256, result.artifact.sha256}:
+            subjects["float"] = runner.subject(before, how, result.chain[: len(plain)])
+    return subjects | {"result": runner.subject(result.artifact, how, result.chain)}
 
 
 def _timing(
@@ -102,30 +109,21 @@ def in_words(speed: Speed) -> str:
     return f"{speed.speedup:.2f}x as fast as {what} ({speed.slowest:.2f} to {speed.fastest:.2f}, {speed.rounds} rounds)"
 
 
-class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """How the result is executed, what it computes that way, and what is to be said of both."""
-
-    execution: Execution | None = None
-    deployed: ParityReport | None = None
-    remarks: tuple[str, ...] = ()
-
-
-def explain(
-    runner: Runner, made: Made, reference: Reference, options: ConvertOptions, policy: ParityPolicy
-) -> Explained:
+def explain(runner: Runner, result: Candidate, reference: Reference, policy: ParityPolicy) -> Performance:
     """Ask the result's runtime how it executes it by itself, and hold that to the gate too.
 
     The edge's gate was held with float32 pinned. What a runtime chooses by itself may compute something else on this
     machine: that is told with the figures and is no error, as the file is right and its user may set what is named.
     """
     try:
-        execution = runner.explain(runner.subject(made.result, as_deployed(options), made.chain), reference.inputs)
+        subject = runner.subject(result.artifact, as_deployed(result.options), result.chain)
+        execution = runner.explain(subject, reference.inputs)
         if execution is None:
-            return Explained()
-        deployed = measure_deployed(runner, made.result, reference, made.chain, policy, options)
+            return Performance()
+        deployed = measure_deployed(runner, result, reference, policy)
     except HubError as error:
-        return Explained(remarks=(f"how the result is executed could not be told: {error.message}",))
-    return Explained(execution=execution, deployed=deployed, remarks=deployed_words(execution, deployed))
+        return Performance(remarks=(f"how the result is executed could not be told: {error.message}",))
+    return Performance(execution=execution, deployed=deployed, remarks=deployed_words(execution, deployed))
 
 
 def deployed_words(execution: Execution, deployed: ParityReport) -> tuple[str, ...]:

@@ -1,0 +1,136 @@
+"""What a request aims at, and what can be said to its user where no route gets there."""
+
+from collections.abc import Sequence
+
+from hub._opening import Opened
+from hub._plugins import Registry
+from hub._request import Request
+from hub._routing import stateful_form
+from hub.spec import (
+    AlreadyQuantized,
+    FailedAttempt,
+    HubError,
+    NoRouteError,
+    Numerics,
+    ParityReport,
+    ShapeNeeded,
+    State,
+    StepOutOfMemory,
+    StepTimeout,
+    TooSlow,
+    UnsupportedModel,
+    VerificationError,
+)
+from hub.spec.errors import error_from_code
+
+_COUNTED_OTHERWISE = {Numerics.INT8_MIXED: (Numerics.INT8,), Numerics.INT8_DYNAMIC: (Numerics.INT8_WEIGHTS,)}
+"""What a source's own precision may be called in another format: ONNX counts the layers that multiply, TFLite all."""
+
+_SOFTER = {
+    Numerics.INT8: (Numerics.INT16X8, Numerics.INT8_DYNAMIC, Numerics.INT8_WEIGHTS),
+    Numerics.INT4_WEIGHTS: (Numerics.INT8_DYNAMIC, Numerics.INT8_WEIGHTS),
+}
+"""What to try where a precision came out wrong, as far as the target has it."""
+
+
+def wanted_numerics(request: Request, opened: Opened) -> Numerics:
+    """The precision to reach: the one that was asked for, else the source's own."""
+    return request.numerics or opened.summary.state.numerics
+
+
+def goals_of(request: Request, registry: Registry, wanted: Numerics) -> tuple[State, ...]:
+    """The state asked for, and behind it the mixed form, and with a speed to reach the dynamic one too."""
+    name, form = registry.target(request.target, request.destination)
+    form = stateful_form(registry, name, form) if request.options.states else form
+    behind: Sequence[Numerics] = ()
+    if wanted == Numerics.INT8 and not request.strict:
+        behind = [Numerics.INT8_MIXED, *([Numerics.INT8_DYNAMIC] if request.require_speedup else [])]
+    elif request.numerics is None:
+        behind = _COUNTED_OTHERWISE.get(wanted, ())
+    return tuple(State(format=name, numerics=item, form=form) for item in (wanted, *behind))
+
+
+def refuse_quantizing_twice(opened: Opened, wanted: Numerics, reason: NoRouteError) -> None:
+    """Tell a model that is quantized already from one that no route takes.
+
+    Raises:
+        AlreadyQuantized: Another quantized precision was asked for.
+    """
+    found = opened.summary.state.numerics
+    if found.is_quantized and wanted.is_quantized:
+        raise AlreadyQuantized(
+            f"the model is {found.value} already, and no step leads from there to {wanted.value}",
+            hint="give the float model that it was made from; without --precision it is converted as it is",
+        ) from reason
+
+
+class RouteFailed(Exception):
+    """A route was given up.
+
+    Args:
+        prefix: Its edges, up to and with the one that failed.
+        error: Why.
+        parity: What was measured, where the result was wrong.
+        refused: Whether the edge did not even run.
+    """
+
+    def __init__(
+        self, prefix: tuple[str, ...], error: HubError, parity: ParityReport | None = None, *, refused: bool = False
+    ) -> None:
+        super().__init__(str(error))
+        self.prefix = prefix
+        self.error = error
+        self.parity = parity
+        self.refused = refused
+
+    def attempt(self, route: tuple[str, ...]) -> FailedAttempt:
+        """The same for the receipt."""
+        log = self.error.log
+        return FailedAttempt(
+            route=route,
+            edge=self.prefix[-1],
+            code=self.error.code,
+            message=self.error.message,
+            refused=self.refused,
+            log=log,
+            reproduce=f"python {log}/reproduce.py" if log else "",
+            parity=self.parity,
+        )
+
+
+def all_failed(
+    failures: Sequence[RouteFailed], attempts: Sequence[FailedAttempt], wanted: Numerics, offered: set[Numerics],
+    noise: str,
+) -> HubError:  # fmt: skip
+    """One error for all routes: verification where any result was wrong, else the last failure's own kind.
+
+    Args:
+        failures: At least one, in order.
+        attempts: The same for the error's details.
+        wanted: The precision asked for.
+        offered: Precisions that the target has.
+        noise: What is to be said of the source's own noise.
+    """
+    tried = "; ".join(f"{item.edge}: {item.message}" for item in attempts)
+    code = failures[-1].error.code
+    if any(item.parity for item in failures):
+        code = VerificationError.code
+    if any(isinstance(item.error, TooSlow) for item in failures):
+        code = TooSlow.code
+    message = f"no route gave a right {wanted.value} model; nothing was written. Tried {tried}{noise}"
+    error = error_from_code(code, message, _advice(code, failures, wanted, offered))
+    error.log = next((item.log for item in reversed(attempts) if item.log), "")
+    error.details = {"attempts": list(attempts)}
+    return error
+
+
+def _advice(code: str, failures: Sequence[RouteFailed], wanted: Numerics, offered: set[Numerics]) -> str:
+    if code == TooSlow.code:
+        return "accept what was measured: a lower --require-speedup, or none"
+    hinted = [item for item in failures if item.error.hint]
+    if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code, ShapeNeeded.code} and hinted:
+        return min(hinted, key=lambda item: len(item.prefix)).error.hint  # what stops it earliest stops most routes
+    if code == VerificationError.code and all(item.parity.inputs == "random" for item in failures if item.parity):
+        return "the inputs were random, which the model may not be made for: give real ones, --test DATA"
+    names = [item.value for item in _SOFTER.get(wanted, ()) if item in offered]
+    return f"try --precision {' or '.join(names)}" if names else "see the logs; `hub plan` shows the routes"

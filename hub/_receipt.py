@@ -1,0 +1,175 @@
+"""The receipt: what was done, what was measured, what became of every input and output, and what must be said."""
+
+import datetime as dt
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hub._bindings import Chain
+from hub._candidate import Candidate
+from hub._goals import wanted_numerics
+from hub._measure import Reference
+from hub._opening import Opened
+from hub._request import Request
+from hub._routing import Plan
+from hub._sampling import Samples
+from hub._speed import Performance
+from hub._version import VERSION
+from hub.spec import (
+    RECEIPT_VERSION,
+    Accuracy,
+    FailedAttempt,
+    IoBinding,
+    IoContract,
+    ModelArtifact,
+    Numerics,
+    Receipt,
+    Route,
+    Signature,
+    StepRecord,
+    TensorSpec,
+    UsageError,
+    VerificationError,
+)
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """A result that passed, and what it was judged on.
+
+    Attributes:
+        source: The model that the route began with.
+        result: The model that it ended with.
+        samples: What both were run on.
+        reference: What the source made of them.
+        performance: How the result is executed, and how fast it is.
+        accuracy: On labelled data.
+    """
+
+    source: Opened
+    result: Candidate
+    samples: Samples
+    reference: Reference
+    performance: Performance
+    accuracy: Accuracy | None
+
+
+def make_receipt(request: Request, plan: Plan, proof: Proof, attempts: Sequence[FailedAttempt]) -> Receipt:
+    """Put a conversion's receipt together.
+
+    Raises:
+        VerificationError: The last step was not compared with the source.
+    """
+    source, result, samples, last = proof.source, proof.result, proof.samples, proof.result.steps[-1]
+    if last.parity is None:
+        raise VerificationError("the last step was not compared", hint="this is a defect in hub")
+    performance = proof.performance
+    wanted = wanted_numerics(request, source)
+    return Receipt(
+        receipt_version=RECEIPT_VERSION,
+        hub_version=VERSION,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        requested=wanted,
+        source=source.artifact,
+        result=msgspec.structs.replace(result.artifact, path=str(request.destination.absolute())),
+        route=Route(edges=tuple(step.edge for step in result.steps), left_out=plan.left_out),
+        steps=result.steps,
+        parity=last.parity,
+        contract=io_contract(source.summary.signature, result.summary.signature, result.chain),
+        notes=(*samples.notes, *(note for step in result.steps for note in step.notes)),
+        warnings=tuple(_warnings(request, proof, wanted)),
+        failed_attempts=tuple(attempts),
+        findings=source.summary.findings,
+        calibration=samples.record,
+        accuracy=proof.accuracy,
+        operators=source.summary.operators,
+        execution=performance.execution.report if performance.execution else None,
+        deployed=performance.deployed,
+        speed=performance.speed,
+        environment={
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+        },
+    )
+
+
+def _warnings(request: Request, proof: Proof, wanted: Numerics) -> Iterator[str]:
+    last, constant = proof.result.steps[-1], ", ".join(proof.reference.constant)
+    yield from proof.samples.warnings
+    if constant:
+        yield f"the source gives the same {constant} for every sample, so the comparison proves little: --test DATA"
+    if request.announced:
+        yield request.announced
+    got = last.artifact.state.numerics
+    if got != wanted:
+        yield _other_numerics(request, wanted, last)
+    if got != Numerics.FP32:
+        yield from _quantized_warnings(proof.source.artifact, last)
+    yield from proof.performance.remarks
+
+
+def _other_numerics(request: Request, wanted: Numerics, last: StepRecord) -> str:
+    got = last.artifact.state.numerics
+    if request.numerics is None:
+        return f"the source is {wanted.value}; as {last.artifact.state.format} counts, the result is {got.value}"
+    kept = ", ".join(last.recipe.kept_float) if last.recipe else "some layers"
+    return f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)"
+
+
+def _quantized_warnings(source: ModelArtifact, last: StepRecord) -> Iterator[str]:
+    if last.parity is not None and last.parity.inputs == "random":
+        yield f"{last.artifact.state.numerics.value} was compared on random inputs only: give real ones, --test DATA"
+    before, after = source.size_bytes, last.artifact.size_bytes
+    if after >= before:
+        yield f"the result is not smaller than the source: {before} -> {after} bytes"
+
+
+def io_contract(source: Signature, result: Signature, chain: Chain) -> tuple[IoContract, ...]:
+    """Follow every input and output of the source through the changes that the steps declared."""
+    sides = (("input", source.inputs, result.inputs), ("output", source.outputs, result.outputs))
+    return tuple(
+        _follow(direction, spec, {found.name: found for found in there}, chain)
+        for direction, here, there in sides
+        for spec in here
+    )
+
+
+def _follow(direction: str, spec: TensorSpec, there: dict[str, TensorSpec], chain: Chain) -> IoContract:
+    changes = list(_changes(direction, spec.name, chain))
+    name = changes[-1].target if changes else spec.name
+    reasons = tuple(bound.reason for bound in changes if bound.reason)
+    return IoContract(direction=direction, source=spec, result=there.get(name), changes=reasons)
+
+
+def _changes(direction: str, name: str, chain: Chain) -> Iterator[IoBinding]:
+    for bindings in chain:
+        bound = next((b for b in bindings if b.direction == direction and b.source == name), None)
+        if bound:
+            yield bound
+            name = bound.target
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """The receipt as JSON for people and machines."""
+    return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
+
+
+def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
+    """The receipt beside an artifact, if there is one and it is this artifact's.
+
+    Raises:
+        UsageError: The receipt belongs to other bytes, or cannot be read.
+    """
+    file = artifact.with_name(f"{artifact.name}.hub.json")
+    if not file.exists():
+        return None
+    try:
+        receipt = msgspec.json.decode(file.read_bytes(), type=Receipt)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"the receipt {file} cannot be read: {error}", hint=f"remove it: rm {file}") from error
+    if receipt.result.sha256 != found.sha256:
+        message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
+        raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint="convert again, or remove the receipt")
+    return receipt
