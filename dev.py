@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 BIN = ROOT / ".venv" / "bin"
 PLUGINS = [
-    f"plugins/{name}" for name in ("onnxgraph", "pytorch", "keras[cpu,torch]", "onnxruntime", "openvino", "tflite")
+    f"plugins/{name}"
+    for name in ("onnxgraph", "quanttrials", "pytorch", "keras[cpu,torch]", "onnxruntime", "openvino", "tflite")
 ]
 DEMO = (
     "convert samples/digits_torch/digits.pt2 --to tflite --int8 --calibration samples/digits_torch/calibration.npz "

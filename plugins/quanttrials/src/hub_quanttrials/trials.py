@@ -1,0 +1,158 @@
+"""Recipes are tried one after the other; each is a note, and the best is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from hub.spec import HubError, Session, StepError, UnsupportedModel, UsageError
+from hub_quanttrials.judge import Judge
+
+GOAL_DB = 20.0
+"""Where a recipe is good enough: hub's int8 gate asks for 13 dB on held-out samples, and 7 dB is a margin for
+other data and other processors."""
+
+BUDGET = 32
+"""Recipes that one step tries at most; the longest search of hub's own plugins comes to 20. A number of recipes and not
+of seconds, so that the same input gives the same result on a slow machine."""
+
+KEPT = 8
+"""Judged trials that are kept for the next step, with their models: the best ones."""
+
+Recipe = TypeVar("Recipe", bound=Hashable)
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial(Generic[Recipe, Model]):
+    """A recipe, what it gave, and its SQNR in dB on the judged samples: NaN where there are none."""
+
+    recipe: Recipe
+    model: Model
+    sqnr_db: float
+
+    @property
+    def merit(self) -> float:
+        """What trials are compared by: the SQNR; minus infinity where nothing was judged."""
+        return -math.inf if math.isnan(self.sqnr_db) else self.sqnr_db
+
+
+@dataclass(slots=True)
+class Trials(Generic[Recipe, Model]):
+    """What one step tries.
+
+    Attributes:
+        judge: Judges results.
+        apply: Quantizes the float model by a recipe, whose `str` stands in the notes. A recipe that cannot be applied
+            raises StepError or UnsupportedModel, which becomes a note.
+        open: Opens what `apply` gave.
+        budget: Recipes to try at most.
+        known: Trials of earlier steps on the same float model and samples: see `Shelf`.
+        notes: A line for every recipe, with what it came to.
+        failures: Why recipes gave nothing.
+    """
+
+    judge: Judge
+    apply: Callable[[Recipe], Model]
+    open: Callable[[Model], Session]
+    budget: int = BUDGET
+    known: dict[Recipe, Trial[Recipe, Model]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    failures: list[HubError] = field(default_factory=list)
+    _spent: int = 0
+
+    def best(self, recipes: Iterable[Recipe], goal_db: float = GOAL_DB) -> Trial[Recipe, Model]:
+        """Returns the first trial that reaches the goal, else the best; the first that works where nothing is judged.
+
+        Raises:
+            StepError: No recipe gave a result that runs, or it is the error of the only one.
+            UnsupportedModel: The same, where the model is the reason.
+        """
+        taken: Trial[Recipe, Model] | None = None
+        for trial in self.results(recipes):
+            if taken is None or trial.merit > taken.merit:
+                taken = trial
+            if not trial.sqnr_db < goal_db:
+                break
+        if taken is None:
+            raise self.failure()
+        return taken
+
+    def results(self, recipes: Iterable[Recipe]) -> Iterator[Trial[Recipe, Model]]:
+        """Yields the trial of every recipe that gives a result that runs, until the budget is spent."""
+        for recipe, outcome in self._outcomes(recipes):
+            if isinstance(outcome, Trial):
+                self.notes.append(f"recipe: {recipe}{self.words(outcome)}")
+                yield outcome
+            else:
+                self.notes.append(f"recipe: {recipe}: {_first_line(outcome)}")
+
+    def together(self, words: str, recipes: Iterable[tuple[str, Recipe]]) -> list[Trial[Recipe, Model]]:
+        """As `results`, for recipes that differ in one thing: one note for all of them, with a short name for each."""
+        names = {recipe: name for name, recipe in recipes}
+        outcomes = list(self._outcomes(names))
+        figures = (
+            f"{names[recipe]} {outcome.sqnr_db:.1f}"
+            if isinstance(outcome, Trial)
+            else f"{names[recipe]}: {_first_line(outcome)}"
+            for recipe, outcome in outcomes
+        )
+        self.notes.append(f"tried {words} on {self.judge.where}, dB: {', '.join(figures)}")
+        return [outcome for _, outcome in outcomes if isinstance(outcome, Trial)]
+
+    def _outcomes(self, recipes: Iterable[Recipe]) -> Iterator[tuple[Recipe, Trial[Recipe, Model] | HubError]]:
+        for recipe in recipes:
+            if self._spent >= self.budget:
+                self.notes.append(f"{self.budget} recipes are all that one step tries: {recipe} was not tried")
+                return
+            self._spent += 1  # also for a known one, so that a step's result does not hang on the steps before
+            try:
+                trial = self.attempt(recipe)
+            except (StepError, UnsupportedModel, UsageError) as error:
+                self.failures.append(error)
+                yield recipe, error
+            else:
+                yield recipe, trial
+
+    def attempt(self, recipe: Recipe) -> Trial[Recipe, Model]:
+        """Applies and judges one recipe, without a note; from an earlier step where that tried it.
+
+        Raises:
+            StepError: It cannot be applied, or the result does not run.
+            UnsupportedModel: The model has no place for it.
+        """
+        if recipe not in self.known:
+            model = self.apply(recipe)
+            trial = Trial(recipe, model, self.measure(model))
+            self.known[recipe] = trial
+            if len(self.known) > KEPT:
+                del self.known[min(self.known, key=lambda item: self.known[item].merit)]
+            return trial
+        return self.known[recipe]
+
+    def measure(self, model: Model, limit: int | None = None) -> float:
+        """Opens and judges a result; see `Judge.sqnr_db`."""
+        session = self.open(model)
+        try:
+            return self.judge.sqnr_db(session, limit)
+        finally:
+            session.close()
+
+    def words(self, trial: Trial[Recipe, Model]) -> str:
+        """What a trial came to, to follow its recipe in a note; empty where nothing was judged."""
+        return "" if math.isnan(trial.sqnr_db) else f": {trial.sqnr_db:.1f} dB on {self.judge.where}"
+
+    def failure(self) -> HubError:
+        """The error of a step whose recipes all failed."""
+        if not self.failures:
+            return StepError("there is no recipe to try")
+        last = self.failures[-1]
+        if len(self.failures) == 1:
+            return last
+        return type(last)(f"no recipe gives a result: {'; '.join(self.notes)}", hint=last.hint)
+
+
+def _first_line(error: HubError) -> str:
+    return error.message.splitlines()[0]
