@@ -6,10 +6,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from hub.spec import ConvertOptions, IoBinding
+from hub.spec import ConvertOptions, Feeds, IoBinding
 
 Array = npt.NDArray[np.generic]
-Feeds = dict[str, Array]
 Chain = tuple[tuple[IoBinding, ...], ...]
 
 
@@ -31,7 +30,7 @@ def options_for(options: ConvertOptions, bindings: tuple[IoBinding, ...]) -> Con
     """A request's options in the terms of the model that a step made: it may have renamed or moved its inputs."""
     bound = _of(bindings, "input")
     moved = {
-        bound[name].target: _permuted(shape, bound[name].permutation)
+        bound[name].target: bound[name].moved(shape)
         for name, shape in options.shapes.items()
         if name in bound and bound[name].target
     }
@@ -42,10 +41,6 @@ def options_for(options: ConvertOptions, bindings: tuple[IoBinding, ...]) -> Con
         states=_renamed(options.states, bindings),
         io_layout="" if any(item.permutation for item in bindings) else options.io_layout,  # done once is done
     )
-
-
-def _permuted(shape: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in permutation) if permutation else shape
 
 
 def _renamed(states: dict[str, str], bindings: tuple[IoBinding, ...]) -> dict[str, str]:
@@ -81,7 +76,8 @@ def _forward(feeds: Feeds, bindings: dict[str, IoBinding]) -> Feeds:
 def _apply(array: Array, bound: IoBinding | None) -> Array:
     if bound is None:
         return array
-    moved = np.transpose(array, bound.permutation) if bound.permutation else array
+    fewer = np.squeeze(array, bound.dropped) if bound.dropped else array
+    moved = np.transpose(fewer, bound.permutation) if bound.permutation else fewer
     if bound.scale:
         return _quantize(moved, bound)
     return moved.astype(bound.dtype.value) if bound.dtype else moved
@@ -106,4 +102,5 @@ def _undo(array: Array, bound: IoBinding | None) -> Array:
     if bound is None:
         return array
     real = (array.astype(np.float32) - bound.zero_point) * np.float32(bound.scale) if bound.scale else array
-    return np.transpose(real, np.argsort(bound.permutation)) if bound.permutation else real
+    back = np.transpose(real, np.argsort(bound.permutation)) if bound.permutation else real
+    return np.expand_dims(back, bound.dropped) if bound.dropped else back

@@ -113,9 +113,12 @@ def _expected(spec: TensorSpec, bound: IoBinding | None, options: ConvertOptions
     shape = _shape(spec, options)
     if bound is None:
         return spec.name, spec.dtype.value, shape
+    lost = {axis: shape[axis] for axis in bound.dropped if shape[axis] != 1}
+    if lost:
+        sizes = ", ".join(f"axis {axis} of size {_size(size)}" for axis, size in lost.items())
+        raise EffectError(f"the binding of {spec.name} drops {sizes}; only axes of size 1 can be", hint=_DEFECT)
     dtype = bound.dtype or spec.dtype
-    moved = tuple(shape[axis] for axis in bound.permutation) if bound.permutation else shape
-    return bound.target, dtype.value, moved
+    return bound.target, dtype.value, bound.moved(shape)
 
 
 def _shape(spec: TensorSpec, options: ConvertOptions) -> Shape:

@@ -1,6 +1,7 @@
 """Names, shapes, random inputs and declared changes at a model's border."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub._bindings import to_artifact, to_source
+from hub._effects import check_border
 from hub._inputs import draw_samples
 from hub._request import did_you_mean, parse_numerics
 from hub._shapes import check_names, fix_shapes
@@ -16,6 +18,7 @@ from hub.spec import (
     ConvertOptions,
     Dim,
     DType,
+    EffectError,
     IoBinding,
     Numerics,
     SampleFolder,
@@ -198,6 +201,25 @@ def test_a_transposition_of_outputs_is_undone(permutation: list[int], shape: tup
     chain = [[bound("output", "y", "a", permutation=tuple(permutation))], [bound("output", "a", "b")]]
     result = {"b": source.transpose(permutation)}
     np.testing.assert_array_equal(to_source(result, chain)["y"], source)
+
+
+@given(place=st.integers(0, 3), permutation=st.permutations(range(3)))
+def test_a_dropped_axis_is_given_back(place: int, permutation: list[int]) -> None:
+    shape = [2, 3, 4]
+    shape.insert(place, 1)
+    source = np.arange(24, dtype=np.float32).reshape(shape)
+    change = {"dropped": (place,), "permutation": tuple(permutation)}
+    fed = to_artifact({"x": source}, [[bound("input", "x", "x", **change)]])
+    assert fed["x"].shape == bound("input", "x", "x", **change).moved(tuple(shape))
+    back = to_source({"y": fed["x"]}, [[bound("output", "y", "y", **change)]])
+    np.testing.assert_array_equal(back["y"], source)
+
+
+def test_an_axis_of_more_than_one_cannot_be_dropped() -> None:
+    before, after = border(tensor("x", 2, 3)), border(tensor("x", 3))
+    edge: Any = SimpleNamespace(id="toy.bin", keeps_dynamic=False)
+    with pytest.raises(EffectError, match="axis 0 of size 2"):
+        check_border(edge, before, after, (bound("input", "x", "x", dropped=(0,)),), ConvertOptions())
 
 
 def test_swapped_names_do_not_collide() -> None:

@@ -1,7 +1,7 @@
 """The contract between hub and its plugins. Plugins import this package and nothing else of hub."""
 
 from hub.spec.artifacts import DescribeJob, Finding, Identification, Layer, ModelArtifact, ModelSummary
-from hub.spec.calibration import CalibrationSource, SampleFolder, write_sample
+from hub.spec.calibration import CalibrationSource, Feeds, SampleFolder, write_sample
 from hub.spec.edges import (
     YES,
     Converter,
@@ -74,6 +74,7 @@ from hub.spec.reports import (
 )
 from hub.spec.runtime import Backend, KeepsState, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
 from hub.spec.tensors import Dim, DType, QuantParams, Signature, TensorSpec
+from hub.spec.tools import private_copy, run_tool
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -105,6 +106,7 @@ __all__ = [
     "Explains",
     "ExternalDataError",
     "FailedAttempt",
+    "Feeds",
     "Finding",
     "Format",
     "HubError",
@@ -170,7 +172,9 @@ __all__ = [
     "hookimpl",
     "parse_expectations",
     "parts_of",
+    "private_copy",
     "processor",
+    "run_tool",
     "with_parts",
     "write_sample",
 ]

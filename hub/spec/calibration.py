@@ -3,13 +3,14 @@
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Feeds = dict[str, npt.NDArray[np.generic]]
+Feeds: TypeAlias = "dict[str, npt.NDArray[np.generic]]"
+"""Arrays by the name of the input or output. A word at run time: the contract imports no numpy."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -10,6 +10,8 @@ from hub.spec.artifacts import DescribeJob, ModelArtifact, ModelSummary
 from hub.spec.numerics import State
 from hub.spec.recipes import QuantRecipe
 from hub.spec.tensors import DType
+
+T = TypeVar("T")
 
 
 class Support(StrEnum):
@@ -159,7 +161,8 @@ class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         target: Name in the result; empty when the input was frozen away, or is kept inside the result.
         reason: Why it changed, for the receipt.
         dtype: The result's dtype when it differs: inputs are cast to it, outputs cast back.
-        permutation: result axes = source axes transposed by this; empty for none.
+        dropped: Axes of the source, each of size 1, that the result has not: a batch axis, for runtimes without one.
+        permutation: result axes = the source's remaining axes transposed by this; empty for none.
         scale: Quantized I/O: real = scale * (q - zero_point); 0 for none.
         zero_point: See `scale`.
         constant: The value that a removed input was frozen to.
@@ -171,11 +174,17 @@ class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: str
     reason: str = ""
     dtype: DType | None = None
+    dropped: tuple[int, ...] = ()
     permutation: tuple[int, ...] = ()
     scale: float = 0.0
     zero_point: int = 0
     constant: int | float | bool | None = None
     state: str = ""
+
+    def moved(self, shape: tuple[T, ...]) -> tuple[T, ...]:
+        """A shape of the source as the result has it."""
+        kept = tuple(size for axis, size in enumerate(shape) if axis not in self.dropped)
+        return tuple(kept[axis] for axis in self.permutation) if self.permutation else kept
 
 
 class StepOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
