@@ -4,6 +4,7 @@
     python3.11 dev.py test    what CI runs: lint, types, tests of the core and of every plugin
     python3.11 dev.py lint    the quick part
     python3.11 dev.py docs    the documentation site, in build/site
+    python3.11 dev.py figures the code's structure in numbers, a row per package
 
 Everything goes into `.venv` and `.tox` here. Running again costs seconds.
 """
@@ -58,6 +59,12 @@ def demo() -> None:
     call(BIN / "hub", *DEMO.split())
 
 
+def figures() -> None:
+    """What the structure tests bound."""
+    install_all()
+    call(BIN / "python", "docs/figures.py")
+
+
 def tox(*environments: str) -> None:
     """Run tox environments."""
     call(BIN / "uv", "pip", "install", "--quiet", "-c", "constraints.txt", "tox>=4.30", "tox-uv>=1.28")
@@ -71,6 +78,7 @@ def main() -> None:
         "test": lambda: tox("lint", "type", "core", "docs", "all"),
         "lint": lambda: tox("lint", "type"),
         "docs": lambda: tox("docs"),
+        "figures": figures,
     }
     if len(sys.argv) != 2 or sys.argv[1] not in jobs:  # noqa: PLR2004 the program and one word
         sys.exit(f"{__doc__}\nusage: python3.11 dev.py {'|'.join(jobs)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import figures
 from hub.spec.errors import HubError, error_classes
 
 ROOT = Path(__file__).parents[1]
@@ -100,28 +101,39 @@ def test_what_a_plugins_entry_point_imports_holds_no_framework() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def functions() -> Iterator[tuple[str, int]]:
-    """Every function with the lines of its body, the docstring not counted."""
-    for path in (*CORE, *PLUGINS):
-        for node in ast.walk(tree(path)):
-            if isinstance(node, Function):
-                yield f"{ids(path)}:{node.name}", _length(node)
-
-
-def _length(node: Function) -> int:
-    first = node.body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    body = node.body[1:] if documented else node.body
-    return (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
-
-
 def test_functions_are_short() -> None:
-    lengths = dict(functions())
+    paths = (*CORE, *PLUGINS)
+    lengths = {f"{ids(path)}:{node.name}": figures.length(node) for path in paths for node in figures.functions(path)}
     ordered = sorted(lengths.values())
     longest = sorted(lengths, key=lambda name: -lengths[name])[:5]
     assert statistics.median(ordered) <= 6
     assert ordered[len(ordered) * 9 // 10] <= 32
     assert ordered[-1] <= 60, longest
+
+
+PACKAGES = figures.packages()
+# Percent of a package's functions that may have `Any` in their signature: a type names what it holds. 5 for the core and
+# 20 for a plugin is the aim; a package that is above stands at its value of 2026-11-27, and its bound only goes down.
+ANY = {
+    "hub": 6.3,
+    "keras": 57.9,
+    "onnxgraph": 31.3,
+    "onnxruntime": 56.2,
+    "openvino": 33,
+    "pytorch": 43.9,
+    "tflite": 29.1,
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_types_name_what_they_hold(package: str) -> None:
+    assert figures.figures(PACKAGES[package]).any_share <= ANY.get(package, 20)
+
+
+def test_import_circles_and_class_names_defined_twice_do_not_come_back() -> None:
+    everything = tuple(path for files in PACKAGES.values() for path in files)
+    assert len(figures.circles(everything)) <= 5
+    assert len(figures.defined_twice()) <= 35
 
 
 def test_broad_excepts_are_few_and_say_why() -> None:
