@@ -112,7 +112,7 @@ def test_functions_are_short() -> None:
 
 
 PACKAGES = figures.packages()
-# Percent of a package's functions that may have `Any` in their signature: a type names what it holds. 5 for the core and
+# Percent of a package's functions that may have `Any` in their signature: a type names what it holds. 5 for the core,
 # 20 for a plugin is the aim; a package that is above stands at its value of 2026-11-27, and its bound only goes down.
 ANY = {
     "hub": 6.3,
