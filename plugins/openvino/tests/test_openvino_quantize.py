@@ -30,7 +30,8 @@ from hub.spec import (
 )
 from hub_openvino.describe import describe, read_model
 from hub_openvino.ir import read_ir
-from hub_openvino.quantize import OpenvinoQuantizer, measured, plans, recipes, sparing, tool
+from hub_openvino.quantize import OpenvinoQuantizer, float_ir, recipes, searches, sparing, tool
+from hub_quanttrials import Trial, Trials
 from plugins.openvino.tests import openvino_models as models
 from tests.zoo import data, fetch
 
@@ -243,7 +244,7 @@ def test_int4_weights(edge: str, files: Source, made: Made) -> None:
 
 def test_the_same_input_gives_the_same_bytes(voice: Source, made: Made, tmp_path: Path) -> None:
     first, output = made(voice, "int8-mixed")
-    measured.forget()
+    float_ir.forget()
     again = convert("openvino.int8-mixed", voice.path, voice.samples, tmp_path / "result.xml")
     assert again == output
     assert (tmp_path / "result.xml").read_bytes() == first.read_bytes()
@@ -273,23 +274,32 @@ def test_samples_of_several_sizes(tmp_path: Path) -> None:
     assert not describe(text.path).signature.is_static
 
 
+def trials_of(source: Source, folder: Path) -> tuple[float_ir.FloatIr, searches.IrTrials]:
+    opened = float_ir.open_float(str(source.path), str(folder), str(source.samples))
+    return opened, Trials(
+        opened.judge, lambda recipe: searches.apply(opened, recipe), lambda made: opened.session(made.model)
+    )
+
+
 def test_a_destroyed_scale_is_seen_and_not_taken(voice: Source, tmp_path: Path) -> None:
-    prepared = measured.prepare(str(voice.path), str(tmp_path), str(voice.samples))
+    opened, trials = trials_of(voice, tmp_path)
     recipe = recipes.recurrent_in_float(recipes.static_recipes(Processor(name="", features=frozenset()))[2])
-    sound = prepared.judge(tool.quantize(prepared.model(), prepared.samples, recipe), {})
-    broken = prepared.judge(destroyed(sound.model), {})
+    sound = trials.attempt(recipe)
+    made = opened.read(destroyed(sound.model.model))
+    broken = Trial[recipes.Recipe, float_ir.QuantizedIr](recipe, made, trials.measure(made))
     assert broken.sqnr_db < sound.sqnr_db - 10
-
-    plan = next(plan for plan in plans.PLANS if plan.name == "int8-mixed")
     for order in ([broken, sound], [sound, broken]):
-        taken = plans.best_result(plan_of(plan, [(result, recipe) for result in order]), prepared, plans.Notes())
-        assert taken[0] is sound
+        assert searches.best_of(order, "planted", Numerics.INT8_MIXED, []) is sound
 
 
-def plan_of(plan: plans.Plan, results: list[plans.Result]) -> plans.Plan:
-    import dataclasses
-
-    return dataclasses.replace(plan, results=lambda _, __: iter(results))
+def test_a_spared_recipe_can_be_applied_when_its_base_was_let_go(voice: Source, tmp_path: Path) -> None:
+    opened, trials = trials_of(voice, tmp_path)
+    base = recipes.recurrent_in_float(recipes.static_recipes(Processor(name="", features=frozenset()))[2])
+    names = [node.friendly_name for node in sparing.quantizers(trials.attempt(base).model.model)]
+    spared = recipes.Spared(base=base, removed=(names[0],), total=len(names), goal_db=20)
+    opened.known.clear()
+    left = [node.friendly_name for node in sparing.quantizers(searches.apply(opened, spared).model)]
+    assert left == names[1:]
 
 
 def destroyed(model: Any) -> Any:
@@ -305,17 +315,17 @@ def destroyed(model: Any) -> Any:
 
 
 def test_noises_of_single_quantizers_add_up(voice: Source, tmp_path: Path) -> None:
-    prepared = measured.prepare(str(voice.path), str(tmp_path), str(voice.samples))
+    opened, _ = trials_of(voice, tmp_path)
     recipe = recipes.recurrent_in_float(recipes.static_recipes(Processor(name="", features=frozenset({"avx2"})))[1])
-    model = tool.quantize(prepared.model(), prepared.samples, recipe)
-    noise = sparing.measure_noise(prepared, model)
+    model = tool.quantize(opened.model(), opened.arrays(), recipe)
+    noise = sparing.measure_noise(opened, model)
     assert len(noise.names) == noise.alone.shape[0] == len(sparing.quantizers(model))
-    before = prepared.measure(model)
+    before = opened.judge.sqnr_db(opened.session(model))
     removed = noise.to_remove(before + 3)
     assert 0 < len(removed) < len(noise.names)
     after = sparing.without(model, removed)
     assert len(sparing.quantizers(after)) == len(noise.names) - len(removed)
-    assert prepared.measure(after) > before + 1
+    assert opened.judge.sqnr_db(opened.session(after)) > before + 1
 
 
 @pytest.mark.parametrize(("feature", "words"), [("avx2", {"enable", "first_layer_only"}), ("avx512_vnni", {"disable"})])

@@ -27,7 +27,7 @@ from hub.spec import (
     UnsupportedModel,
     write_sample,
 )
-from hub_quanttrials import JUDGED_SAMPLES, Judge, Shelf, Trials, check_claim, decibels, listed
+from hub_quanttrials import JUDGED_SAMPLES, Judge, Shelf, Trial, Trials, check_claim, decibels, listed
 from hub_quanttrials.trials import KEPT
 from hub_toy.files import Graph, Layer, Model, Value, read, write_binary
 from hub_toy.runtime import ToySession
@@ -287,6 +287,10 @@ def test_without_samples_the_first_that_works_is_taken() -> None:
     assert trials.notes[-1] == "recipe: a"
 
 
+def test_a_trial_can_be_made_with_its_types() -> None:
+    assert Trial[str, int]("a", 1, math.nan).merit == -math.inf  # a slotted class could not be, in Python 3.11
+
+
 def test_a_generator_of_recipes_sees_what_came_before(judge: Judge) -> None:
     bench = Bench(judge, a=with_noise(0.9), b=with_noise(0.5), c=with_noise(0.01))
     trials = bench.trials()
@@ -306,6 +310,12 @@ def test_recipes_tried_together_are_one_note(judge: Judge) -> None:
     assert re.fullmatch(
         r"tried all on 4 calibration samples, dB: min-max -?\d+\.\d, entropy: planted: no kernel", trials.notes[0]
     )
+
+
+def test_recipes_tried_together_end_at_the_goal(judge: Judge) -> None:
+    bench = Bench(judge, a=with_noise(0.9), b=with_noise(0.01), c=with_noise(0.001))
+    assert [trial.recipe for trial in bench.trials().together("all", zip("123", "abc", strict=True), 20)] == ["a", "b"]
+    assert bench.applied == ["a", "b"]
 
 
 def test_the_shelf_holds_until_a_file_changes(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ Recipe = TypeVar("Recipe", bound=Hashable)
 Model = TypeVar("Model")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trial(Generic[Recipe, Model]):
     """A recipe, what it gave, and its SQNR in dB on the judged samples: NaN where there are none."""
 
@@ -82,39 +82,53 @@ class Trials(Generic[Recipe, Model]):
 
     def results(self, recipes: Iterable[Recipe]) -> Iterator[Trial[Recipe, Model]]:
         """Yields the trial of every recipe that gives a result that runs, until the budget is spent."""
-        for recipe, outcome in self._outcomes(recipes):
+        for recipe in recipes:
+            outcome = self._outcome(recipe)
+            if outcome is None:
+                return
             if isinstance(outcome, Trial):
                 self.notes.append(f"recipe: {recipe}{self.words(outcome)}")
                 yield outcome
             else:
                 self.notes.append(f"recipe: {recipe}: {_first_line(outcome)}")
 
-    def together(self, words: str, recipes: Iterable[tuple[str, Recipe]]) -> list[Trial[Recipe, Model]]:
-        """As `results`, for recipes that differ in one thing: one note for all of them, with a short name for each."""
-        names = {recipe: name for name, recipe in recipes}
-        outcomes = list(self._outcomes(names))
-        figures = (
-            f"{names[recipe]} {outcome.sqnr_db:.1f}"
-            if isinstance(outcome, Trial)
-            else f"{names[recipe]}: {_first_line(outcome)}"
-            for recipe, outcome in outcomes
-        )
-        self.notes.append(f"tried {words} on {self.judge.where}, dB: {', '.join(figures)}")
-        return [outcome for _, outcome in outcomes if isinstance(outcome, Trial)]
+    def together(
+        self, words: str, recipes: Iterable[tuple[str, Recipe]], goal_db: float = math.inf
+    ) -> list[Trial[Recipe, Model]]:
+        """As `results`, until the goal is reached, for recipes that differ in one thing: one note for all of them.
 
-    def _outcomes(self, recipes: Iterable[Recipe]) -> Iterator[tuple[Recipe, Trial[Recipe, Model] | HubError]]:
-        for recipe in recipes:
-            if self._spent >= self.budget:
-                self.notes.append(f"{self.budget} recipes are all that one step tries: {recipe} was not tried")
-                return
-            self._spent += 1  # also for a known one, so that a step's result does not hang on the steps before
-            try:
-                trial = self.attempt(recipe)
-            except (StepError, UnsupportedModel, UsageError) as error:
-                self.failures.append(error)
-                yield recipe, error
-            else:
-                yield recipe, trial
+        Args:
+            words: What they have in common.
+            recipes: Each with the name that it has beside the others.
+            goal_db: Where the rest is not tried.
+        """
+        found: list[Trial[Recipe, Model]] = []
+        lines: list[str] = []
+        for name, recipe in recipes:
+            outcome = self._outcome(recipe)
+            if outcome is None:
+                break
+            if not isinstance(outcome, Trial):
+                lines.append(f"{name}: {_first_line(outcome)}")
+                continue
+            lines.append(f"{name} {outcome.sqnr_db:.1f}")
+            found.append(outcome)
+            if outcome.sqnr_db >= goal_db:
+                break
+        self.notes.append(f"tried {words} on {self.judge.where}, dB: {', '.join(lines)}")
+        return found
+
+    def _outcome(self, recipe: Recipe) -> Trial[Recipe, Model] | HubError | None:
+        """None when the budget is spent."""
+        if self._spent >= self.budget:
+            self.notes.append(f"{self.budget} recipes are all that one step tries: {recipe} was not tried")
+            return None
+        self._spent += 1  # also for a known one, so that a step's result does not hang on the steps before
+        try:
+            return self.attempt(recipe)
+        except (StepError, UnsupportedModel, UsageError) as error:
+            self.failures.append(error)
+            return error
 
     def attempt(self, recipe: Recipe) -> Trial[Recipe, Model]:
         """Applies and judges one recipe, without a note; from an earlier step where that tried it.
@@ -149,7 +163,7 @@ class Trials(Generic[Recipe, Model]):
         if not self.failures:
             return StepError("there is no recipe to try")
         last = self.failures[-1]
-        if len(self.failures) == 1:
+        if len({error.message for error in self.failures}) == 1:
             return last
         return type(last)(f"no recipe gives a result: {'; '.join(self.notes)}", hint=last.hint)
 

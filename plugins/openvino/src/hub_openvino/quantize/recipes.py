@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from hub.spec import Processor
 
@@ -34,10 +33,55 @@ class Static:
     fast_bias: bool = True
     float_types: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
+        """As plain data, by the name of NNCF's function."""
+        return {"quantize": asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spared:
+    """A static recipe whose result loses the quantizers that hurt most.
+
+    Attributes:
+        base: The recipe.
+        removed: Quantizers that are taken out.
+        total: Quantizers that there were.
+        goal_db: What they are taken out for.
+    """
+
+    base: Static
+    removed: tuple[str, ...]
+    total: int
+    goal_db: float
+
+    def __str__(self) -> str:
+        taken = f"{len(self.removed)} of {self.total} quantizers taken out"
+        return f"{self.base}, {taken} (for {self.goal_db:g} dB)"
+
+    @property
+    def settings(self) -> dict[str, object]:
         """As plain data."""
-        return asdict(self)
+        return {**self.base.settings, "removed_quantizers": list(self.removed)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controlled:
+    """A static recipe under NNCF's accuracy control, which takes layers back into float until the goal is reached."""
+
+    base: Static
+    goal_db: float
+
+    def __str__(self) -> str:
+        return f"accuracy control, {self.base}"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """As plain data."""
+        return {"accuracy_control": {**asdict(self.base), "goal_db": self.goal_db}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +116,20 @@ class Weights:
         """Whether NNCF reads calibration samples."""
         return self.scale_estimation or self.awq
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+    def __str__(self) -> str:
+        return self.name
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """As plain data, by the name of NNCF's function."""
+        return {"compress_weights": asdict(self)}
+
+
+Recipe = Static | Spared | Controlled | Weights
 
 PER_CHANNEL_MARGIN_DB = 1.0
+"""By how much ranges per channel must win: they were fitted to the judged samples."""
+
 DEFAULTS = Static(name="NNCF's defaults")
 
 
@@ -122,3 +173,21 @@ def recurrent_in_float(recipe: Static) -> Static:
     NNCF quantizes them, and OpenVINO computes noise: a voice-activity network goes from 15.8 dB to -14.2 dB with them.
     """
     return replace(recipe, name=f"{recipe.name}, recurrent layers in float", float_types=RECURRENT)
+
+
+INT8_WEIGHTS = Weights(name="8 bits, asymmetric", mode="int8_asym")
+DEPTHWISE = "GroupConvolution"
+INT8_BUT_DEPTHWISE = replace(INT8_WEIGHTS, name="8 bits but in depthwise convolutions", float_types=(DEPTHWISE,))
+INT8_DYNAMIC = replace(INT8_WEIGHTS, name="8 bits, activations on the fly in groups of 32", dynamic_group=32)
+INT4_GROUPS = Weights(name="4 bits, asymmetric, groups of 32", mode="int4_asym", group_size=32)
+INT4_ALL = Weights(
+    name="4 bits in embeddings and the last product too", mode="int4_asym", group_size=32, all_layers=True
+)
+INT4_FITTED = (
+    Weights(name="4 bits, asymmetric, groups of 32, scales fitted", mode="int4_asym", group_size=32,
+            scale_estimation=True),
+    Weights(name="4 bits, asymmetric, groups of 32, scales fitted, AWQ", mode="int4_asym", group_size=32,
+            scale_estimation=True, awq=True),
+    INT4_GROUPS,
+    INT4_ALL,
+)  # fmt: skip

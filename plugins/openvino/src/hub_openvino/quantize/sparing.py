@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hub_openvino.quantize.measured import Prepared, error_power, power, ratio_db, run
+from hub_openvino.quantize.float_ir import FloatIr
+from hub_quanttrials import decibels
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import openvino
 
-    Array = npt.NDArray[np.generic]
     Powers = npt.NDArray[np.float64]
 
 _BELOW_WEIGHTS_DB = 0.5
+_SWITCH = "hub/switch"
 _MOST_RUNS = 600
 """Runs of the model that the search may take: samples are left out of it, down to one, in large models."""
 
@@ -56,7 +58,7 @@ class Noise:
         return tuple(self.names[place] for place in removed)
 
 
-def quantizers(model: Any) -> list[Any]:
+def quantizers(model: openvino.Model) -> list[openvino.Node]:
     """`FakeQuantize` nodes of activations, in execution order: those that depend on an input of the model."""
     moving: set[str] = set()
     found = []
@@ -69,7 +71,7 @@ def quantizers(model: Any) -> list[Any]:
     return found
 
 
-def measure_noise(prepared: Prepared, quantized: Any) -> Noise:
+def measure_noise(source: FloatIr, quantized: openvino.Model) -> Noise:
     """Run the model with one quantizer switched on at a time.
 
     Raises:
@@ -78,20 +80,22 @@ def measure_noise(prepared: Prepared, quantized: Any) -> Noise:
     import numpy as np
 
     model, names = _with_switches(quantized)
-    count = len(names)
-    used = max(1, min(len(prepared.judged), 4, _MOST_RUNS // (count + 1)))
-    step = max(1, math.ceil(len(prepared.judged) / used))
-    expected = [prepared.parted(outputs) for outputs in prepared.expected[::step]]
+    count, judge = len(names), source.judge
+    used = max(1, min(len(judge.samples), 4, _MOST_RUNS // (count + 1)))
+    places = range(0, len(judge.samples), max(1, math.ceil(len(judge.samples) / used)))
     switches = np.vstack([np.eye(count, dtype=bool), np.zeros((1, count), bool)])
-    feeds = [[*sample, row] for sample in prepared.judged[::step] for row in switches]
-    noise = np.zeros((count + 1, len(expected[0])))
-    for place, outputs in enumerate(run(model, feeds)):
-        noise[place % (count + 1)] += error_power(expected[place // (count + 1)], prepared.parted(outputs))
-    signal = np.sum([power(outputs) for outputs in expected], axis=0)
+    signal = np.sum([list(judge.signals[place].values()) for place in places], axis=0)
+    noise = np.zeros((count + 1, len(signal)))
+    session = source.session(model, [_SWITCH])
+    for place in places:
+        for row, switch in enumerate(switches):
+            outputs = session.run({**judge.samples[place], _SWITCH: switch})
+            noise[row] += list(judge.noises(place, outputs).values())
+    session.close()
     return Noise(names=names, signal=signal, rest=noise[-1], alone=np.maximum(noise[:-1] - noise[-1], 0))
 
 
-def _with_switches(quantized: Any) -> tuple[Any, tuple[str, ...]]:
+def _with_switches(quantized: openvino.Model) -> tuple[openvino.Model, tuple[str, ...]]:
     import numpy as np
     import openvino
     from openvino import opset13
@@ -110,7 +114,7 @@ def _with_switches(quantized: Any) -> tuple[Any, tuple[str, ...]]:
     return model, tuple(node.friendly_name for node in nodes)
 
 
-def without(quantized: Any, names: Sequence[str]) -> Any:
+def without(quantized: openvino.Model, names: Sequence[str]) -> openvino.Model:
     """A copy in which the named quantizers are gone: what they fed gets the float value."""
     model, gone = quantized.clone(), set(names)
     for node in quantizers(model):
@@ -126,7 +130,7 @@ def steps(noise: Noise, goals_db: Sequence[float]) -> Iterator[tuple[float, tupl
 
     A goal beyond what the weights alone leave is lowered to just below it: removing every quantizer gains no more.
     """
-    ceiling = min(ratio_db(*pair) for pair in zip(noise.signal, noise.rest, strict=True)) - _BELOW_WEIGHTS_DB
+    ceiling = min(decibels(*pair) for pair in zip(noise.signal, noise.rest, strict=True)) - _BELOW_WEIGHTS_DB
     last = 0
     for goal in goals_db:
         reachable = min(goal, ceiling)

@@ -6,13 +6,22 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, TypeGuard
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeGuard
 
 from hub.spec import StepError
 from hub_openvino.convert.edges import ask_dynamic
 from hub_openvino.quantize.recipes import RECURRENT, Static, Weights
 from hub_openvino.session import reason_of
 from hub_openvino.silence import silence_telemetry
+
+if TYPE_CHECKING:
+    import nncf
+    import numpy as np
+    import numpy.typing as npt
+    import openvino
+
+    Samples = Sequence[Sequence[npt.NDArray[np.generic]]]
 
 TOOL = "nncf"
 _BODIES = ("If", "Loop", "TensorIterator")
@@ -23,20 +32,21 @@ def tool_version() -> str:
     return f"{TOOL} {version(TOOL)}"
 
 
-def nncf_module() -> Any:
+def nncf_module() -> ModuleType:
     """NNCF with its telemetry cut off and its log quiet."""
     silence_telemetry()
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    return nncf
+    module: ModuleType = nncf
+    return module
 
 
 def _is_error(kind: object) -> TypeGuard[type[Exception]]:
     return isinstance(kind, type) and issubclass(kind, Exception)
 
 
-def guarded(work: Callable[[], Any], model: Any, what: str) -> Any:
+def guarded(work: Callable[[], openvino.Model], model: openvino.Model, what: str) -> openvino.Model:
     """Run a piece of NNCF's work.
 
     Raises:
@@ -58,7 +68,7 @@ def guarded(work: Callable[[], Any], model: Any, what: str) -> Any:
         ) from error
 
 
-def quantize(model: Any, samples: Sequence[Any], recipe: Static) -> Any:
+def quantize(model: openvino.Model, samples: Samples, recipe: Static) -> openvino.Model:
     """Quantize weights and activations.
 
     Raises:
@@ -72,7 +82,7 @@ def quantize(model: Any, samples: Sequence[Any], recipe: Static) -> Any:
     )
 
 
-def _arguments(nncf: Any, recipe: Static) -> dict[str, Any]:
+def _arguments(nncf: ModuleType, recipe: Static) -> dict[str, object]:
     kept = recipe.float_types
     return {
         "preset": nncf.QuantizationPreset(recipe.preset),
@@ -83,7 +93,7 @@ def _arguments(nncf: Any, recipe: Static) -> dict[str, Any]:
     }
 
 
-def _advanced(nncf: Any, recipe: Static) -> Any:
+def _advanced(nncf: ModuleType, recipe: Static) -> nncf.AdvancedQuantizationParameters:
     from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
 
@@ -97,8 +107,13 @@ def _advanced(nncf: Any, recipe: Static) -> Any:
 
 
 def quantize_controlled(
-    model: Any, samples: Sequence[Any], recipe: Static, metric: Callable[[Any], float], *, allowed_drop: float
-) -> Any:
+    model: openvino.Model,
+    samples: Samples,
+    recipe: Static,
+    metric: Callable[[openvino.CompiledModel], float],
+    *,
+    allowed_drop: float,
+) -> openvino.Model:
     """Quantize, and take layers back into float until `metric` of the compiled model drops by no more than allowed.
 
     Raises:
@@ -114,7 +129,7 @@ def quantize_controlled(
     )
     data, few = nncf.Dataset(list(samples)), nncf.Dataset(list(samples[:CONTROL_SAMPLES]))
 
-    def work() -> Any:
+    def work() -> openvino.Model:
         return nncf.quantize_with_accuracy_control(
             model,
             data,
@@ -140,14 +155,14 @@ CONTROL_SAMPLES = 4
 """Samples on which accuracy control measures and ranks."""
 
 
-def compress(model: Any, samples: Sequence[Any], recipe: Weights) -> Any:
+def compress(model: openvino.Model, samples: Samples, recipe: Weights) -> openvino.Model:
     """Store weights in 8 or 4 bits, and say in the file whether activations are quantized on the fly.
 
     Raises:
         StepError: NNCF fails.
     """
     nncf = nncf_module()
-    arguments: dict[str, Any] = {"mode": nncf.CompressWeightsMode(recipe.mode)}
+    arguments: dict[str, object] = {"mode": nncf.CompressWeightsMode(recipe.mode)}
     if recipe.float_types:
         arguments["ignored_scope"] = nncf.IgnoredScope(types=list(recipe.float_types), validate=False)
     if recipe.mode.startswith("int4"):

@@ -1,0 +1,205 @@
+"""Which recipes are tried in which order, and which result is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hub.spec import CalibrationError, ConvertJob, DType, Numerics, QuantRecipe, StepOutput, processor
+from hub_openvino.quantize.recipes import (
+    PER_CHANNEL_MARGIN_DB,
+    RECURRENT,
+    Controlled,
+    Recipe,
+    Spared,
+    Static,
+    Weights,
+    recurrent_in_float,
+    static_recipes,
+)
+from hub_quanttrials import GOAL_DB, Trials, check_claim, listed
+
+if TYPE_CHECKING:
+    import openvino
+
+    from hub_openvino.quantize.float_ir import FloatIr, IrTrial, QuantizedIr
+
+GOOD_DB = 30.0
+"""Where further recipes are not tried: the noise is a thousandth of the signal."""
+
+HOPELESS_DB = 5.0
+"""Where another recipe of the same kind is not tried: none of those measured gained more than 9 dB on a sound one."""
+
+_TRIES = 3
+_SPARING_DB = (GOAL_DB + 1, GOAL_DB + 4, GOAL_DB + 7, GOAL_DB + 10)
+_EXACT_DB = 100.0
+"""What accuracy control is told of an exact match; float noise between two compilations is near 110 dB."""
+
+IrTrials = Trials[Recipe, "QuantizedIr"]
+Search = Callable[["FloatIr", IrTrials], "Iterator[IrTrial]"]
+
+
+def apply(source: FloatIr, recipe: Recipe) -> QuantizedIr:
+    """Quantizes by a recipe, and reads the result with the IR's reader.
+
+    Raises:
+        StepError: NNCF fails.
+    """
+    from hub_openvino.quantize import sparing, tool
+
+    if isinstance(recipe, Spared):
+        base = source.known[recipe.base].model if recipe.base in source.known else apply(source, recipe.base)
+        return source.read(sparing.without(base.model, recipe.removed))
+    if isinstance(recipe, Weights):
+        return source.read(tool.compress(source.model(), source.arrays(), recipe))
+    if isinstance(recipe, Static):
+        return source.read(tool.quantize(source.model(), source.arrays(), recipe))
+
+    from hub_openvino.quantize.float_ir import IrSession
+
+    def metric(compiled: openvino.CompiledModel) -> float:
+        session = IrSession(compiled, source.inputs, source.outputs)
+        return min(source.judge.sqnr_db(session, tool.CONTROL_SAMPLES), _EXACT_DB)
+
+    drop = _EXACT_DB - recipe.goal_db
+    model = tool.quantize_controlled(source.model(), source.arrays(), recipe.base, metric, allowed_drop=drop)
+    return source.read(model)
+
+
+def every_layer(_: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
+    """Static int8 in all layers, until one is good or three are hopeless."""
+    best = -math.inf
+    for tries, trial in enumerate(trials.results(static_recipes(processor())), start=1):
+        yield trial
+        best = max(best, trial.merit)
+        transformer = isinstance(trial.recipe, Static) and trial.recipe.transformer
+        structural = trial.model.found.numerics is not Numerics.INT8 and not transformer
+        if best >= GOOD_DB or structural or (tries >= _TRIES and best < HOPELESS_DB):
+            return
+
+
+def most_layers(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
+    """The recipes again; from the best result the quantizers that hurt most are taken out, step by step."""
+    bases = list(trials.results(map(_for_mixed(source), static_recipes(processor()))))
+    yield from bases
+    if not bases:
+        return
+    base = max(bases, key=merit)
+    if base.sqnr_db >= GOAL_DB and base.model.found.numerics is Numerics.INT8_MIXED:
+        return
+    for trial in trials.results(_sparing(source, base)):
+        yield trial
+        if trial.sqnr_db >= GOAL_DB:
+            return
+
+
+def _for_mixed(source: FloatIr) -> Callable[[Static], Static]:
+    kinds = {node.get_type_name() for node in source.model().get_ops()}
+    return recurrent_in_float if kinds & set(RECURRENT) else lambda recipe: recipe
+
+
+def _sparing(source: FloatIr, base: IrTrial) -> Iterator[Recipe]:
+    from hub_openvino.quantize.sparing import measure_noise, steps
+
+    noise = measure_noise(source, base.model.model)
+    if isinstance(base.recipe, Static):
+        for goal, removed in steps(noise, _SPARING_DB):
+            yield Spared(base=base.recipe, removed=removed, total=len(noise.names), goal_db=goal)
+
+
+def controlled(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
+    """NNCF's accuracy control on the SQNR of the outputs."""
+    base = _for_mixed(source)(static_recipes(processor())[2])
+    return trials.results([Controlled(base=base, goal_db=GOAL_DB + 1)])
+
+
+def compressed(*recipes: Weights) -> Search:
+    """Weight compression: every recipe is tried, and measured where there are samples."""
+    return lambda _, trials: trials.results(recipes)
+
+
+def merit(trial: IrTrial) -> float:
+    """SQNR, less the margin by which ranges per channel must win."""
+    base = trial.recipe.base if isinstance(trial.recipe, Spared) else trial.recipe
+    return trial.merit - (PER_CHANNEL_MARGIN_DB if isinstance(base, Static) and not base.per_tensor else 0.0)
+
+
+def best_of(results: list[IrTrial], what: str, claimed: Numerics, notes: list[str]) -> IrTrial:
+    """The result with the highest SQNR among those that are what the edge claims.
+
+    Raises:
+        UnsupportedModel: None is.
+    """
+    fitting = [trial for trial in results if trial.model.found.numerics is claimed]
+    taken = max(fitting or results[:1], key=merit)
+    found = taken.model.found
+    check_claim(what, claimed, found.numerics, found.left_float, "; ".join(notes))
+    return taken
+
+
+def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_samples: bool) -> StepOutput:
+    """Quantizes `job.source.path` into `job.output`.
+
+    Args:
+        job: The step.
+        what: Its title, for messages.
+        claimed: What it gives.
+        search: What it tries.
+        needs_samples: Whether recipes read calibration samples.
+
+    Raises:
+        AlreadyQuantized: The model is quantized.
+        CalibrationError: There are no samples where some are needed, or they do not fit.
+        UnsupportedModel: The result would not be what the edge claims.
+        StepError: NNCF fails on every recipe.
+    """
+    from hub_openvino.convert.finish import save
+    from hub_openvino.quantize.float_ir import open_float
+
+    if needs_samples and not job.calibration:
+        raise CalibrationError(f"{what} needs calibration samples", hint="give some: --calibration DATA")
+    source = open_float(job.source.path, job.scratch, job.calibration if needs_samples else "")
+    trials: IrTrials = Trials(
+        source.judge, lambda recipe: apply(source, recipe), lambda made: source.session(made.model), known=source.known
+    )
+    results = list(search(source, trials))
+    if not results:
+        raise trials.failure()
+    best = best_of(results, what, claimed, trials.notes)
+    save(best.model.model, Path(job.output))
+    left = best.model.found.left_float if not isinstance(best.recipe, Weights) else ()
+    said = [f"{len(left)} layers multiply in float: {listed(left)}"] if left else []
+    return StepOutput(
+        notes=(*trials.notes, *said, *_dynamic_notes(best.recipe)),
+        recipe=_record(best.recipe, claimed, len(source.samples), left),
+    )
+
+
+def _dynamic_notes(recipe: Recipe) -> list[str]:
+    """On a CPU without VNNI the outputs are those of float activations, bit for bit (OpenVINO 2026.4)."""
+    if not isinstance(recipe, Weights) or not recipe.dynamic_group or processor().has_integer_dot is not False:
+        return []
+    return ["this CPU has no VNNI: here OpenVINO multiplies with float activations; elsewhere it rounds them too"]
+
+
+def _record(recipe: Recipe, numerics: Numerics, samples: int, left: tuple[str, ...]) -> QuantRecipe:
+    from hub_openvino.quantize.tool import tool_version
+
+    base = recipe.base if isinstance(recipe, Spared | Controlled) else recipe
+    static = base if isinstance(base, Static) else None
+    grouped = isinstance(base, Weights) and base.group_size > 0
+    return QuantRecipe(
+        name=base.name,
+        tool=tool_version(),
+        numerics=numerics,
+        weights=DType.INT4 if numerics is Numerics.INT4_WEIGHTS else DType.INT8,
+        activations=DType.INT8 if static else DType.FLOAT32,
+        granularity="block-wise" if grouped else "per-channel",
+        symmetric_activations=static is not None and static.preset == "performance",
+        calibration_method=("min-max" if static.min_max else "mean of min-max") if static else "",
+        samples=samples,
+        kept_float=left,
+        settings=recipe.settings,
+    )
