@@ -16,7 +16,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hub_onnxgraph.table import operator
+from hub_onnxgraph.table import Operator
 from hub_pytorch.onnx_importer import UnsupportedOperator, import_onnx
 from hub_pytorch.onnx_importer.registry import TABLE
 
@@ -188,7 +188,6 @@ def test_judge_sees_a_wrong_operator(cases: list[Any], monkeypatch: pytest.Monke
     def swapped(x: Any) -> Any:
         return torch.floor(x)
 
-    wrong = operator("Ceil", "", {6, 13}, swapped)
-    monkeypatch.setitem(TABLE.rows, ("", "Ceil"), [wrong])
+    monkeypatch.setitem(TABLE.rows, ("", "Ceil"), dict.fromkeys((6, 13), Operator.of("Ceil", swapped)))
     chosen = [case for case in cases if case.name.startswith("test_ceil")]
     assert {result for _, result in verdicts(chosen)} == {"wrong"}

@@ -166,7 +166,7 @@ def unsupported_operators(model: onnx.ModelProto, table: Table) -> dict[str, str
 
 def reason_against(node: onnx.NodeProto, opsets: dict[str, int], table: Table) -> str | None:
     """Say why the operator table has no row that fits a node, or None when one fits."""
-    row = table.find(domain_of(node.domain), node.op_type, since_version(node, opsets))
+    row = table.find(node.op_type, since_version(node, opsets), domain_of(node.domain))
     if isinstance(row, str):
         return _reason_against_definition(node, opsets, row, table)
     return row.mismatch([bool(name) for name in node.input], [attribute.name for attribute in node.attribute])

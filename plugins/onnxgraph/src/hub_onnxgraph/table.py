@@ -1,8 +1,9 @@
-"""The table from (domain, operator) to the function that translates it.
+"""The table from an operator, of ONNX or of another format, to the function that translates it.
 
 The signature of such a function is its contract, and both `unsupported_operators` and the walker read it:
 
-* positional parameters are the operator's inputs, in order; one with a default may be absent, `*name` is variadic;
+* positional parameters are the operator's inputs, in order; one with a default may be absent, `*name` is variadic
+  (`*name: X | None` with gaps);
 * keyword-only parameters are the attributes understood; one without a default is required;
 * a first parameter called `node` receives the node's `NodeContext`.
 
@@ -12,12 +13,16 @@ An attribute or an input that the signature does not name is refused, never igno
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from typing import Any, Protocol
+from importlib.resources import files
+from typing import Any, Protocol, TypeVar
 
 Handler = Callable[..., Any]
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 
 class NodeContext(Protocol):
@@ -37,16 +42,32 @@ class NodeContext(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One row of the table: an operator, the since-versions understood, and its function with its contract."""
+    """What a row of the table holds: an operator's function with its contract."""
 
     name: str
-    domain: str
-    versions: frozenset[int]
     handler: Handler
     required_inputs: tuple[bool, ...]
     variadic: bool
+    gaps: bool
     attributes: dict[str, bool]
     wants_node: bool
+
+    @classmethod
+    def of(cls, name: str, handler: Handler) -> Operator:
+        """Read a function's signature as its contract."""
+        parameters = list(inspect.signature(handler).parameters.values())
+        wants_node = bool(parameters) and parameters[0].name == "node"
+        inputs = [p for p in parameters[wants_node:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+        rest = [str(p.annotation) for p in parameters if p.kind is p.VAR_POSITIONAL]
+        return cls(
+            name=name,
+            handler=handler,
+            required_inputs=tuple(p.default is p.empty for p in inputs),
+            variadic=bool(rest),
+            gaps=any("None" in annotation for annotation in rest),
+            attributes={p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY},
+            wants_node=wants_node,
+        )
 
     def mismatch(self, inputs: Sequence[bool], attributes: Iterable[str]) -> str | None:
         """Say why a node with these inputs (present or not) and attributes does not fit, or None when it does."""
@@ -63,66 +84,72 @@ class Operator:
         known = len(self.required_inputs)
         if len(inputs) > known and not self.variadic:
             return f"{len(inputs)} inputs, {known} are implemented"
-        absent = [i for i, required in enumerate(self.required_inputs) if required and not _present(inputs, i)]
-        absent += [i for i in range(known, len(inputs)) if not inputs[i]]
+        absent = [i for i, required in enumerate(self.required_inputs) if required and not any(inputs[i : i + 1])]
+        absent += [i for i in range(known, len(inputs)) if self.variadic and not self.gaps and not inputs[i]]
         return f"input {absent[0]} is absent" if absent else None
 
 
-def _present(inputs: Sequence[bool], index: int) -> bool:
-    return index < len(inputs) and inputs[index]
-
-
 class Table:
-    """The rows of one importer.
+    """The rows of one importer: an operator's function at each of its versions.
 
     Args:
-        package: Package whose modules hold the operator functions.
-        themes: Names of those modules; they are imported when the table is first read.
+        package: Package whose modules hold the operator functions, each registered under a name that stands in its
+            module as a string. A module is imported when an operator that it names is looked up.
     """
 
-    def __init__(self, package: str, themes: Sequence[str]) -> None:
-        self._modules = tuple(f"{package}.{theme}" for theme in themes)
-        self._rows: dict[tuple[str, str], list[Operator]] = {}
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._rows: dict[tuple[str, str], dict[int, Operator]] = {}
 
-    def op(self, name: str, *versions: int, domain: str = "") -> Callable[[Handler], Handler]:
-        """Register the decorated function for an operator's since-versions."""
+    @cached_property
+    def _homes(self) -> dict[str, list[str]]:
+        """Each quoted word in the package's source, with the modules not yet imported for it.
 
-        def register(handler: Handler) -> Handler:
-            self._rows.setdefault((domain, name), []).append(operator(name, domain, versions, handler))
+        Reading the words takes milliseconds; importing all modules to look one operator up took 0.2 s.
+        """
+        homes: dict[str, list[str]] = {}
+        for file in sorted(files(self._package).iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".py") and file.name != "__init__.py":
+                for word in set(re.findall(r'"(\w+)"', file.read_text(encoding="utf-8"))):
+                    homes.setdefault(word, []).append(f"{self._package}.{file.name.removesuffix('.py')}")
+        return homes
+
+    def op(self, name: str, *versions: int, domain: str = "") -> Callable[[AnyHandler], AnyHandler]:
+        """Register the decorated function for an operator at these versions; at version 1 when none is given.
+
+        Raises:
+            ValueError: One of these versions has a function already, or a look-up would not find this one.
+        """
+
+        def register(handler: AnyHandler) -> AnyHandler:
+            home = handler.__module__
+            if home.startswith(f"{self._package}.") and home not in self._homes.get(name, ()):
+                raise ValueError(f"{home} registers {name}, and nowhere says {name!r} in double quotes")
+            rows = self._rows.setdefault((domain, name), {})
+            for version in versions or (1,):
+                if version in rows:
+                    raise ValueError(
+                        f"{name} version {version} has two functions: {rows[version].handler.__module__}."
+                        f"{rows[version].handler.__name__} and {home}.{handler.__name__}"
+                    )
+                rows[version] = Operator.of(name, handler)
             return handler
 
         return register
 
     @property
-    def rows(self) -> dict[tuple[str, str], list[Operator]]:
-        """The whole table, with every theme loaded."""
-        for module in self._modules:
+    def rows(self) -> dict[tuple[str, str], dict[int, Operator]]:
+        """The whole table, by (domain, operator), with every module loaded."""
+        for module in sorted({module for modules in self._homes.values() for module in modules}):
             import_module(module)
         return self._rows
 
-    def find(self, domain: str, name: str, version: int) -> Operator | str:
-        """Return the row for an operator at a since-version, or the reason there is none."""
-        rows = self.rows.get((domain, name))
+    def find(self, name: str, version: int = 1, domain: str = "") -> Operator | str:
+        """Return the function for an operator at a version, or the reason there is none."""
+        for module in self._homes.get(name, ()):
+            import_module(module)
+        rows = self._rows.get((domain, name))
         if rows is None:
             return "the operator is not implemented"
-        found = [row for row in rows if version in row.versions]
-        known = sorted({v for row in rows for v in row.versions})
-        return found[0] if found else f"version {version} is not implemented, only {', '.join(map(str, known))}"
-
-
-def operator(name: str, domain: str, versions: Iterable[int], handler: Handler) -> Operator:
-    """Read a function's signature as the row's contract."""
-    parameters = list(inspect.signature(handler).parameters.values())
-    wants_node = bool(parameters) and parameters[0].name == "node"
-    inputs = [p for p in parameters[wants_node:] if p.kind is p.POSITIONAL_OR_KEYWORD]
-    attributes = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return Operator(
-        name=name,
-        domain=domain,
-        versions=frozenset(versions),
-        handler=handler,
-        required_inputs=tuple(p.default is p.empty for p in inputs),
-        variadic=any(p.kind is p.VAR_POSITIONAL for p in parameters),
-        attributes=attributes,
-        wants_node=wants_node,
-    )
+        known = ", ".join(map(str, sorted(rows)))
+        return rows.get(version) or f"version {version} is not implemented, only {known}"

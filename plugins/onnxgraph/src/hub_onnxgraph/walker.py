@@ -133,7 +133,7 @@ class Walker(ABC):
             self.produced(name, result)
 
     def _translate(self, node: onnx.NodeProto, version: int, frame: Frame) -> tuple[Any, ...]:
-        row = self.table.find(domain_of(node.domain), node.op_type, version)
+        row = self.table.find(node.op_type, version, domain_of(node.domain))
         undefined = [name for name in node.input if name and name not in frame.scope]
         refuse_if(undefined, f"inputs {undefined} are not defined")
         inputs = [frame.scope[name] if name else None for name in node.input]

@@ -11,31 +11,5 @@ from hub_onnxgraph import NodeContext, Table
 
 __all__ = ["TABLE", "NodeContext", "op"]
 
-TABLE = Table(
-    "hub_keras.onnx_importer.ops",
-    (
-        "activation",
-        "arithmetic",
-        "constants",
-        "contrib",
-        "control",
-        "conv",
-        "dense",
-        "indexing",
-        "linear",
-        "movement",
-        "normalization",
-        "norms",
-        "pool",
-        "quant",
-        "recurrent",
-        "reduce",
-        "resize",
-        "sampling",
-        "scatter",
-        "sequences",
-        "shape",
-        "signal",
-    ),
-)
+TABLE = Table("hub_keras.onnx_importer.ops")
 op = TABLE.op

@@ -6,22 +6,5 @@ from hub_onnxgraph import NodeContext, Table
 
 __all__ = ["TABLE", "NodeContext", "op"]
 
-TABLE = Table(
-    "hub_pytorch.onnx_importer.ops",
-    (
-        "contrib",
-        "control",
-        "conv",
-        "elementwise",
-        "linear",
-        "normalization",
-        "pool",
-        "quant",
-        "reduce",
-        "resize",
-        "rnn",
-        "shape",
-        "signal",
-    ),
-)
+TABLE = Table("hub_pytorch.onnx_importer.ops")
 op = TABLE.op
