@@ -33,7 +33,7 @@ def module_of(loaded: Loaded, static: StaticInputs) -> tuple[Any, tuple[str, ...
     notes = repair(loaded.model)
     tools = TensorTools(constant=_constant, transpose=lambda tensor, axes: tensor.permute(axes))
 
-    class Positional(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+    class Positional(torch.nn.Module):
         def forward(self, *tensors: Any) -> tuple[Any, ...]:
             return tuple(static.run(loaded.call, tensors, tools))
 

@@ -128,5 +128,7 @@ def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[s
         raise UnsupportedModel(
             f"torch.onnx cannot express the model: {_line(str(error.__cause__ or error))}"
         ) from error
+    if program is None:
+        raise StepError("torch.onnx gave no program")
     finish(program.model_proto, border, Path(job.output), external=external)
     return notes

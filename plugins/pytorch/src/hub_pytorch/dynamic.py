@@ -110,7 +110,7 @@ def stored_sizes(exported: Any, signature: Signature) -> dict[str, int]:
     from torch.utils import _pytree as pytree
 
     leaves = pytree.tree_leaves(exported.example_inputs) if exported.example_inputs is not None else []
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    tensors: list[torch.Tensor | None] = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     if len(tensors) != len(signature.inputs):
         tensors = [None] * len(signature.inputs)
     sizes: dict[str, int] = {}

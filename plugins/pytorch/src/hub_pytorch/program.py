@@ -130,7 +130,7 @@ def module_of(function: Callable[..., Any], body: Any = None) -> Any:
     """
     import torch
 
-    class Wrapped(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+    class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.body = body

@@ -91,6 +91,8 @@ def _export(exported: Any, names: Names, output: Path) -> None:
         made = torch.onnx.export(
             exported, (), dynamo=True, input_names=names.inputs, output_names=names.outputs, verbose=False
         )
+        if made is None:
+            raise StepError("torch.onnx gave no program")
         _name_dims(made.model, names.symbols)
         _part_names(made.model.graph, {*names.inputs, *names.outputs})
         made.save(output, external_data=_weight_bytes(exported) > _EXTERNAL_ABOVE_BYTES)

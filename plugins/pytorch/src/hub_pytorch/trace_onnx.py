@@ -101,12 +101,13 @@ def trace(module: Any, inputs: Inputs, outputs: Sequence[str], output: Path) -> 
         StepError: torch wrote no file.
     """
     import torch
+    from torch.jit._trace import TracerWarning
 
     feeds = tuple(sample(spec) for spec in inputs.traced)
     names = [spec.name for spec in inputs.specs]
     try:
         with quiet(), torch.no_grad(), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", torch.jit.TracerWarning)
+            warnings.simplefilter("always", TracerWarning)
             torch.onnx.export(
                 module, feeds, str(output), dynamo=False, input_names=names, output_names=[*outputs],
                 opset_version=OPSET, dynamic_axes=_axes(inputs.specs) or None,
@@ -116,7 +117,7 @@ def trace(module: Any, inputs: Inputs, outputs: Sequence[str], output: Path) -> 
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
     if not output.exists():
         raise StepError("torch.onnx wrote no file")
-    return (_title(inputs), *_baked(caught, torch.jit.TracerWarning))
+    return (_title(inputs), *_baked(caught, TracerWarning))
 
 
 def _axes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, str]]:
