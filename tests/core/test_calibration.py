@@ -12,7 +12,7 @@ import pytest
 from hub._calibration import LoadedSamples, infer_shapes, load_samples, sources, split
 from hub.spec import CalibrationError, Dim, DType, SampleFolder, ShapeNeeded, Signature, TensorSpec, write_sample
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 RNG = np.random.default_rng(3)
 
 

@@ -16,7 +16,7 @@ import hub
 from hub.spec import processor
 
 pytestmark = pytest.mark.real
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TORCH = ROOT / "samples" / "digits_torch"
 KERAS = ROOT / "samples" / "digits_keras"
 TORCH_DATA = ("--calibration", str(TORCH / "calibration.npz"), "--test", str(TORCH / "test.npz"))

@@ -1,4 +1,4 @@
-"""The documentation is code: its commands run, its generated pages are current, its links lead somewhere."""
+"""The documentation is code: its commands and programs run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/tutorial.md", "docs/onnx-to-pytorch.md", "docs/backends-howto.md")
 _BLOCK = re.compile(r"(?P<mark><!-- .* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
@@ -49,23 +49,3 @@ def test_block_runs(block: Block) -> None:
 
 def test_pages_have_blocks_to_run() -> None:
     assert {block.page for block in RUN} == set(PAGES)
-
-
-def test_generated_pages_are_current() -> None:
-    command = [sys.executable, "docs/generate.py", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("page", [*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_links_lead_somewhere(page: str) -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text())
-    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
-    assert not missing
-
-
-def test_readme_names_the_two_commands() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert "python3.11 dev.py demo" in readme
-    assert "python3.11 dev.py test" in readme
-    assert "dev.py test" in (ROOT / ".ci" / "run").read_text()

@@ -30,7 +30,7 @@ IN_CI = {
     ("digits.tflite", "pytorch"),
     ("digits.tflite", "keras"),
 }
-"""One cell at least for each directed edge; the roads to TFLite are test_e2e_real's. The rest runs on schedule."""
+"""One cell at least for each directed edge; the roads to TFLite are in test_real.py. The rest runs on schedule."""
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from hub._files import sha256_file
 
 Hub = Callable[..., Any]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "reference" / "receipt.schema.json"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.real
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HUB = str(Path(sys.executable).with_name("hub"))
 SAMPLES = {
     ".pt2": ROOT / "samples/digits_torch/digits.pt2",

@@ -11,7 +11,7 @@ from PIL import Image
 from hub._calibration import LoadedSamples, infer_shapes, load_samples
 from hub.spec import CalibrationError, Dim, DType, SampleFolder, Signature, TensorSpec
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 RNG = np.random.default_rng(11)
 STATED = "scale=1/255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225"
 PLAIN = "scale=1&mean=0&std=1"

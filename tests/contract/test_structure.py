@@ -11,7 +11,7 @@ import pytest
 from docs import figures
 from hub.spec.errors import HubError, error_classes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FRAMEWORKS = {
     "torch", "tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "onnxslim", "ai_edge_litert", "litert_torch",
     "ai_edge_quantizer", "openvino", "nncf", "tensorrt", "tf2onnx", "onnx2tf", "onnxscript", "h5py", "flatbuffers",
