@@ -5,6 +5,7 @@
     python3.11 dev.py lint    the quick part
     python3.11 dev.py docs    the documentation site, in build/site
     python3.11 dev.py figures the code's structure in numbers, a row per package
+    python3.11 dev.py scheduled    the slow tests, hours
 
 Everything goes into `.venv` and `.tox` here. Running again costs seconds.
 """
@@ -13,6 +14,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -27,12 +29,28 @@ DEMO = (
 )
 
 
-def call(*command: str | Path) -> None:
-    """Run a command; end with its status when it fails. uv looks for local wheels where pip does."""
-    environment = os.environ | {"VIRTUAL_ENV": str(BIN.parent)}
-    links = environment.get("UV_FIND_LINKS") or environment.get("PIP_FIND_LINKS")
-    environment |= {"UV_FIND_LINKS": links} if links else {}
-    status = subprocess.call([str(word) for word in command], cwd=ROOT, env=environment)
+def sources(uv: Sequence[str | Path]) -> dict[str, str]:
+    """What uv must be told about where packages come from, where the user says nothing; `toxfile.py` asks this too.
+
+    PyPI's torch for Linux is the CUDA build, gigabytes that nothing here uses. The CPU build is taken from the wheels
+    that pip or uv was told of, or else through uv's torch backend, where its index can be reached.
+    """
+    if links := os.environ.get("UV_FIND_LINKS") or ",".join(os.environ.get("PIP_FIND_LINKS", "").split()):
+        return {"UV_FIND_LINKS": links}
+    if any(os.environ.get(name) for name in ("UV_TORCH_BACKEND", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL")):
+        return {}
+    ask = [*uv, "pip", "compile", "--quiet", "--no-deps", "--torch-backend", "cpu", "-"]
+    asked = subprocess.run(ask, input="torch", text=True, capture_output=True, check=False)
+    if asked.returncode:
+        sys.stderr.write(f"torch comes as its ordinary build, for its CPU builds cannot be reached:\n{asked.stderr}\n")
+        return {}
+    return {"UV_TORCH_BACKEND": "cpu"}
+
+
+def call(*command: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    """Run a command; end with its status when it fails."""
+    variables = os.environ | {"VIRTUAL_ENV": str(BIN.parent)} | dict(environment or {})
+    status = subprocess.call([str(word) for word in command], cwd=ROOT, env=variables)
     if status:
         sys.exit(status)
 
@@ -47,10 +65,14 @@ def set_up() -> None:
         call(BIN / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv")
 
 
+def install(*words: str) -> None:
+    """Install into `.venv`, at the versions of `constraints.txt`."""
+    call(BIN / "uv", "pip", "install", "--quiet", "-c", "constraints.txt", *words, environment=sources([BIN / "uv"]))
+
+
 def install_all() -> None:
-    """Install hub and its plugins into `.venv`, at the versions of `constraints.txt`."""
-    editable = [word for folder in (".", *PLUGINS) for word in ("-e", folder)]
-    call(BIN / "uv", "pip", "install", "--quiet", "-c", "constraints.txt", *editable)
+    """Install hub and its plugins."""
+    install(*(word for folder in (".", *PLUGINS) for word in ("-e", folder)))
 
 
 def demo() -> None:
@@ -67,7 +89,7 @@ def figures() -> None:
 
 def tox(*environments: str) -> None:
     """Run tox environments."""
-    call(BIN / "uv", "pip", "install", "--quiet", "-c", "constraints.txt", "tox>=4.30", "tox-uv>=1.28")
+    install("tox>=4.30", "tox-uv>=1.28")
     call(BIN / "tox", "run", "-e", ",".join(environments))
 
 
@@ -79,6 +101,7 @@ def main() -> None:
         "lint": lambda: tox("lint", "type"),
         "docs": lambda: tox("docs"),
         "figures": figures,
+        "scheduled": lambda: tox("scheduled"),
     }
     if len(sys.argv) != 2 or sys.argv[1] not in jobs:  # noqa: PLR2004 the program and one word
         sys.exit(f"{__doc__}\nusage: python3.11 dev.py {'|'.join(jobs)}")
