@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub._steps import Step
 from hub.spec import (
     ConvertOptions,
     Edge,
@@ -12,6 +13,7 @@ from hub.spec import (
     IoBinding,
     ModelSummary,
     Signature,
+    State,
     TensorSpec,
 )
 
@@ -34,17 +36,33 @@ def check_written(edge: Edge, path: Path) -> None:
         raise EffectError(f"{edge.id} reported success and wrote no file", hint=_DEFECT)
 
 
-def check_state(edge: Edge, found: Identification, summary: ModelSummary) -> None:
-    """Refuse an output that is not in the declared format and numerics.
+def check_state(step: Step, found: Identification, summary: ModelSummary) -> State:
+    """Refuse an output that is not in a declared format and numerics; returns the state that it is in.
 
     Raises:
         EffectError: The header, or the reader, says something else.
     """
-    if found.format != edge.target.format:
-        raise EffectError(f"{edge.id} was to write {edge.target.format}; the bytes are {found.format}", hint=_DEFECT)
-    if summary.state.numerics != edge.target.numerics:
-        wanted, got = edge.target.numerics.value, summary.state.numerics.value
-        raise EffectError(f"{edge.id} was to write {wanted}; the file holds {got}", hint=_DEFECT)
+    if found.format != step.target.format:
+        message = f"{step.edge.id} was to write {step.target.format}; the bytes are {found.format}"
+        raise EffectError(message, hint=_DEFECT)
+    state = step.ended_in(summary.state.numerics)
+    if state is None:
+        wanted, got = step.target.numerics.value, summary.state.numerics.value
+        raise EffectError(f"{step.edge.id} was to write {wanted}; the file holds {got}", hint=_DEFECT)
+    return state
+
+
+def check_goal(edge: Edge, state: State, goals: Iterable[State]) -> None:
+    """Refuse a result that is in another state than any that was asked for.
+
+    Raises:
+        EffectError: The last edge may end in several, and ended in one that nobody wants.
+    """
+    if not any(state.satisfies(goal) for goal in goals):
+        words, found = " or ".join(goal.numerics.value for goal in goals), state.numerics.value
+        raise EffectError(
+            f"{edge.id} was to write {words}; the file holds {found}", hint=f"ask for it: --precision {found}"
+        )
 
 
 def check_files(edge: Edge, path: Path, summary: ModelSummary) -> None:

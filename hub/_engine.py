@@ -24,6 +24,7 @@ from hub._runner import Converted, Runner
 from hub._sampling import Samples
 from hub._shapes import check_names, fix_shapes
 from hub._speed import Performance, check_speed, explain, measure_speed, slow_words
+from hub._steps import Step
 from hub.spec import (
     Edge,
     FailedAttempt,
@@ -102,7 +103,7 @@ class Conversion:
         opened, plan = self.plan()
         self._events.planned(opened.summary, plan)
         self._events.started("running the source model")
-        fix = not all(edge.keeps_dynamic for edge in plan.routes[0])
+        fix = not _keeps_dynamic(plan.routes[0])
         samples, reference = samples_and_reference(request, self._runner, opened, fix=fix)
         for note in (*samples.notes, *samples.warnings):
             self._events.noted(note)
@@ -123,10 +124,10 @@ class Conversion:
         dead: set[tuple[str, ...]] = set()
         wrong: set[str] = set()
         for route in plan.routes:
-            ids = tuple(edge.id for edge in route)
+            ids = tuple(step.edge.id for step in route)
             if wrong & set(ids) or any(ids[: len(prefix)] == prefix for prefix in dead):
                 continue
-            if open_only and not all(edge.keeps_dynamic for edge in route):
+            if open_only and not _keeps_dynamic(route):
                 continue
             try:
                 return self._take(opened, route, samples, reference)
@@ -136,7 +137,7 @@ class Conversion:
                 if self._request.policy is None and not isinstance(failed.error, TooSlow):
                     self._history.failed(failed.prefix, failed.error.message)
                 judged = failed.parity or isinstance(failed.error, TooSlow)
-                if judged and route[len(failed.prefix) - 1].lossy:
+                if judged and route[len(failed.prefix) - 1].edge.lossy:
                     wrong.add(failed.prefix[-1])
                 self._failures.append(failed)
                 self._attempts.append(failed.attempt(ids))
@@ -156,23 +157,27 @@ class Conversion:
         noise = "one rounding step of its inputs alone moves the source's outputs beyond the float gate"
         return f". On these samples {noise} ({describe_failures(own)}), so they can prove little"
 
-    def _take(self, opened: Opened, route: tuple[Edge, ...], samples: Samples, reference: Reference) -> Proof:
+    def _take(self, opened: Opened, route: tuple[Step, ...], samples: Samples, reference: Reference) -> Proof:
         """Go one route to its end, each step proved before the next."""
         samples = self._samples_for(opened, route, samples)
         candidate = Candidate(artifact=opened.artifact, summary=opened.summary, options=samples.options)
-        for index, edge in enumerate(route):
-            prefix = tuple(item.id for item in route[: index + 1])
-            verdict = judge(self._runner.registry, edge.id, candidate.summary, candidate.options)
+        for index, planned in enumerate(route):
+            edge, prefix = planned.edge, tuple(step.edge.id for step in route[: index + 1])
+            step = planned.starting_from(candidate.summary.state)
+            if step is None:
+                reason = f"{edge.id} does not start from {candidate.summary.state}, which the step before it ended in"
+                raise RouteFailed(prefix, UnsupportedModel(reason), refused=True)
+            verdict = judge(self._runner.registry, edge, candidate.summary, candidate.options)
             if not verdict:
                 reason = f"{edge.id} does not take this model: {verdict.reason}"
                 raise RouteFailed(prefix, UnsupportedModel(reason, hint=verdict.hint), refused=True)
             try:
-                candidate = self._step(candidate, edge, samples, reference, last=edge is route[-1])
+                candidate = self._step(candidate, step, samples, reference, last=planned is route[-1])
             except HubError as error:
                 raise RouteFailed(prefix, error) from error
             parity = candidate.steps[-1].parity
             if parity and not parity.passed:
-                wrong = f"the result of {edge.title or edge.id} is not the source's: {describe_failures(parity)}"
+                wrong = f"the result of {step.title} is not the source's: {describe_failures(parity)}"
                 hint = "hub tries the next route where there is one"
                 raise RouteFailed(prefix, VerificationError(wrong, hint=hint), parity)
         self._history.passed(prefix)
@@ -187,33 +192,37 @@ class Conversion:
             else None,
         )
 
-    def _samples_for(self, opened: Opened, route: tuple[Edge, ...], samples: Samples) -> Samples:
+    def _samples_for(self, opened: Opened, route: tuple[Step, ...], samples: Samples) -> Samples:
         """Fix the shapes when a later route needs them fixed and the first did not; never at a size of hub's choice."""
-        if samples.options.shapes == samples.shapes or all(edge.keeps_dynamic for edge in route):
+        if samples.options.shapes == samples.shapes or _keeps_dynamic(route):
             return samples
         if samples.guessed:
             try:
                 fix_shapes(opened.summary.signature, self._request.options, {})
             except ShapeNeeded as error:
-                fixing = next(i for i, edge in enumerate(route, start=1) if not edge.keeps_dynamic)
-                raise RouteFailed(tuple(edge.id for edge in route[:fixing]), error) from error
+                fixing = next(i for i, step in enumerate(route, start=1) if not step.edge.keeps_dynamic)
+                raise RouteFailed(tuple(step.edge.id for step in route[:fixing]), error) from error
         for note in samples.shape_notes:
             self._events.noted(note)
         return samples.fixed()
 
-    def _step(self, before: Candidate, edge: Edge, samples: Samples, reference: Reference, *, last: bool) -> Candidate:
+    def _step(self, before: Candidate, step: Step, samples: Samples, reference: Reference, *, last: bool) -> Candidate:
         """Run one edge, check what it declared, measure what it computes."""
-        self._events.started(f"{edge.title or edge.id}: {edge.source} to {edge.target}")
+        edge = step.edge
+        self._events.started(f"{step.title}: {step.source} to {step.target}")
         calibration = (
             adapt_samples(self._runner, samples.calibration, before.chain) if edge.needs_calibration else ("", "")
         )
         name = self._request.destination.name if last else ""
-        converted = self._runner.convert(edge, before.artifact, before.options, calibration, before.summary.files, name)
-        summary = self._checked(before, edge, converted)
+        converted = self._runner.convert(step, before.artifact, before.options, calibration, before.summary.files, name)
+        summary = self._checked(before, step, converted)
+        if last:
+            goals = goals_of(self._request, self._runner.registry, self._wanted)
+            _effects.check_goal(edge, summary.state, goals)
         record = StepRecord(
             edge=edge.id,
-            title=edge.title or edge.id,
-            artifact=self._runner.artifact(converted.path, edge.target, summary),
+            title=step.title,
+            artifact=self._runner.artifact(converted.path, summary.state, summary),
             seconds=converted.done.result.seconds,
             peak_memory_bytes=converted.done.result.peak_memory_bytes,
             cached=converted.done.cached,
@@ -230,35 +239,35 @@ class Conversion:
             options=options_for(before.options, record.bindings),
             steps=(*before.steps, record),
         )
-        self._events.started(f"comparing {edge.target} with the source")
-        record = msgspec.structs.replace(
-            record, parity=measure(self._runner, after, reference, self._policy(before, edge))
-        )
+        self._events.started(f"comparing {summary.state} with the source")
+        policy = self._policy(before, edge, summary.state.numerics)
+        record = msgspec.structs.replace(record, parity=measure(self._runner, after, reference, policy))
         self._runner.registry.step_finished(record)
         self._events.finished(record)
         return msgspec.structs.replace(after, steps=(*before.steps, record))
 
-    def _checked(self, before: Candidate, edge: Edge, converted: Converted) -> ModelSummary:
+    def _checked(self, before: Candidate, step: Step, converted: Converted) -> ModelSummary:
         """Check the declared effects; a cached step is checked again, which also guards the cache."""
+        edge = step.edge
         _effects.check_written(edge, converted.path)
         try:
             found = identify(converted.path, self._runner.registry)
-            found = msgspec.structs.replace(found, form=found.form or edge.target.form)
+            found = msgspec.structs.replace(found, form=found.form or step.target.form)
             summary = self._runner.describe(converted.path, found, before.options)
         except (ModelUnreadable, ModelRefused) as error:
             failure = StepError(f"{edge.id} wrote a file that nobody can read: {error}", hint=error.hint)
             failure.log = error.log
             raise failure from error
-        _effects.check_state(edge, found, summary)
+        state = _effects.check_state(step, found, summary)
         _effects.check_files(edge, converted.path, summary)
         _effects.check_operators(edge, summary, before.options)
         bindings = converted.output.bindings
         _effects.check_border(edge, before.summary.signature, summary.signature, bindings, before.options)
-        return msgspec.structs.replace(summary, state=edge.target)
+        return msgspec.structs.replace(summary, state=state)
 
-    def _policy(self, before: Candidate, edge: Edge) -> ParityPolicy:
+    def _policy(self, before: Candidate, edge: Edge, numerics: Numerics) -> ParityPolicy:
         """The user's gate, the precision's, or a tighter one for a precision that the source has and keeps."""
-        own, numerics = self._request.policy, edge.target.numerics
+        own = self._request.policy
         if own and numerics == self._wanted:
             return msgspec.structs.replace(own, numerics=numerics)
         kept = before.summary.state.numerics == numerics and not any(step.lossy for step in before.steps)
@@ -285,6 +294,10 @@ class Conversion:
             return msgspec.structs.replace(found, remarks=(*found.remarks, untimed))
         slow = slow_words(speed, found.execution, result.artifact.state.numerics.value)
         return msgspec.structs.replace(found, speed=speed, remarks=(*found.remarks, *slow))
+
+
+def _keeps_dynamic(route: tuple[Step, ...]) -> bool:
+    return all(step.edge.keeps_dynamic for step in route)
 
 
 def _side_files(result: Candidate) -> list[Path]:

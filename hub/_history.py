@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from hub._plugins import Registry, source_digest, versions_of
+from hub._steps import Step
 from hub._store import Store, key_of
-from hub.spec import Edge
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +38,10 @@ class History:
             return []
 
     def _tools(self, edge_id: str) -> dict[str, str]:
-        edge, converter = self._registry.edges[edge_id]
-        return versions_of(edge.requires) | {"source": source_digest(type(converter).__module__.partition(".")[0])}
+        edge = self._registry.edges[edge_id]
+        return versions_of(edge.requires) | {"source": source_digest(self._registry.plugin_of(edge).package)}
 
-    def order(self, routes: Sequence[tuple[Edge, ...]]) -> tuple[tuple[tuple[Edge, ...], ...], dict[str, str]]:
+    def order(self, routes: Sequence[tuple[Step, ...]]) -> tuple[tuple[tuple[Step, ...], ...], dict[str, str]]:
         """Put routes that failed before behind the others with the same goal; say which edges failed, and why."""
         found = [(route, self._failure(route)) for route in routes]
         goals = list(dict.fromkeys(str(route[-1].target) for route in routes))
@@ -50,8 +50,8 @@ class History:
         reasons = {failure.prefix[-1]: failure.reason for _, failure in found if failure}
         return ordered, reasons if ordered != tuple(routes) else {}
 
-    def _failure(self, route: tuple[Edge, ...]) -> Failure | None:
-        ids = tuple(edge.id for edge in route)
+    def _failure(self, route: tuple[Step, ...]) -> Failure | None:
+        ids = tuple(step.edge.id for step in route)
         found = (self._failures.get(ids[:length]) for length in range(1, len(ids) + 1))
         return next((item for item in found if item and item.tools == self._tools(item.prefix[-1])), None)
 

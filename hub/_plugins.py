@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import msgspec
 import pluggy
 
+from hub._steps import Step, steps_of
 from hub.spec import (
     Backend,
-    Converter,
     DependencyMissing,
     Edge,
     Expectation,
@@ -38,7 +38,7 @@ from hub.spec import hooks as hub_hooks
 from hub.spec.hooks import ENTRY_POINT_GROUP, PROJECT
 
 T = TypeVar("T")
-_OFFERS = ("formats", "runtimes", "converters", "edges", "toolchains")
+_OFFERS = ("formats", "runtimes", "_offered", "edges", "former", "toolchains", "steps")
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +50,11 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     error: str = ""
 
+    @property
+    def package(self) -> str:
+        """The import package that its code is in."""
+        return self.module.partition(":")[0].partition(".")[0]
+
 
 @functools.cache
 def source_digest(package: str, distribution: str = "") -> str:
@@ -57,7 +62,7 @@ def source_digest(package: str, distribution: str = "") -> str:
 
     A plugin at work changes faster than its version.
     """
-    files = [file for name in (package, *_libraries(distribution)) for file in _python_files(name)]
+    files = [file for name in (package, *libraries_of(distribution)) for file in _python_files(name)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -66,7 +71,7 @@ def _python_files(package: str) -> list[Path]:
     return sorted(Path(found.origin).parent.rglob("*.py")) if found and found.origin else []
 
 
-def _libraries(distribution: str) -> list[str]:
+def libraries_of(distribution: str) -> list[str]:
     """Import packages of the `hub-*` distributions that one needs, the core left out."""
     from packaging.requirements import Requirement
 
@@ -79,6 +84,11 @@ def reference_of(plugin_object: object) -> str:
     """`package.module:Class` of a plugin's object, so that a worker can make its own."""
     kind = type(plugin_object)
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def package_of(plugin_object: object) -> str:
+    """The import package that a plugin's object is from."""
+    return type(plugin_object).__module__.partition(".")[0]
 
 
 class Registry:
@@ -136,19 +146,36 @@ class Registry:
         return _by_name(self.manager.hook.hub_register_runtimes(), lambda item: item.name)
 
     @cached_property
-    def converters(self) -> tuple[Converter, ...]:
-        """Everything that offers edges."""
-        return tuple(item for group in self.manager.hook.hub_register_converters() for item in group)
+    def _offered(self) -> tuple[tuple[str, Edge], ...]:
+        """Every edge behind the name of its plugin."""
+        offers = self.manager.hook.hub_register_edges.get_hookimpls()
+        return tuple((offer.plugin_name, edge) for offer in offers for edge in offer.function())
 
     @cached_property
-    def edges(self) -> dict[str, tuple[Edge, Converter]]:
-        """Edges by id, each with the converter that runs it."""
-        return _by_name([[(edge, c) for c in self.converters for edge in c.edges]], lambda pair: pair[0].id)
+    def edges(self) -> dict[str, Edge]:
+        """Edges by id."""
+        return _by_name([(edge for _, edge in self._offered)], lambda edge: edge.id)
+
+    @cached_property
+    def former(self) -> dict[str, str]:
+        """Ids that edges had in earlier versions -> ids of today."""
+        return {old: edge.id for edge in self.edges.values() for old in edge.formerly if old not in self.edges}
 
     @cached_property
     def toolchains(self) -> dict[str, Toolchain]:
         """Toolchains by name."""
-        return _by_name([c.toolchains for c in self.converters], lambda item: item.name)
+        found = {edge.toolchain: None for edge in self.edges.values() if edge.toolchain}
+        return _by_name([found], lambda item: item.name)
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Every edge between every two states that it leads between."""
+        return steps_of(self.edges.values(), self.formats)
+
+    def plugin_of(self, edge: Edge) -> Plugin:
+        """The plugin that offers an edge."""
+        name = next(name for name, offered in self._offered if offered.id == edge.id)
+        return next(plugin for plugin in self.plugins if plugin.name == name)
 
     @cached_property
     def expectations(self) -> tuple[Expectation, ...]:
@@ -206,7 +233,7 @@ class Registry:
     @property
     def target_names(self) -> set[str]:
         """Everything that `--to` takes: formats that an edge writes, and runtimes with forms of their own."""
-        written = {edge.target.format for edge, _ in self.edges.values()}
+        written = {edge.gives.format for edge in self.edges.values()}
         return written | {name for name, runtime in self.runtimes.items() if isinstance(runtime, Backend)}
 
     def _targets_of(self, name: str) -> Mapping[str, tuple[str, str]]:
@@ -221,7 +248,7 @@ class Registry:
     def numerics_of(self, name: str, path: Path) -> set[Numerics]:
         """Precisions that some edge writes in a target."""
         wanted = self.target(name, path)
-        return {e.target.numerics for e, _ in self.edges.values() if (e.target.format, e.target.form) == wanted}
+        return {step.target.numerics for step in self.steps if (step.target.format, step.target.form) == wanted}
 
     def suffix_of(self, name: str) -> str:
         """The suffix of a target's files where the user names none."""

@@ -1,16 +1,18 @@
 """The planner: all simple routes over states, cheapest first, deterministic, with the reason for what is left out."""
 
 import heapq
-import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from hub._plugins import Registry, missing_requirements, versions_of
 from hub._request import did_you_mean
+from hub._steps import Step
 from hub.spec import (
     STATEFUL,
-    Converter,
+    YES,
     ConvertOptions,
     Edge,
     Expectation,
@@ -30,6 +32,18 @@ MAX_ROUTES = 16
 ROUTES_BEFORE_THE_NEXT_GOAL = 3
 """Routes to a goal that has another behind it: one quantizer on a fourth engine's graph is rarely what helps."""
 
+_HONOURED = {
+    "constants": "--constant",
+    "io_dtype": "--io-dtype",
+    "io_layout": "--io-layout",
+    "states": "--state",
+    "submodule": "--submodule",
+}
+"""Options that somebody on a route has to carry out -> what the user calls them."""
+
+Route = tuple[Step, ...]
+Asked = frozenset[str]
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the planner found.
@@ -41,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         history: Edges that went wrong on this very model before, with the reason: routes over them come last.
     """
 
-    routes: tuple[tuple[Edge, ...], ...]
+    routes: tuple[Route, ...]
     left_out: dict[str, str]
     doubts: dict[str, str] = {}
     history: dict[str, str] = {}
@@ -64,69 +78,130 @@ def make_plan(
         goals: States to reach, the first preferred: routes to the second come after all routes to the first.
         options: The request.
         data: Whether calibration data is given.
-        avoid: Edges that the user does not want.
+        avoid: Edges that the user does not want, by their ids of today or of earlier versions.
 
     Raises:
         UnknownName: There is no edge of a name to avoid.
         NoRouteError: There is none; the message says what was left out and why.
     """
-    unknown = next((name for name in avoid if name not in registry.edges), None)
-    if unknown:
-        raise UnknownName(f"there is no edge {unknown!r} to avoid", hint=did_you_mean(unknown, registry.edges))
-    verdicts = {edge_id: judge(registry, edge_id, summary, options, data=data) for edge_id in registry.edges}
-    verdicts |= dict.fromkeys(avoid, Verdict(support=Support.NEVER, reason="avoided on request"))
-    usable = [registry.edges[edge_id][0] for edge_id, verdict in verdicts.items() if verdict]
-    left_out = {edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if not v}
+    avoided = {_known(registry, name) for name in avoid}
+    asked = frozenset(name for name in _HONOURED if getattr(options, name))
+    refused = {
+        edge.id: Verdict(support=Support.NEVER, reason="avoided on request")
+        if edge.id in avoided
+        else _offered(registry, edge, summary, data=data)
+        for edge in registry.edges.values()
+    }
+    start = [edge for edge in registry.edges.values() if edge.takes(summary.state)]
+    no_start = {edge.id: verdict for edge in start if not (verdict := _ask(edge, summary, options))}
+    open_steps = [
+        step
+        for step in registry.steps
+        if refused[step.edge.id] and not (step.source == summary.state and step.edge.id in no_start)
+    ]
+    routes = tuple(_routes(open_steps, summary, goals, options, asked))
+    verdicts = no_start | {edge_id: verdict for edge_id, verdict in refused.items() if not verdict}
+    on_the_way = {step.edge.id for route in routes for step in route}
+    left_out = {
+        edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if edge_id not in on_the_way
+    }
+    ways = {move.step.edge.id for goal in goals for move in _moves(open_steps, summary.state, goal)}
+    if asked:
+        carried = {move.step.edge.id for goal in goals for move in _moves(open_steps, summary.state, goal, asked)}
+        words = ", ".join(f"{_HONOURED[name]} {_value(options, name)}" for name in sorted(asked))
+        left_out |= dict.fromkeys(sorted(ways - carried), f"never: no route over it carries out {words}")
+    if not routes:
+        raise _no_route(registry, summary.state, goals, left_out, asked, data=data)
+    near = {move.step.edge.id for goal in goals for move in _moves(registry.steps, summary.state, goal)}
+    left_out = {edge_id: reason for edge_id, reason in sorted(left_out.items()) if edge_id in near}
+    return Plan(routes=routes, left_out=left_out, doubts=_doubts(routes, summary, options))
+
+
+def _known(registry: Registry, name: str) -> str:
+    found = registry.former.get(name, name)
+    if found not in registry.edges:
+        raise UnknownName(f"there is no edge {name!r} to avoid", hint=did_you_mean(name, registry.edges))
+    return found
+
+
+def _value(options: ConvertOptions, name: str) -> str:
+    """An option's value as the user wrote it."""
+    value: str | dict[str, object] = getattr(options, name)
+    return value if isinstance(value, str) else ", ".join(f"{key}={item}" for key, item in value.items())
+
+
+def _routes(
+    steps: list[Step], summary: ModelSummary, goals: tuple[State, ...], options: ConvertOptions, asked: Asked
+) -> Iterator[Route]:
+    """Routes to each goal in turn.
+
+    A second route over the same edges is the first one: where their files end in is what the readers find.
+    """
     keep = bool(_open_inputs(summary, options))
     behind = MAX_ROUTES - ROUTES_BEFORE_THE_NEXT_GOAL * (len(goals) - 1)
-    routes = tuple(
-        route
-        for goal in goals
-        for route in itertools.islice(
-            simple_routes(usable, summary.state, goal, keep_dynamic=keep),
-            behind if goal == goals[-1] else ROUTES_BEFORE_THE_NEXT_GOAL,
-        )
-    )
-    every = [edge for edge, _ in registry.edges.values()]
-    if not routes:
-        ahead = _reachable({summary.state}, [(edge.source, edge.target) for edge in every])
-        reasons = {edge.id: left_out[edge.id] for edge in every if edge.id in left_out and edge.source in ahead}
-        raise _no_route(summary.state, goals, reasons, ahead - {summary.state}, data=data)
-    near = _between(every, summary.state, goals)
-    left_out = {edge_id: reason for edge_id, reason in left_out.items() if edge_id in near}
-    return Plan(routes=routes, left_out=left_out, doubts=_doubts(registry, routes, summary, options))
+    found: set[tuple[str, ...]] = set()
+    for goal in goals:
+        room = behind if goal == goals[-1] else ROUTES_BEFORE_THE_NEXT_GOAL
+        for route in simple_routes(steps, summary.state, goal, keep_dynamic=keep, asked=asked):
+            ids = tuple(step.edge.id for step in route)
+            if ids in found:
+                continue
+            found.add(ids)
+            yield route
+            room -= 1
+            if not room:
+                break
 
 
-def _between(edges: Iterable[Edge], start: State, goals: tuple[State, ...]) -> set[str]:
-    """Ids of the edges on some way from the start to a goal, whether they are usable or not."""
-    offered = list(edges)
-    ahead = _reachable({start}, [(edge.source, edge.target) for edge in offered])
-    behind = _reachable(set(goals), [(edge.target, edge.source) for edge in offered])
-    return {edge.id for edge in offered if edge.source in ahead and edge.target in behind}
+class _Move(NamedTuple):
+    """A step on some way, and which of the options that were asked for are carried out before and after it."""
+
+    step: Step
+    before: Asked
+    after: Asked
 
 
-def _reachable(found: set[State], pairs: list[tuple[State, State]]) -> set[State]:
-    new = {there for here, there in pairs if here in found} - found
-    return _reachable(found | new, pairs) if new else found
+def _moves(steps: Iterable[Step], start: State, goal: State, asked: Asked = frozenset()) -> list[_Move]:
+    """Every step on some way from the start to the goal on which all that is asked for is carried out."""
+    leaving: dict[State, list[Step]] = {}
+    for step in steps:
+        leaving.setdefault(step.source, []).append(step)
+    ahead: list[_Move] = []
+    found, waiting = {(start, Asked())}, deque([(start, Asked())])
+    while waiting:
+        state, before = waiting.popleft()
+        for step in leaving.get(state, ()):
+            after = before | (asked & set(step.edge.honours))
+            ahead.append(_Move(step, before, after))
+            if (step.target, after) not in found:
+                found.add((step.target, after))
+                waiting.append((step.target, after))
+    leading = {node for node in found if node[0].satisfies(goal) and node[1] == asked}
+    size = -1
+    while size != len(leading):
+        size = len(leading)
+        leading |= {(move.step.source, move.before) for move in ahead if (move.step.target, move.after) in leading}
+    return [move for move in ahead if (move.step.target, move.after) in leading]
 
 
-def _doubts(
-    registry: Registry, routes: Iterable[tuple[Edge, ...]], summary: ModelSummary, options: ConvertOptions
-) -> dict[str, str]:
+def _doubts(routes: Iterable[Route], summary: ModelSummary, options: ConvertOptions) -> dict[str, str]:
     """What edges behind a preparation say of the model as it is: it may still change, so they stay in the routes."""
-    later = {edge.id: edge for route in routes for edge in route[1:] if edge.source.format == summary.state.format}
-    verdicts = {edge_id: _ask(edge, registry.edges[edge_id][1], summary, options) for edge_id, edge in later.items()}
+    later = [step for route in routes for step in route[1:] if step.source.format == summary.state.format]
+    verdicts = {step.edge.id: _ask(step.edge, summary, options) for step in later}
     return {edge_id: verdict.reason for edge_id, verdict in sorted(verdicts.items()) if not verdict}
 
 
-def judge(
-    registry: Registry, edge_id: str, summary: ModelSummary, options: ConvertOptions, *, data: bool = True
-) -> Verdict:
-    """Say whether an edge is usable here. The model itself is asked about only where the edge starts from its state."""
-    edge, converter = registry.edges[edge_id]
-    if edge.target.format not in registry.formats:
-        hint = f"pip install hub-{edge.target.format}"
-        return Verdict(support=Support.UNKNOWN, reason=f"no plugin reads {edge.target.format}", hint=hint)
+def judge(registry: Registry, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Say whether an edge takes the model that a route has got to."""
+    verdict = _offered(registry, edge, summary, data=True)
+    return _ask(edge, summary, options) if verdict else verdict
+
+
+def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: bool) -> Verdict:
+    """Say whether an edge is usable here, before the model itself is asked about."""
+    if edge.gives.format not in registry.formats:
+        hint = f"pip install hub-{edge.gives.format}"
+        return Verdict(support=Support.UNKNOWN, reason=f"no plugin reads {edge.gives.format}", hint=hint)
     missing = [] if edge.toolchain else missing_requirements(edge.requires)
     if missing:
         hint = f"pip install {' '.join(missing)}"
@@ -136,14 +211,12 @@ def judge(
     if edge.needs_calibration and not data:
         return Verdict(support=Support.UNKNOWN, reason="needs --calibration", hint="--calibration DATA")
     avoided = expected_gap(registry.expectations, edge, summary)
-    if avoided:
-        return Verdict(support=Support.NEVER, reason=f"{avoided.kind.value}: {avoided.reason}")
-    return _ask(edge, converter, summary, options) if edge.source == summary.state else Verdict(support=Support.YES)
+    return Verdict(support=Support.NEVER, reason=f"{avoided.kind.value}: {avoided.reason}") if avoided else YES
 
 
-def _ask(edge: Edge, converter: Converter, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+def _ask(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
     try:
-        return converter.check(edge, summary, options)
+        return edge.check(summary, options)
     except Exception as error:  # noqa: BLE001 the plugin boundary: a check that raises leaves its edge out, and says so
         reason = f"its check failed with {type(error).__name__}: {error}"
         return Verdict(support=Support.UNKNOWN, reason=reason, hint="report it to the plugin's authors")
@@ -155,7 +228,9 @@ def expected_gap(expectations: Iterable[Expectation], edge: Edge, summary: Model
 
 
 def _applies(item: Expectation, edge: Edge, summary: ModelSummary) -> bool:
-    if item.edge != edge.id or not item.kind.is_avoided:
+    if item.edge not in {edge.id, *edge.formerly} or not item.kind.is_avoided:
+        return False
+    if item.numerics and summary.state.numerics not in item.numerics:
         return False
     return (not item.operators or bool(set(item.operators) & set(summary.operators))) and _in_range(item.versions)
 
@@ -176,29 +251,34 @@ def _open_inputs(summary: ModelSummary, options: ConvertOptions) -> list[str]:
 
 
 def simple_routes(
-    edges: Iterable[Edge], start: State, goal: State, *, keep_dynamic: bool = False
-) -> Iterator[tuple[Edge, ...]]:
+    steps: Iterable[Step], start: State, goal: State, *, keep_dynamic: bool = False, asked: Asked = frozenset()
+) -> Iterator[Route]:
     """Yield routes that visit no state twice: fewest lossy steps, then cost, then edge ids.
 
     Among routes that are as lossy, those on which the target's own format is quantized come first: a backend's own
     quantization is made for its kernels. With `keep_dynamic`, those on which every dimension stays open come next.
+    Every option of `asked` is carried out by an edge of the route.
     """
-    every = tuple(edges)
-    near = _between(every, start, (goal,))  # an edge that leads nowhere near would be tried behind every other
-    offered = sorted((edge for edge in every if edge.id in near), key=lambda edge: edge.id)
-    heap: list[tuple[int, int, bool, float, tuple[str, ...], tuple[Edge, ...]]] = [(0, 0, False, 0.0, (), ())]
+    leaving: dict[tuple[State, Asked], list[_Move]] = {}
+    for move in _moves(steps, start, goal, asked):  # an edge that leads nowhere near would be tried behind every other
+        leaving.setdefault((move.step.source, move.before), []).append(move)
+    names: tuple[tuple[str, State], ...] = ()
+    heap: list[tuple[int, int, bool, float, tuple[tuple[str, State], ...], Asked, Route]]
+    heap = [(0, 0, False, 0.0, names, Asked(), ())]
     while heap:
-        lossy, foreign, fixed, cost, ids, route = heapq.heappop(heap)
+        lossy, foreign, fixed, cost, names, done, route = heapq.heappop(heap)
         here = route[-1].target if route else start
-        if here == goal:
+        if here.satisfies(goal) and done == asked:
             yield route
             continue
-        seen = {start, *(edge.target for edge in route)}
-        for edge in offered:
-            if edge.source == here and edge.target not in seen:
-                abroad = foreign + (edge.lossy and edge.target.format != goal.format)
+        seen = {start, *(step.target for step in route)}
+        for step, _, after in leaving.get((here, done), ()):
+            if step.target not in seen:
+                edge = step.edge
+                abroad = foreign + (edge.lossy and step.target.format != goal.format)
                 fixes = fixed or (keep_dynamic and not edge.keeps_dynamic)
-                entry = (lossy + edge.lossy, abroad, fixes, cost + edge.cost, (*ids, edge.id), (*route, edge))
+                further = (*names, (edge.id, step.target))
+                entry = (lossy + edge.lossy, abroad, fixes, cost + step.cost, further, after, (*route, step))
                 heapq.heappush(heap, entry)
 
 
@@ -208,7 +288,7 @@ def stateful_form(registry: Registry, format_name: str, form: str) -> str:
     Raises:
         UsageError: No edge writes one.
     """
-    able = {edge.target.format for edge, _ in registry.edges.values() if edge.target.form == STATEFUL}
+    able = {edge.gives.format for edge in registry.edges.values() if edge.gives.form == STATEFUL}
     if format_name in able and not form:
         return STATEFUL
     others = " or ".join(f"--to {name}" for name in sorted(able)) or "a plugin that does"
@@ -216,12 +296,33 @@ def stateful_form(registry: Registry, format_name: str, form: str) -> str:
 
 
 def _no_route(
-    start: State, goals: tuple[State, ...], left_out: dict[str, str], ahead: set[State], *, data: bool
+    registry: Registry, start: State, goals: tuple[State, ...], left_out: dict[str, str], asked: Asked, *, data: bool
 ) -> NoRouteError:
-    reasons = "; ".join(f"{edge_id} ({reason})" for edge_id, reason in left_out.items())
-    message = f"no route from {start} to {goals[0]}" + (f"; left out: {reasons}" if reasons else "")
-    needs = any("needs --calibration" in reason for reason in left_out.values()) and not data
+    ahead = _reachable(start, registry.steps)
+    reasons = {
+        step.edge.id: left_out[step.edge.id]
+        for step in registry.steps
+        if step.edge.id in left_out and (step.source in ahead or step.source == start)
+    }
+    listed = "; ".join(f"{edge_id} ({reason})" for edge_id, reason in reasons.items())
+    message = f"no route from {start} to {goals[0]}" + (f"; left out: {listed}" if reasons else "")
     there = ", ".join(sorted(map(str, ahead)))
     hint = f"edges lead from here to {there}; `hub plugins` lists them" if there else "`hub plugins` lists the edges"
-    hint = f"{goals[0].numerics.value} needs data: --calibration DATA" if needs else hint
+    if any("needs --calibration" in reason for reason in reasons.values()) and not data:
+        hint = f"{goals[0].numerics.value} needs data: --calibration DATA"
+    elif any("carries out" in reason for reason in reasons.values()):
+        hint = "; ".join(f"{_HONOURED[name]} is carried out by {_able(registry, name)}" for name in sorted(asked))
     return NoRouteError(message, hint=hint)
+
+
+def _reachable(start: State, steps: Iterable[Step]) -> set[State]:
+    found: set[State] = {start}
+    size = 0
+    while size != len(found):
+        size = len(found)
+        found |= {step.target for step in steps if step.source in found}
+    return found - {start}
+
+
+def _able(registry: Registry, option: str) -> str:
+    return ", ".join(edge.id for edge in registry.edges.values() if option in edge.honours) or "no installed edge"

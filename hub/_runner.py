@@ -3,13 +3,13 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from hub._failures import keep_failed
 from hub._files import copy_model, is_copy_of, sha256_model
-from hub._plugins import Registry, reference_of, source_digest, versions_of
+from hub._plugins import Plugin, Registry, libraries_of, package_of, reference_of, source_digest, versions_of
+from hub._steps import Step
 from hub._store import Store, key_of
 from hub._tasks import (
     ConvertTask,
@@ -27,11 +27,9 @@ from hub._toolchains import toolchain_python
 from hub._version import VERSION
 from hub._workers import Place, Workers
 from hub.spec import (
-    Converter,
     ConvertJob,
     ConvertOptions,
     DescribeJob,
-    Edge,
     EffectError,
     Execution,
     HubError,
@@ -129,7 +127,7 @@ class Runner:
             submodule=options.submodule,
         )
         task = DescribeTask(plugin=reference_of(reader), job=job)
-        key = key_of("describe", task, sha256_model(path), self._versions(reader, ()))
+        key = key_of("describe", task, sha256_model(path), self._versions(package_of(reader), ()))
         done = self.execute(key, lambda _: task, Place(process=reader.process))
         summary = msgspec.convert(done.result.value, ModelSummary)
         if done.cached and not _is_whole(summary):
@@ -139,7 +137,7 @@ class Runner:
 
     def convert(
         self,
-        edge: Edge,
+        step: Step,
         source: ModelArtifact,
         options: ConvertOptions,
         calibration: tuple[str, str],
@@ -149,7 +147,7 @@ class Runner:
         """Run one edge, on a copy of its input.
 
         Args:
-            edge: The edge.
+            step: The edge, and the states between which it is to lead.
             source: The input.
             options: The request, in the input's terms.
             calibration: Folder of samples in the input's terms, and its fingerprint.
@@ -159,34 +157,34 @@ class Runner:
         Raises:
             EffectError: The step changed its input.
         """
-        converter = self.registry.edges[edge.id][1]
+        edge, plugin = step.edge, self.registry.plugin_of(step.edge)
         folder, fingerprint = calibration if edge.needs_calibration else ("", "")
-        tools = self._versions(converter, edge.requires), self._lock(edge)
-        parts = ("convert", edge.id, source.sha256, source.state, options, fingerprint, tools)
+        tools = self._versions(plugin.package, edge.requires), edge.toolchain
+        parts = ("convert", edge.id, source.sha256, source.state, step.target, options, fingerprint, tools)
         key = key_of(*parts) if edge.deterministic else ""
-        wanted = name or f"model{self.registry.suffix(edge.target)}"
+        wanted = name or f"model{self.registry.suffix(step.target)}"
 
         def build(place: Path) -> Task:
             for part in ("out", "scratch"):
                 (place / part).mkdir()
             job = ConvertJob(
-                edge=edge.id,
+                target=step.target,
                 source=_private(source, files, place),
                 output=str(place / "out" / wanted),
                 scratch=str(place / "scratch"),
                 options=options,
                 calibration=folder,
             )
-            return ConvertTask(plugin=reference_of(converter), job=job)
+            return ConvertTask(plugin=plugin.module, edge=edge.id, job=job)
 
         def check(place: Path) -> None:
-            _check_untouched(edge, source, files, place)
+            _check_untouched(edge.id, source, files, place)
 
-        done = self.execute(key, build, self._place(edge, converter), check)
+        done = self.execute(key, build, self._place(step, plugin), check)
         path = _written(done.folder / "out", wanted, exact=bool(name))
         if done.cached and not path.exists():  # its side files are named after another output
             self.store.forget(key)
-            return self.convert(edge, source, options, calibration, files, name)
+            return self.convert(step, source, options, calibration, files, name)
         return Converted(path=path, output=msgspec.convert(done.result.value, StepOutput), done=done)
 
     def run(
@@ -203,7 +201,7 @@ class Runner:
         """
         runtime = self.registry.runtime_for(artifact.state.format)
         folder, fingerprint = samples
-        versions = self._versions(runtime, runtime.requires)
+        versions = self._versions(package_of(runtime), runtime.requires)
         key = key_of("run", artifact.sha256, artifact.state, options, fingerprint, chain, carry, versions)
 
         def build(place: Path) -> Task:
@@ -252,7 +250,7 @@ class Runner:
 
     def _subject_key(self, verb: str, subjects: tuple[Subject, ...], samples: tuple[str, str]) -> str:
         runtimes = [self.registry.runtime_for(subject.artifact.state.format) for subject in subjects]
-        versions = [self._versions(runtime, runtime.requires) for runtime in runtimes]
+        versions = [self._versions(package_of(runtime), runtime.requires) for runtime in runtimes]
         models = [(s.artifact.sha256, s.artifact.state, s.options, s.chain) for s in subjects]
         return key_of(verb, models, samples[1], versions)
 
@@ -276,23 +274,20 @@ class Runner:
         """Start a runtime's worker process ahead of its first task."""
         self._workers.start(Place(process=runtime.process))
 
-    def _versions(self, plugin: Any, requires: tuple[str, ...]) -> dict[str, str]:
-        module = type(plugin).__module__.partition(".")[0]
-        own = {p.distribution: p.version for p in self.registry.plugins if p.module.partition(".")[0] == module}
-        source = source_digest(module, next(iter(own), ""))
+    def _versions(self, package: str, requires: tuple[str, ...]) -> dict[str, str]:
+        own = {plugin.distribution: plugin.version for plugin in self.registry.plugins if plugin.package == package}
+        source = source_digest(package, next(iter(own), ""))
         return own | versions_of(requires) | {"hub": VERSION, "source": source, "processor": str(processor())}
 
-    def _lock(self, edge: Edge) -> tuple[str, ...]:
-        return self.registry.toolchains[edge.toolchain].requires if edge.toolchain else ()
-
-    def _place(self, edge: Edge, converter: Converter) -> Place:
+    def _place(self, step: Step, plugin: Plugin) -> Place:
+        edge = step.edge
         environment = dict(edge.environment)
         if not edge.toolchain:
             return Place(process=edge.process, environment=tuple(environment.items()))
-        package = type(converter).__module__.partition(".")[0]
-        python, path = toolchain_python(self.registry.toolchains[edge.toolchain], (package,), self.store)
+        packages = (plugin.package, *libraries_of(plugin.distribution))
+        python, path = toolchain_python(edge.toolchain, packages, self.store)
         environment["PYTHONPATH"] = str(path)
-        return Place(process=edge.toolchain, python=str(python), environment=tuple(environment.items()))
+        return Place(process=edge.toolchain.name, python=str(python), environment=tuple(environment.items()))
 
 
 def _is_whole(summary: ModelSummary) -> bool:
@@ -317,9 +312,9 @@ def _private(source: ModelArtifact, files: tuple[str, ...], place: Path) -> Mode
     return msgspec.structs.replace(source, path=str(copy))
 
 
-def _check_untouched(edge: Edge, source: ModelArtifact, files: tuple[str, ...], place: Path) -> None:
+def _check_untouched(edge_id: str, source: ModelArtifact, files: tuple[str, ...], place: Path) -> None:
     if is_copy_of(Path(source.path), files, place / "in"):
         shutil.rmtree(place / "in")
         return
     copy_model(Path(source.path), files, place / "in")
-    raise EffectError(f"{edge.id} changed its input", hint="this is a defect of the edge; your model is untouched")
+    raise EffectError(f"{edge_id} changed its input", hint="this is a defect of the edge; your model is untouched")

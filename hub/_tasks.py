@@ -15,9 +15,13 @@ class DescribeTask(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
 
 
 class ConvertTask(msgspec.Struct, frozen=True, kw_only=True, tag="convert"):
-    """Run one edge. Gives a `StepOutput`."""
+    """Run one edge. Gives a `StepOutput`.
+
+    `plugin` is the plugin's entry point: its module, which has the edge of that id.
+    """
 
     plugin: str
+    edge: str
     job: ConvertJob
 
 

@@ -11,6 +11,7 @@ environment. `python -m hub._worker FOLDER` runs one task and ends with status 0
 
 import contextlib
 import importlib
+import importlib.metadata
 import itertools
 import os
 import queue
@@ -39,7 +40,17 @@ from hub._tasks import (
     TaskResult,
     TimeTask,
 )
-from hub.spec import CalibrationError, Execution, Explains, HubError, SampleFolder, Session, write_sample
+from hub.spec import (
+    CalibrationError,
+    Edge,
+    Execution,
+    Explains,
+    HubError,
+    SampleFolder,
+    Session,
+    StepOutput,
+    write_sample,
+)
 
 
 def load_reference(reference: str) -> Any:
@@ -52,8 +63,10 @@ def _describe(task: DescribeTask) -> Any:
     return load_reference(task.plugin)().describe(task.job)
 
 
-def _convert(task: ConvertTask) -> Any:
-    return load_reference(task.plugin)().convert(task.job)
+def _convert(task: ConvertTask) -> StepOutput:
+    plugin = importlib.metadata.EntryPoint(name="", value=task.plugin, group="").load()
+    offered: list[Edge] = plugin.hub_register_edges()
+    return next(edge for edge in offered if edge.id == task.edge).convert(task.job)
 
 
 def _run(task: RunTask) -> RunOutput:

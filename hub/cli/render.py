@@ -18,7 +18,20 @@ from hub._request import Request
 from hub._routing import Plan
 from hub._store import cache_root
 from hub.cli.executed import result_facts, show_execution
-from hub.spec import Execution, FailedAttempt, ModelSummary, OutputParity, ParityReport, Receipt, Signature, StepRecord
+from hub.spec import (
+    Accepts,
+    Edge,
+    Execution,
+    FailedAttempt,
+    Gives,
+    ModelSummary,
+    Numerics,
+    OutputParity,
+    ParityReport,
+    Receipt,
+    Signature,
+    StepRecord,
+)
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -65,7 +78,7 @@ class Progress:
     def planned(self, summary: ModelSummary, plan: Plan) -> None:
         """Say what was found before the slow part, and what hub will do about it."""
         route, *more = plan.routes
-        words = " → ".join(escape(edge.title or edge.id) for edge in route)
+        words = " → ".join(escape(step.title) for step in route)
         behind = f", {len(more)} more behind it" if more else ""
         self._console.print(f"[bold]route[/] {words}{behind}")
         for line in _preflight(summary, plan):
@@ -200,7 +213,7 @@ def show_parity(report: ParityReport, *, as_json: bool) -> None:
 def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: bool) -> None:
     """Show routes in the order they would be tried, and what was left out."""
     if as_json:
-        routes = [[edge.id for edge in route] for route in plan.routes]
+        routes = [[step.edge.id for step in route] for route in plan.routes]
         found = {
             "findings": summary.findings,
             "doubts": plan.doubts,
@@ -218,8 +231,9 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
         "cost",
     )
     for number, route in enumerate(plan.routes, start=1):
-        words = " → ".join(f"{edge.title or edge.id} ({edge.target})" for edge in route)
-        table.add_row(str(number), escape(words), str(sum(e.lossy for e in route)), f"{sum(e.cost for e in route):g}")
+        words = " → ".join(f"{step.title} ({step.target})" for step in route)
+        lossy, cost = sum(step.edge.lossy for step in route), sum(step.cost for step in route)
+        table.add_row(str(number), escape(words), str(lossy), f"{cost:g}")
     console.print(table)
     if request.announced:
         console.print(f"[yellow]note[/]  {escape(request.announced)}")
@@ -294,7 +308,7 @@ def _layers_table(summary: ModelSummary) -> Table:
 def show_plugins(registry: Registry, *, as_json: bool, verbose: bool) -> None:
     """Show what is installed and what it offers."""
     if as_json:
-        edges = [edge for edge, _ in registry.edges.values()]
+        edges = [_edge_row(edge) for edge in registry.edges.values()]
         names = {"formats": list(registry.formats), "runtimes": list(registry.runtimes)}
         print_json({"plugins": registry.plugins, "edges": edges} | names)
         return
@@ -310,12 +324,31 @@ def show_plugins(registry: Registry, *, as_json: bool, verbose: bool) -> None:
         console.print(escape(plugin.error))
 
 
+def _edge_row(edge: Edge) -> dict[str, object]:
+    """An edge as data: all but its code."""
+    fields = {name: getattr(edge, name) for name in edge.__struct_fields__ if name not in {"check", "convert"}}
+    return fields | {"toolchain": edge.toolchain.name if edge.toolchain else ""}
+
+
 def _edges_table(registry: Registry) -> Table:
-    table = _table("edge", "from", "to", "engine", "needs")
-    for edge, _ in registry.edges.values():
-        needs = [*(["calibration"] if edge.needs_calibration else []), *([edge.toolchain] if edge.toolchain else [])]
-        table.add_row(edge.id, str(edge.source), str(edge.target), escape(edge.title), ", ".join(needs))
+    table = _table("edge", "from", "to", "engine", "needs", "carries out")
+    for edge in registry.edges.values():
+        source = ", ".join(f"{_form(offer)}/{_words(offer.numerics)}" for offer in edge.accepts)
+        needs = [
+            *(["calibration"] if edge.needs_calibration else []), *([edge.toolchain.name] if edge.toolchain else [])
+        ]  # fmt: skip
+        target = f"{_form(edge.gives)}/{_words(edge.gives.numerics)}"
+        table.add_row(edge.id, source, target, escape(edge.title), ", ".join(needs), ", ".join(edge.honours))
     return table
+
+
+def _form(end: Accepts | Gives) -> str:
+    return end.format + (f"+{end.form}" if end.form else "")
+
+
+def _words(numerics: tuple[Numerics, ...] | str) -> str:
+    """`fp32`, `fp16|bf16`, `any`, `keep`."""
+    return numerics if isinstance(numerics, str) else "|".join(numerics)
 
 
 def show_doctor(registry: Registry, *, as_json: bool) -> bool:
@@ -341,7 +374,7 @@ def _problems(registry: Registry) -> Iterator[tuple[str, str]]:
             f"{plugin.name} does not load: {plugin.error.strip().splitlines()[-1]}",
             f"pip install -U {plugin.distribution}",
         )
-    for edge, _ in registry.edges.values():
+    for edge in registry.edges.values():
         missing = [] if edge.toolchain else missing_requirements(edge.requires)
         if missing:
             yield f"edge {edge.id} misses {', '.join(missing)}", f"pip install {' '.join(repr(m) for m in missing)}"

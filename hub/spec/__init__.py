@@ -3,18 +3,24 @@
 from hub.spec.artifacts import DescribeJob, Finding, Identification, Layer, ModelArtifact, ModelSummary
 from hub.spec.calibration import CalibrationSource, Feeds, SampleFolder, write_sample
 from hub.spec.edges import (
+    ANY,
+    KEEP,
     YES,
-    Converter,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     Edge,
     Format,
+    Gives,
+    Honoured,
     IoBinding,
     ManyForms,
     StepOutput,
     Support,
     Toolchain,
     Verdict,
+    takes_all,
+    takes_unblocked,
 )
 from hub.spec.errors import (
     AlreadyQuantized,
@@ -51,7 +57,7 @@ from hub.spec.execution import ExecutedLayer, Execution, ExecutionReport, Explai
 from hub.spec.expectations import Expectation, ExpectationKind, parse_expectations
 from hub.spec.hooks import ENTRY_POINT_GROUP, hookimpl
 from hub.spec.machine import Processor, processor
-from hub.spec.numerics import STATEFUL, Numerics, State
+from hub.spec.numerics import PREPARED, STATEFUL, STATIC, Numerics, State, form_satisfies
 from hub.spec.parts import Part, parts_of, with_parts
 from hub.spec.recipes import QuantRecipe
 from hub.spec.reports import (
@@ -77,11 +83,16 @@ from hub.spec.tensors import Dim, DType, QuantParams, Signature, TensorSpec
 from hub.spec.tools import private_copy, run_tool
 
 __all__ = [
+    "ANY",
     "ENTRY_POINT_GROUP",
+    "KEEP",
+    "PREPARED",
     "RECEIPT_VERSION",
     "SQNR_CAP_DB",
     "STATEFUL",
+    "STATIC",
     "YES",
+    "Accepts",
     "Accuracy",
     "AlreadyQuantized",
     "Backend",
@@ -90,7 +101,6 @@ __all__ = [
     "CalibrationSource",
     "ConvertJob",
     "ConvertOptions",
-    "Converter",
     "DType",
     "DependencyMissing",
     "DescribeJob",
@@ -109,6 +119,8 @@ __all__ = [
     "Feeds",
     "Finding",
     "Format",
+    "Gives",
+    "Honoured",
     "HubError",
     "Identification",
     "InputsKind",
@@ -169,12 +181,15 @@ __all__ = [
     "UsageError",
     "Verdict",
     "VerificationError",
+    "form_satisfies",
     "hookimpl",
     "parse_expectations",
     "parts_of",
     "private_copy",
     "processor",
     "run_tool",
+    "takes_all",
+    "takes_unblocked",
     "with_parts",
     "write_sample",
 ]

@@ -1,13 +1,13 @@
-"""Edges: one offered step from a state to a state, and the protocol that runs it."""
+"""Edges: one offered step from states to states, with the code that does it; and formats, which read what it wrote."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from hub.spec.artifacts import DescribeJob, ModelArtifact, ModelSummary
-from hub.spec.numerics import State
+from hub.spec.numerics import Numerics, State, form_satisfies
 from hub.spec.recipes import QuantRecipe
 from hub.spec.tensors import DType
 
@@ -63,42 +63,6 @@ class Toolchain(msgspec.Struct, frozen=True, kw_only=True):
     forced_python: str = ""
 
 
-class Edge(msgspec.Struct, frozen=True, kw_only=True):
-    """One offered step.
-
-    Attributes:
-        id: `<plugin>.<verb>`, unique, such as `pytorch.tflite-litert`.
-        source: State it takes.
-        target: State it gives.
-        lossy: Whether it changes what is computed beyond float rounding.
-        needs_calibration: Whether it reads calibration samples.
-        deterministic: Same input, same output: only then is it cached.
-        keeps_dynamic: Whether symbolic dimensions survive; otherwise the core asks for shapes first.
-        needs_device: A device that must be there, such as `cuda`; empty for none.
-        requires: Distributions that must be importable, such as `litert-torch>=0.10`.
-        toolchain: Name of the toolchain it runs in; empty for the user's environment.
-        environment: Variables set before the worker process starts (KERAS_BACKEND).
-        process: Steps with the same word share one worker process, so that a framework is imported once.
-        cost: Relative effort; smaller is tried first among routes with the same number of lossy steps.
-        title: A few words for the plan: `LiteRT Torch`.
-    """
-
-    id: str
-    source: State
-    target: State
-    lossy: bool = False
-    needs_calibration: bool = False
-    deterministic: bool = True
-    keeps_dynamic: bool = False
-    needs_device: str = ""
-    requires: tuple[str, ...] = ()
-    toolchain: str = ""
-    environment: dict[str, str] = {}
-    process: str = ""
-    cost: float = 1.0
-    title: str = ""
-
-
 class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the user asked for beyond target and precision.
 
@@ -132,7 +96,7 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything a step needs: files in, files out.
 
     Attributes:
-        edge: The edge's id.
+        target: The state to write, one of those that the edge gives.
         source: Input artifact. The file must not be changed; the core checks it.
         output: Path to write: a file, or a folder for a directory format. Its parent exists, is empty and is the step's
             own. Side files (external data, weights of a source file) go beside it, with names that start with the
@@ -142,7 +106,7 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         scratch: An empty folder for anything else.
     """
 
-    edge: str
+    target: State
     source: ModelArtifact
     output: str
     scratch: str
@@ -201,6 +165,122 @@ class StepOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipe: QuantRecipe | None = None
 
 
+def takes_all(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """The check of an edge that takes every model in its states."""
+    del summary, options
+    return YES
+
+
+def takes_unblocked(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """The check of an edge that takes every model in which the reader found nothing that stands in every way."""
+    del options
+    blocking = next((finding for finding in summary.findings if finding.blocking), None)
+    return Verdict(support=Support.NEVER, reason=blocking.message, hint=blocking.hint) if blocking else YES
+
+
+ANY: Literal["any"] = "any"
+"""Every numerics that the format's reader tells: `Accepts(format="onnx", numerics=ANY)`."""
+
+KEEP: Literal["keep"] = "keep"
+"""The result computes in what its source computes in: `Gives(format="onnx", numerics=KEEP)`."""
+
+Honoured = Literal["constants", "io_dtype", "io_layout", "states", "submodule"]
+"""Options that change what the result is. Somebody on the route has to carry them out, or there is no route."""
+
+
+class Accepts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """States that an edge starts from.
+
+    Attributes:
+        format: The format's name.
+        form: The least form that will do: one that starts from `prepared` models takes `static` ones too.
+        numerics: What the model may compute in, or `ANY`.
+    """
+
+    format: str
+    form: str = ""
+    numerics: tuple[Numerics, ...] | Literal["any"] = (Numerics.FP32,)
+
+    def takes(self, state: State) -> bool:
+        """Whether a state is one of these."""
+        fits = self.numerics == ANY or state.numerics in self.numerics
+        return fits and state.format == self.format and form_satisfies(state.form, self.form)
+
+
+class Gives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """States that an edge ends in.
+
+    Attributes:
+        format: The format's name.
+        form: The form; empty for the plain one.
+        numerics: What the result computes in; `KEEP` for what the source computes in.
+        read_as: Numerics -> what the format's reader may call them instead, because it counts other layers than the
+            source's reader: ONNX calls a file int8 when every product is, TFLite when every layer is. The core takes
+            the file for what its reader finds.
+    """
+
+    format: str
+    form: str = ""
+    numerics: Numerics | Literal["keep"] = Numerics.FP32
+    read_as: dict[Numerics, Numerics] = {}
+
+    def states(self, source: Numerics) -> tuple[State, ...]:
+        """The states that a source of these numerics may end in, the expected one first."""
+        expected = source if self.numerics == KEEP else self.numerics
+        words = (expected, *(word for before, word in self.read_as.items() if before == expected))
+        return tuple(State(format=self.format, numerics=word, form=self.form) for word in words)
+
+
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
+    """One offered step: the states between which it leads, whether it takes a model, and the code that does it.
+
+    Attributes:
+        id: `<plugin>.<verb>`, unique, such as `pytorch.tflite-litert`.
+        accepts: States that it takes.
+        gives: States that it ends in.
+        convert: The step: reads `job.source.path`, writes `job.output`. Runs in a worker, may import the framework,
+            and raises `UnsupportedModel` where the model holds something that the edge cannot express, `StepError`
+            where the tool failed.
+        check: Says whether it takes a model. Cheap, total, imports no framework, never raises.
+        honours: The options that it carries out. A route on which nobody carries out what is asked for is left out.
+        lossy: Whether it changes what is computed beyond float rounding.
+        needs_calibration: Whether it reads calibration samples.
+        deterministic: Same input, same output: only then is it cached.
+        keeps_dynamic: Whether symbolic dimensions survive; otherwise the core asks for shapes first.
+        needs_device: A device that must be there, such as `cuda`; empty for none.
+        requires: Distributions that must be importable, such as `litert-torch>=0.10`.
+        toolchain: The environment of its own that it runs in; None for the user's environment.
+        environment: Variables set before the worker process starts (KERAS_BACKEND).
+        process: Steps with the same word share one worker process, so that a framework is imported once.
+        cost: Relative effort; smaller is tried first among routes with the same number of lossy steps.
+        title: A few words for the plan: `LiteRT Torch`.
+        formerly: Ids of earlier versions, so that old receipts, `--avoid` and expectations still mean it.
+    """
+
+    id: str
+    accepts: tuple[Accepts, ...]
+    gives: Gives
+    convert: Callable[[ConvertJob], StepOutput]
+    check: Callable[[ModelSummary, ConvertOptions], Verdict] = takes_all
+    honours: tuple[Honoured, ...] = ()
+    lossy: bool = False
+    needs_calibration: bool = False
+    deterministic: bool = True
+    keeps_dynamic: bool = False
+    needs_device: str = ""
+    requires: tuple[str, ...] = ()
+    toolchain: Toolchain | None = None
+    environment: dict[str, str] = {}
+    process: str = ""
+    cost: float = 1.0
+    title: str = ""
+    formerly: tuple[str, ...] = ()
+
+    def takes(self, state: State) -> bool:
+        """Whether it starts from a state."""
+        return any(offer.takes(state) for offer in self.accepts)
+
+
 @runtime_checkable
 class Format(Protocol):
     """A format's reader. Instances are made without arguments, also in workers: `__init__` takes none."""
@@ -212,6 +292,10 @@ class Format(Protocol):
     @property
     def suffixes(self) -> tuple[str, ...]:
         """File suffixes, the first is the one that hub writes: `('.onnx',)`."""
+
+    @property
+    def numerics(self) -> tuple[Numerics, ...]:
+        """Numerics in which conversions may start and end: the reader tells them, and a runtime computes in them."""
 
     @property
     def process(self) -> str:
@@ -234,27 +318,3 @@ class ManyForms(Protocol):
     @property
     def written_forms(self) -> Mapping[str, str]:
         """Suffix -> form, besides the first suffix, which writes the plain form: `{'.py': 'builder'}`."""
-
-
-@runtime_checkable
-class Converter(Protocol):
-    """A set of edges with the code that runs them. Instances are made without arguments, also in workers."""
-
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """The edges on offer. No framework import."""
-
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """Environments that the edges name."""
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Say whether the edge can take this model. Cheap, total, no framework import, never raises."""
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """Run one edge: read `job.source.path`, write `job.output`. Runs in a worker.
-
-        Raises:
-            UnsupportedModel: The model holds something that the edge cannot express.
-            StepError: The tool failed.
-        """

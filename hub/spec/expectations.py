@@ -5,6 +5,7 @@ A plugin ships them as `expectations.toml` inside its import package:
     [[expectation]]
     edge = "keras.tflite-tf-int8"       # an edge id
     operators = ["LSTM", "GRU"]         # applies to models that hold one of these; empty for all models
+    numerics = ["int8"]                 # applies to models that compute in one of these; empty for all models
     kind = "unsafe"                     # notimpl | notyet | never | lossy | unsafe | flaky
     reason = "static int8 of an LSTM ends the converter's process with signal 11"
     link = ""                           # tracking link, required for notyet
@@ -17,6 +18,8 @@ import tomllib
 from enum import StrEnum
 
 import msgspec
+
+from hub.spec.numerics import Numerics
 
 
 class ExpectationKind(StrEnum):
@@ -42,6 +45,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     kind: ExpectationKind
     reason: str
     operators: tuple[str, ...] = ()
+    numerics: tuple[Numerics, ...] = ()
     link: str = ""
     versions: str = ""
     measured: str = ""

@@ -5,10 +5,11 @@ A plugin is a module with functions of these names, marked with `hookimpl`:
     from hub.spec import hookimpl
 
     @hookimpl
-    def hub_register_converters() -> list[Converter]:
-        return [MyConverter()]
+    def hub_register_edges() -> list[Edge]:
+        return [MY_EDGE]
 
-The module is imported by `hub --help`, so it imports no framework.
+The module is imported by `hub --help`, so it imports no framework. A worker imports it too, and asks it for the edge
+that it is to run.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pluggy
 
 from hub.spec.artifacts import Identification
-from hub.spec.edges import Converter, Format
+from hub.spec.edges import Edge, Format
 from hub.spec.reports import StepRecord
 from hub.spec.runtime import Runtime
 
@@ -36,7 +37,7 @@ def hub_register_formats() -> list[Format]:  # type: ignore[empty-body]
 
 
 @hookspec
-def hub_register_converters() -> list[Converter]:  # type: ignore[empty-body]
+def hub_register_edges() -> list[Edge]:  # type: ignore[empty-body]
     """Offer edges."""
 
 

@@ -49,8 +49,26 @@ _MEANING = {
 }
 
 
+STATIC = "static"
+"""Form of a model whose dimensions are all fixed and whose control flow is folded: every tool takes it."""
+
+PREPARED = "prepared"
+"""Form of a model that went through the same preparation and kept its symbolic dimensions."""
+
 STATEFUL = "stateful"
 """Form of a model that keeps what was an input and an output of its source from one run to the next."""
+
+_ORDER = (STATIC, PREPARED, "")
+
+
+def form_satisfies(form: str, least: str) -> bool:
+    """Whether a model in one form is also one in another: static is prepared, and prepared is plain.
+
+    Every other form (`torchscript`, `savedmodel`, a backend's own) is only itself.
+    """
+    if form in _ORDER and least in _ORDER:
+        return _ORDER.index(form) <= _ORDER.index(least)
+    return form == least
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -59,13 +77,19 @@ class State(msgspec.Struct, frozen=True, kw_only=True, order=True):
     Attributes:
         format: The format's name (`onnx`, `tflite`).
         numerics: What it computes in.
-        form: A restricted or variant form of the format ('' is the plain one): `static` (all dims fixed, control flow
-            folded), `torchscript`, `builder`, `savedmodel`, `stateful`.
+        form: A restricted or variant form of the format ('' is the plain one): `static`, `prepared`, `stateful`,
+            `torchscript`, `builder`, `savedmodel`.
     """
 
     format: str
     numerics: Numerics = Numerics.FP32
     form: str = ""
+
+    def satisfies(self, wanted: "State") -> bool:
+        """Whether a model in this state is one in the wanted state, whose form may be a looser one."""
+        return (
+            self.format == wanted.format and self.numerics == wanted.numerics and form_satisfies(self.form, wanted.form)
+        )
 
     def __str__(self) -> str:
         return f"{self.format}{'+' + self.form if self.form else ''}/{self.numerics.value}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hub_keras.converters import KerasConverter
 
 from hub.spec import (
     ConvertJob,
@@ -18,7 +19,6 @@ from hub.spec import (
     State,
     StepOutput,
 )
-from hub_keras.converters import KerasConverter
 from hub_keras.formats import KerasFormat
 from hub_keras.runtime import KerasRuntime
 

@@ -161,8 +161,9 @@ def _suffix(edge: str) -> str:
 
 
 def _convert(edge: str, name: str, output: Path, folder: Path) -> None:
-    from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Signature, State
     from hub_keras.converters import ENGINES, KerasConverter
+
+    from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Signature, State
 
     scratch = folder / f"{output.name}.scratch"
     shutil.rmtree(scratch, ignore_errors=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.resources
 
 import pytest
+from hub_keras.converters import ENGINES, KerasConverter
 
 from hub.spec import (
     ConvertOptions,
@@ -17,7 +18,6 @@ from hub.spec import (
     TensorSpec,
     parse_expectations,
 )
-from hub_keras.converters import ENGINES, KerasConverter
 from hub_keras.from_onnx import OnnxImporter
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
+from hub_keras.converters import KerasConverter
 from onnx import helper
 
 from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Signature, State, StepError
-from hub_keras.converters import KerasConverter
 from hub_keras.from_onnx import OnnxImporter, operations
 from hub_keras.onnx_importer import UnsupportedOperator, import_onnx, unsupported_operators
 from plugins.keras.tests import onnx_networks as networks

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from hub_pytorch.converter import PyTorchConverter
 from torch import nn
 
 from hub.spec import (
@@ -28,7 +29,6 @@ from hub.spec import (
     UnknownName,
 )
 from hub_pytorch import PyTorchFormat, hub_save_live_model
-from hub_pytorch.converter import PyTorchConverter
 from hub_pytorch.runtime import PyTorchRuntime
 
 Feeds = dict[str, npt.NDArray[Any]]

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hub_pytorch.converter import EDGES, EXPORT_FAILS, PyTorchConverter
 from torch import nn
 
 from hub.spec import (
@@ -29,7 +30,6 @@ from hub.spec import (
     UsageError,
 )
 from hub_pytorch import PyTorchFormat, describe, hub_save_live_model
-from hub_pytorch.converter import EDGES, EXPORT_FAILS, PyTorchConverter
 from hub_pytorch.dynamic import Example
 from hub_pytorch.export import export_eager, export_with_notes, save_exported
 from hub_pytorch.load import exported_program

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+from hub_pytorch.converter import PyTorchConverter
 
 from hub.spec import ConvertJob, ConvertOptions, DescribeJob, ModelArtifact, ModelSummary, RuntimeOptions
 from hub_pytorch import PyTorchFormat
-from hub_pytorch.converter import PyTorchConverter
 from hub_pytorch.runtime import PyTorchRuntime
 
 pytestmark = [

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hub_pytorch.converter import BUILDER, PyTorchConverter
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 
@@ -34,7 +35,6 @@ from hub.spec import (
     UsageError,
 )
 from hub_pytorch import PyTorchFormat
-from hub_pytorch.converter import BUILDER, PyTorchConverter
 from hub_pytorch.export import is_data_dependent
 from hub_pytorch.from_onnx import convert_to_source
 from hub_pytorch.sniff import identify

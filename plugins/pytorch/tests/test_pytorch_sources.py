@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hub_pytorch.converter import EDGES, PyTorchConverter
 from safetensors.torch import save_file
 from torch import nn
 
@@ -36,7 +37,6 @@ from hub.spec import (
     parse_expectations,
 )
 from hub_pytorch import PyTorchFormat, hub_identify_format, hub_save_live_model
-from hub_pytorch.converter import EDGES, PyTorchConverter
 from hub_pytorch.runtime import PyTorchRuntime
 
 pytestmark = [

@@ -14,6 +14,7 @@ class KerasFormat:
 
     name = "keras"
     suffixes = (".keras", ".h5", ".hdf5")
+    numerics = (Numerics.FP32, Numerics.FP16, Numerics.BF16, Numerics.INT8_WEIGHTS)
     process = "keras-tensorflow"
 
     def describe(self, job: DescribeJob) -> ModelSummary:

@@ -3,77 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hub.spec import (
-    YES,
+    PREPARED,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     Edge,
+    Gives,
     IoBinding,
-    ModelSummary,
-    State,
     StepError,
     StepOutput,
-    Support,
-    Toolchain,
     UnsupportedModel,
-    Verdict,
 )
+from hub_keras.edges import tensorflow
 
 if TYPE_CHECKING:
     from hub_keras.onnx_importer.importer import Imported
 
 _NHWC = (0, 2, 3, 1)
 _REQUIRES = ("keras>=3.11", "h5py>=3.11", "onnx>=1.17", "hub-onnxgraph")
-
-
-def _edges() -> tuple[Edge, ...]:
-    from hub_keras.converters import KERAS, _tensorflow
-
-    def edge(name: str, form: str, *, dynamic: bool, title: str) -> Edge:
-        return Edge(
-            id=name,
-            source=State(format="onnx", form=form),
-            target=KERAS,
-            keeps_dynamic=dynamic,
-            requires=(*_REQUIRES, *_tensorflow()),
-            process="keras-tensorflow",
-            cost=1.5,  # on the way to TFLite behind the importer to PyTorch, which is right on more models
-            title=title,
-        )
-
-    return (
-        edge("keras.import-onnx", "static", dynamic=False, title="ONNX importer"),
-        edge("keras.import-onnx-dynamic", "prepared", dynamic=True, title="ONNX importer, dims kept open"),
-    )
-
-
-class OnnxImporter:
-    """Offers ONNX to Keras, from the static form and from the one that keeps open sizes."""
-
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """See `hub.spec.Converter`."""
-        return _edges()
-
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """None: it runs in the user's environment."""
-        return ()
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """See `hub.spec.Converter`."""
-        del edge, summary
-        if options.io_dtype:
-            return Verdict(support=Support.NOTIMPL, reason=f"{options.io_dtype} inputs and outputs need static int8")
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """See `hub.spec.Converter`."""
-        return convert_from_onnx(Path(job.source.path), job.options, Path(job.output))
 
 
 def convert_from_onnx(path: Path, options: ConvertOptions, output: Path) -> StepOutput:
@@ -100,6 +51,26 @@ def convert_from_onnx(path: Path, options: ConvertOptions, output: Path) -> Step
     except (ValueError, TypeError, NotImplementedError) as error:
         raise StepError(f"Keras cannot save the model: {error}") from error
     return StepOutput(notes=notes_of(imported, len(model.graph.node)), bindings=tuple(_bindings(imported)))
+
+
+def _convert(job: ConvertJob) -> StepOutput:
+    return convert_from_onnx(Path(job.source.path), job.options, Path(job.output))
+
+
+IMPORTER = Edge(
+    id="keras.import-onnx",
+    accepts=(Accepts(format="onnx", form=PREPARED),),
+    gives=Gives(format="keras"),
+    convert=_convert,
+    honours=("io_layout",),
+    keeps_dynamic=True,
+    requires=(*_REQUIRES, *tensorflow()),
+    process="keras-tensorflow",
+    cost=1.5,  # on the way to TFLite behind the importer to PyTorch, which is right on more models
+    title="ONNX importer",
+    formerly=("keras.import-onnx-dynamic",),
+)
+"""ONNX to Keras, from the forms that preparation writes."""
 
 
 def notes_of(imported: Imported, nodes: int) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hub.spec import Converter, Format, Identification, Runtime, hookimpl
+from hub.spec import Edge, Format, Identification, Runtime, hookimpl
 
 _DETAIL = {"keras-zip": ".keras archive", "hdf5": "HDF5", "savedmodel": "TensorFlow SavedModel"}
 
@@ -20,12 +20,12 @@ def hub_register_formats() -> list[Format]:
 
 
 @hookimpl
-def hub_register_converters() -> list[Converter]:
+def hub_register_edges() -> list[Edge]:
     """Offer the edges."""
-    from hub_keras.converters import KerasConverter
-    from hub_keras.from_onnx import OnnxImporter
+    from hub_keras.edges import EDGES
+    from hub_keras.from_onnx import IMPORTER
 
-    return [KerasConverter(), OnnxImporter()]
+    return [*EDGES, IMPORTER]
 
 
 @hookimpl

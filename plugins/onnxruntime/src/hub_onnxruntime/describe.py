@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hub.spec import DescribeJob, Dim, DType, ModelSummary, Signature, State, TensorSpec
+from hub.spec import DescribeJob, Dim, DType, ModelSummary, Numerics, Signature, State, TensorSpec
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
 from hub_onnxruntime.findings import DTYPES, FINDERS, ORT_FINDERS, external_findings, size_findings
 from hub_onnxruntime.float64 import is_double_inside
@@ -146,6 +146,9 @@ class OnnxFormat:
     name = "onnx"
     suffixes = (".onnx",)
     written_forms: Mapping[str, str] = MappingProxyType({".ort": ORT_FORM})
+    numerics = tuple(
+        item for item in Numerics if item is not Numerics.FP8
+    )  # named in files, computed by no kernel here
     process = "onnx"
 
     def describe(self, job: DescribeJob) -> ModelSummary:

@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from hub.spec import (
+    STATIC,
     YES,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     DependencyMissing,
     DType,
     Edge,
+    Gives,
     IoBinding,
     ModelSummary,
-    Numerics,
-    State,
     StepError,
     StepOutput,
     Support,
@@ -64,14 +64,6 @@ def _toolchain() -> Toolchain:
 
 
 TOOLCHAIN = _toolchain()
-EDGE = Edge(
-    id="onnx.tflite-onnx2tf",
-    source=State(format="onnx", numerics=Numerics.FP32, form="static"),
-    target=State(format="tflite", numerics=Numerics.FP32),
-    toolchain=TOOLCHAIN.name,
-    cost=3.0,
-    title="onnx2tf",
-)
 
 
 def keep_output_layout(model: Any) -> int:
@@ -201,50 +193,52 @@ def _convert(private: Path, folder: Path, inputs: list[str]) -> None:
         raise StepError(f"onnx2tf failed: {type(error).__name__}: {said}", hint=_FAILURES_HINT) from error
 
 
-class Onnx2tfConverter:
-    """The edge ONNX (static form) -> TFLite through onnx2tf."""
+def takes_loopless(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses loops and foreign operators, which onnx2tf writes as operators that no runtime has."""
+    del options
+    if summary.size_bytes >= TFLITE_BYTES:
+        return Verdict(support=Support.NEVER, reason="a TFLite file ends at 2 GiB, and the model is larger")
+    loops = [name for name in ("Loop", "Scan") if name in summary.operators]
+    if loops:
+        reason = f"onnx2tf writes {', '.join(loops)} as a custom operator"
+        return Verdict(support=Support.NOTYET, reason=reason, hint="Export the model without loops.")
+    if summary.custom_operators:
+        return Verdict(support=Support.NEVER, reason=f"foreign operators: {', '.join(summary.custom_operators)}")
+    return YES
 
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """One edge."""
-        return (EDGE,)
 
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """onnx2tf's own environment."""
-        return (TOOLCHAIN,)
+def convert(job: ConvertJob) -> StepOutput:
+    """Converts `job.source` with onnx2tf.
 
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:  # noqa: ARG002 - protocol
-        """Refuses loops and foreign operators, which onnx2tf writes as operators that no runtime has."""
-        if summary.size_bytes >= TFLITE_BYTES:
-            return Verdict(support=Support.NEVER, reason="a TFLite file ends at 2 GiB, and the model is larger")
-        loops = [name for name in ("Loop", "Scan") if name in summary.operators]
-        if loops:
-            reason = f"onnx2tf writes {', '.join(loops)} as a custom operator"
-            return Verdict(support=Support.NOTYET, reason=reason, hint="Export the model without loops.")
-        if summary.custom_operators:
-            return Verdict(support=Support.NEVER, reason=f"foreign operators: {', '.join(summary.custom_operators)}")
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """Converts `job.source` with onnx2tf.
-
-        Raises:
-            UnsupportedModel: The result holds custom operators.
-            StepError: onnx2tf failed, or changed inputs or outputs.
-        """
-        scratch = Path(job.scratch)
-        written, model, held = run_onnx2tf(Path(job.source.path), scratch)
-        custom = custom_codes(written.read_bytes())
-        if custom and not job.options.allow_custom_ops:
-            names = ", ".join(custom)
-            raise UnsupportedModel(f"onnx2tf left operators that no runtime has: {names}", hint=_FAILURES_HINT)
-        bindings = _bindings(model, written) if not custom else []
-        shutil.copyfile(written, job.output)
-        notes = ["unrolled recurrent layers over time"] if _has_recurrence(model) else []
-        notes += [f"held the layout of {held} outputs with a Reshape"] if held else []
-        return StepOutput(notes=tuple(notes), bindings=tuple(bindings))
+    Raises:
+        UnsupportedModel: The result holds custom operators.
+        StepError: onnx2tf failed, or changed inputs or outputs.
+    """
+    scratch = Path(job.scratch)
+    written, model, held = run_onnx2tf(Path(job.source.path), scratch)
+    custom = custom_codes(written.read_bytes())
+    if custom and not job.options.allow_custom_ops:
+        names = ", ".join(custom)
+        raise UnsupportedModel(f"onnx2tf left operators that no runtime has: {names}", hint=_FAILURES_HINT)
+    bindings = _bindings(model, written) if not custom else []
+    shutil.copyfile(written, job.output)
+    notes = ["unrolled recurrent layers over time"] if _has_recurrence(model) else []
+    notes += [f"held the layout of {held} outputs with a Reshape"] if held else []
+    return StepOutput(notes=tuple(notes), bindings=tuple(bindings))
 
 
 def _has_recurrence(model: Any) -> bool:
     return any(node.op_type in ("LSTM", "GRU", "RNN") for node in model.graph.node)
+
+
+ONNX2TF = Edge(
+    id="onnx.tflite-onnx2tf",
+    accepts=(Accepts(format="onnx", form=STATIC),),
+    gives=Gives(format="tflite"),
+    convert=convert,
+    check=takes_loopless,
+    toolchain=TOOLCHAIN,
+    cost=3.0,
+    title="onnx2tf",
+)
+"""From ONNX in its static form to TFLite through onnx2tf."""

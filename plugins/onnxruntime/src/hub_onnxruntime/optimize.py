@@ -12,18 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hub.spec import (
+    ANY,
+    KEEP,
     YES,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     Edge,
+    Gives,
     ModelSummary,
     Numerics,
-    State,
     StepError,
     StepOutput,
     Support,
-    Toolchain,
     Verdict,
 )
 from hub_onnxruntime import large, unpack
@@ -39,75 +43,71 @@ from hub_onnxruntime.session import OPTIMIZED_DATA, needs_exact, runtime_failure
 
 _REQUIRES = ("onnxruntime>=1.20", "onnx>=1.17")
 _FLATBUFFER_BYTES = 2**31 - 1  # offsets of a flatbuffer are signed 32-bit
-_SOURCES = {Numerics.FP32: ("", "static", "prepared")}
 _INSERTED_CAST = "InsertedPrecisionFreeCast_"  # how ONNX Runtime names the casts it puts around float16 operators
 
 
-def _edge(verb: str, numerics: Numerics, source: str, target: str, cost: float) -> Edge:
-    words = {RUNTIME_FORM: "ONNX Runtime's optimization", ORT_FORM: "ONNX Runtime's optimization, .ort"}
-    return Edge(
-        id=f"onnxruntime.{verb}-{numerics.value}" + (f"-{source}" if source else ""),
-        source=State(format="onnx", numerics=numerics, form=source),
-        target=State(format="onnx", numerics=numerics, form=target),
-        requires=_REQUIRES,
-        keeps_dynamic=source != "static",
-        process="onnx",
-        cost=cost,
-        title=words[target],
-    )
+def takes_runnable(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses what ONNX Runtime cannot open, and shapes that are to be fixed first."""
+    for finding in summary.findings:
+        if finding.blocking or finding.code == "no-kernel":
+            return Verdict(support=Support.NEVER, reason=finding.message, hint=finding.hint)
+    foreign = [name for name in summary.custom_operators if not is_runtime_operator(name)]
+    if foreign:
+        return Verdict(support=Support.NEVER, reason=f"ONNX Runtime has no operator {', '.join(foreign)}")
+    asked = [spec.name for spec in summary.signature.inputs if not spec.is_static and spec.name in options.shapes]
+    if asked:
+        return Verdict(support=Support.NOTIMPL, reason=f"onnx.prepare fixes shapes: {', '.join(asked)}")
+    return YES
 
 
-def _edges() -> tuple[Edge, ...]:
-    edges = []
-    for numerics in Numerics:
-        for source in _SOURCES.get(numerics, ("",)):
-            edges.append(_edge("optimize", numerics, source, RUNTIME_FORM, 0.3))
-            edges.append(_edge("ort", numerics, source, ORT_FORM, 0.3))
-        edges.append(_edge("ort", numerics, RUNTIME_FORM, ORT_FORM, 0.5))
-    return tuple(edges)
+def takes_small(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses also an `.ort` file of 2 GiB."""
+    if summary.size_bytes > _FLATBUFFER_BYTES:
+        return Verdict(support=Support.NEVER, reason=_too_large(summary.size_bytes), hint=_NOT_ORT)
+    return takes_runnable(summary, options)
 
 
-EDGES = _edges()
+def _optimize(job: ConvertJob) -> StepOutput:
+    notes = optimize(Path(job.source.path), Path(job.output), Path(job.scratch), job.target.form, job.options.seed)
+    return StepOutput(notes=tuple(notes))
 
 
-class OrtOptimizer:
-    """The edges from every ONNX form to the two that are ONNX Runtime's own."""
-
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """Two for each numerics, and from the forms that preparation writes; and from one own form to the other."""
-        return EDGES
-
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """None: it runs in the user's environment."""
-        return ()
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Refuses what ONNX Runtime cannot open, what is to be fixed or frozen first, and an `.ort` of 2 GiB."""
-        for finding in summary.findings:
-            if finding.blocking or finding.code == "no-kernel":
-                return Verdict(support=Support.NEVER, reason=finding.message, hint=finding.hint)
-        foreign = [name for name in summary.custom_operators if not is_runtime_operator(name)]
-        if foreign:
-            return Verdict(support=Support.NEVER, reason=f"ONNX Runtime has no operator {', '.join(foreign)}")
-        open_inputs = {spec.name for spec in summary.signature.inputs if not spec.is_static}
-        asked = [*options.constants, *(name for name in options.shapes if name in open_inputs)]
-        if asked:
-            return Verdict(
-                support=Support.NOTIMPL, reason=f"onnx.prepare sets shapes and constants: {', '.join(asked)}"
-            )
-        if edge.target.form == ORT_FORM and summary.size_bytes > _FLATBUFFER_BYTES:
-            return Verdict(support=Support.NEVER, reason=_too_large(summary.size_bytes), hint=_NOT_ORT)
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """Writes the optimized model. See `optimize`."""
-        edge = next(item for item in EDGES if item.id == job.edge)
-        target = Path(job.output)
-        notes = optimize(Path(job.source.path), target, Path(job.scratch), edge.target.form, job.options.seed)
-        return StepOutput(notes=tuple(notes))
-
+_ANY_ONNX = Accepts(format="onnx", numerics=ANY)
+_OPTIMIZE = Edge(
+    id="onnxruntime.optimize",
+    accepts=(_ANY_ONNX,),
+    gives=Gives(format="onnx", form=RUNTIME_FORM, numerics=KEEP),
+    convert=_optimize,
+    check=takes_runnable,
+    requires=_REQUIRES,
+    keeps_dynamic=True,
+    process="onnx",
+    cost=0.3,
+    title="ONNX Runtime's optimization",
+    formerly=(
+        *(f"onnxruntime.optimize-{numerics.value}" for numerics in Numerics),
+        "onnxruntime.optimize-fp32-static",
+        "onnxruntime.optimize-fp32-prepared",
+    ),
+)
+OPTIMIZING = (
+    _OPTIMIZE,
+    msgspec.structs.replace(
+        _OPTIMIZE,
+        id="onnxruntime.ort",
+        accepts=(_ANY_ONNX, Accepts(format="onnx", form=RUNTIME_FORM, numerics=ANY)),
+        gives=Gives(format="onnx", form=ORT_FORM, numerics=KEEP),
+        check=takes_small,
+        title="ONNX Runtime's optimization, .ort",
+        formerly=(
+            *(f"onnxruntime.ort-{numerics.value}" for numerics in Numerics),
+            *(f"onnxruntime.ort-{numerics.value}-onnxruntime" for numerics in Numerics),
+            "onnxruntime.ort-fp32-static",
+            "onnxruntime.ort-fp32-prepared",
+        ),
+    ),
+)
+"""From every form of ONNX to the two that are ONNX Runtime's own, and from one of these to the other."""
 
 _NOT_ORT = "Write .onnx: its weights go to a file beside it."
 

@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from hub.spec import (
-    YES,
-    Converter,
+    PREPARED,
+    STATIC,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     Edge,
     Format,
+    Gives,
     Identification,
     IoBinding,
     ModelSummary,
     ModelUnreadable,
-    Numerics,
     Runtime,
-    State,
     StepOutput,
     Support,
-    Toolchain,
     Verdict,
     hookimpl,
+    takes_unblocked,
 )
 from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.identify import Kind, probe
-from hub_onnxruntime.onnx2tf_edge import Onnx2tfConverter
-from hub_onnxruntime.optimize import OrtOptimizer
+from hub_onnxruntime.onnx2tf_edge import ONNX2TF
+from hub_onnxruntime.optimize import OPTIMIZING
 from hub_onnxruntime.ort_file import is_ort
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
-from hub_onnxruntime.quantize.convert import OnnxQuantizer
+from hub_onnxruntime.quantize.convert import QUANTIZING
 from hub_onnxruntime.session import OrtRuntime
+
+
+def takes_standard(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses what the reader marked as blocking, and foreign operators."""
+    if summary.custom_operators:
+        names = ", ".join(summary.custom_operators)
+        return Verdict(support=Support.NOTIMPL, reason=f"operators of one runtime only: {names}")
+    return takes_unblocked(summary, options)
+
+
+def takes_dynamic(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses also to keep dimensions dynamic where none is."""
+    given = {*options.shapes, *options.constants}
+    if all(spec.is_static or spec.name in given for spec in summary.signature.inputs):
+        return Verdict(support=Support.NEVER, reason="no dimension is open: onnx.prepare does more")
+    return takes_standard(summary, options)
+
+
+def _prepare(job: ConvertJob) -> StepOutput:
+    """Writes the form of the target. See `hub_onnxruntime.prepare`."""
+    options = job.options
+    source, target, scratch = Path(job.source.path), Path(job.output), Path(job.scratch)
+    run = prepare if job.target.form == STATIC else prepare_dynamic
+    done = run(source, target, scratch, options.shapes, options.constants, options.seed)
+    bindings = (_frozen(name, value) for name, value in done.frozen.items())
+    return StepOutput(notes=tuple(done.notes), bindings=tuple(bindings))
+
 
 PREPARE = Edge(
     id="onnx.prepare",
-    source=State(format="onnx", numerics=Numerics.FP32),
-    target=State(format="onnx", numerics=Numerics.FP32, form="static"),
+    accepts=(Accepts(format="onnx"),),
+    gives=Gives(format="onnx", form=STATIC),
+    convert=_prepare,
+    check=takes_standard,
+    honours=("constants",),
     requires=("onnx>=1.17", "onnxslim>=0.1.60", "onnxruntime>=1.20"),
     process="onnx",
     cost=0.2,
@@ -48,46 +77,11 @@ PREPARE = Edge(
 PREPARE_DYNAMIC = msgspec.structs.replace(
     PREPARE,
     id="onnx.prepare-dynamic",
-    target=State(format="onnx", numerics=Numerics.FP32, form="prepared"),
+    gives=Gives(format="onnx", form=PREPARED),
+    check=takes_dynamic,
     keeps_dynamic=True,
     title="ONNX preparation, dims kept open",
 )
-
-
-class OnnxPreparer:
-    """The edges ONNX -> ONNX in its static form, and in the prepared form that keeps open dims."""
-
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """Two edges."""
-        return (PREPARE, PREPARE_DYNAMIC)
-
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """None: it runs in the user's environment."""
-        return ()
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Refuses what the reader marked as blocking, foreign operators, and keeping dims open where none is."""
-        blocking = [finding for finding in summary.findings if finding.blocking]
-        if blocking:
-            return Verdict(support=Support.NEVER, reason=blocking[0].message, hint=blocking[0].hint)
-        if summary.custom_operators:
-            names = ", ".join(summary.custom_operators)
-            return Verdict(support=Support.NOTIMPL, reason=f"operators of one runtime only: {names}")
-        given = {*options.shapes, *options.constants}
-        if edge == PREPARE_DYNAMIC and all(s.is_static or s.name in given for s in summary.signature.inputs):
-            return Verdict(support=Support.NEVER, reason="no dimension is open: onnx.prepare does more")
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """Writes the form that the edge names. See `hub_onnxruntime.prepare`."""
-        options = job.options
-        source, target, scratch = Path(job.source.path), Path(job.output), Path(job.scratch)
-        run = prepare if job.edge == PREPARE.id else prepare_dynamic
-        done = run(source, target, scratch, options.shapes, options.constants, options.seed)
-        bindings = (_frozen(name, value) for name, value in done.frozen.items())
-        return StepOutput(notes=tuple(done.notes), bindings=tuple(bindings))
 
 
 def _frozen(name: str, value: float | bool) -> IoBinding:
@@ -101,9 +95,9 @@ def hub_register_formats() -> list[Format]:
 
 
 @hookimpl
-def hub_register_converters() -> list[Converter]:
-    """Offers the preparation, ONNX Runtime's optimization, and onnx2tf."""
-    return [OnnxPreparer(), OrtOptimizer(), Onnx2tfConverter(), OnnxQuantizer()]
+def hub_register_edges() -> list[Edge]:
+    """Offers the preparation, ONNX Runtime's optimization, onnx2tf, and the quantization."""
+    return [PREPARE, PREPARE_DYNAMIC, *OPTIMIZING, ONNX2TF, *QUANTIZING]
 
 
 @hookimpl

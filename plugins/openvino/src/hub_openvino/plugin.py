@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hub.spec import Converter, DescribeJob, Format, Identification, ModelSummary, Runtime, hookimpl
-from hub_openvino.convert.edges import OpenvinoConverter
+from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, hookimpl
+from hub_openvino.convert.edges import CONVERTING
 from hub_openvino.identify import FORMAT, identify
-from hub_openvino.quantize import OpenvinoQuantizer
+from hub_openvino.quantize.edges import QUANTIZING
 from hub_openvino.session import OpenvinoRuntime
 
 
@@ -16,6 +16,7 @@ class OpenvinoFormat:
 
     name = FORMAT
     suffixes = (".xml",)
+    numerics = tuple(item for item in Numerics if item is not Numerics.FP8)  # no edge writes it, and no CPU computes it
     process = "openvino"
 
     def describe(self, job: DescribeJob) -> ModelSummary:
@@ -34,9 +35,9 @@ def hub_register_formats() -> list[Format]:
 
 
 @hookimpl
-def hub_register_converters() -> list[Converter]:
+def hub_register_edges() -> list[Edge]:
     """Offers the conversions to IR and the quantization."""
-    return [OpenvinoConverter(), OpenvinoQuantizer()]
+    return [*CONVERTING, *QUANTIZING]
 
 
 @hookimpl

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hub.spec import Converter, DescribeJob, Format, Identification, ModelSummary, Runtime, UsageError, hookimpl
-from hub_pytorch.converter import PyTorchConverter
+from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, UsageError, hookimpl
+from hub_pytorch.edges import EDGES
+from hub_pytorch.import_edges import IMPORT_EDGES
 from hub_pytorch.runtime import PyTorchRuntime
 from hub_pytorch.sniff import SUFFIXES, identify
 
@@ -18,6 +19,7 @@ class PyTorchFormat:
 
     name = "pytorch"
     suffixes = SUFFIXES
+    numerics = tuple(item for item in Numerics if item not in {Numerics.FP8, Numerics.INT8_DYNAMIC})
     process = "torch"
     written_forms: Mapping[str, str] = {".py": "source"}
 
@@ -35,9 +37,9 @@ def hub_register_formats() -> list[Format]:
 
 
 @hookimpl
-def hub_register_converters() -> list[Converter]:
+def hub_register_edges() -> list[Edge]:
     """Offer PyTorch's edges."""
-    return [PyTorchConverter()]
+    return [*EDGES, *IMPORT_EDGES]
 
 
 @hookimpl

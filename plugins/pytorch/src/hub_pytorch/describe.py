@@ -22,8 +22,8 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
-from hub_pytorch.converter import EXPORT_FAILS, TFLITE_BYTES
 from hub_pytorch.dynamic import sized
+from hub_pytorch.edges import EXPORT_FAILS, TFLITE_BYTES
 from hub_pytorch.export import (
     Inputs,
     eager_inputs,

@@ -2,47 +2,74 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
-from hub.spec import ConvertJob, Edge, Numerics, State, StepOutput
+from hub.spec import KEEP, PREPARED, Accepts, ConvertJob, Edge, Gives, Numerics, StepOutput
 
 _REQUIRES = ("onnx>=1.17", "torch>=2.9")
-# What hub writes is a form of its own, from which no edge leads on: it would be a detour on every other route. Read
-# back, the file is a `builder` as any other.
-_SOURCE = "source"
-
-
+_FLOAT = (
+    Accepts(format="onnx", form=PREPARED),
+    Accepts(format="onnx", numerics=(Numerics.FP16, Numerics.BF16)),
+)
 _QUANTIZED = (Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.INT8_WEIGHTS, Numerics.INT4_WEIGHTS)
 
 
-def _edge(name: str, form: str, target: str, numerics: Numerics = Numerics.FP32) -> Edge:
-    """An edge from that form of ONNX; only the static form has no open dimensions to keep."""
-    return Edge(
-        id=f"pytorch.{name}",
-        source=State(format="onnx", numerics=numerics, form=form),
-        target=State(format="pytorch", numerics=numerics, form=target),
-        keeps_dynamic=form != "static",
-        requires=_REQUIRES + (("safetensors>=0.4",) if target else ()),
-        process="torch",
-        title="PyTorch source" if target else "ONNX importer",
-    )
+def _to_program(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.from_onnx import convert_from_onnx
+
+    gc.collect()  # as in hub_pytorch.edges
+    return convert_from_onnx(Path(job.source.path), job.source.signature, Path(job.output))
+
+
+def _quantized_to_program(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.from_onnx import convert_quantized
+
+    gc.collect()
+    return convert_quantized(Path(job.source.path), job.source.signature, Path(job.output))
+
+
+def _to_source(job: ConvertJob) -> StepOutput:
+    from hub_pytorch.from_onnx import convert_to_source
+
+    gc.collect()
+    return convert_to_source(Path(job.source.path), job.source.signature, Path(job.output))
 
 
 IMPORT_EDGES = (
-    _edge("import-onnx", "static", ""),
-    _edge("import-onnx-dynamic", "prepared", ""),
-    _edge("source-onnx", "prepared", _SOURCE),
-    _edge("source-onnx-static", "static", _SOURCE),
-    *(_edge(f"import-onnx-{half.value}", "", "", half) for half in (Numerics.FP16, Numerics.BF16)),
-    *(_edge(f"quantized-onnx-{kind.value}", "", "", kind) for kind in _QUANTIZED),
-    *(_edge(f"source-onnx-{half.value}", "", _SOURCE, half) for half in (Numerics.FP16, Numerics.BF16)),
+    Edge(
+        id="pytorch.import-onnx",
+        accepts=_FLOAT,
+        gives=Gives(format="pytorch", numerics=KEEP),
+        convert=_to_program,
+        keeps_dynamic=True,
+        requires=_REQUIRES,
+        process="torch",
+        title="ONNX importer",
+        formerly=("pytorch.import-onnx-dynamic", "pytorch.import-onnx-fp16", "pytorch.import-onnx-bf16"),
+    ),
+    Edge(
+        id="pytorch.import-quantized",
+        accepts=(Accepts(format="onnx", numerics=_QUANTIZED),),
+        gives=Gives(format="pytorch", numerics=KEEP),
+        convert=_quantized_to_program,
+        keeps_dynamic=True,
+        requires=_REQUIRES,
+        process="torch",
+        title="ONNX importer",
+        formerly=tuple(f"pytorch.quantized-onnx-{numerics.value}" for numerics in _QUANTIZED),
+    ),
+    Edge(
+        id="pytorch.source-onnx",
+        accepts=_FLOAT,
+        # A form of its own, from which no edge leads on: it would be a detour on every other route. Read back, the
+        # file is a `builder` as any other.
+        gives=Gives(format="pytorch", form="source", numerics=KEEP),
+        convert=_to_source,
+        keeps_dynamic=True,
+        requires=(*_REQUIRES, "safetensors>=0.4"),
+        process="torch",
+        title="PyTorch source",
+        formerly=("pytorch.source-onnx-static", "pytorch.source-onnx-fp16", "pytorch.source-onnx-bf16"),
+    ),
 )
-
-
-def run_import(job: ConvertJob) -> StepOutput:
-    """Run one of these edges. Raises as `hub_pytorch.from_onnx`."""
-    from hub_pytorch.from_onnx import convert_from_onnx, convert_quantized, convert_to_source
-
-    kinds = {"source": convert_to_source, "import": convert_from_onnx, "quantized": convert_quantized}
-    convert = kinds[job.edge.removeprefix("pytorch.").partition("-")[0]]
-    return convert(Path(job.source.path), job.source.signature, Path(job.output))

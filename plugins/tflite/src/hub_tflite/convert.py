@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,23 +11,22 @@ from pathlib import Path
 
 from hub.spec import (
     YES,
+    Accepts,
     CalibrationError,
-    Converter,
     ConvertJob,
     ConvertOptions,
     DType,
     Edge,
+    Gives,
     HubError,
     IoBinding,
     Layer,
     ModelSummary,
     Numerics,
     QuantRecipe,
-    State,
     StepError,
     StepOutput,
     Support,
-    Toolchain,
     UnsupportedModel,
     Verdict,
 )
@@ -53,7 +53,6 @@ from hub_tflite.recipes import Rule
 from hub_tflite.rewrite import ALWAYS, STATIC, Rewrite, drop_unused
 from hub_tflite.schema import parse, read, to_bytes
 
-FP32 = State(format="tflite")
 GOAL_DB = 20.0
 """A mixed recipe is taken as soon as it reaches this on the calibration samples: hub's int8 gate asks for 13 dB on
 held-out ones, and 7 dB is a margin for other data and other kernels."""
@@ -384,17 +383,26 @@ _HALF_RECIPE = QuantRecipe(
     name="fp16", tool="hub-tflite", numerics=Numerics.FP16, weights=DType.FLOAT16, activations=DType.FLOAT32,
     granularity="per-tensor",
 )  # fmt: skip
-_HALF_EDGE = Edge(
-    id="tflite.fp16", source=FP32, target=State(format="tflite", numerics=Numerics.FP16), lossy=True,
-    keeps_dynamic=True, requires=("ai-edge-litert",), process="tflite", title="float16 weights",
-)  # fmt: skip
+_FLOAT = (Accepts(format="tflite"),)
+
+
+def _runs(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Says no to custom operators: the quantizer runs the model."""
+    if summary.custom_operators and not options.allow_custom_ops:
+        return Verdict(
+            support=Support.NEVER, reason=f"the runtime has no kernel for {', '.join(summary.custom_operators)}"
+        )
+    return YES
 
 
 def _edge(plan: Plan) -> Edge:
     return Edge(
         id=f"tflite.{plan.name}",
-        source=FP32,
-        target=State(format="tflite", numerics=plan.numerics),
+        accepts=_FLOAT,
+        gives=Gives(format="tflite", numerics=plan.numerics),
+        convert=functools.partial(run_plan, plan),
+        check=_runs,
+        honours=("io_dtype",) if plan.activations is DType.INT8 else (),
         lossy=True,
         needs_calibration=plan.numerics.needs_calibration,
         keeps_dynamic=True,
@@ -405,38 +413,19 @@ def _edge(plan: Plan) -> Edge:
     )
 
 
-class TfliteQuantizer:
-    """Quantization of float32 TFLite files."""
-
-    def __init__(self) -> None:
-        self._plans = {f"tflite.{plan.name}": plan for plan in PLANS}
-        self._edges = (_HALF_EDGE, *map(_edge, PLANS))
-
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """One edge per plan."""
-        return self._edges
-
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """None: the quantizer lives in the user's environment."""
-        return ()
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Says no to custom operators and to integer borders that the precision does not have."""
-        plan = self._plans.get(edge.id)
-        if options.io_dtype and not (plan and plan.activations is DType.INT8 and options.io_dtype == "int8"):
-            reason = f"{edge.target.numerics.value} has no {options.io_dtype} inputs and outputs"
-            return Verdict(support=Support.NEVER, reason=reason, hint="--io-dtype int8 goes with --int8")
-        if summary.custom_operators and summary.state.format == "tflite" and not options.allow_custom_ops:
-            names = ", ".join(summary.custom_operators)
-            return Verdict(support=Support.NEVER, reason=f"the runtime has no kernel for {names}")
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """Runs one edge; see `run_plan` and `run_half`."""
-        plan = self._plans.get(job.edge)
-        return run_plan(plan, job) if plan else run_half(job)
-
-
-_: type[Converter] = TfliteQuantizer
+QUANTIZING = (
+    Edge(
+        id="tflite.fp16",
+        accepts=_FLOAT,
+        gives=Gives(format="tflite", numerics=Numerics.FP16),
+        convert=run_half,
+        check=_runs,
+        lossy=True,
+        keeps_dynamic=True,
+        requires=("ai-edge-litert",),
+        process="tflite",
+        title="float16 weights",
+    ),
+    *map(_edge, PLANS),
+)
+"""float16 weights, and one edge per plan."""

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from hub.spec import Converter, DescribeJob, Format, Identification, ModelSummary, Runtime, hookimpl
-from hub_tflite.convert import TfliteQuantizer
+from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, hookimpl
+from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import FORMAT, describe_file
 from hub_tflite.runtime import LiteRtRuntime
 from hub_tflite.schema import IDENTIFIER
-from hub_tflite.to_onnx.edge import OnnxWriter
-from hub_tflite.to_onnx.second import Tf2Onnx
+from hub_tflite.to_onnx.edge import IMPORTER
+from hub_tflite.to_onnx.second import TF2ONNX
 
 
 class TfliteFormat:
@@ -16,6 +16,7 @@ class TfliteFormat:
 
     name = FORMAT
     suffixes = (".tflite",)
+    numerics = tuple(item for item in Numerics if item is not Numerics.FP8)  # TFLite has no type for it
     process = "tflite"
 
     def describe(self, job: DescribeJob) -> ModelSummary:
@@ -30,9 +31,9 @@ def hub_register_formats() -> list[Format]:
 
 
 @hookimpl
-def hub_register_converters() -> list[Converter]:
+def hub_register_edges() -> list[Edge]:
     """Offers the quantization edges and those to ONNX."""
-    return [TfliteQuantizer(), OnnxWriter(), Tf2Onnx()]
+    return [*QUANTIZING, IMPORTER, TF2ONNX]
 
 
 @hookimpl

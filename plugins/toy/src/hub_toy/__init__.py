@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from hub.spec import Converter, Format, Identification, Runtime, hookimpl
+from hub.spec import Edge, Format, Identification, Runtime, hookimpl
 
 
 @hookimpl
@@ -17,11 +17,11 @@ def hub_register_formats() -> list[Format]:
 
 
 @hookimpl
-def hub_register_converters() -> list[Converter]:
+def hub_register_edges() -> list[Edge]:
     """Offer the edges."""
-    from hub_toy.converter import ToyConverter
+    from hub_toy.edges import EDGES
 
-    return [ToyConverter()]
+    return list(EDGES)
 
 
 @hookimpl

@@ -24,6 +24,7 @@ class ToyFormat:
 
     name = "toy"
     suffixes: tuple[str, ...] = (".toy",)
+    numerics: tuple[Numerics, ...] = (Numerics.FP32,)
     process = "toy"
 
     def describe(self, job: DescribeJob) -> ModelSummary:
@@ -49,6 +50,7 @@ class ToyBinFormat(ToyFormat):
 
     name = "toybin"
     suffixes = (".toybin",)
+    numerics = (Numerics.FP32, Numerics.FP16, Numerics.INT8_DYNAMIC, Numerics.INT8)
 
 
 def _signature(graph: Graph) -> Signature:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hub.spec import (
+    PREPARED,
     YES,
-    Converter,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     Edge,
+    Gives,
     ModelSummary,
     Numerics,
-    State,
     StepOutput,
     Support,
-    Toolchain,
     UnsupportedModel,
     Verdict,
 )
@@ -44,7 +45,6 @@ from hub_onnxruntime.quantize.qdq import Scheme
 from hub_onnxruntime.quantize.source import Source, open_source
 from hub_onnxruntime.quantize.weights import Form
 
-STATIC_FORM, OPEN_FORM = "static", "prepared"
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _NAMED = 12
 
@@ -54,7 +54,7 @@ class Plan:
     """One edge's way of quantizing.
 
     Attributes:
-        name: The edges are `onnx.<name>` and, with dimensions kept open, `onnx.<name>-open`.
+        name: The edge is `onnx.<name>`.
         title: For the plan.
         numerics: What it gives.
         cost: Order of preference among edges with the same target.
@@ -258,68 +258,21 @@ PLANS: tuple[Plan, ...] = (
 )
 
 
-def _edge(plan: Plan, form: str) -> Edge:
-    return Edge(
-        id=f"onnx.{plan.name}" + ("-open" if form == OPEN_FORM else ""),
-        source=State(format="onnx", form=form),
-        target=State(format="onnx", numerics=plan.numerics, form=plan.form),
-        lossy=True,
-        needs_calibration=plan.calibrated,
-        keeps_dynamic=form == OPEN_FORM,
-        requires=("onnx>=1.17", "onnxruntime>=1.20"),
-        process="onnx",
-        cost=plan.cost,
-        title=plan.title + (", dims kept open" if form == OPEN_FORM else ""),
-    )
+def run_plan(plan: Plan, job: ConvertJob) -> StepOutput:
+    """Quantizes.
 
-
-EDGES = {edge.id: (edge, plan) for plan in PLANS for form in (STATIC_FORM, OPEN_FORM) for edge in [_edge(plan, form)]}
-
-
-class OnnxQuantizer:
-    """The edges ONNX float32 -> ONNX in each precision."""
-
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """Two of each plan: from fixed shapes, and with dimensions kept open."""
-        return [edge for edge, _ in EDGES.values()]
-
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """None: it runs in the user's environment."""
-        return ()
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Refuses what is quantized already, foreign operators, and operators that the plan has no form for."""
-        _, plan = EDGES[edge.id]
-        if summary.state.numerics != Numerics.FP32:
-            reason = f"the model is {summary.state.numerics.value}, not fp32"
-            return Verdict(support=Support.NEVER, reason=reason, hint="Start from the float model it was made from.")
-        if options.io_dtype or options.io_layout:
-            return Verdict(support=Support.NOTIMPL, reason="inputs and outputs keep their types and layout in ONNX")
-        found = sorted(set(plan.refuses) & set(summary.operators))
-        if found:
-            return Verdict(support=Support.NOTYET, reason=f"{', '.join(found)}: {plan.refuses[found[0]]}")
-        if not set(plan.needs) <= set(summary.operators):
-            return Verdict(support=Support.NEVER, reason=f"the model has no {', '.join(plan.needs)}")
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """Quantizes.
-
-        Raises:
-            HubError: The model cannot be read or run, is quantized already, has nothing to quantize, or calibration
-                samples do not fit; or the result is not what the edge promises.
-        """
-        _, plan = EDGES[job.edge]
-        made = plan.make(plan, job)
-        _check_promise(made.model, plan)
-        check(made.model, Path(job.scratch))
-        if external_tensors(made.model):
-            write_large(made.model, Path(job.scratch), Path(job.output))
-        else:
-            save(made.model, Path(job.output))
-        return StepOutput(notes=tuple(made.notes), recipe=made.recipe)
+    Raises:
+        HubError: The model cannot be read or run, is quantized already, has nothing to quantize, or calibration
+            samples do not fit; or the result is not what the edge promises.
+    """
+    made = plan.make(plan, job)
+    _check_promise(made.model, plan)
+    check(made.model, Path(job.scratch))
+    if external_tensors(made.model):
+        write_large(made.model, Path(job.scratch), Path(job.output))
+    else:
+        save(made.model, Path(job.output))
+    return StepOutput(notes=tuple(made.notes), recipe=made.recipe)
 
 
 def _check_promise(model: Any, plan: Plan) -> None:
@@ -333,6 +286,37 @@ def _check_promise(model: Any, plan: Plan) -> None:
         )
 
 
-def converter() -> Converter:
-    """Returns the converter, as the contract sees it."""
-    return OnnxQuantizer()
+def takes(plan: Plan, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses what is quantized already, and operators that the plan has no form for."""
+    del options
+    if summary.state.numerics != Numerics.FP32:
+        reason = f"the model is {summary.state.numerics.value}, not fp32"
+        return Verdict(support=Support.NEVER, reason=reason, hint="Start from the float model it was made from.")
+    found = sorted(set(plan.refuses) & set(summary.operators))
+    if found:
+        return Verdict(support=Support.NOTYET, reason=f"{', '.join(found)}: {plan.refuses[found[0]]}")
+    if not set(plan.needs) <= set(summary.operators):
+        return Verdict(support=Support.NEVER, reason=f"the model has no {', '.join(plan.needs)}")
+    return YES
+
+
+def _edge(plan: Plan) -> Edge:
+    return Edge(
+        id=f"onnx.{plan.name}",
+        accepts=(Accepts(format="onnx", form=PREPARED),),
+        gives=Gives(format="onnx", numerics=plan.numerics, form=plan.form),
+        convert=functools.partial(run_plan, plan),
+        check=functools.partial(takes, plan),
+        lossy=True,
+        needs_calibration=plan.calibrated,
+        keeps_dynamic=True,
+        requires=("onnx>=1.17", "onnxruntime>=1.20"),
+        process="onnx",
+        cost=plan.cost,
+        title=plan.title,
+        formerly=(f"onnx.{plan.name}-open",),
+    )
+
+
+QUANTIZING = tuple(map(_edge, PLANS))
+"""ONNX float32 -> ONNX in each precision."""

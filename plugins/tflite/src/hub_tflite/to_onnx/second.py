@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from hub.spec import (
     YES,
-    Converter,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     Edge,
+    Gives,
     ModelSummary,
-    State,
     StepError,
     StepOutput,
     Support,
-    Toolchain,
     UnsupportedModel,
     Verdict,
 )
@@ -55,19 +54,6 @@ def _tensorflow() -> str:
     except importlib.metadata.PackageNotFoundError:
         return "tensorflow-cpu>=2.19"
     return "tensorflow>=2.19"
-
-
-def _second_edge() -> Edge:
-    return Edge(
-        id="tflite.onnx-tf2onnx",
-        source=State(format="tflite"),
-        target=State(format="onnx"),
-        keeps_dynamic=True,
-        requires=("ai-edge-litert", "onnx-ir", "tf2onnx>=1.17", _tensorflow()),
-        process="tf2onnx",
-        cost=4.0,
-        title="tf2onnx",
-    )
 
 
 def dropped_biases(model: Any) -> list[str]:
@@ -180,38 +166,32 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class Tf2Onnx:
-    """The edge from TFLite to ONNX by tf2onnx."""
-
-    def __init__(self) -> None:
-        self._edge = _second_edge()
-
-    @property
-    def edges(self) -> Sequence[Edge]:
-        """The one edge."""
-        return (self._edge,)
-
-    @property
-    def toolchains(self) -> Sequence[Toolchain]:
-        """None: it lives in the user's environment."""
-        return ()
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Says no to recurrent and custom operators, and to changes of the border."""
-        del edge
-        wrong = sorted(summary.operators.keys() & _RECURRENT)
-        if wrong:
-            return Verdict(support=Support.NEVER, reason=f"tf2onnx writes {', '.join(wrong)} wrongly")
-        if summary.custom_operators:
-            return Verdict(support=Support.NEVER, reason=f"ONNX has no {', '.join(summary.custom_operators)}")
-        asked = [name for name in ("io_layout", "io_dtype", "constants", "shapes") if getattr(options, name)]
-        if asked:
-            return Verdict(support=Support.NEVER, reason=f"{', '.join(asked)}: this edge keeps the border as it is")
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        """Runs the edge; see `convert_second`."""
-        return convert_second(Path(job.source.path), Path(job.output), Path(job.scratch))
+def _check(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Says no to recurrent and custom operators, and to fixed shapes."""
+    wrong = sorted(summary.operators.keys() & _RECURRENT)
+    if wrong:
+        return Verdict(support=Support.NEVER, reason=f"tf2onnx writes {', '.join(wrong)} wrongly")
+    if summary.custom_operators:
+        return Verdict(support=Support.NEVER, reason=f"ONNX has no {', '.join(summary.custom_operators)}")
+    if options.shapes:
+        return Verdict(support=Support.NEVER, reason="it keeps the shapes as they are: onnx.prepare fixes them")
+    return YES
 
 
-_: type[Converter] = Tf2Onnx
+def _convert(job: ConvertJob) -> StepOutput:
+    return convert_second(Path(job.source.path), Path(job.output), Path(job.scratch))
+
+
+TF2ONNX = Edge(
+    id="tflite.onnx-tf2onnx",
+    accepts=(Accepts(format="tflite"),),
+    gives=Gives(format="onnx"),
+    convert=_convert,
+    check=_check,
+    keeps_dynamic=True,
+    requires=("ai-edge-litert", "onnx-ir", "tf2onnx>=1.17", _tensorflow()),
+    process="tf2onnx",
+    cost=4.0,
+    title="tf2onnx",
+)
+"""From TFLite to ONNX by tf2onnx."""
