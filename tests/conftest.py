@@ -168,12 +168,12 @@ def faults(install: Install, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     """Offer planted faults; `alone` takes the sound edge away."""
 
     def offer(*names: str, alone: bool = False) -> None:
-        import hub_toy.converter
+        import hub_toy.edges
 
         install("faulty", "hub_faulty")
         monkeypatch.setenv("HUB_FAULTS", " ".join(names))
         if alone:
-            edges = tuple(edge for edge in hub_toy.converter.EDGES if edge.id != "toy.bin")
-            monkeypatch.setattr(hub_toy.converter.ToyConverter, "edges", edges)
+            edges = tuple(edge for edge in hub_toy.edges.EDGES if edge.id != "toy.bin")
+            monkeypatch.setattr(hub_toy.edges, "EDGES", edges)
 
     return offer

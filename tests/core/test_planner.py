@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,17 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub._plugins import Registry
-from hub._routing import MAX_ROUTES, make_plan, simple_routes
+from hub._routing import MAX_ROUTES, Plan, make_plan, simple_routes
+from hub._steps import READ_AS_COST, Step, steps_of
 from hub.spec import (
+    ANY,
+    KEEP,
+    PREPARED,
+    STATIC,
+    YES,
+    Accepts,
+    ConvertJob,
     ConvertOptions,
     Edge,
     Expectation,
     ExpectationKind,
+    Gives,
     ModelSummary,
     NoRouteError,
     Numerics,
     Signature,
     State,
+    StepOutput,
     Support,
     UnknownName,
     Verdict,
@@ -29,14 +40,37 @@ from hub.spec import (
 A, B, C, D = (State(format=name) for name in "abcd")
 
 
-def edge(name: str, source: State, target: State, **more: Any) -> Edge:
-    """An edge of this test."""
-    return Edge(id=name, source=source, target=target, **more)
+class Told:
+    """A format of which only the numerics matter."""
+
+    numerics = tuple(item for item in Numerics if item is not Numerics.FP8)
 
 
-def ids(routes: Iterable[tuple[Edge, ...]]) -> list[list[str]]:
+def nothing(job: ConvertJob) -> StepOutput:
+    """Planning runs no step."""
+    raise AssertionError(job)
+
+
+def edge(name: str, source: State, target: State, verdict: Verdict = YES, **more: Any) -> Edge:
+    """An edge of this test, between two single states."""
+    return Edge(
+        id=name,
+        accepts=(Accepts(format=source.format, form=source.form, numerics=(source.numerics,)),),
+        gives=Gives(format=target.format, form=target.form, numerics=target.numerics),
+        convert=nothing,
+        check=lambda summary, options: verdict if summary and options else YES,
+        **more,
+    )
+
+
+def steps(edges: Iterable[Edge]) -> tuple[Step, ...]:
+    """The steps of edges between the formats of this test."""
+    return steps_of(edges, dict.fromkeys("abcd", Told()))  # type: ignore[arg-type] the numerics of a format are all
+
+
+def ids(routes: Iterable[tuple[Step, ...]]) -> list[list[str]]:
     """The routes by edge ids."""
-    return [[item.id for item in route] for route in routes]
+    return [[step.edge.id for step in route] for route in routes]
 
 
 def test_fewest_lossy_steps_then_cost_then_name() -> None:
@@ -49,8 +83,8 @@ def test_fewest_lossy_steps_then_cost_then_name() -> None:
         edge("t.a", A, D, cost=2),
     ]
     expected = [["t.a"], ["t.b"], ["t.far", "t.farther"], ["t.costly"], ["t.lossy"]]
-    assert ids(simple_routes(edges, A, D)) == expected
-    assert ids(simple_routes(reversed(edges), A, D)) == expected
+    assert ids(simple_routes(steps(edges), A, D)) == expected
+    assert ids(simple_routes(steps(reversed(edges)), A, D)) == expected
 
 
 def test_a_backends_own_quantization_comes_before_one_that_is_carried_over() -> None:
@@ -63,12 +97,12 @@ def test_a_backends_own_quantization_comes_before_one_that_is_carried_over() -> 
         edge("t.own", A, own, lossy=True, cost=9),
     ]
     expected = [["t.own"], ["t.abroad", "t.back"], ["t.to-b", "t.over", "t.back"]]
-    assert ids(simple_routes(edges, A, own)) == expected
+    assert ids(simple_routes(steps(edges), A, own)) == expected
 
 
 def test_no_state_is_visited_twice() -> None:
     edges = [edge("t.ab", A, B), edge("t.ba", B, A), edge("t.bb", B, B), edge("t.bc", B, C)]
-    assert ids(simple_routes(edges, A, C)) == [["t.ab", "t.bc"]]
+    assert ids(simple_routes(steps(edges), A, C)) == [["t.ab", "t.bc"]]
 
 
 STATES = st.sampled_from([A, B, C, D, State(format="a", numerics=Numerics.INT8), State(format="a", form="static")])
@@ -85,13 +119,18 @@ EDGES = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(edges=EDGES, random=st.randoms())
 def test_routes_are_ordered_simple_and_do_not_hang_on_the_order_of_the_offer(edges: list[Edge], random: Any) -> None:
-    routes = list(simple_routes(edges, A, D))
+    routes = list(simple_routes(steps(edges), A, D))
     shuffled = edges[:]
     random.shuffle(shuffled)
-    assert list(simple_routes(shuffled, A, D)) == routes
+    assert list(simple_routes(steps(shuffled), A, D)) == routes
     ranks = [
-        (sum(e.lossy for e in r), sum(e.lossy and e.target.format != "d" for e in r), sum(e.cost for e in r), names)
-        for r, names in zip(routes, ids(routes), strict=True)
+        (
+            sum(step.edge.lossy for step in route),
+            sum(step.edge.lossy and step.target.format != "d" for step in route),
+            sum(step.cost for step in route),
+            [(step.edge.id, step.target) for step in route],
+        )
+        for route in routes
     ]
     assert ranks == sorted(ranks)
     for route in routes:
@@ -100,22 +139,8 @@ def test_routes_are_ordered_simple_and_do_not_hang_on_the_order_of_the_offer(edg
         visited = [A, *(item.target for item in route)]
         assert len(set(visited)) == len(visited)
         assert all(one.target == two.source for one, two in itertools.pairwise(route))
-    assert len({tuple(e.id for e in route) for route in routes}) == len(routes)
-
-
-class Offer:
-    """A converter with the edges that a test gives it."""
-
-    toolchains = ()
-
-    def __init__(self, *edges: Edge, verdict: Verdict | None = None) -> None:
-        self.edges = edges
-        self._verdict = Verdict(support=Support.YES) if verdict is None else verdict
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        """Give the test's verdict."""
-        del edge, summary, options
-        return self._verdict
+    ways = {tuple((step.edge.id, step.source, step.target) for step in route) for route in routes}
+    assert len(ways) == len(routes)
 
 
 @pytest.fixture
@@ -124,17 +149,24 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setattr("hub._plugins._entry_points", list)
     empty = Registry()
     empty.__dict__["expectations"] = ()
-    empty.__dict__["formats"] = dict.fromkeys("abcd")
+    empty.__dict__["formats"] = dict.fromkeys("abcd", Told())
     return empty
 
 
 def plan(
-    registry: Registry, *offers: Offer, data: bool = False, goals: tuple[State, ...] = (D,), avoid: tuple[str, ...] = ()
-) -> Any:
+    registry: Registry,
+    *edges: Edge,
+    data: bool = False,
+    goals: tuple[State, ...] = (D,),
+    avoid: tuple[str, ...] = (),
+    options: ConvertOptions | None = None,
+) -> Plan:
     """Plan from state A."""
-    registry.__dict__["edges"] = {item.id: (item, offer) for offer in offers for item in offer.edges}
+    for name in ("edges", "former", "steps"):
+        registry.__dict__.pop(name, None)
+    registry.__dict__["edges"] = {item.id: item for item in edges}
     summary = ModelSummary(state=A, signature=Signature(inputs=(), outputs=()), operators={"LSTM": 1})
-    return make_plan(registry, summary, goals, ConvertOptions(), data=data, avoid=avoid)
+    return make_plan(registry, summary, goals, options or ConvertOptions(), data=data, avoid=avoid)
 
 
 GOOD = edge("t.good", A, D)
@@ -150,20 +182,20 @@ GOOD = edge("t.good", A, D)
     ],
 )
 def test_what_an_edge_needs_is_the_reason_for_leaving_it_out(registry: Registry, bad: Edge, reason: str) -> None:
-    found = plan(registry, Offer(GOOD, bad))
+    found = plan(registry, GOOD, bad)
     assert ids(found.routes) == [["t.good"]]
     assert found.left_out == {"t.bad": reason}
 
 
 @pytest.mark.parametrize("support", [Support.NOTIMPL, Support.NOTYET, Support.NEVER, Support.UNKNOWN])
 def test_only_yes_is_yes(registry: Registry, support: Support) -> None:
-    found = plan(registry, Offer(GOOD), Offer(edge("t.bad", A, D), verdict=Verdict(support=support, reason="because")))
+    found = plan(registry, GOOD, edge("t.bad", A, D, Verdict(support=support, reason="because")))
     assert found.left_out == {"t.bad": f"{support.value}: because"}
 
 
 def test_a_model_that_is_not_there_yet_is_not_asked_about(registry: Registry) -> None:
-    later = Offer(edge("t.later", B, D), verdict=Verdict(support=Support.NEVER, reason="of the first model"))
-    found = plan(registry, Offer(edge("t.first", A, B)), later)
+    later = edge("t.later", B, D, Verdict(support=Support.NEVER, reason="of the first model"))
+    found = plan(registry, edge("t.first", A, B), later)
     assert ids(found.routes) == [["t.first", "t.later"]]
 
 
@@ -184,28 +216,28 @@ def test_declared_gaps_keep_the_planner_away(
 ) -> None:
     gap = Expectation(edge="t.bad", kind=kind, reason="it dies", operators=operators, versions=versions, measured="0.9")
     registry.__dict__["expectations"] = (gap,)
-    found = plan(registry, Offer(GOOD, edge("t.bad", A, D)))
+    found = plan(registry, GOOD, edge("t.bad", A, D))
     assert found.left_out == ({"t.bad": f"never: {kind.value}: it dies"} if avoided else {})
 
 
 def test_an_edge_to_a_format_that_nobody_reads_is_left_out(registry: Registry) -> None:
-    assert plan(registry, Offer(GOOD, edge("t.bad", A, State(format="unread")))).left_out == {}
+    assert plan(registry, GOOD, edge("t.bad", A, State(format="unread"))).left_out == {}
     with pytest.raises(NoRouteError, match=r"t\.bad \(unknown: no plugin reads unread\)"):
-        plan(registry, Offer(edge("t.bad", A, State(format="unread"))))
+        plan(registry, edge("t.bad", A, State(format="unread")))
 
 
 def test_an_edge_that_the_user_avoids_is_left_out(registry: Registry) -> None:
-    offer = Offer(GOOD, edge("t.bad", A, D))
-    assert plan(registry, offer, avoid=("t.bad",)).left_out == {"t.bad": "never: avoided on request"}
+    offer = (GOOD, edge("t.bad", A, D))
+    assert plan(registry, *offer, avoid=("t.bad",)).left_out == {"t.bad": "never: avoided on request"}
     with pytest.raises(UnknownName, match=r"no edge .t\.bat. to avoid") as caught:
-        plan(registry, offer, avoid=("t.bat",))
+        plan(registry, *offer, avoid=("t.bat",))
     assert "t.bad" in caught.value.hint
 
 
 def test_no_route_says_why(registry: Registry) -> None:
     quantizer = edge("t.quantize", A, State(format="d", numerics=Numerics.INT8), needs_calibration=True)
     with pytest.raises(NoRouteError) as caught:
-        plan(registry, Offer(quantizer), goals=(State(format="d", numerics=Numerics.INT8),))
+        plan(registry, quantizer, goals=(State(format="d", numerics=Numerics.INT8),))
     assert caught.value.exit_status == 3
     assert "no route from a/fp32 to d/int8" in caught.value.message
     assert "t.quantize (unknown: needs --calibration)" in caught.value.message
@@ -214,38 +246,149 @@ def test_no_route_says_why(registry: Registry) -> None:
 
 def test_the_preferred_goal_comes_first_whatever_it_costs(registry: Registry) -> None:
     pure, mixed = State(format="d", numerics=Numerics.INT8), State(format="d", numerics=Numerics.INT8_MIXED)
-    offer = Offer(edge("t.pure", A, pure, cost=9), edge("t.mixed", A, mixed, cost=1))
-    assert ids(plan(registry, offer, goals=(pure, mixed)).routes) == [["t.pure"], ["t.mixed"]]
+    offer = (edge("t.pure", A, pure, cost=9), edge("t.mixed", A, mixed, cost=1))
+    assert ids(plan(registry, *offer, goals=(pure, mixed)).routes) == [["t.pure"], ["t.mixed"]]
 
 
 def test_the_number_of_routes_is_bounded(registry: Registry) -> None:
-    many = Offer(*(edge(f"t.{number:02d}", A, D) for number in range(40)))
-    assert len(plan(registry, many).routes) == MAX_ROUTES
+    many = [edge(f"t.{number:02d}", A, D) for number in range(40)]
+    assert len(plan(registry, *many).routes) == MAX_ROUTES
 
 
 def test_a_plan_is_the_same_every_time(registry: Registry) -> None:
-    offer = Offer(*(edge(f"t.{number}", A, B if number % 2 else D, lossy=number == 3) for number in range(6)), GOOD)
-    assert len({msgspec.json.encode(plan(registry, offer)) for _ in range(5)}) == 1
+    offer = [edge(f"t.{number}", A, B if number % 2 else D, lossy=number == 3) for number in range(6)]
+    first = plan(registry, GOOD, *offer)
+    assert all(plan(registry, GOOD, *offer) == first for _ in range(4))
 
 
 def test_routes_that_keep_dimensions_open_come_first_where_one_is() -> None:
     fixing = edge("t.fixing", A, D, cost=0.1)
     keeping = msgspec.structs.replace(edge("t.keeping", A, D), keeps_dynamic=True)
-    assert [route[0].id for route in simple_routes([fixing, keeping], A, D)] == ["t.fixing", "t.keeping"]
-    first = next(simple_routes([fixing, keeping], A, D, keep_dynamic=True))
-    assert [step.id for step in first] == ["t.keeping"]
+    assert ids(simple_routes(steps([fixing, keeping]), A, D)) == [["t.fixing"], ["t.keeping"]]
+    first = next(simple_routes(steps([fixing, keeping]), A, D, keep_dynamic=True))
+    assert ids([first]) == [["t.keeping"]]
 
 
 def test_what_a_later_edge_says_of_the_unprepared_model_is_a_doubt(registry: Registry) -> None:
-    prepared = State(format=A.format, form="prepared")
-    lacking = Offer(edge("t.bad", prepared, D), verdict=Verdict(support=Support.NOTIMPL, reason="it lacks Loop"))
-    found = plan(registry, Offer(edge("t.good", A, prepared)), lacking)
-    assert [[step.id for step in route] for route in found.routes] == [["t.good", "t.bad"]]
+    prepared = State(format=A.format, form=PREPARED)
+    lacking = edge("t.bad", prepared, D, Verdict(support=Support.NOTIMPL, reason="it lacks Loop"))
+    found = plan(registry, edge("t.good", A, prepared), lacking)
+    assert ids(found.routes) == [["t.good", "t.bad"]]
     assert found.doubts == {"t.bad": "it lacks Loop"}
 
 
 def test_many_routes_to_the_first_goal_leave_room_for_the_second(registry: Registry) -> None:
     many = [edge(f"t.{number:02d}", A, D) for number in range(MAX_ROUTES + 4)]
-    found = plan(registry, Offer(*many, edge("t.other", A, C)), goals=(D, C))
+    found = plan(registry, *many, edge("t.other", A, C), goals=(D, C))
     ends = [route[-1].target for route in found.routes]
     assert ends == [D] * 3 + [C]
+
+
+QUANTIZED = State(format="d", numerics=Numerics.INT8)
+
+
+def test_one_edge_stands_for_every_form_that_satisfies_its_least() -> None:
+    least = Edge(id="t.from", accepts=(Accepts(format="a", form=PREPARED),), gives=Gives(format="d"), convert=nothing)
+    fixing, opening = (edge(f"t.{form}", A, State(format="a", form=form)) for form in (STATIC, PREPARED))
+    assert ids(simple_routes(steps([least, fixing, opening]), A, D)) == [
+        ["t.prepared", "t.from"],
+        ["t.static", "t.from"],
+    ]
+    assert not ids(simple_routes(steps([least]), A, D))
+
+
+def test_what_is_prepared_is_not_prepared_again() -> None:
+    fixing, opening = (edge(f"t.{form}", A, State(format="a", form=form)) for form in (STATIC, PREPARED))
+    taken = {(step.source.form, step.target.form) for step in steps([fixing, opening])}
+    assert taken == {("", STATIC), ("", PREPARED)}
+
+
+def test_an_edge_that_keeps_the_numerics_leads_from_each_to_itself() -> None:
+    keeping = Edge(
+        id="t.keep",
+        accepts=(Accepts(format="a", numerics=ANY),),
+        gives=Gives(format="b", numerics=KEEP),
+        convert=nothing,
+    )
+    pairs = {(step.source.numerics, step.target.numerics) for step in steps([keeping])}
+    assert pairs == {(item, item) for item in Numerics if item is not Numerics.FP8}, "no reader tells fp8"
+
+
+def test_a_result_may_be_read_as_something_else(registry: Registry) -> None:
+    reading = Edge(
+        id="t.read",
+        accepts=(Accepts(format="a", numerics=ANY),),
+        gives=Gives(format="d", numerics=KEEP, read_as={Numerics.FP32: Numerics.INT8}),
+        convert=nothing,
+    )
+    first, second = sorted((step for step in steps([reading]) if step.source == A), key=lambda step: step.cost)
+    assert (first.target, second.target, second.cost - first.cost) == (D, QUANTIZED, READ_AS_COST)
+    assert first.ended_in(Numerics.INT8) == QUANTIZED
+    assert first.ended_in(Numerics.FP16) is None
+    assert ids(plan(registry, reading, goals=(D, QUANTIZED)).routes) == [["t.read"]], "it is run once"
+
+
+def test_a_step_goes_on_from_where_the_one_before_it_ended() -> None:
+    keeping = Edge(
+        id="t.keep",
+        accepts=(Accepts(format="a", numerics=(Numerics.INT8, Numerics.INT8_MIXED)),),
+        gives=Gives(format="d", numerics=KEEP),
+        convert=nothing,
+    )
+    planned = next(step for step in steps([keeping]) if step.target == QUANTIZED)
+    other = planned.starting_from(State(format="a", numerics=Numerics.INT8_MIXED))
+    assert other is not None
+    assert other.target == State(format="d", numerics=Numerics.INT8_MIXED)
+    assert planned.starting_from(A) is None
+
+
+ASKED = ConvertOptions(io_dtype="int8", constants={"x": 1})
+
+
+def test_an_option_that_nobody_carries_out_leaves_no_route(registry: Registry) -> None:
+    with pytest.raises(NoRouteError) as caught:
+        plan(registry, GOOD, edge("t.half", A, D, honours=("constants",)), options=ASKED)
+    reason = "never: no route over it carries out --constant x=1, --io-dtype int8"
+    assert f"t.good ({reason}); t.half ({reason})" in caught.value.message
+    assert caught.value.hint == "--constant is carried out by t.half; --io-dtype is carried out by no installed edge"
+
+
+def test_several_edges_may_carry_out_what_is_asked_for(registry: Registry) -> None:
+    edges = [
+        edge("t.first", A, B, honours=("io_dtype",)),
+        edge("t.second", B, D, honours=("constants",)),
+        edge("t.plain", B, D),
+    ]
+    found = plan(registry, GOOD, *edges, options=ASKED)
+    assert ids(found.routes) == [["t.first", "t.second"]]
+    assert set(found.left_out) == {"t.good", "t.plain"}
+
+
+def test_an_edge_that_refuses_the_model_as_it_is_may_take_it_prepared(registry: Registry) -> None:
+    fixing = edge("t.prepare", A, State(format="a", form=STATIC))
+    choosy = edge("t.choosy", A, D, Verdict(support=Support.NOTIMPL, reason="t.prepare sets shapes"))
+    found = plan(registry, fixing, choosy)
+    assert ids(found.routes) == [["t.prepare", "t.choosy"]]
+    assert found.left_out == {}
+    assert found.doubts == {"t.choosy": "t.prepare sets shapes"}
+
+
+def test_an_edge_is_known_by_its_former_ids(registry: Registry) -> None:
+    renamed = edge("t.new", A, D, formerly=("t.old",))
+    assert plan(registry, GOOD, renamed, avoid=("t.old",)).left_out == {"t.new": "never: avoided on request"}
+    gap = Expectation(edge="t.old", kind=ExpectationKind.NEVER, reason="it dies")
+    registry.__dict__["expectations"] = (gap,)
+    assert plan(registry, GOOD, renamed).left_out == {"t.new": "never: never: it dies"}
+
+
+def test_a_declared_gap_may_hang_on_the_numerics(registry: Registry) -> None:
+    for numerics, avoided in ((Numerics.INT8, False), (Numerics.FP32, True)):
+        gap = Expectation(edge="t.bad", kind=ExpectationKind.NEVER, reason="it dies", numerics=(numerics,))
+        registry.__dict__["expectations"] = (gap,)
+        assert bool(plan(registry, GOOD, edge("t.bad", A, D)).left_out) is avoided
+
+
+def test_every_id_of_the_180_edges_that_were_listed_once_still_means_one() -> None:
+    registry = Registry()
+    listed = (Path(__file__).parent / "former_edges.txt").read_text().split()
+    assert {registry.former.get(name, name) for name in listed} == set(registry.edges)

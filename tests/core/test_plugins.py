@@ -14,7 +14,7 @@ BROKEN = {
     "lacks-a-module": ("import nothing_of_this_name\n", "nothing_of_this_name"),
     "exits-at-import": ("raise SystemExit(3)\n", "SystemExit"),
     "is-no-python": ("def (:\n", "SyntaxError"),
-    "misspelt-hook": (f"{HEAD}hub_register_convertors():\n    return []\n", "hub_register_convertors"),
+    "misspelt-hook": (f"{HEAD}hub_register_edgs():\n    return []\n", "hub_register_edgs"),
     "wrong-argument": (f"{HEAD}hub_identify_format(file):\n    return None\n", "file"),
     "raises-in-hook": (
         f"{HEAD}hub_register_formats():\n    raise LookupError('no formats today')\n",
@@ -25,7 +25,7 @@ BROKEN = {
         "commands today",
     ),
     "second-of-an-edge": (
-        f"from hub_toy.converter import ToyConverter\n{HEAD}hub_register_converters():\n    return [ToyConverter()]\n",
+        f"from hub_toy.edges import EDGES\n{HEAD}hub_register_edges():\n    return list(EDGES)\n",
         "another plugin offers toy.bin too",
     ),
     "second-of-a-format": (
@@ -109,11 +109,11 @@ def test_an_edge_whose_library_is_missing_is_left_out_with_the_command_that_mend
 ) -> None:
     import msgspec
 
-    import hub_toy.converter
+    import hub_toy.edges
 
-    first, *rest = hub_toy.converter.EDGES
+    first, *rest = hub_toy.edges.EDGES
     costly = msgspec.structs.replace(first, requires=("no-such-library>=2",))
-    monkeypatch.setattr(hub_toy.converter.ToyConverter, "edges", (costly, *rest))
+    monkeypatch.setattr(hub_toy.edges, "EDGES", (costly, *rest))
     error = hub("plan", toy, "--to", "toybin", "--json").error
     assert (error["code"], error["exit_status"]) == ("no-route", 3)
     assert "not installed: no-such-library>=2" in error["message"]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hub_keras.converters import KerasConverter
 
 from hub.spec import (
     ConvertJob,
@@ -14,11 +13,13 @@ from hub.spec import (
     DescribeJob,
     ModelArtifact,
     ModelSummary,
+    Numerics,
     RuntimeOptions,
     Signature,
     State,
     StepOutput,
 )
+from hub_keras.edges import EDGES
 from hub_keras.formats import KerasFormat
 from hub_keras.runtime import KerasRuntime
 
@@ -42,9 +43,10 @@ def convert(
     scratch.mkdir()
     nothing = Signature(inputs=(), outputs=())
     source = ModelArtifact(path=str(path), state=State(format="keras"), signature=nothing, sha256="", size_bytes=0)
-    return KerasConverter().convert(
+    step = next(item for item in EDGES if item.id == edge)
+    return step.convert(
         ConvertJob(
-            edge=edge,
+            target=step.gives.states(Numerics.FP32)[0],
             source=source,
             output=str(output),
             scratch=str(scratch),

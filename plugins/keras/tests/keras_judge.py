@@ -101,9 +101,9 @@ def reference(name: str, size: int, folder: Path) -> tuple[Arrays, Arrays]:
 
 def judge(edge: str, names: Sequence[str], folder: Path) -> Verdicts:
     """Convert and compare, in this process or in one on the backend that the edge needs."""
-    from hub_keras.converters import ENGINES
+    from hub_keras.edges import BY_ID
 
-    wanted = ENGINES[edge].edge.environment
+    wanted = BY_ID[edge].environment
     if all(os.environ.get(key) == value for key, value in wanted.items()):
         return judge_here(edge, names, folder)
     done = subprocess.run(
@@ -155,29 +155,28 @@ class _Broken(Exception):
 
 
 def _suffix(edge: str) -> str:
-    from hub_keras.converters import ENGINES
+    from hub_keras.edges import BY_ID
 
-    return {"onnx": ".onnx", "pytorch": ".pt2", "tflite": ".tflite"}[ENGINES[edge].edge.target.format]
+    return {"onnx": ".onnx", "pytorch": ".pt2", "tflite": ".tflite"}[BY_ID[edge].gives.format]
 
 
 def _convert(edge: str, name: str, output: Path, folder: Path) -> None:
-    from hub_keras.converters import ENGINES, KerasConverter
-
-    from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Signature, State
+    from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Numerics, Signature, State
+    from hub_keras.edges import BY_ID
 
     scratch = folder / f"{output.name}.scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    engine = ENGINES[edge].edge
-    path = folder / (name if engine.source.form else f"{name}.keras")
+    engine = BY_ID[edge]
+    path = folder / f"{name}.keras" if (folder / f"{name}.keras").exists() else folder / name  # a SavedModel
     fixed = {} if engine.keeps_dynamic else {key: value.shape for key, value in reference(name, 1, folder)[0].items()}
     nothing = Signature(inputs=(), outputs=())
     source = ModelArtifact(path=str(path), state=State(format="keras"), signature=nothing, sha256="", size_bytes=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        KerasConverter().convert(
+        engine.convert(
             ConvertJob(
-                edge=edge,
+                target=engine.gives.states(Numerics.FP32)[0],
                 source=source,
                 output=str(output),
                 scratch=str(scratch),
@@ -188,9 +187,9 @@ def _convert(edge: str, name: str, output: Path, folder: Path) -> None:
 
 def _sizes(edge: str) -> tuple[int, ...]:
     """An edge that keeps dimensions open is held to both sizes, another one to the size that it was given."""
-    from hub_keras.converters import ENGINES
+    from hub_keras.edges import BY_ID
 
-    return (0, 1) if ENGINES[edge].edge.keeps_dynamic else (1,)
+    return (0, 1) if BY_ID[edge].keeps_dynamic else (1,)
 
 
 def _compare(name: str, result: Result, folder: Path, found: Verdicts, sizes: tuple[int, ...]) -> None:

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
+import functools
 import importlib.resources
 
 import pytest
-from hub_keras.converters import ENGINES, KerasConverter
 
 from hub.spec import (
     ConvertOptions,
     Dim,
     DType,
-    Edge,
     Finding,
     ModelSummary,
     Signature,
@@ -18,7 +17,8 @@ from hub.spec import (
     TensorSpec,
     parse_expectations,
 )
-from hub_keras.from_onnx import OnnxImporter
+from hub_keras.edges import BY_ID, EDGES
+from hub_keras.from_onnx import IMPORTER
 
 
 def _summary(
@@ -34,24 +34,20 @@ def _summary(
     )
 
 
-def _edge(edge_id: str) -> Edge:
-    return ENGINES[edge_id].edge
-
-
-@pytest.mark.parametrize("edge_id", ENGINES)
+@pytest.mark.parametrize("edge_id", BY_ID)
 def test_blocking_finding_stops_every_edge(edge_id: str) -> None:
-    verdict = KerasConverter().check(_edge(edge_id), _summary(blocking=True), ConvertOptions())
+    verdict = BY_ID[edge_id].check(_summary(blocking=True), ConvertOptions())
     assert verdict.support is Support.NEVER
     assert verdict.reason == "x: string input"
 
 
 def test_plain_model_is_taken() -> None:
-    assert KerasConverter().check(_edge("keras.tflite-frozen"), _summary(), ConvertOptions())
+    assert BY_ID["keras.tflite-frozen"].check(_summary(), ConvertOptions())
 
 
 @pytest.mark.parametrize(("operators", "taken"), [(("Dense",), False), (("LSTM", "LSTMCell"), True)])
 def test_unrolling_needs_something_to_unroll(operators: tuple[str, ...], *, taken: bool) -> None:
-    verdict = KerasConverter().check(_edge("keras.tflite-unrolled"), _summary(operators=operators), ConvertOptions())
+    verdict = BY_ID["keras.tflite-unrolled"].check(_summary(operators=operators), ConvertOptions())
     assert bool(verdict) is taken
 
 
@@ -69,7 +65,7 @@ def test_layout_change_needs_a_known_layout(layouts: tuple[str, ...], wanted: st
     shape = (Dim.of("batch"), Dim.of(4), Dim.of(4), Dim.of(3))
     inputs = tuple(TensorSpec(name=f"x{word}", dtype=DType.FLOAT32, shape=shape, layout=word) for word in layouts)
     summary = ModelSummary(state=State(format="keras"), signature=Signature(inputs=inputs, outputs=()))
-    verdict = KerasConverter().check(_edge("keras.tflite-frozen"), summary, ConvertOptions(io_layout=wanted))
+    verdict = BY_ID["keras.tflite-frozen"].check(summary, ConvertOptions(io_layout=wanted))
     assert bool(verdict) is taken
 
 
@@ -78,18 +74,16 @@ def test_fixed_shapes_are_no_second_try_of_fixed_shapes(dim: str | int, *, taken
     spec = TensorSpec(name="x", dtype=DType.FLOAT32, shape=(Dim.of(dim), Dim.of(4)))
     summary = ModelSummary(state=State(format="keras"), signature=Signature(inputs=(spec,), outputs=(spec,)))
     for edge_id in ("keras.pytorch-static", "keras.onnx-torch-static"):
-        verdict = KerasConverter().check(_edge(edge_id), summary, ConvertOptions(shapes={"x": (1, 4)}))
+        verdict = BY_ID[edge_id].check(summary, ConvertOptions(shapes={"x": (1, 4)}))
         assert bool(verdict) is taken
 
 
 def test_integer_interface_needs_static_int8() -> None:
-    checker, options = KerasConverter(), ConvertOptions(io_dtype="int8")
-    assert not checker.check(_edge("keras.tflite-tf-fp16"), _summary(), options)
-    assert checker.check(_edge("keras.tflite-tf-int8"), _summary(), options)
+    assert [edge.id for edge in EDGES if "io_dtype" in edge.honours] == ["keras.tflite-tf-int8"]
 
 
 def test_complex_inputs_are_not_supported() -> None:
-    verdict = KerasConverter().check(_edge("keras.tflite-frozen"), _summary(dtype=DType.COMPLEX64), ConvertOptions())
+    verdict = BY_ID["keras.tflite-frozen"].check(_summary(dtype=DType.COMPLEX64), ConvertOptions())
     assert "complex64" in verdict.reason
 
 
@@ -97,11 +91,12 @@ def test_expectations_name_edges_that_exist() -> None:
     text = (importlib.resources.files("hub_keras") / "expectations.toml").read_text()
     expectations = parse_expectations(text)
     assert expectations
-    assert {item.edge for item in expectations} <= ENGINES.keys() | {edge.id for edge in OnnxImporter().edges}
+    assert {item.edge for item in expectations} <= {*BY_ID, IMPORTER.id}
 
 
 def test_torch_backend_is_asked_for_in_the_environment_and_in_a_process_of_its_own() -> None:
-    for engine in ENGINES.values():
-        backend = engine.edge.environment.get("KERAS_BACKEND", "tensorflow")
-        assert backend == engine.backend
-        assert engine.edge.process == f"keras-{engine.backend}"
+    for edge in EDGES:
+        backend = edge.environment.get("KERAS_BACKEND", "tensorflow")
+        assert isinstance(edge.convert, functools.partial)
+        assert edge.convert.args[0] == backend
+        assert edge.process == f"keras-{backend}"

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
-from hub_keras.converters import KerasConverter
 from onnx import helper
 
-from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Signature, State, StepError
-from hub_keras.from_onnx import OnnxImporter, operations
+from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Numerics, Signature, State, StepError
+from hub_keras.edges import BY_ID
+from hub_keras.from_onnx import IMPORTER, operations
 from hub_keras.onnx_importer import UnsupportedOperator, import_onnx, unsupported_operators
 from plugins.keras.tests import onnx_networks as networks
 
@@ -79,7 +79,7 @@ def _prepare(name: str, folder: Path) -> None:
     np.savez(place / "inputs.npz", **feeds)
     np.savez(place / "expected.npz", *session.run(None, feeds))
     job = _job("keras.import-onnx", path, place / "model.keras", "onnx")
-    (note,) = OnnxImporter().convert(job).notes
+    (note,) = IMPORTER.convert(job).notes
     (place / "note.txt").write_text(note)
 
 
@@ -89,8 +89,10 @@ def _job(edge: str, source: Path, output: Path, form: str, options: ConvertOptio
     state = State(format=form, form="static" if form == "onnx" else "")
     nothing = Signature(inputs=(), outputs=())
     artifact = ModelArtifact(path=str(source), state=state, signature=nothing, sha256="", size_bytes=0)
+    target = IMPORTER if edge == IMPORTER.id else BY_ID[edge]
+    (end,) = target.gives.states(Numerics.FP32)
     return ConvertJob(
-        edge=edge, source=artifact, output=str(output), scratch=str(scratch), options=options or ConvertOptions()
+        target=end, source=artifact, output=str(output), scratch=str(scratch), options=options or ConvertOptions()
     )
 
 
@@ -132,7 +134,7 @@ def test_transposes_are_those_of_the_border(name: str, exported: Path) -> None:
 def test_what_the_keras_edge_refuses(name: str, exported: Path, tmp_path: Path) -> None:
     job = _job("keras.tflite-frozen", exported / name / "model.keras", tmp_path / "m.tflite", "keras")
     with pytest.raises(StepError, match=_REFUSED[name]):
-        KerasConverter().convert(job)
+        BY_ID["keras.tflite-frozen"].convert(job)
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*_REFUSED}))
@@ -143,7 +145,7 @@ def test_tflite_through_the_keras_edge(name: str, exported: Path) -> None:
 
     place = exported / name
     output = place / "model.tflite"
-    KerasConverter().convert(_job("keras.tflite-frozen", place / "model.keras", output, "keras"))
+    BY_ID["keras.tflite-frozen"].convert(_job("keras.tflite-frozen", place / "model.keras", output, "keras"))
     runner = Interpreter(str(output), num_threads=1).get_signature_runner()
     given = np.load(place / "inputs.npz")
     made = runner(**{key: given[key] for key in given.files})
@@ -201,7 +203,7 @@ def _alone(op: str, **attributes: Any) -> onnx.ModelProto:
 
 def test_names_with_a_slash_are_declared(tmp_path: Path) -> None:
     onnx.save(_alone("Relu"), tmp_path / "m.onnx")
-    done = OnnxImporter().convert(_job("keras.import-onnx", tmp_path / "m.onnx", tmp_path / "m.keras", "onnx"))
+    done = IMPORTER.convert(_job("keras.import-onnx", tmp_path / "m.onnx", tmp_path / "m.keras", "onnx"))
     assert [(bound.source, bound.target) for bound in done.bindings] == [("y/z", "y_z")]
 
 

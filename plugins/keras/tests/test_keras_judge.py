@@ -66,7 +66,7 @@ def test_borders_and_telling_layers(edge: str, prepared: Callable[..., Path]) ->
 def test_savedmodel_to_onnx(prepared: Callable[..., Path]) -> None:
     names = ("lstm_state", "dict_io", "tokens_open", "pictures")
     folder = prepared(*names, saved_model=True)
-    _report("keras.savedmodel-onnx", keras_judge.judge("keras.savedmodel-onnx", names, folder), names, set())
+    _report("keras.onnx-tf2onnx", keras_judge.judge("keras.onnx-tf2onnx", names, folder), names, set())
 
 
 @pytest.mark.scheduled

@@ -153,7 +153,7 @@ def test_savedmodel_converts_through_its_signature(name: str, engine: str, tmp_p
     assert summary.state.form == "savedmodel"
     assert [spec.name for spec in summary.signature.inputs] == sorted(networks.shapes(name))
     assert len(summary.files) > 2
-    cases.convert(f"keras.savedmodel-tflite-{engine}", folder, output, ConvertOptions(shapes=networks.shapes(name)))
+    cases.convert(f"keras.tflite-{engine}", folder, output, ConvertOptions(shapes=networks.shapes(name)))
     signature = summary.signature
     assert cases.interface(output) == ([i.name for i in signature.inputs], [o.name for o in signature.outputs])
     feeds = networks.feeds(name)

@@ -29,10 +29,10 @@ cases.convert(edge, Path(path), Path(output), ConvertOptions(shapes=networks.sha
 
 
 def _convert(edge: str, path: Path, output: Path, name: str) -> None:
-    from hub_keras.converters import ENGINES
+    from hub_keras.edges import BY_ID
 
     here = str(Path(__file__).parents[3])
-    environment = {**os.environ, **ENGINES[edge].edge.environment}
+    environment = {**os.environ, **BY_ID[edge].environment}
     command = [sys.executable, "-c", _SCRIPT, here, edge, str(path), str(output), name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

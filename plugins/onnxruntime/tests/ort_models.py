@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, version_converter
 
-from hub.spec import ConvertJob, ModelArtifact, Signature, State, StepOutput
-from hub_onnxruntime.optimize import EDGES, OrtOptimizer
+from hub.spec import ConvertJob, ModelArtifact, Numerics, Signature, State, StepOutput
+from hub_onnxruntime.optimize import OPTIMIZING
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from tests.zoo import data, fetch
 
@@ -25,8 +25,9 @@ def sample(name: str) -> Feeds:
 
 def convert(edge: str, source: Path, folder: Path) -> tuple[Path, StepOutput]:
     """Runs one optimizing edge as the engine does."""
-    form = next(item.target.form for item in EDGES if item.id == edge)
-    target, scratch = folder / "out" / ("m.ort" if form == "ort" else "m.onnx"), folder / "scratch"
+    step = next(item for item in OPTIMIZING if item.id == edge)
+    (state,) = step.gives.states(Numerics.FP32)
+    target, scratch = folder / "out" / ("m.ort" if state.form == "ort" else "m.onnx"), folder / "scratch"
     for made in (target.parent, scratch):
         made.mkdir(parents=True)
     artifact = ModelArtifact(
@@ -36,9 +37,8 @@ def convert(edge: str, source: Path, folder: Path) -> tuple[Path, StepOutput]:
         sha256="",
         size_bytes=0,
     )
-    return target, OrtOptimizer().convert(
-        ConvertJob(edge=edge, source=artifact, output=str(target), scratch=str(scratch))
-    )
+    job = ConvertJob(target=state, source=artifact, output=str(target), scratch=str(scratch))
+    return target, step.convert(job)
 
 
 def plain_run(path: Path, feeds: Feeds) -> list[Any]:

@@ -186,14 +186,14 @@ def test_an_operator_that_moves_integers_is_integer(tmp_path: Path) -> None:
 
 
 def test_an_optimized_file_is_explained_in_its_own_operators(tmp_path: Path) -> None:
-    path, _ = models.convert("onnxruntime.optimize-fp32", models.attention(tmp_path), tmp_path)
+    path, _ = models.convert("onnxruntime.optimize", models.attention(tmp_path), tmp_path)
     execution = explained(path, {"x": np.ones((2, 5, 32), np.float32)})
     assert execution.operators["com.microsoft::Attention"] == 1
     assert any(layer.covers == ("com.microsoft::Attention",) for layer in execution.layers)
 
 
 def test_convolutions_of_an_optimized_file_are_credited_to_convolutions_alone(tmp_path: Path) -> None:
-    path, _ = models.convert("onnxruntime.optimize-fp32", fetch.path("ocr_cls"), tmp_path)
+    path, _ = models.convert("onnxruntime.optimize", fetch.path("ocr_cls"), tmp_path)
     execution = explained(path, models.sample("ocr_cls"))
     assert closes(execution, path)
     convolutions = {"Conv", "com.microsoft::FusedConv"}

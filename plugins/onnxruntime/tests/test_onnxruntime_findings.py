@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from hub.spec import ConvertOptions, Finding, Support
 from hub_onnxruntime import findings, large, operators
 from hub_onnxruntime.describe import summarize
-from hub_onnxruntime.onnx2tf_edge import EDGE, Onnx2tfConverter
+from hub_onnxruntime.onnx2tf_edge import ONNX2TF
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from tests.zoo import fetch
 
@@ -135,8 +135,7 @@ def test_tflite_is_refused_a_model_of_more_than_two_gibibytes(tmp_path: Path) ->
     import msgspec
 
     summary = summarize(graphs.saved(graphs.dense(), tmp_path / "m.onnx"), "static")
-    converter = Onnx2tfConverter()
-    assert converter.check(EDGE, summary, ConvertOptions())
-    verdict = converter.check(EDGE, msgspec.structs.replace(summary, size_bytes=2**31), ConvertOptions())
+    assert ONNX2TF.check(summary, ConvertOptions())
+    verdict = ONNX2TF.check(msgspec.structs.replace(summary, size_bytes=2**31), ConvertOptions())
     assert verdict.support is Support.NEVER
     assert "2 GiB" in verdict.reason

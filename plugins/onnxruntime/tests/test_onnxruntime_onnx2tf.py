@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import hub
-from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Signature, StepOutput
+from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Signature, State, StepOutput
 from hub_onnxruntime import onnx2tf_edge
 from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.prepare import prepare
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.real
 CONVERT = """
 import sys, msgspec
 from hub.spec import ConvertJob, HubError
-from hub_onnxruntime.onnx2tf_edge import Onnx2tfConverter
+from hub_onnxruntime.onnx2tf_edge import convert
 job = msgspec.json.decode(open(sys.argv[1], "rb").read(), type=ConvertJob)
 try:
-    answer = msgspec.json.encode(Onnx2tfConverter().convert(job))
+    answer = msgspec.json.encode(convert(job))
 except HubError as error:
     answer = msgspec.json.encode({"code": error.code, "message": error.message})
 open(sys.argv[2], "wb").write(answer)
@@ -81,10 +81,11 @@ def convert(tmp_path_factory: pytest.TempPathFactory) -> Convert:
 
 def job_for(source: Path, folder: Path) -> ConvertJob:
     (folder / "scratch").mkdir()
-    state, signature = onnx2tf_edge.EDGE.source, Signature(inputs=(), outputs=())
+    state, signature = State(format="onnx", form="static"), Signature(inputs=(), outputs=())
     artifact = ModelArtifact(path=str(source), state=state, signature=signature, sha256="", size_bytes=0)
     scratch = str(folder / "scratch")
-    return ConvertJob(edge=onnx2tf_edge.EDGE.id, source=artifact, output=str(folder / "out.tflite"), scratch=scratch)
+    target, output = State(format="tflite"), str(folder / "out.tflite")
+    return ConvertJob(target=target, source=artifact, output=output, scratch=scratch)
 
 
 def lite(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -153,9 +154,8 @@ def test_output_layout_is_held_by_a_reshape(tmp_path: Path) -> None:
 
 def test_loops_are_refused_before_anything_runs(tmp_path: Path) -> None:
     summary = summarize(graphs.saved(graphs.dense(), tmp_path / "m.onnx"))
-    converter = onnx2tf_edge.Onnx2tfConverter()
-    assert converter.check(onnx2tf_edge.EDGE, summary, ConvertOptions())
+    assert onnx2tf_edge.ONNX2TF.check(summary, ConvertOptions())
     looping = msgspec.structs.replace(summary, operators={"Loop": 1})
-    verdict = converter.check(onnx2tf_edge.EDGE, looping, ConvertOptions())
+    verdict = onnx2tf_edge.ONNX2TF.check(looping, ConvertOptions())
     assert not verdict
     assert "Loop" in verdict.reason

@@ -14,10 +14,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from hub.spec import ConvertOptions, Numerics, Support
+from hub._steps import steps_of
+from hub.spec import PREPARED, STATIC, ConvertOptions, Numerics, Support
 from hub_onnxruntime import large
-from hub_onnxruntime.describe import summarize
-from hub_onnxruntime.optimize import EDGES, OrtOptimizer
+from hub_onnxruntime.describe import OnnxFormat, summarize
+from hub_onnxruntime.optimize import OPTIMIZING
+from hub_onnxruntime.plugin import PREPARE, PREPARE_DYNAMIC
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from plugins.onnxruntime.tests import ort_models as models
 from tests.zoo import fetch
@@ -43,14 +45,13 @@ def close(found: list[Any], wanted: list[Any]) -> bool:
     return all(np.allclose(a, b, atol=1e-4 * max(1.0, np.abs(b).max())) for a, b in pairs)
 
 
-def test_every_numerics_has_its_ways_and_no_two_edges_one_name() -> None:
-    ways = {(edge.source.form, edge.target.form, edge.target.numerics) for edge in EDGES}
-    for numerics, form in itertools.product(Numerics, ("onnxruntime", "ort")):
-        assert ("", form, numerics) in ways
-    for source, form in itertools.product(("static", "prepared"), ("onnxruntime", "ort")):
-        assert (source, form, Numerics.FP32) in ways
-    assert len({edge.id for edge in EDGES}) == len(EDGES) == len(ways)
-    assert not any(edge.lossy for edge in EDGES)
+def test_every_numerics_and_form_has_its_ways() -> None:
+    steps = steps_of((*OPTIMIZING, PREPARE, PREPARE_DYNAMIC), {"onnx": OnnxFormat()})
+    ways = {(step.source.form, step.target.form, step.target.numerics) for step in steps}
+    forms = itertools.product(OnnxFormat.numerics, ("", STATIC, PREPARED), ("onnxruntime", "ort"))
+    for numerics, source, form in forms:
+        assert (source, form, numerics) in ways
+    assert not any(edge.lossy for edge in OPTIMIZING)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_every_numerics_has_its_ways_and_no_two_edges_one_name() -> None:
 )
 def test_real_models_compute_the_same(name: str, made: str, tmp_path: Path) -> None:
     source = fetch.path(name)
-    path, done = models.convert("onnxruntime.optimize-fp32", source, tmp_path)
+    path, done = models.convert("onnxruntime.optimize", source, tmp_path)
     assert close(models.plain_run(path, models.sample(name)), models.plain_run(source, models.sample(name)))
     assert border(path) == border(source)
     assert open_dims(path) == open_dims(source)
@@ -75,14 +76,14 @@ def test_real_models_compute_the_same(name: str, made: str, tmp_path: Path) -> N
 @pytest.mark.scheduled
 @pytest.mark.parametrize("name", ["ocr_rec", "vad_onnx", "vad_half_onnx", "vad_ifless_onnx"])
 def test_harder_real_models_compute_the_same(name: str, tmp_path: Path) -> None:
-    path, _ = models.convert("onnxruntime.optimize-fp32", fetch.path(name), tmp_path)
+    path, _ = models.convert("onnxruntime.optimize", fetch.path(name), tmp_path)
     assert close(models.plain_run(path, models.sample(name)), models.plain_run(fetch.path(name), models.sample(name)))
     assert open_dims(path) == open_dims(fetch.path(name))
 
 
 def test_int8_stays_int8_and_becomes_integer_operators(tmp_path: Path) -> None:
     source = models.qdq("ocr_cls", tmp_path)
-    path, _ = models.convert("onnxruntime.optimize-int8", source, tmp_path)
+    path, _ = models.convert("onnxruntime.optimize", source, tmp_path)
     kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert kinds["QLinearConv"] == 53
     assert not kinds["Conv"]
@@ -93,7 +94,7 @@ def test_int8_stays_int8_and_becomes_integer_operators(tmp_path: Path) -> None:
 
 def test_int8_dynamic_stays_what_it_is(tmp_path: Path) -> None:
     source = models.dynamic(models.attention(tmp_path), tmp_path)
-    path, _ = models.convert("onnxruntime.optimize-int8-dynamic", source, tmp_path)
+    path, _ = models.convert("onnxruntime.optimize", source, tmp_path)
     assert domains(path).keys() & {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
     assert summarize(path, "onnxruntime").state.numerics == Numerics.INT8_DYNAMIC
     feeds = {"x": np.random.default_rng(1).standard_normal((2, 5, 32)).astype(np.float32)}
@@ -102,7 +103,7 @@ def test_int8_dynamic_stays_what_it_is(tmp_path: Path) -> None:
 
 def test_float16_says_what_the_processor_makes_of_it(tmp_path: Path) -> None:
     source = models.half(fetch.path("ocr_cls"), tmp_path)
-    path, done = models.convert("onnxruntime.optimize-fp16", source, tmp_path)
+    path, done = models.convert("onnxruntime.optimize", source, tmp_path)
     assert any("casts around float16 operators" in note for note in done.notes)
     assert summarize(path, "onnxruntime").state.numerics == Numerics.FP16
     stored = Counter(tensor.data_type for tensor in onnx.load(path).graph.initializer)
@@ -113,7 +114,7 @@ def test_float16_says_what_the_processor_makes_of_it(tmp_path: Path) -> None:
 
 def test_attention_is_fused_and_open_dims_stay_open(tmp_path: Path) -> None:
     source = models.attention(tmp_path)
-    path, done = models.convert("onnxruntime.optimize-fp32", source, tmp_path)
+    path, done = models.convert("onnxruntime.optimize", source, tmp_path)
     assert domains(path)["Attention"] == 1
     assert domains(path)["SkipLayerNormalization"] == 1
     assert any("(bert): 1 Attention, 1 SkipLayerNormalization" in note for note in done.notes)
@@ -145,7 +146,7 @@ def test_a_fusion_that_is_wrong_or_fails_is_undone_and_said(
     fault.original = optimizer.optimize_by_fusion
     monkeypatch.setattr(optimizer, "optimize_by_fusion", fault)
     source = models.attention(tmp_path)
-    path, done = models.convert("onnxruntime.optimize-fp32", source, tmp_path)
+    path, done = models.convert("onnxruntime.optimize", source, tmp_path)
     assert any(words in note for note in done.notes), done.notes
     assert not domains(path)["Attention"]
     feeds = {"x": np.random.default_rng(1).standard_normal((2, 5, 32)).astype(np.float32)}
@@ -155,7 +156,7 @@ def test_a_fusion_that_is_wrong_or_fails_is_undone_and_said(
 def test_weights_of_a_large_model_stay_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "LARGE_BYTES", 1000)
     source = models.attention(tmp_path)
-    path, done = models.convert("onnxruntime.optimize-fp32", source, tmp_path)
+    path, done = models.convert("onnxruntime.optimize", source, tmp_path)
     assert {file.name for file in path.parent.iterdir()} == {"m.onnx", "m.onnx.data"}
     assert any("no transformer fusions" in note for note in done.notes)
     assert summarize(path, "onnxruntime").files == (str(path), str(path.with_name("m.onnx.data")))
@@ -164,22 +165,21 @@ def test_weights_of_a_large_model_stay_beside_it(tmp_path: Path, monkeypatch: py
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
-    first, _ = models.convert("onnxruntime.optimize-fp32", fetch.path("ocr_cls"), tmp_path / "a")
-    second, _ = models.convert("onnxruntime.optimize-fp32", fetch.path("ocr_cls"), tmp_path / "b")
+    first, _ = models.convert("onnxruntime.optimize", fetch.path("ocr_cls"), tmp_path / "a")
+    second, _ = models.convert("onnxruntime.optimize", fetch.path("ocr_cls"), tmp_path / "b")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_what_it_does_not_take_it_says(tmp_path: Path) -> None:
-    edges = {edge.id: edge for edge in EDGES}
-    ask, plain = OrtOptimizer().check, edges["onnxruntime.optimize-fp32"]
+    plain, ort = OPTIMIZING
     summary = summarize(graphs.saved(graphs.dense(["n", 4]), tmp_path / "m.onnx"))
-    assert ask(plain, summary, ConvertOptions())
-    assert "onnx.prepare sets shapes" in ask(plain, summary, ConvertOptions(shapes={"x": (1, 4)})).reason
+    assert plain.check(summary, ConvertOptions())
+    assert "onnx.prepare fixes shapes" in plain.check(summary, ConvertOptions(shapes={"x": (1, 4)})).reason
     foreign = summarize(graphs.saved(graphs.custom_operator(), tmp_path / "c.onnx"))
-    assert ask(plain, foreign, ConvertOptions()).support is Support.NEVER
+    assert plain.check(foreign, ConvertOptions()).support is Support.NEVER
     huge = msgspec.structs.replace(summary, size_bytes=2**31)
-    assert ask(plain, huge, ConvertOptions())
-    assert "2147483647" in ask(edges["onnxruntime.ort-fp32"], huge, ConvertOptions()).reason
+    assert plain.check(huge, ConvertOptions())
+    assert "2147483647" in ort.check(huge, ConvertOptions()).reason
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".ort"])

@@ -27,12 +27,12 @@ def read(path: Path) -> ModelSummary:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ort")
-    return models.convert("onnxruntime.ort-fp32", models.attention(folder), folder)[0]
+    return models.convert("onnxruntime.ort", models.attention(folder), folder)[0]
 
 
 @pytest.mark.parametrize("name", ["ocr_cls", "ocr_det", "magika_onnx", "vad_fixed_onnx", "vad_ifless_onnx"])
 def test_what_the_reader_says_is_what_the_runtime_says(name: str, tmp_path: Path) -> None:
-    path, _ = models.convert("onnxruntime.ort-fp32", fetch.path(name), tmp_path)
+    path, _ = models.convert("onnxruntime.ort", fetch.path(name), tmp_path)
     summary, session = read(path), onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for specs, values in (
         (summary.signature.inputs, session.get_inputs()),
@@ -52,7 +52,7 @@ def test_what_the_reader_says_is_what_the_runtime_says(name: str, tmp_path: Path
 
 
 def test_its_operators_are_those_of_the_same_model_saved_as_onnx(small: Path, tmp_path: Path) -> None:
-    same, _ = models.convert("onnxruntime.optimize-fp32", models.attention(tmp_path), tmp_path)
+    same, _ = models.convert("onnxruntime.optimize", models.attention(tmp_path), tmp_path)
     written = summarize(same, "onnxruntime")
     assert read(small).operators == written.operators
     assert read(small).parameters == written.parameters
@@ -62,7 +62,7 @@ def test_its_operators_are_those_of_the_same_model_saved_as_onnx(small: Path, tm
 
 
 def test_int8_is_read_as_int8(tmp_path: Path) -> None:
-    path, _ = models.convert("onnxruntime.ort-int8", models.qdq("ocr_cls", tmp_path), tmp_path)
+    path, _ = models.convert("onnxruntime.ort", models.qdq("ocr_cls", tmp_path), tmp_path)
     assert read(path).state.numerics == Numerics.INT8
 
 

@@ -22,6 +22,7 @@ from hub.spec import (
     Numerics,
     Processor,
     Signature,
+    State,
     StepOutput,
     UnsupportedModel,
     write_sample,
@@ -30,7 +31,7 @@ from hub_onnxruntime import large
 from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
 from hub_onnxruntime.quantize import static
-from hub_onnxruntime.quantize.convert import EDGES, OnnxQuantizer
+from hub_onnxruntime.quantize.convert import QUANTIZING
 from hub_onnxruntime.quantize.cpu import Signedness, best_signedness
 from hub_onnxruntime.quantize.placement import Extent
 from hub_onnxruntime.quantize.qdq import Scheme
@@ -41,6 +42,7 @@ from plugins.onnxruntime.tests import onnx_graphs as graphs
 from tests.zoo import data, fetch
 
 Feeds = dict[str, Any]
+EDGES = {edge.id: edge for edge in QUANTIZING}
 
 
 def sqnr_db(expected: list[Feeds], found: list[Feeds]) -> float:
@@ -76,20 +78,21 @@ class Workshop:
         scratch.mkdir()
         source = ModelArtifact(
             path=str(self.model),
-            state=EDGES[edge][0].source,
+            state=State(format="onnx", form="static"),
             signature=Signature(inputs=(), outputs=()),
             sha256="",
             size_bytes=self.model.stat().st_size,
         )
-        samples = str(self.calibration) if EDGES[edge][0].needs_calibration else ""
+        samples = str(self.calibration) if EDGES[edge].needs_calibration else ""
         output = self.folder / f"result{self._runs}.onnx"
-        return ConvertJob(edge=edge, source=source, output=str(output), scratch=str(scratch), calibration=samples)
+        (target,) = EDGES[edge].gives.states(Numerics.FP32)
+        return ConvertJob(target=target, source=source, output=str(output), scratch=str(scratch), calibration=samples)
 
     def convert(self, edge: str) -> tuple[Path, StepOutput]:
         """Runs an edge, once."""
         if edge not in self._done:
             job = self.job(edge)
-            self._done[edge] = OnnxQuantizer().convert(job), Path(job.output)
+            self._done[edge] = EDGES[edge].convert(job), Path(job.output)
         done, path = self._done[edge]
         return path, done
 
@@ -188,8 +191,7 @@ def test_symmetric_form_has_no_zero_points(magika: Workshop) -> None:
 
 
 def test_recurrent_layers_stay_in_float_and_are_named(vad: Workshop) -> None:
-    edge, _ = EDGES["onnx.int8"]
-    verdict = OnnxQuantizer().check(edge, summarize(vad.model, "static"), ConvertOptions())
+    verdict = EDGES["onnx.int8"].check(summarize(vad.model, "static"), ConvertOptions())
     assert not verdict
     assert "LSTM" in verdict.reason
     path, done = vad.convert("onnx.int8-mixed")
@@ -253,7 +255,7 @@ def test_dims_kept_open_with_samples_of_several_sizes(tmp_path: Path) -> None:
     sizes = ((48, 192), (48, 96), (32, 160))
     cut = [{"x": np.ascontiguousarray(feeds["x"][:, :, :h, :w])} for feeds, (h, w) in zip(whole, sizes, strict=True)]
     shop = Workshop(tmp_path, tmp_path / "float.onnx", cut[:2], cut[2:])
-    path, done = shop.convert("onnx.int8-open")
+    path, done = shop.convert("onnx.int8")
     assert done.recipe is not None
     assert done.recipe.samples == 2
     before, after = run(shop.model, shop.test), run(path, shop.test)
@@ -292,7 +294,7 @@ def test_dynamic_lstm_is_an_operator_of_the_runtime(vad: Workshop) -> None:
 def test_weights_alone(magika: Workshop, edge: str, least: float, share: float) -> None:
     path, done = magika.convert(edge)
     assert done.recipe is not None
-    assert summarize(path).state.numerics == done.recipe.numerics == EDGES[edge][1].numerics
+    assert summarize(path).state.numerics == done.recipe.numerics == EDGES[edge].gives.numerics
     assert path.stat().st_size < share * magika.model.stat().st_size
     assert not any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
     assert magika.sqnr_db(path) > least
@@ -389,7 +391,7 @@ def test_float16_of_a_real_model(magika: Workshop) -> None:
 def test_quantized_models_are_not_quantized_again(magika: Workshop, tmp_path: Path) -> None:
     path, _ = magika.convert("onnx.int8")
     for edge in ("onnx.int8", "onnx.int4-weights", "onnx.fp16"):
-        assert not OnnxQuantizer().check(EDGES[edge][0], summarize(path), ConvertOptions())
+        assert not EDGES[edge].check(summarize(path), ConvertOptions())
         again = Workshop(tmp_path / edge, path, rows("magika_onnx", "calibration", 1), [])
         with pytest.raises(AlreadyQuantized, match="int8 already"):
             again.convert(edge)

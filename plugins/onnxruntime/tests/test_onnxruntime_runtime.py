@@ -106,7 +106,7 @@ def test_threads_and_precision_change_no_value_on_the_processor(block: Path) -> 
 
 
 def test_an_optimized_file_opens_again(block: Path, tmp_path: Path) -> None:
-    path, _ = models.convert("onnxruntime.optimize-fp32", block, tmp_path)
+    path, _ = models.convert("onnxruntime.optimize", block, tmp_path)
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 5, 32)).astype(np.float32)}
     assert OrtSession(path).run(feeds)["y"] == pytest.approx(OrtSession(block).run(feeds)["y"], abs=1e-5)
     assert OrtSession(path).intermediate(["normed"]).run(feeds)["normed"].shape == (2, 5, 32)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Numerics, RuntimeOptions, State, StepOutput
-from hub_openvino.convert.edges import OpenvinoConverter
+from hub_openvino.convert.edges import CONVERTING
 from hub_openvino.describe import describe
 from hub_openvino.session import OpenvinoSession
 from hub_openvino.silence import silence_telemetry
@@ -83,21 +83,23 @@ def network(activation: Any = None, weights: Any = None, *, second_float: bool =
     return built([ops.result(named(last, "y"))], [x])
 
 
-def convert(edge_id: str, source: Path, output: Path, signature: Any, **options: Any) -> StepOutput:
+def convert(
+    edge_id: str, source: Path, output: Path, signature: Any, numerics: Numerics = Numerics.FP32, **options: Any
+) -> StepOutput:
     """Run one edge in this process."""
-    converter = OpenvinoConverter()
-    edge = next(edge for edge in converter.edges if edge.id == edge_id)
-    artifact = ModelArtifact(path=str(source), state=edge.source, signature=signature, sha256="", size_bytes=0)
+    edge = next(edge for edge in CONVERTING if edge.id == edge_id)
+    state = State(format=edge.accepts[0].format, form=edge.accepts[0].form, numerics=numerics)
+    artifact = ModelArtifact(path=str(source), state=state, signature=signature, sha256="", size_bytes=0)
     scratch = output.parent / "scratch"
     scratch.mkdir(exist_ok=True)
     job = ConvertJob(
-        edge=edge_id,
+        target=edge.gives.states(numerics)[0],
         source=artifact,
         output=str(output),
         scratch=str(scratch),
         options=ConvertOptions(**options),
     )
-    return converter.convert(job)
+    return edge.convert(job)
 
 
 def numerics(path: Path) -> Numerics:

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save_model
 
 from hub._effects import check_border, check_files, check_state
+from hub._steps import Step
 from hub.spec import (
     ConvertOptions,
     Dim,
@@ -22,11 +23,13 @@ from hub.spec import (
     Identification,
     Numerics,
     Signature,
+    State,
     TensorSpec,
     UnsupportedModel,
 )
-from hub_openvino.convert.edges import OpenvinoConverter
+from hub_openvino.convert.edges import CONVERTING
 from hub_openvino.describe import describe
+from hub_openvino.quantize.edges import QUANTIZING
 from plugins.openvino.tests import openvino_models as models
 from tests.zoo import data, fetch
 
@@ -150,7 +153,7 @@ def test_names_order_types_and_open_dimensions_stay(border: tuple[Path, Signatur
 
 
 def _edge(edge_id: str) -> Any:
-    return next(edge for edge in OpenvinoConverter().edges if edge.id == edge_id)
+    return next(edge for edge in CONVERTING if edge.id == edge_id)
 
 
 def test_shapes_are_fixed_and_inputs_frozen_on_request(border: tuple[Path, Signature], tmp_path: Path) -> None:
@@ -199,8 +202,9 @@ def test_half_weights_that_nobody_asked_for_are_caught(tmp_path: Path) -> None:
     import openvino
 
     openvino.save_model(models.network(), str(tmp_path / "m.xml"))
+    step = Step(edge=_edge("openvino.from-onnx"), source=State(format="onnx"), target=models.OPENVINO, cost=1)
     with pytest.raises(EffectError, match="was to write fp32; the file holds fp16"):
-        check_state(_edge("openvino.from-onnx"), Identification(format="openvino"), describe(tmp_path / "m.xml"))
+        check_state(step, Identification(format="openvino"), describe(tmp_path / "m.xml"))
 
 
 def test_weights_named_after_another_file_are_caught(tmp_path: Path) -> None:
@@ -227,7 +231,7 @@ def test_qdq_keeps_its_integers(tmp_path: Path) -> None:
     ]
     file = onnx_file(tmp_path / "q.onnx", nodes, [value("x", [1, 3, 16, 16])], [value("y", [1, 8, 16, 16])], stored)
     wanted = Signature(inputs=(spec("x", 1, 3, 16, 16),), outputs=(spec("y", 1, 8, 16, 16),))
-    models.convert("openvino.from-onnx-int8", file, tmp_path / "q.xml", wanted)
+    models.convert("openvino.from-onnx", file, tmp_path / "q.xml", wanted, Numerics.INT8)
     assert models.numerics(tmp_path / "q.xml") is Numerics.INT8
     assert (tmp_path / "q.bin").stat().st_size < weights.size * 2
 
@@ -242,12 +246,8 @@ def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
     assert any("beyond float16's 65504" in note for note in done.notes)
 
 
-@pytest.mark.parametrize("option", [{"io_layout": "nhwc"}, {"io_dtype": "int8"}, {"submodule": "encoder"}])
-def test_what_the_edges_do_not_do_is_refused_before(option: dict[str, str], tmp_path: Path) -> None:
-    summary = describe(models.saved(models.network(), tmp_path / "m.xml"))
-    verdict = OpenvinoConverter().check(_edge("openvino.from-onnx"), summary, ConvertOptions(**option))
-    assert not verdict
-    assert next(iter(option)) in verdict.reason or "submodules" in verdict.reason
+def test_the_border_changes_by_frozen_inputs_and_kept_state_only() -> None:
+    assert {option for edge in (*CONVERTING, *QUANTIZING) for option in edge.honours} == {"constants", "states"}
 
 
 def test_nothing_reports_home(tmp_path: Path) -> None:

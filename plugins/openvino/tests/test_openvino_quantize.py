@@ -30,12 +30,13 @@ from hub.spec import (
 )
 from hub_openvino.describe import describe, read_model
 from hub_openvino.ir import read_ir
-from hub_openvino.quantize import OpenvinoQuantizer, float_ir, recipes, searches, sparing, tool
+from hub_openvino.quantize import float_ir, recipes, searches, sparing, tool
+from hub_openvino.quantize.edges import QUANTIZING
 from hub_quanttrials import Trial, Trials
 from plugins.openvino.tests import openvino_models as models
 from tests.zoo import data, fetch
 
-EDGES = {edge.id: edge for edge in OpenvinoQuantizer().edges}
+EDGES = {edge.id: edge for edge in QUANTIZING}
 DYNAMIC_WIDTHS = (96, 192, 160)
 
 
@@ -69,15 +70,16 @@ def convert(edge: str, path: Path, samples: Path | str, output: Path, **options:
     )
     scratch = output.parent / "scratch"
     scratch.mkdir(exist_ok=True)
+    step = EDGES[edge]
     job = ConvertJob(
-        edge=edge,
+        target=step.gives.states(Numerics.FP32)[0],
         source=artifact,
         output=str(output),
         scratch=str(scratch),
         calibration=str(samples),
         options=ConvertOptions(**options),
     )
-    return OpenvinoQuantizer().convert(job)
+    return step.convert(job)
 
 
 def sqnr_db(path: Path, result: Path, held_out: list[dict[str, Any]]) -> float:
@@ -215,8 +217,8 @@ def test_depthwise_weights_can_stay_in_float_where_there_are_some(voice: Source,
     assert summary.state.numerics is Numerics.INT8_WEIGHTS
     words = {layer.operator: layer.precision for layer in summary.layers if "Convolution" in layer.operator}
     assert words == {"Convolution": "int8-weights", "GroupConvolution": "fp32"}
-    assert not OpenvinoQuantizer().check(edge, describe(voice.path), ConvertOptions())
-    assert OpenvinoQuantizer().check(edge, describe(text.path), ConvertOptions())
+    assert not EDGES[edge].check(describe(voice.path), ConvertOptions())
+    assert EDGES[edge].check(describe(text.path), ConvertOptions())
 
 
 def test_the_file_says_whether_activations_are_quantized_on_the_fly(files: Source, made: Made) -> None:

@@ -14,7 +14,6 @@ import onnxruntime
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from hub_pytorch.converter import PyTorchConverter
 from torch import nn
 
 from hub.spec import (
@@ -28,7 +27,7 @@ from hub.spec import (
     StepOutput,
     UnknownName,
 )
-from hub_pytorch import PyTorchFormat, hub_save_live_model
+from hub_pytorch import PyTorchFormat, hub_register_edges, hub_save_live_model
 from hub_pytorch.runtime import PyTorchRuntime
 
 Feeds = dict[str, npt.NDArray[Any]]
@@ -178,14 +177,15 @@ def artifact(path: Path, form: str = "") -> ModelArtifact:
 
 def converted(source: ModelArtifact, edge: str, folder: Path, options: ConvertOptions | None = None) -> StepOutput:
     suffix = ".tflite" if "tflite" in edge else ".onnx" if "onnx-" in edge else ".pt2"
+    step = next(item for item in hub_register_edges() if item.id == edge)
     job = ConvertJob(
-        edge=edge,
+        target=step.gives.states(source.state.numerics)[0],
         source=source,
         output=str(folder / f"result{suffix}"),
         scratch=str(folder),
         options=options or ConvertOptions(),
     )
-    return PyTorchConverter().convert(job)
+    return step.convert(job)
 
 
 def drawn(example: Example, seed: int = 1) -> Feeds:

@@ -16,7 +16,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hub_pytorch.converter import EDGES, EXPORT_FAILS, PyTorchConverter
 from torch import nn
 
 from hub.spec import (
@@ -31,6 +30,7 @@ from hub.spec import (
 )
 from hub_pytorch import PyTorchFormat, describe, hub_save_live_model
 from hub_pytorch.dynamic import Example
+from hub_pytorch.edges import EDGES, EXPORT_FAILS
 from hub_pytorch.export import export_eager, export_with_notes, save_exported
 from hub_pytorch.load import exported_program
 from hub_pytorch.reference import Reference
@@ -60,15 +60,19 @@ def artifact(path: Path) -> ModelArtifact:
     )
 
 
+BY_ID = {edge.id: edge for edge in EDGES}
+
+
 def converted(edge: str, source: ModelArtifact, output: Path, options: ConvertOptions | None = None) -> StepOutput:
+    step = BY_ID[edge]
     job = ConvertJob(
-        edge=edge,
+        target=step.gives.states(source.state.numerics)[0],
         source=source,
         output=str(output),
         scratch=str(output.parent),
         options=options or ConvertOptions(),
     )
-    return PyTorchConverter().convert(job)
+    return step.convert(job)
 
 
 def error_at(module: nn.Module, path: Path, feeds: dict[str, torch.Tensor]) -> float:
@@ -275,11 +279,10 @@ def test_a_builder_that_export_fixes_is_described_by_running_it_and_traced(tmp_p
     (finding,) = summary.findings
     assert finding.code == EXPORT_FAILS
     assert "fixes dim 1 (time)" in finding.message
-    edges = {edge.id: edge for edge in EDGES}
-    verdict = PyTorchConverter().check(edges["pytorch.export-builder"], summary, ConvertOptions())
+    verdict = BY_ID["pytorch.export-builder"].check(summary, ConvertOptions())
     assert not verdict
     assert verdict.reason == finding.message
-    assert PyTorchConverter().check(edges["pytorch.onnx-trace"], summary, ConvertOptions())
+    assert BY_ID["pytorch.onnx-trace"].check(summary, ConvertOptions())
     source = ModelArtifact(path=str(path), state=summary.state, signature=summary.signature, sha256="", size_bytes=0)
     done = converted("pytorch.onnx-trace", source, tmp_path / "model.onnx")
     assert done.notes[0] == "traced by torch.onnx's TorchScript exporter at x: float32[2x5x3]"
@@ -352,9 +355,9 @@ def doubled(sets: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]
 
 def test_tflite_is_refused_a_model_of_more_than_two_gibibytes(tmp_path: Path) -> None:
     summary = PyTorchFormat().describe(DescribeJob(path=artifact_path(tmp_path)))
-    edge = next(edge for edge in EDGES if edge.id == "pytorch.tflite-litert")
-    assert PyTorchConverter().check(edge, summary, ConvertOptions())
-    verdict = PyTorchConverter().check(edge, msgspec.structs.replace(summary, size_bytes=2**31), ConvertOptions())
+    edge = BY_ID["pytorch.tflite-litert"]
+    assert edge.check(summary, ConvertOptions())
+    verdict = edge.check(msgspec.structs.replace(summary, size_bytes=2**31), ConvertOptions())
     assert "2 GiB" in verdict.reason
 
 

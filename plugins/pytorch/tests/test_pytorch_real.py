@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
-from hub_pytorch.converter import PyTorchConverter
 
-from hub.spec import ConvertJob, ConvertOptions, DescribeJob, ModelArtifact, ModelSummary, RuntimeOptions
+from hub.spec import ConvertJob, ConvertOptions, DescribeJob, ModelArtifact, ModelSummary, RuntimeOptions, State
 from hub_pytorch import PyTorchFormat
+from hub_pytorch.edges import EDGES
 from hub_pytorch.runtime import PyTorchRuntime
 
 pytestmark = [
@@ -49,10 +49,9 @@ def test_the_detectors_core_computes_what_its_authors_onnx_file_does(
     source = artifact(vad_jit, summary)
     options = ConvertOptions(submodule="_model", shapes=SHAPES)
     output = tmp_path / "core.pt2"
-    job = ConvertJob(
-        edge="pytorch.export-torchscript", source=source, output=str(output), scratch=str(tmp_path), options=options
-    )
-    PyTorchConverter().convert(job)
+    program = State(format="pytorch")
+    job = ConvertJob(target=program, source=source, output=str(output), scratch=str(tmp_path), options=options)
+    next(edge for edge in EDGES if edge.id == "pytorch.export-torchscript").convert(job)
     core = artifact(output, PyTorchFormat().describe(DescribeJob(path=str(output))))
     script = PyTorchRuntime().open(source, RuntimeOptions(submodule="_model"))
     program = PyTorchRuntime().open(core, RuntimeOptions())

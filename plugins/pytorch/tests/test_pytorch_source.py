@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hub_pytorch.converter import BUILDER, PyTorchConverter
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 
@@ -29,12 +28,14 @@ from hub.spec import (
     ModelUnreadable,
     Numerics,
     Signature,
+    State,
     Support,
     TensorSpec,
     UnsupportedModel,
     UsageError,
 )
 from hub_pytorch import PyTorchFormat
+from hub_pytorch.edges import EDGES
 from hub_pytorch.export import is_data_dependent
 from hub_pytorch.from_onnx import convert_to_source
 from hub_pytorch.sniff import identify
@@ -219,16 +220,18 @@ def source_job(path: Path, output: Path, options: ConvertOptions) -> tuple[Conve
     artifact = ModelArtifact(
         path=str(path), state=summary.state, signature=summary.signature, sha256="", size_bytes=summary.size_bytes
     )
-    job = ConvertJob(
-        edge="pytorch.onnx-trace", source=artifact, output=str(output), scratch=str(output.parent), options=options
-    )
+    onnx = State(format="onnx")
+    job = ConvertJob(target=onnx, source=artifact, output=str(output), scratch=str(output.parent), options=options)
     return job, summary
+
+
+TRACE = next(edge for edge in EDGES if edge.id == "pytorch.onnx-trace")
 
 
 @pytest.mark.parametrize("name", ["states", "unet"])
 def test_source_is_traced_to_onnx(name: str, sources: Path, tmp_path: Path) -> None:
     job, summary = source_job(sources / f"{name}.py", tmp_path / "back.onnx", ConvertOptions())
-    new = {binding.source: binding.target for binding in PyTorchConverter().convert(job).bindings}
+    new = {binding.source: binding.target for binding in TRACE.convert(job).bindings}
     back = signature_of(tmp_path / "back.onnx")
     for found, given in ((back.inputs, summary.signature.inputs), (back.outputs, summary.signature.outputs)):
         assert [spec.name for spec in found] == [new.get(spec.name, spec.name) for spec in given]
@@ -245,7 +248,7 @@ def test_branch_that_was_added_to_a_source_is_not_traced(sources: Path, tmp_path
     (tmp_path / "branch.py").write_text(text.replace("        return ", branch))
     job, _ = source_job(tmp_path / "branch.py", tmp_path / "back.onnx", ConvertOptions())
     with pytest.raises(UnsupportedModel) as caught:
-        PyTorchConverter().convert(job)
+        TRACE.convert(job)
     assert is_data_dependent(caught.value)
     assert not (tmp_path / "back.onnx").exists()
 
@@ -253,12 +256,11 @@ def test_branch_that_was_added_to_a_source_is_not_traced(sources: Path, tmp_path
 def test_source_freezes_no_inputs(sources: Path, tmp_path: Path) -> None:
     options = ConvertOptions(constants={"steps": 1.0})
     job, summary = source_job(sources / "perceptron.py", tmp_path / "back.onnx", options)
-    converter = PyTorchConverter()
-    verdicts = [converter.check(edge, summary, options) for edge in converter.edges if edge.source == BUILDER]
+    verdicts = [edge.check(summary, options) for edge in EDGES if edge.takes(summary.state)]
     assert {verdict.support for verdict in verdicts} == {Support.NOTIMPL}
     assert {verdict.reason for verdict in verdicts} == {NO_CONSTANTS}
     with pytest.raises(UnsupportedModel, match="freezes no inputs"):
-        converter.convert(job)
+        TRACE.convert(job)
 
 
 @pytest.mark.parametrize("asked", [{"submodule": "encoder"}, {"dtypes": {"steps": DType.INT32}}])

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hub_pytorch.converter import EDGES, PyTorchConverter
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,6 +36,7 @@ from hub.spec import (
     parse_expectations,
 )
 from hub_pytorch import PyTorchFormat, hub_identify_format, hub_save_live_model
+from hub_pytorch.edges import EDGES
 from hub_pytorch.runtime import PyTorchRuntime
 
 pytestmark = [
@@ -114,8 +114,9 @@ def opened(path: str, summary: ModelSummary) -> Any:
 def exported(path: str, summary: ModelSummary, edge: str, options: ConvertOptions | None = None) -> str:
     artifact = ModelArtifact(path=path, state=summary.state, signature=summary.signature, sha256="", size_bytes=1)
     options = options or ConvertOptions()
-    job = ConvertJob(edge=edge, source=artifact, output="result.pt2", scratch=".", options=options)
-    PyTorchConverter().convert(job)
+    program = State(format="pytorch")
+    job = ConvertJob(target=program, source=artifact, output="result.pt2", scratch=".", options=options)
+    next(item for item in EDGES if item.id == edge).convert(job)
     return "result.pt2"
 
 
@@ -181,10 +182,10 @@ def test_a_pickled_module_converts_when_that_is_allowed() -> None:
     module = nn.Linear(3, 2).eval()
     torch.save(module, "model.pt")
     summary = described("model.pt", allow_pickle=True, shapes={"input": (1, 3)})
-    edge = next(edge for edge in EDGES if edge.source == summary.state)
-    assert not PyTorchConverter().check(edge, summary, ConvertOptions())
+    edge = next(edge for edge in EDGES if edge.takes(summary.state))
+    assert not edge.check(summary, ConvertOptions())
     options = ConvertOptions(shapes={"input": (1, 3)}, allow_pickle=True)
-    assert PyTorchConverter().check(edge, summary, options)
+    assert edge.check(summary, options)
     assert identified(exported("model.pt", summary, edge.id, options)) == Identification(
         format="pytorch", detail="exported program"
     )
@@ -284,7 +285,7 @@ def test_buffers_that_change_block_the_conversion_and_are_reset_between_runs() -
     torch.export.save(program, "model.pt2")
     summary = described("model.pt2")
     assert [(item.code, item.blocking) for item in summary.findings] == [("hidden-state", True)]
-    assert not PyTorchConverter().check(EDGES[0], summary, ConvertOptions())
+    assert not EDGES[0].check(summary, ConvertOptions())
     session = opened("model.pt2", summary)
     feeds = {"x": np.ones((2, 3), np.float32)}
     for _ in range(2):

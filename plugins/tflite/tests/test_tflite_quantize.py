@@ -17,10 +17,9 @@ from hub.spec import (
     ModelArtifact,
     Numerics,
     StepOutput,
-    Support,
     UnsupportedModel,
 )
-from hub_tflite.convert import TfliteQuantizer
+from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import describe_file
 from hub_tflite.quantize import candidates, prepare, quantize, spare
 from hub_tflite.recipes import STATIC8, products
@@ -29,7 +28,7 @@ from hub_tflite.runtime import VARIANTS, LiteRtSession
 from hub_tflite.schema import has_outside_buffers, parse
 from plugins.tflite.tests import tflite_graphs as graphs
 
-EDGES = {edge.id: edge for edge in TfliteQuantizer().edges}
+EDGES = {edge.id: edge for edge in QUANTIZING}
 ALL_INT8 = {"tflite.int8-mixed", "tflite.int8-mixed-products"}  # nothing to leave in float in so small a network
 
 
@@ -45,14 +44,14 @@ def convert(edge: str, source: Path, samples: Path | str, **options: Any) -> tup
     )
     output = source.with_name("result.tflite")
     job = ConvertJob(
-        edge=edge,
+        target=EDGES[edge].gives.states(Numerics.FP32)[0],
         source=artifact,
         output=str(output),
         scratch=str(source.parent),
         calibration=str(samples),
         options=ConvertOptions(**options),
     )
-    return output, TfliteQuantizer().convert(job)
+    return output, EDGES[edge].convert(job)
 
 
 def scores(path: Path, variant: str = "") -> Any:
@@ -74,7 +73,7 @@ def test_every_edge(edge: str, tmp_path: Path, samples: Path) -> None:
     before = source.read_bytes()
     result, output = convert(edge, source, samples)
     summary = describe_file(result)
-    assert summary.state.numerics is EDGES[edge].target.numerics
+    assert summary.state.numerics is EDGES[edge].gives.numerics
     assert [spec.name for spec in summary.signature.inputs] == [graphs.INPUT]
     assert [spec.name for spec in summary.signature.outputs] == [graphs.OUTPUT]
     assert not output.bindings
@@ -208,10 +207,7 @@ def test_integer_inputs_and_outputs(tmp_path: Path, samples: Path) -> None:
 
 def test_integer_border_goes_with_int8_only(tmp_path: Path, samples: Path) -> None:
     source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
-    options, summary = ConvertOptions(io_dtype="int8"), describe_file(source)
-    verdicts = {edge.id: TfliteQuantizer().check(edge, summary, options) for edge in EDGES.values()}
-    assert {name for name, verdict in verdicts.items() if verdict} == {"tflite.int8", *ALL_INT8}
-    assert verdicts["tflite.fp16"].support is Support.NEVER
+    assert {edge.id for edge in QUANTIZING if "io_dtype" in edge.honours} == {"tflite.int8", *ALL_INT8}
     with pytest.raises(UnsupportedModel, match="int16x8"):
         convert("tflite.int16x8", source, samples, io_dtype="int8")
 

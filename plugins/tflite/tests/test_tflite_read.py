@@ -24,7 +24,6 @@ from hub.spec import (
     parse_expectations,
 )
 from hub_tflite import plugin
-from hub_tflite.convert import TfliteQuantizer
 from hub_tflite.describe import describe_file
 from hub_tflite.numerics import decide
 from hub_tflite.rewrite import STATIC, apply, rename
@@ -251,11 +250,10 @@ def test_weights_behind_the_flatbuffer_are_found(digits: Path) -> None:
 def test_hooks_offer_what_the_package_has() -> None:
     assert [form.name for form in plugin.hub_register_formats()] == ["tflite"]
     assert [runtime.name for runtime in plugin.hub_register_runtimes()] == ["litert"]
-    quantizer, *exporters = plugin.hub_register_converters()
-    assert isinstance(quantizer, TfliteQuantizer)
-    assert all(edge.lossy and edge.deterministic for edge in quantizer.edges)
-    assert {edge.target.format for converter in exporters for edge in converter.edges} == {"onnx"}
-    assert not any(converter.toolchains for converter in (quantizer, *exporters))
+    edges = plugin.hub_register_edges()
+    assert {edge.gives.format for edge in edges if edge.lossy} == {"tflite"}
+    assert [edge.id for edge in edges if edge.gives.format == "onnx"] == ["tflite.onnx", "tflite.onnx-tf2onnx"]
+    assert all(edge.deterministic and not edge.toolchain for edge in edges)
 
 
 def test_declared_gaps_name_edges_and_operators_that_exist() -> None:
@@ -263,5 +261,5 @@ def test_declared_gaps_name_edges_and_operators_that_exist() -> None:
     gaps = parse_expectations(text)
     assert gaps
     for gap in gaps:
-        assert gap.edge in {edge.id for converter in plugin.hub_register_converters() for edge in converter.edges}
+        assert gap.edge in {edge.id for edge in plugin.hub_register_edges()}
         assert all(code_of("BuiltinOperator", name) for name in gap.operators)

@@ -20,8 +20,8 @@ from hub_tflite.describe import describe_file, signature_of
 from hub_tflite.runtime import LiteRtSession
 from hub_tflite.schema import new, read, to_bytes
 from hub_tflite.to_onnx import layout, write
-from hub_tflite.to_onnx.edge import FLOAT_EDGE, OnnxWriter, convert
-from hub_tflite.to_onnx.second import Tf2Onnx, convert_second, dropped_biases, leftovers
+from hub_tflite.to_onnx.edge import IMPORTER, convert
+from hub_tflite.to_onnx.second import TF2ONNX, convert_second, dropped_biases, leftovers
 from plugins.tflite.tests import tflite_graphs as graphs
 from plugins.tflite.tests import tflite_handmade as handmade
 from plugins.tflite.tests.test_tflite_to_onnx_operators import difference, run_onnx
@@ -315,20 +315,19 @@ def test_check_names_all_unknown_operators(tmp_path: Path) -> None:
     made.add("SKIP_GRAM", [y], [z])
     path = tmp_path / "odd.tflite"
     graphs.save(made.model([x], [z]), path)
-    verdict = OnnxWriter().check(FLOAT_EDGE, describe_file(path), ConvertOptions())
+    verdict = IMPORTER.check(describe_file(path), ConvertOptions())
     assert verdict.support is Support.NOTIMPL
     assert "LSH_PROJECTION, SKIP_GRAM" in verdict.reason
     good = describe_file(graphs.save(dense(), path))
-    assert OnnxWriter().check(FLOAT_EDGE, good, ConvertOptions())
-    assert not OnnxWriter().check(FLOAT_EDGE, good, ConvertOptions(io_layout="nchw"))
+    assert IMPORTER.check(good, ConvertOptions())
+    assert not IMPORTER.honours
 
 
 def test_the_second_engine_is_used_only_where_it_is_right(network: Any, tmp_path: Path) -> None:
     source, result = network("cnn_bn"), tmp_path / "second.onnx"
     convert_second(source, result, tmp_path)
     assert _compared(source, result) == ""
-    edge = Tf2Onnx().edges[0]
-    assert Tf2Onnx().check(edge, describe_file(source), ConvertOptions())
+    assert TF2ONNX.check(describe_file(source), ConvertOptions())
     kept = next(made for made in handmade.good() if "keepNumDims=True" in made.name)
     path = graphs.save(kept.model, tmp_path / "kept.tflite")
     assert dropped_biases(read(path)) == ["y0"]

@@ -8,22 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hub.spec import ConvertJob, ConvertOptions, Edge, ModelArtifact, Numerics
+from hub._steps import steps_of
+from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Numerics
+from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.describe import summarize as describe_onnx
 from hub_onnxruntime.session import OrtSession
-from hub_tflite.convert import TfliteQuantizer
+from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import describe_file
+from hub_tflite.plugin import TfliteFormat
 from hub_tflite.runtime import LiteRtSession
 from hub_tflite.schema import new, parse, to_bytes
 from hub_tflite.to_onnx import quantized
-from hub_tflite.to_onnx.edge import EDGES, PRODUCTS_EDGE, TABLES_EDGE, OnnxWriter, convert
+from hub_tflite.to_onnx.edge import IMPORTER, convert
 from hub_tflite.to_onnx.errors import UnsupportedOperator
 from plugins.tflite.tests import tflite_graphs as graphs
 from plugins.tflite.tests.tflite_graphs import Graph
 
 CARRIED_DB = 25.0
 """hub's gate for a step that keeps a quantized source's scales."""
-QUANTIZERS = {edge.id: edge for edge in TfliteQuantizer().edges}
+QUANTIZERS = {edge.id: edge for edge in QUANTIZING}
 IMAGES = slice(1400, 1464)
 
 
@@ -39,20 +42,12 @@ def quantize(edge: str, source: Path, samples: Path, **options: Any) -> Path:
     )
     output = source.with_name("quantized.tflite")
     job = ConvertJob(
-        edge=edge, source=artifact, output=str(output), scratch=str(source.parent), calibration=str(samples),
+        target=QUANTIZERS[edge].gives.states(Numerics.FP32)[0],
+        source=artifact, output=str(output), scratch=str(source.parent), calibration=str(samples),
         options=ConvertOptions(**options),
     )  # fmt: skip
-    TfliteQuantizer().convert(job)
+    QUANTIZERS[edge].convert(job)
     return output
-
-
-def edge_for(path: Path) -> Edge:
-    """Return the one edge that says yes to a file."""
-    summary = describe_file(path)
-    writer = OnnxWriter()
-    fitting = [edge for edge in EDGES if edge.source == summary.state]
-    (only,) = [edge for edge in fitting if writer.check(edge, summary, ConvertOptions())]
-    return only
 
 
 def sqnr_db(wanted: list[Any], found: list[Any]) -> float:
@@ -64,10 +59,11 @@ def sqnr_db(wanted: list[Any], found: list[Any]) -> float:
 def compare(path: Path, feeds: list[dict[str, Any]]) -> float:
     """Convert, check what the edge claims with the reader of ONNX, and return the worst output's SQNR in dB."""
     output = path.with_suffix(".onnx")
-    edge = edge_for(path)
     convert(path, output)
     before, after = describe_file(path), describe_onnx(output)
-    assert after.state.numerics is edge.target.numerics
+    assert IMPORTER.takes(before.state)
+    assert IMPORTER.check(before, ConvertOptions())
+    assert after.state in IMPORTER.gives.states(before.state.numerics)
     for old, fresh in zip(
         (*before.signature.inputs, *before.signature.outputs), (*after.signature.inputs, *after.signature.outputs),
         strict=True,
@@ -254,9 +250,9 @@ def convert_unread(path: Path, output: Path) -> None:
 
 
 def test_every_numerics_has_its_edge() -> None:
-    sources = {edge.source.numerics for edge in EDGES}
-    assert sources == set(Numerics) - {Numerics.FP8}
-    assert len({edge.id for edge in EDGES}) == len(EDGES)
-    assert all(edge.keeps_dynamic and not edge.lossy for edge in EDGES)
-    differing = {edge.id for edge in EDGES if edge.source.numerics != edge.target.numerics}
-    assert differing == {PRODUCTS_EDGE.id, TABLES_EDGE.id}
+    steps = steps_of([IMPORTER], {"tflite": TfliteFormat(), "onnx": OnnxFormat()})
+    assert {step.source.numerics for step in steps} == set(Numerics) - {Numerics.FP8}
+    assert IMPORTER.keeps_dynamic
+    assert not IMPORTER.lossy
+    differing = {(step.source.numerics, step.target.numerics) for step in steps} - {(item, item) for item in Numerics}
+    assert differing == {(Numerics.INT8_MIXED, Numerics.INT8), (Numerics.INT8_DYNAMIC, Numerics.INT8_WEIGHTS)}

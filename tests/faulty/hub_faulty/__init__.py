@@ -2,9 +2,10 @@
 
 $HUB_FAULTS names the faults on offer. They are cheaper than the sound edge, so the planner tries them first.
 """
-# ruff: noqa: ARG001, ARG002, T201 - the faults share one signature, and one of them prints
+# ruff: noqa: ARG001, T201 - the faults share one signature, and one of them prints
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -18,11 +19,12 @@ import numpy as np
 
 from hub.spec import (
     YES,
-    Converter,
+    Accepts,
     ConvertJob,
     ConvertOptions,
     Edge,
     Execution,
+    Gives,
     IoBinding,
     ModelArtifact,
     ModelSummary,
@@ -30,14 +32,13 @@ from hub.spec import (
     Runtime,
     RuntimeOptions,
     SampleFolder,
-    State,
     StepOutput,
     Support,
     UnsupportedModel,
     Verdict,
     hookimpl,
 )
-from hub_toy.converter import _static
+from hub_toy.edges import to_static
 from hub_toy.files import Array, Layer, Model, Value, read, write_binary
 from hub_toy.runtime import ToyRuntime, ToySession
 
@@ -196,7 +197,8 @@ def _sluggish(model: Model, job: ConvertJob) -> None:
     nothing["zero.w_scale"], nothing["zero.x_scale"] = np.ones(width[1], np.float32), np.float32(1)
     first, *rest = model.graph.layers
     graph = msgspec.structs.replace(model.graph, layers=(zero, first, *bends, *rest))
-    int8 = _static(model, job)[0].arrays
+    to_static(job)
+    int8 = read(Path(job.output)).arrays
     write_binary(Path(job.output), Model(graph=graph, arrays=int8 | nothing))
 
 
@@ -254,6 +256,18 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+def _takes(name: str, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    if os.environ.get("HUB_FAULTS_CHECK"):
+        raise RuntimeError("check has a defect")
+    if name == "picky":
+        return Verdict(support=Support.NEVER, reason="the model has no LSTM")
+    return YES
+
+
+def _convert(name: str, job: ConvertJob) -> StepOutput:
+    return FAULTS[name](read(Path(job.source.path)), job) or StepOutput()
+
+
 def _edge(name: str) -> Edge:
     second = {
         "calibrated": Numerics.INT8,
@@ -264,8 +278,10 @@ def _edge(name: str) -> Edge:
     }
     return Edge(
         id=f"faulty.{name}",
-        source=State(format="toybin" if name in second else "toy"),
-        target=State(format="toybin", numerics=second.get(name, Numerics.FP32)),
+        accepts=(Accepts(format="toybin" if name in second else "toy"),),
+        gives=Gives(format="toybin", numerics=second.get(name, Numerics.FP32)),
+        convert=functools.partial(_convert, name),
+        check=functools.partial(_takes, name),
         lossy=name in second,
         keeps_dynamic=not name.startswith("fixed"),
         needs_calibration=second.get(name) == Numerics.INT8,
@@ -273,27 +289,6 @@ def _edge(name: str) -> Edge:
         cost=0.6 if name.startswith("fixed") else 0.5,
         title=f"planted fault: {name}",
     )
-
-
-class FaultyConverter:
-    """Offers the faults that $HUB_FAULTS names."""
-
-    toolchains = ()
-
-    @property
-    def edges(self) -> tuple[Edge, ...]:
-        return tuple(map(_edge, os.environ.get("HUB_FAULTS", "").split()))
-
-    def check(self, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
-        if os.environ.get("HUB_FAULTS_CHECK"):
-            raise RuntimeError("check has a defect")
-        if edge.id == "faulty.picky":
-            return Verdict(support=Support.NEVER, reason="the model has no LSTM")
-        return YES
-
-    def convert(self, job: ConvertJob) -> StepOutput:
-        model = read(Path(job.source.path))
-        return FAULTS[job.edge.partition(".")[2]](model, job) or StepOutput()
 
 
 class ClippingSession(ToySession):
@@ -319,8 +314,8 @@ class ClippingRuntime(ToyRuntime):
 
 
 @hookimpl
-def hub_register_converters() -> list[Converter]:
-    return [FaultyConverter()]
+def hub_register_edges() -> list[Edge]:
+    return [_edge(name) for name in os.environ.get("HUB_FAULTS", "").split()]
 
 
 @hookimpl

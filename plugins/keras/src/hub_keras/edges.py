@@ -209,6 +209,7 @@ EDGES = (
         ("onnx>=1.17", "onnxscript>=0.7"),
     ),
 )
+BY_ID = {edge.id: edge for edge in EDGES}
 
 
 def _bindings(job: ConvertJob, static: StaticInputs, numerics: Numerics) -> tuple[IoBinding, ...]:
