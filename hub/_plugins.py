@@ -148,8 +148,11 @@ class Registry:
     @cached_property
     def _offered(self) -> tuple[tuple[str, Edge], ...]:
         """Every edge behind the name of its plugin."""
-        offers = self.manager.hook.hub_register_edges.get_hookimpls()
-        return tuple((offer.plugin_name, edge) for offer in offers for edge in offer.function())
+        found: list[tuple[str, Edge]] = []
+        for offer in self.manager.hook.hub_register_edges.get_hookimpls():
+            edges: list[Edge] = offer.function()
+            found += ((offer.plugin_name, edge) for edge in edges)
+        return tuple(found)
 
     @cached_property
     def edges(self) -> dict[str, Edge]:

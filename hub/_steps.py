@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from hub.spec import ANY, PREPARED, STATIC, Accepts, Edge, Format, Numerics, State, form_satisfies
+from hub.spec import ANY, PREPARED, STATIC, Accepts, Edge, Format, Gives, Numerics, State, form_satisfies
 
 READ_AS_COST = 0.5
 """What a route costs more on which a file is hoped to be read in other numerics than the expected ones."""
@@ -44,8 +44,10 @@ def steps_of(edges: Iterable[Edge], formats: Mapping[str, Format]) -> tuple[Step
     """
     offered = sorted(edges, key=lambda edge: edge.id)
     forms: dict[str, set[str]] = {}
-    for end in (end for edge in offered for end in (*edge.accepts, edge.gives)):
-        forms.setdefault(end.format, {""}).add(end.form)
+    for edge in offered:
+        ends: tuple[Accepts | Gives, ...] = (*edge.accepts, edge.gives)
+        for end in ends:
+            forms.setdefault(end.format, {""}).add(end.form)
     return tuple(
         Step(edge=edge, source=source, target=target, cost=edge.cost + (READ_AS_COST if index else 0))
         for edge in offered

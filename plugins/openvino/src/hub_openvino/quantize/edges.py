@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hub.spec import (
     Accepts,
     ConvertJob,
@@ -31,7 +29,6 @@ from hub_openvino.quantize.searches import Search, compressed, controlled, every
 from hub_openvino.silence import silence_telemetry
 
 
-
 def takes_depthwise(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuses also what has no depthwise convolution: leaving those in float would repeat an earlier edge."""
     if DEPTHWISE not in summary.operators:
@@ -47,7 +44,6 @@ def _edge(
     *,
     needs_samples: bool = False,
     cost: float = 1.0,
-    check: Callable[[ModelSummary, ConvertOptions], Verdict] = takes_unblocked,
 ) -> Edge:
     def convert(job: ConvertJob) -> StepOutput:
         silence_telemetry()
@@ -58,7 +54,7 @@ def _edge(
         accepts=(Accepts(format=FORMAT),),
         gives=Gives(format=FORMAT, numerics=numerics),
         convert=convert,
-        check=check,
+        check=takes_depthwise if search is _BUT_DEPTHWISE else takes_unblocked,
         lossy=True,
         needs_calibration=needs_samples,
         keeps_dynamic=True,
@@ -69,6 +65,7 @@ def _edge(
     )
 
 
+_BUT_DEPTHWISE = compressed(INT8_BUT_DEPTHWISE)
 QUANTIZING = (
     _edge("int8", "NNCF, static int8, every layer", Numerics.INT8, every_layer, needs_samples=True),
     _edge(
@@ -91,9 +88,8 @@ QUANTIZING = (
         "int8-weights-but-depthwise",
         "NNCF, int8 weights, depthwise convolutions in float",
         Numerics.INT8_WEIGHTS,
-        compressed(INT8_BUT_DEPTHWISE),
+        _BUT_DEPTHWISE,
         cost=2.0,
-        check=takes_depthwise,
     ),
     _edge(
         "int8-dynamic",
