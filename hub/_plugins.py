@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pluggy
@@ -150,7 +150,7 @@ class Registry:
         """Every edge behind the name of its plugin."""
         found: list[tuple[str, Edge]] = []
         for offer in self.manager.hook.hub_register_edges.get_hookimpls():
-            edges: list[Edge] = offer.function()
+            edges = cast("list[Edge]", offer.function())
             found += ((offer.plugin_name, edge) for edge in edges)
         return tuple(found)
 

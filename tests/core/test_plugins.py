@@ -1,10 +1,14 @@
 """Plugins that are broken in every way: kept, shown, and no harm to the others."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hub._plugins import Plugin, Registry
 
 Hub = Callable[..., Any]
 Install = Callable[..., Path]
@@ -153,3 +157,27 @@ def test_a_plugin_is_told_of_every_finished_step(hub: Hub, install: Install, toy
     install("scribe", "plugin_scribe", f"{HEAD}hub_step_finished(record):\n{body}")
     assert hub("convert", toy, "--to", "toybin", "--fp16", "-o", tmp_path / "out.toybin").status == 0
     assert book.read_text() == "toy.bin toy.fp16 "
+
+
+ALONE = """
+import importlib, sys
+allowed = {"hub", "msgspec", "numpy", "pluggy", *sys.stdlib_module_names}
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        package = name.partition(".")[0]
+        if package not in allowed and not package.startswith(("hub_", "_")):
+            raise ModuleNotFoundError(f"{name} is a framework")
+
+sys.meta_path.insert(0, Nothing())
+plugin = importlib.import_module(sys.argv[1])
+print(len(plugin.hub_register_edges()))
+"""
+
+
+@pytest.mark.parametrize("plugin", [item for item in Registry().plugins if not item.error], ids=lambda item: item.name)
+def test_a_worker_finds_every_edge_without_a_framework(plugin: Plugin) -> None:
+    """As it must in a toolchain's environment, which holds one tool and what hub's worker needs."""
+    done = subprocess.run([sys.executable, "-c", ALONE, plugin.module], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) >= 4

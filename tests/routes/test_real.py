@@ -67,7 +67,7 @@ def _check_published(outcome: Outcome, artifact: Path) -> None:
 
 @pytest.mark.real
 def test_second_engine_takes_over_in_its_own_environment(folder: Path) -> None:
-    others = ("pytorch.import-onnx", "pytorch.import-onnx-dynamic", "keras.import-onnx", "keras.import-onnx-dynamic")
+    others = ("pytorch.import-onnx", "keras.import-onnx")
     outcome = convert(CASES["ocr-cls"], "fp32", folder, *(word for edge in others for word in ("--avoid", edge)))
     assert outcome.word == "pass", outcome.document
     assert outcome.document["route"]["edges"] == ["onnx.prepare", "onnx.tflite-onnx2tf"]

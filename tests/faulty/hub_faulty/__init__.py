@@ -234,6 +234,7 @@ FAULTS: dict[str, Fault] = {
     "text": _text,
     "garbage": _garbage,
     "half": _half,
+    "read-as": _half,
     "bake": _bake,
     "side": _side,
     "eat-input": _eat_input,
@@ -279,7 +280,11 @@ def _edge(name: str) -> Edge:
     return Edge(
         id=f"faulty.{name}",
         accepts=(Accepts(format="toybin" if name in second else "toy"),),
-        gives=Gives(format="toybin", numerics=second.get(name, Numerics.FP32)),
+        gives=Gives(
+            format="toybin",
+            numerics=second.get(name, Numerics.FP32),
+            read_as={Numerics.FP32: Numerics.FP16} if name == "read-as" else {},
+        ),
         convert=functools.partial(_convert, name),
         check=functools.partial(_takes, name),
         lossy=name in second,

@@ -65,16 +65,18 @@ def takes_model(summary: ModelSummary, options: ConvertOptions) -> Verdict:
 
 def takes_recurrent(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuse also what has no loop to write out."""
-    if not RECURRENT & summary.operators.keys():
+    verdict = takes_model(summary, options)
+    if verdict and not RECURRENT & summary.operators.keys():
         return Verdict(support=Support.NEVER, reason="there is no recurrent layer to unroll")
-    return takes_model(summary, options)
+    return verdict
 
 
 def takes_dynamic(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuse also what has no dimension to fix: a second try of the same."""
-    if summary.signature.is_static:
+    verdict = takes_model(summary, options)
+    if verdict and summary.signature.is_static:
         return Verdict(support=Support.NEVER, reason="every shape is fixed, so there is none to fix")
-    return takes_model(summary, options)
+    return verdict
 
 
 def tensorflow() -> tuple[str, ...]:

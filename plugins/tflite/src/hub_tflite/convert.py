@@ -386,7 +386,7 @@ _HALF_RECIPE = QuantRecipe(
 _FLOAT = (Accepts(format="tflite"),)
 
 
-def _runs(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+def takes_runnable(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Says no to custom operators: the quantizer runs the model."""
     if summary.custom_operators and not options.allow_custom_ops:
         return Verdict(
@@ -401,7 +401,7 @@ def _edge(plan: Plan) -> Edge:
         accepts=_FLOAT,
         gives=Gives(format="tflite", numerics=plan.numerics),
         convert=functools.partial(run_plan, plan),
-        check=_runs,
+        check=takes_runnable,
         honours=("io_dtype",) if plan.activations is DType.INT8 else (),
         lossy=True,
         needs_calibration=plan.numerics.needs_calibration,
@@ -419,7 +419,7 @@ QUANTIZING = (
         accepts=_FLOAT,
         gives=Gives(format="tflite", numerics=Numerics.FP16),
         convert=run_half,
-        check=_runs,
+        check=takes_runnable,
         lossy=True,
         keeps_dynamic=True,
         requires=("ai-edge-litert",),

@@ -78,7 +78,7 @@ def fix_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
         tensor.shape, tensor.shapeSignature = list(shape), None
 
 
-def _check(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+def takes_known(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Says no to operators that the table does not have."""
     del options
     missing = unknown_operators(summary.operators)
@@ -103,7 +103,7 @@ IMPORTER = Edge(
         read_as={Numerics.INT8_MIXED: Numerics.INT8, Numerics.INT8_DYNAMIC: Numerics.INT8_WEIGHTS},
     ),
     convert=_run,
-    check=_check,
+    check=takes_known,
     keeps_dynamic=True,
     requires=("ai-edge-litert", "onnx-ir"),
     process="tflite",

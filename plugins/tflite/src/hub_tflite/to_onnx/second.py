@@ -166,7 +166,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+def takes_feedforward(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Says no to recurrent and custom operators, and to fixed shapes."""
     wrong = sorted(summary.operators.keys() & _RECURRENT)
     if wrong:
@@ -187,7 +187,7 @@ TF2ONNX = Edge(
     accepts=(Accepts(format="tflite"),),
     gives=Gives(format="onnx"),
     convert=_convert,
-    check=_check,
+    check=takes_feedforward,
     keeps_dynamic=True,
     requires=("ai-edge-litert", "onnx-ir", "tf2onnx>=1.17", _tensorflow()),
     process="tf2onnx",

@@ -1,0 +1,58 @@
+"""Results that are read as something else than expected, and options that nobody carries out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Hub = Callable[..., Any]
+Faults = Callable[..., None]
+
+
+def test_a_result_is_what_its_reader_finds(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
+    faults("read-as", alone=True)
+    ran = hub("convert", toy, "--to", "toybin", "--fp16", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.status == 0, ran.out
+    assert ran.json["route"]["edges"] == ["faulty.read-as"]
+    assert ran.json["result"]["state"]["numerics"] == "fp16"
+
+
+def test_a_result_that_is_read_as_what_nobody_asked_for_is_refused(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("read-as")
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.json["route"]["edges"] == ["toy.bin"]
+    (failed,) = ran.json["failed_attempts"]
+    assert failed["message"] == "faulty.read-as was to write fp32; the file holds fp16"
+
+
+def test_a_route_ends_where_the_next_edge_does_not_start(
+    hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path
+) -> None:
+    faults("read-as")
+    words = ("--precision", "int8", "--calibration", samples, "-o", tmp_path / "out.toybin", "--json")
+    ran = hub("convert", toy, "--to", "toybin", *words)
+    assert ran.json["route"]["edges"] == ["toy.bin", "toy.int8"]
+    (failed,) = ran.json["failed_attempts"]
+    reason = "toy.int8 does not start from toybin/fp16, which the step before it ended in"
+    assert (failed["message"], failed["refused"]) == (reason, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--io-dtype", "int8"), "--io-dtype int8"),
+        (("--io-layout", "nhwc"), "--io-layout nhwc"),
+        (("--constant", "x=1"), "--constant x=1"),
+        (("--submodule", "nonsense"), "--submodule nonsense"),
+    ],
+)
+def test_an_option_is_not_ignored_in_silence(
+    hub: Hub, toy: Path, tmp_path: Path, option: tuple[str, ...], words: str
+) -> None:
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json", *option)
+    assert (ran.status, ran.error["code"]) == (3, "no-route")
+    assert f"toy.bin (never: no route over it carries out {words})" in ran.error["message"]
+    assert ran.error["hint"].startswith(f"{option[0]} is carried out by ")
