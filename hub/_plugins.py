@@ -337,6 +337,7 @@ def versions_of(requirements: tuple[str, ...]) -> dict[str, str]:
     return {Requirement(line).name: _version(Requirement(line).name) for line in requirements}
 
 
+@functools.cache
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)

@@ -308,10 +308,11 @@ def _no_route(
     message = f"no route from {start} to {goals[0]}" + (f"; left out: {listed}" if reasons else "")
     there = ", ".join(sorted(map(str, ahead)))
     hint = f"edges lead from here to {there}; `hub plugins` lists them" if there else "`hub plugins` lists the edges"
-    if any("needs --calibration" in reason for reason in reasons.values()) and not data:
-        hint = f"{goals[0].numerics.value} needs data: --calibration DATA"
-    elif any("carries out" in reason for reason in reasons.values()):
+    wanting = {step.edge.id for step in registry.steps if step.edge.needs_calibration and step.target in goals}
+    if any("carries out" in reason for reason in reasons.values()):
         hint = "; ".join(f"{_HONOURED[name]} is carried out by {_able(registry, name)}" for name in sorted(asked))
+    elif wanting & reasons.keys() and not data:
+        hint = f"{goals[0].numerics.value} needs data: --calibration DATA"
     return NoRouteError(message, hint=hint)
 
 
