@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, StepError, UnsupportedModel
 from hub_keras.loaded import Loaded
@@ -15,6 +15,11 @@ from hub_keras.onnx_border import Border, finish
 from hub_keras.static import StaticInputs
 from hub_keras.tf_convert import concrete_function
 from hub_keras.tf_repairs import repair
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 OPSET = 17  # the newest that every handler of tf2onnx 1.17 was written for is 18; onnx2tf and TensorRT take 17
 # A GraphDef ends at 2 GiB, and TensorFlow writes the weights into one.
@@ -40,7 +45,7 @@ def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[s
     return (*static.notes, *repaired, *rewritten)
 
 
-def frozen_graph(loaded: Loaded, static: StaticInputs) -> tuple[Any, list[str], list[str]]:
+def frozen_graph(loaded: Loaded, static: StaticInputs) -> tuple[GraphDef, list[str], list[str]]:
     """Trace a model and make its variables constants.
 
     Returns:
@@ -62,7 +67,7 @@ def frozen_graph(loaded: Loaded, static: StaticInputs) -> tuple[Any, list[str], 
     return frozen.graph.as_graph_def(), [tensor.name for tensor in frozen.inputs], [t.name for t in frozen.outputs]
 
 
-def rewrite(graph: Any) -> tuple[str, ...]:
+def rewrite(graph: GraphDef) -> tuple[str, ...]:
     """Write operators that tf2onnx does not know with those that it knows, in place.
 
     Returns:
@@ -82,7 +87,7 @@ def rewrite(graph: Any) -> tuple[str, ...]:
     return tuple(f"wrote {count} {name} with operators that ONNX has" for name, count in counts.items())
 
 
-def _refuse(node: Any) -> None:
+def _refuse(node: NodeDef) -> None:
     if node.op in _WRONG:
         raise UnsupportedModel(f"{node.name}: {_WRONG[node.op]}")
     if _MAPPED in node.name and node.op in {"While", "StatelessWhile"}:
@@ -90,31 +95,31 @@ def _refuse(node: Any) -> None:
         raise UnsupportedModel(message, hint="export the model with a fixed number of steps")
 
 
-def _erfc(graph: Any, node: Any) -> None:
+def _erfc(graph: GraphDef, node: NodeDef) -> None:
     """1 - erf(x): what GELU is made of."""
     erf = _copy(graph, node, "Erf", "erf")
     one = _one(graph, node)
     _become(node, "Sub", [one, erf])
 
 
-def _expm1(graph: Any, node: Any) -> None:
+def _expm1(graph: GraphDef, node: NodeDef) -> None:
     """exp(x) - 1, which differs near 0 by float rounding of 1."""
     exp = _copy(graph, node, "Exp", "exp")
     one = _one(graph, node)
     _become(node, "Sub", [exp, one])
 
 
-_REWRITES: dict[str, Callable[[Any, Any], None]] = {"Erfc": _erfc, "Expm1": _expm1}
+_REWRITES: dict[str, Callable[[GraphDef, NodeDef], None]] = {"Erfc": _erfc, "Expm1": _expm1}
 
 
-def _copy(graph: Any, node: Any, operator: str, suffix: str) -> str:
+def _copy(graph: GraphDef, node: NodeDef, operator: str, suffix: str) -> str:
     made = graph.node.add()
     made.CopyFrom(node)
     made.op, made.name = operator, f"{node.name}/{suffix}"
     return str(made.name)
 
 
-def _one(graph: Any, node: Any) -> str:
+def _one(graph: GraphDef, node: NodeDef) -> str:
     import tensorflow as tf
 
     made = graph.node.add(op="Const", name=f"{node.name}/one")
@@ -123,12 +128,12 @@ def _one(graph: Any, node: Any) -> str:
     return str(made.name)
 
 
-def _become(node: Any, operator: str, inputs: list[str]) -> None:
+def _become(node: NodeDef, operator: str, inputs: list[str]) -> None:
     node.op = operator
     node.input[:] = inputs
 
 
-def _convert(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
+def _convert(graph: GraphDef, inputs: list[str], outputs: list[str]) -> ModelProto:
     """Run tf2onnx on a frozen graph.
 
     Its own entry point copies the graph before each of its optimizers: ResNet50 (100 MB of weights) peaks at 7.1 GiB
@@ -147,7 +152,8 @@ def _convert(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
                 made = process_tf_graph(
                     scope, continue_on_error=True, opset=OPSET, input_names=inputs, output_names=outputs
                 )
-                return optimizer.optimize_graph(made, catch_errors=False).make_model("converted by hub")
+                model: ModelProto = optimizer.optimize_graph(made, catch_errors=False).make_model("converted by hub")
+                return model
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
         raise StepError(f"tf2onnx failed: {type(error).__name__}: {str(error)[:300]}") from error
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hub.spec import (
     STATIC,
@@ -38,6 +39,9 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, ValueInfoProto
 
 Direction = Literal["input", "output"]
 
@@ -66,7 +70,7 @@ def _toolchain() -> Toolchain:
 TOOLCHAIN = _toolchain()
 
 
-def keep_output_layout(model: Any) -> int:
+def keep_output_layout(model: ModelProto) -> int:
     """Puts a Reshape to its own shape behind each output that has channels to move; returns how many."""
     import numpy as np
     from onnx import helper, numpy_helper
@@ -82,7 +86,7 @@ def keep_output_layout(model: Any) -> int:
     return len(moved)
 
 
-def _rename_tensors(graph: Any, names: dict[str, str]) -> None:
+def _rename_tensors(graph: GraphProto, names: dict[str, str]) -> None:
     for node in graph.node:
         for tensors in (node.input, node.output):
             tensors[:] = [names.get(name, name) for name in tensors]
@@ -105,7 +109,7 @@ def _details(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return interpreter.get_input_details(), interpreter.get_output_details()
 
 
-def _border(value: Any) -> tuple[str, str, list[int]]:
+def _border(value: ValueInfoProto) -> tuple[str, str, list[int]]:
     """Returns name, numpy dtype and shape of an ONNX input or output."""
     from onnx import helper
 
@@ -114,7 +118,7 @@ def _border(value: Any) -> tuple[str, str, list[int]]:
     return value.name, dtype, [dim.dim_value for dim in tensor.shape.dim]
 
 
-def _binding(direction: Direction, value: Any, detail: dict[str, Any]) -> list[IoBinding]:
+def _binding(direction: Direction, value: ValueInfoProto, detail: dict[str, Any]) -> list[IoBinding]:
     """Returns a binding when onnx2tf changed the element type; refuses a changed shape."""
     name, dtype, shape = _border(value)
     found = [int(size) for size in detail["shape"]]
@@ -127,9 +131,9 @@ def _binding(direction: Direction, value: Any, detail: dict[str, Any]) -> list[I
     return [IoBinding(direction=direction, source=name, target=name, dtype=kind, reason=reason)]
 
 
-def _bindings(model: Any, path: Path) -> list[IoBinding]:
+def _bindings(model: ModelProto, path: Path) -> list[IoBinding]:
     bindings = []
-    values_of: dict[Direction, Any] = {"input": model.graph.input, "output": model.graph.output}
+    values_of: dict[Direction, Collection[ValueInfoProto]] = {"input": model.graph.input, "output": model.graph.output}
     borders = (
         (direction, values, details)
         for (direction, values), details in zip(values_of.items(), _details(path), strict=True)
@@ -144,7 +148,7 @@ def _bindings(model: Any, path: Path) -> list[IoBinding]:
     return bindings
 
 
-def run_onnx2tf(source: Path, scratch: Path) -> tuple[Path, Any, int]:
+def run_onnx2tf(source: Path, scratch: Path) -> tuple[Path, ModelProto, int]:
     """Converts a static ONNX file.
 
     Returns:
@@ -227,7 +231,7 @@ def convert(job: ConvertJob) -> StepOutput:
     return StepOutput(notes=tuple(notes), bindings=tuple(bindings))
 
 
-def _has_recurrence(model: Any) -> bool:
+def _has_recurrence(model: ModelProto) -> bool:
     return any(node.op_type in ("LSTM", "GRU", "RNN") for node in model.graph.node)
 
 

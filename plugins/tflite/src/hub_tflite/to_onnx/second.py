@@ -33,7 +33,8 @@ from hub_tflite.describe import border, signature_of
 from hub_tflite.schema import numbers, operator_name, operators, read, text, to_bytes
 
 if TYPE_CHECKING:
-    from onnx_ir import Model, Value
+    from onnx import ModelProto
+    from onnx_ir import Model, Shape, Value
 
     from hub.spec import TensorSpec
 
@@ -68,7 +69,7 @@ def dropped_biases(model: Any) -> list[str]:
     return found
 
 
-def leftovers(model: Any) -> list[str]:
+def leftovers(model: ModelProto) -> list[str]:
     """Return the operators of an ONNX model that the standard does not have at its opset, sorted."""
     from onnx import defs
 
@@ -111,7 +112,7 @@ def convert_second(source: Path, output: Path, scratch: Path) -> StepOutput:
     return StepOutput(notes=(f"tf2onnx wrote {len(made.graph.node)} nodes of opset {OPSET}",))
 
 
-def _run(path: Path) -> Any:
+def _run(path: Path) -> ModelProto:
     with _quiet():
         import tf2onnx.convert
 
@@ -122,7 +123,7 @@ def _run(path: Path) -> Any:
     return made
 
 
-def _check(made: Any) -> None:
+def _check(made: ModelProto) -> None:
     import onnx
 
     try:
@@ -146,7 +147,7 @@ def _rename(model: Model, names: Sequence[str], specs: Sequence[TensorSpec]) -> 
     model.graph.outputs[:] = [values[name] for name in names[count:]]
 
 
-def _dims(spec: TensorSpec) -> Any:
+def _dims(spec: TensorSpec) -> Shape:
     import onnx_ir
 
     return onnx_ir.Shape([str(dim) if dim.size is None else dim.size for dim in spec.shape])
