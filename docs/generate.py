@@ -1,15 +1,16 @@
 """Write the reference pages that are generated from the code: `python docs/generate.py [--check]`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
 import msgspec
 
 from hub._parity import POLICIES, carried
+from hub._plugins import Registry
 from hub.cli import cli
-from hub.spec import Numerics, Receipt
+from hub.spec import Accepts, Edge, Gives, Numerics, Receipt
 from hub.spec.errors import HubError, error_classes
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -100,6 +101,73 @@ def decisions_page() -> str:
     )
 
 
+def states_page() -> str:
+    """Formats and edges of the plugins in this repository: where a stranger's edge may join."""
+    registry = Registry()
+    formats = [
+        f"| `{name}` | {_code(item.suffixes)} | {_forms(registry, name)} | {_code(n.value for n in item.numerics)} |"
+        for name, item in registry.formats.items()
+        if not name.startswith("toy")
+    ]
+    edges = [
+        f"| `{name}` | {edge.title} | {'<br>'.join(_end(item) for item in edge.accepts)} | {_end(edge.gives)} | "
+        f"{', '.join(_traits(edge))} |"
+        for name, edge in registry.edges.items()
+        if not name.startswith("toy.")
+    ]
+    return _MADE + _STATES_TEXT.format(formats="\n".join(formats), edges="\n".join(edges), count=len(edges))
+
+
+_STATES_TEXT = """# States and edges
+
+A state is (format, form, numerics). An edge of yours may start from any state below and may end in one: the planner
+joins them, whoever wrote them. A form is a promise: `static` is `prepared` is plain, so an edge that accepts the plain
+form takes all three, and one that accepts `static` gets models whose dimensions are all fixed.
+
+* `onnx` in the form `prepared`: opset lifted, constants folded, `If` folded where its condition is known, names of
+  dimensions unique; dimensions may be dynamic. `onnx.prepare-dynamic` writes it.
+* `onnx` in the form `static`: the same with every dimension fixed. `onnx.prepare` writes it.
+* `pytorch`: a `.pt2` by `torch.export.save`, with names and dynamic dimensions of inputs and outputs in the extra file
+  `hub.json`. `torchscript`, `builder` and `pickle` are what users bring; edges lead from them to `.pt2`.
+* `keras`: a `.keras` or `.h5` file that Keras 3 loads; `savedmodel` is TensorFlow's folder.
+
+## Formats
+
+| format | suffixes | forms | numerics that its reader tells |
+|---|---|---|---|
+{formats}
+
+## The {count} edges
+
+`keep` is what the source computes in. *Lossy* edges change more than float rounding, *data* means `--calibration`.
+
+| edge | engine | from | to | |
+|---|---|---|---|---|
+{edges}
+"""
+
+
+def _code(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _forms(registry: Registry, name: str) -> str:
+    ends = [end for edge in registry.edges.values() for end in (*edge.accepts, edge.gives) if end.format == name]
+    return _code(sorted({end.form for end in ends if end.form}))
+
+
+def _end(end: Accepts | Gives) -> str:
+    form = f"+{end.form}" if end.form else ""
+    numerics = end.numerics if isinstance(end.numerics, tuple) else (end.numerics,)
+    return f"`{end.format}{form}` {', '.join(numerics)}"
+
+
+def _traits(edge: Edge) -> list[str]:
+    said = {"lossy": edge.lossy, "data": edge.needs_calibration, "dynamic dimensions": edge.keeps_dynamic}
+    honours = [f"`{option}`" for option in edge.honours]
+    return [*(word for word, holds in said.items() if holds), *honours]
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "gates.md": gates_page,
@@ -107,17 +175,22 @@ PAGES: dict[str, Callable[[], str]] = {
     "receipt.schema.json": schema_page,
     "decisions.md": decisions_page,
 }
+FIRST_PARTY = {"keras", "onnxruntime", "openvino", "pytorch", "tflite", "toy"}
+PLUGIN_PAGES: dict[str, Callable[[], str]] = {"../authors/states.md": states_page}
+"""Pages that are made, and checked, only where every plugin of the repository is loaded and no other."""
 
 
 def main() -> int:
     """Write the pages, or with --check say which are stale."""
-    stale = [name for name, page in PAGES.items() if _read(REFERENCE / name) != page()]
+    loaded = {plugin.name for plugin in Registry().plugins if not plugin.error}
+    pages = PAGES | PLUGIN_PAGES if loaded == FIRST_PARTY else PAGES
+    stale = [name for name, page in pages.items() if _read(REFERENCE / name) != page()]
     if "--check" in sys.argv:
         sys.stderr.write("".join(f"stale: {name}; run: python docs/generate.py\n" for name in stale))
         return int(bool(stale))
     REFERENCE.mkdir(exist_ok=True)
     for name in stale:
-        (REFERENCE / name).write_text(PAGES[name]())
+        (REFERENCE / name).write_text(pages[name]())
     return 0
 
 

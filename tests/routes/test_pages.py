@@ -49,3 +49,14 @@ def test_block_runs(block: Block) -> None:
 
 def test_pages_have_blocks_to_run() -> None:
     assert {block.page for block in RUN} == set(PAGES)
+
+
+def test_the_page_of_states_is_current() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'docs'); import generate as g\n"
+        "loaded = {plugin.name for plugin in g.Registry().plugins if not plugin.error}\n"
+        "assert loaded == g.FIRST_PARTY, loaded\n"
+        "assert (g.REFERENCE / '../authors/states.md').read_text() == g.states_page(), 'run: python docs/generate.py'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
