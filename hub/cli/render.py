@@ -318,7 +318,7 @@ def show_plugins(registry: Registry, *, as_json: bool, verbose: bool) -> None:
         state = f"[red]broken: {escape(plugin.error.strip().splitlines()[-1])}[/]" if plugin.error else "[green]ok[/]"
         table.add_row(plugin.name, plugin.distribution, plugin.version, state)
     console.print(table)
-    console.print(_edges_table(registry))
+    console.print(_edges_table(registry, verbose=verbose))
     console.print(f"formats: {', '.join(registry.formats)}; runtimes: {', '.join(registry.runtimes)}")
     for plugin in registry.broken if verbose else ():
         console.print(escape(plugin.error))
@@ -330,15 +330,16 @@ def _edge_row(edge: Edge) -> dict[str, object]:
     return fields | {"toolchain": edge.toolchain.name if edge.toolchain else ""}
 
 
-def _edges_table(registry: Registry) -> Table:
-    table = _table("edge", "from", "to", "engine", "needs", "carries out")
+def _edges_table(registry: Registry, *, verbose: bool) -> Table:
+    table = _table("edge", "from", "to", "engine", "needs", *(["carries out"] if verbose else []))
     for edge in registry.edges.values():
         source = ", ".join(f"{_form(offer)}/{_words(offer.numerics)}" for offer in edge.accepts)
-        needs = [
-            *(["calibration"] if edge.needs_calibration else []), *([edge.toolchain.name] if edge.toolchain else [])
-        ]  # fmt: skip
         target = f"{_form(edge.gives)}/{_words(edge.gives.numerics)}"
-        table.add_row(edge.id, source, target, escape(edge.title), ", ".join(needs), ", ".join(edge.honours))
+        calibration = "calibration" if edge.needs_calibration else ""
+        needs = calibration or (edge.toolchain.name if edge.toolchain else "")
+        table.add_row(
+            edge.id, source, target, escape(edge.title), needs, *([", ".join(edge.honours)] if verbose else [])
+        )
     return table
 
 

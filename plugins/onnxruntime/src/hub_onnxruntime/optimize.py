@@ -82,7 +82,7 @@ _OPTIMIZE = Edge(
     requires=_REQUIRES,
     keeps_dynamic=True,
     process="onnx",
-    cost=0.3,
+    cost=0.5,
     title="ONNX Runtime's optimization",
     formerly=(
         *(f"onnxruntime.optimize-{numerics.value}" for numerics in Numerics),
@@ -98,6 +98,7 @@ OPTIMIZING = (
         accepts=(_ANY_ONNX, Accepts(format="onnx", form=RUNTIME_FORM, numerics=ANY)),
         gives=Gives(format="onnx", form=ORT_FORM, numerics=KEEP),
         check=takes_small,
+        cost=0.3,  # in one step before in two: another engine's graph is due before an optimized .onnx on the way
         title="ONNX Runtime's optimization, .ort",
         formerly=(
             *(f"onnxruntime.ort-{numerics.value}" for numerics in Numerics),
