@@ -121,7 +121,6 @@ class Registry:
     def _check_offers(self, entry: importlib.metadata.EntryPoint) -> None:
         """Collect what is on offer with this plugin, so that one that raises or clashes with another is found here."""
         self._forget_offers()
-        self.manager.hook.hub_register_commands()
         _expectations_of(entry.module.partition(".")[0])
         for kind in _OFFERS:
             getattr(self, kind)

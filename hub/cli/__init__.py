@@ -3,8 +3,12 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 COMMANDS = {
     "convert": ("hub.cli.convert", "Convert a model, prove that the result computes the same, write it."),
@@ -19,18 +23,18 @@ COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """Imports a command's module when the command is asked for; plugins are loaded for names that hub does not have."""
+    """Imports a command's module when the command is asked for; a plugin's commands are entry points, read as text."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name hub's own commands, then those of plugins."""
         del ctx
-        return [*COMMANDS, *sorted(_plugin_commands())]
+        return [*COMMANDS, *_offered()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find one command."""
         del ctx
         if cmd_name not in COMMANDS:
-            return _plugin_commands().get(cmd_name)
+            return _loaded(cmd_name)
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
@@ -47,17 +51,40 @@ class _Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, so that help imports none of them."""
-        extra = [(name, command.get_short_help_str()) for name, command in sorted(_plugin_commands().items())]
         del ctx
+        extra = [
+            (name, f"From {entry.dist.name if entry.dist else entry.module}.") for name, entry in _offered().items()
+        ]
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()] + extra)
 
 
-def _plugin_commands() -> dict[str, click.Command]:
-    from hub._plugins import Registry
+def _offered() -> "dict[str, EntryPoint]":
+    """Commands of plugins, by name. No plugin is imported: help must not take what they take."""
+    import importlib.metadata
 
-    groups = Registry().manager.hook.hub_register_commands()
-    return {command.name: command for group in groups for command in group}
+    found = importlib.metadata.entry_points(group="hub.commands.v1")
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name) if entry.name not in COMMANDS}
+
+
+def _loaded(name: str) -> click.Command | None:
+    entry = _offered().get(name)
+    if entry is None:
+        return None
+    try:
+        command = entry.load()
+    except Exception as error:  # the plugin boundary: its command may raise anything at import
+        from hub.spec import PluginBroken
+
+        message = f"the command {name} does not load from {entry.value}: {type(error).__name__}: {error}"
+        raise PluginBroken(message, hint="update the plugin, or uninstall it: `hub plugins`") from error
+    if not isinstance(command, click.Command):
+        from hub.spec import PluginBroken
+
+        raise PluginBroken(
+            f"{entry.value} is no click command", hint="update the plugin, or uninstall it: `hub plugins`"
+        )
+    return command
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -72,13 +99,15 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every error becomes a message, a hint and an exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    from hub.cli.report import report_error, report_interrupt
-
     as_json = "--json" in words
     try:
         status = cli.main(args=words, prog_name="hub", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
+        from hub.cli.report import report_interrupt
+
         sys.exit(report_interrupt(as_json=as_json))
     except Exception as error:  # noqa: BLE001 the process boundary: nothing leaves as a bare traceback
+        from hub.cli.report import report_error
+
         sys.exit(report_error(error, as_json=as_json, verbose="-v" in words))
     sys.exit(status if isinstance(status, int) else 0)

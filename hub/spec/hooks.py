@@ -8,8 +8,11 @@ A plugin is a module with functions of these names, marked with `hookimpl`:
     def hub_register_edges() -> list[Edge]:
         return [MY_EDGE]
 
-The module is imported by `hub --help`, so it imports no framework. A worker imports it too, and asks it for the edge
-that it is to run.
+The module is imported by every command that deals with models, so it imports no framework. A worker imports it too, and
+asks it for the edge that it is to run.
+
+Commands for the command line are entry points of their own, in the group `hub.commands.v1`: the command's name, and the
+click command, such as `greet = "my_plugin.commands:greet"`. `hub --help` lists them and imports no plugin.
 """
 
 from pathlib import Path
@@ -44,11 +47,6 @@ def hub_register_edges() -> list[Edge]:  # type: ignore[empty-body]
 @hookspec
 def hub_register_runtimes() -> list[Runtime]:  # type: ignore[empty-body]
     """Offer runtimes."""
-
-
-@hookspec
-def hub_register_commands() -> list[Any]:  # type: ignore[empty-body]
-    """Offer click commands for the command line."""
 
 
 @hookspec

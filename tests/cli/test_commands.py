@@ -164,6 +164,20 @@ def test_completion(hub: Hub, shell: str) -> None:
     assert "_HUB_COMPLETE" in hub("completion", shell).out
 
 
+@pytest.mark.parametrize("words", [["--help"], ["convert", "--help"], ["--version"], ["completion", "bash"]])
+def test_help_imports_no_plugin(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom hub.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    imported = done.stderr.split()
+    wrong = [name for name in imported if name.startswith(("hub_", "hub.spec", "hub._"))]
+    assert not {"numpy", "msgspec", "pluggy", "rich", "psutil", *HEAVY} & set(imported)
+    assert not wrong
+
+
 def test_completion_completes() -> None:
     environment = os.environ | {"_HUB_COMPLETE": "bash_complete", "COMP_WORDS": "hub con", "COMP_CWORD": "1"}
     done = subprocess.run([HUB], env=environment, capture_output=True, text=True, check=True, timeout=60)

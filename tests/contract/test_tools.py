@@ -58,7 +58,10 @@ def test_a_tool_gets_its_own_copy_with_the_side_files(tmp_path: Path) -> None:
         sha256="",
         size_bytes=0,
     )
-    copy = private_copy(ConvertJob(edge="x", source=artifact, output=str(tmp_path / "out"), scratch=str(scratch)))
+    job = ConvertJob(
+        edge="x", source=artifact, target=State(format="toy"), output=str(tmp_path / "out"), scratch=str(scratch)
+    )
+    copy = private_copy(job)
     copy.write_text("overwritten by the tool")
     assert sorted(file.name for file in scratch.iterdir()) == ["net.bin", "net.param"]
     assert (source / "net.param").read_text() == "net.param"

@@ -1,5 +1,6 @@
 """Plugins that are broken in every way: kept, shown, and no harm to the others."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,10 +24,6 @@ BROKEN = {
     "raises-in-hook": (
         f"{HEAD}hub_register_formats():\n    raise LookupError('no formats today')\n",
         "no formats today",
-    ),
-    "raises-in-commands": (
-        f"{HEAD}hub_register_commands():\n    raise LookupError('no commands today')\n",
-        "commands today",
     ),
     "second-of-an-edge": (
         f"from hub_toy.edges import EDGES\n{HEAD}hub_register_edges():\n    return list(EDGES)\n",
@@ -141,14 +138,28 @@ def test_a_hook_that_raises_while_identifying_names_its_plugin(hub: Hub, install
 
 
 def test_a_plugin_command_is_part_of_the_command_line(hub: Hub, install: Install) -> None:
-    source = (
-        "import click\n\nfrom hub.spec import hookimpl\n\n\n@click.command('greet')\ndef greet():\n"
-        '    """Say hello."""\n    click.echo("hello")\n\n\n'
-        "@hookimpl\ndef hub_register_commands():\n    return [greet]\n"
-    )
-    install("greeter", "plugin_greeter", source)
-    assert "Say hello." in hub("--help").out
+    source = 'import click\n\n\n@click.command("greet")\ndef greet():\n    """Say hello."""\n    click.echo("hello")\n'
+    info = install("greeter", "plugin_greeter", source)
+    (info / "entry_points.txt").write_text("[hub.commands.v1]\ngreet = plugin_greeter:greet\n")
+    shown = hub("--help").out
+    assert re.search(r"greet\s+From greeter\.", shown)
+    assert "plugin_greeter" not in sys.modules
+    assert "Say hello." in hub("greet", "--help").out
     assert hub("greet").out == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("raise LookupError('no voice')\n", "LookupError: no voice"), ("greet = 1\n", "no click command")],
+)
+def test_a_command_that_does_not_load_names_its_plugin(hub: Hub, install: Install, source: str, words: str) -> None:
+    module = f"plugin_greeter_{len(words)}"
+    info = install("greeter", module, source)
+    (info / "entry_points.txt").write_text(f"[hub.commands.v1]\ngreet = {module}:greet\n")
+    assert hub("--help").status == 0
+    error = hub("greet", "--json").error
+    assert (error["code"], error["exit_status"]) == ("plugin-broken", 4)
+    assert words in error["message"]
 
 
 def test_a_plugin_is_told_of_every_finished_step(hub: Hub, install: Install, toy: Path, tmp_path: Path) -> None:

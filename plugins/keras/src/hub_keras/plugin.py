@@ -1,4 +1,4 @@
-"""The hooks. `hub --help` imports this module, so each imports what it offers when it is called."""
+"""The hooks. Every command that plans imports this module, so each imports what it offers when it is called."""
 
 from __future__ import annotations
 

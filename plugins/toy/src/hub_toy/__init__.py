@@ -1,6 +1,6 @@
 """A complete plugin: two formats, four edges, one runtime. Copy this folder to start your own.
 
-`hub --help` imports this module, so each hook imports what it offers when it is called.
+Every command that plans imports this module, so each hook imports what it offers when it is called.
 """
 
 from pathlib import Path
