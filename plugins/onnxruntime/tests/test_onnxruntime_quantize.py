@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from hub_onnxruntime.quantize.convert import QUANTIZING
 from hub_onnxruntime.quantize.cpu import Signedness, best_signedness
 from hub_onnxruntime.quantize.placement import Extent
 from hub_onnxruntime.quantize.qdq import Scheme
+from hub_onnxruntime.quantize.recipe import Recipe
 from hub_onnxruntime.quantize.source import open_source
 from hub_onnxruntime.quantize.weights import Form, quantize_blocks
 from hub_onnxruntime.session import OrtSession
@@ -226,12 +228,14 @@ def test_mixed_keeps_the_layer_that_int8_hurts_most(tmp_path: Path) -> None:
     shop = Workshop(tmp_path, graphs.saved(model, tmp_path / "m.onnx"), samples[:4], samples[4:])
     source = open_source(str(shop.model), str(shop.calibration))
     source.watch()
-    recipe = static.Recipe(Extent.BETWEEN, "min-max", Scheme.of(Signedness.U8U8))
-    hurt = static.sensitivity(source, recipe)
+    recipe = Recipe(Extent.BETWEEN, "min-max", Scheme.of(Signedness.U8U8))
+    trials = static.trials_of(source)
+    hurt = static.sensitivity(source, trials, recipe)
     assert min(hurt, key=lambda name: hurt[name]) == "fragile"
-    tried, _ = static.mixed(source, static.attempt(source, recipe))
-    assert tried.recipe.kept[0] == "fragile"
-    assert tried.sqnr_db > static.attempt(source, recipe).sqnr_db + 5
+    taken = static.mixed(source, trials, recipe)
+    assert taken.recipe.kept[0] == "fragile"
+    assert taken.sqnr_db > trials.attempt(recipe).sqnr_db + 5
+    assert re.search(r"to leave so many layers in float on 4 calibration samples, dB: 1 \d", trials.notes[-1])
 
 
 def test_a_wrong_scale_is_seen_by_the_judge(magika: Workshop) -> None:
@@ -449,8 +453,38 @@ def test_a_value_that_is_not_finite_has_no_range(tmp_path: Path) -> None:
     model = graphs.model(nodes, [graphs.value("x", (1, 4))], [graphs.value("y", (1, 3))], arrays)
     feeds = [{"x": np.zeros((1, 4), np.float32)}]
     shop = Workshop(tmp_path, graphs.saved(model, tmp_path / "m.onnx"), feeds, feeds)
+    with pytest.raises(CalibrationError, match="not finite in y"):
+        shop.convert("onnx.int8")
+
+
+def test_an_activation_that_is_not_finite_has_no_range(tmp_path: Path) -> None:
+    """Its infinity does not reach the output, so that only the ranges tell."""
+    nodes = [
+        helper.make_node("Log", ["x"], ["l"], name="log"),
+        helper.make_node("MatMul", ["l", "w"], ["m"], name="product"),
+        helper.make_node("Exp", ["m"], ["e"], name="exp"),
+        helper.make_node("Add", ["e", "one"], ["y"], name="sum"),
+    ]
+    arrays = {"w": np.ones((4, 3), np.float32), "one": np.ones(3, np.float32)}
+    model = graphs.model(nodes, [graphs.value("x", (1, 4))], [graphs.value("y", (1, 3))], arrays)
+    feeds = [{"x": np.zeros((1, 4), np.float32)}]
+    shop = Workshop(tmp_path, graphs.saved(model, tmp_path / "m.onnx"), feeds, feeds)
     with pytest.raises(CalibrationError, match="has no range"):
         shop.convert("onnx.int8")
+
+
+def test_int8_mixed_goes_on_from_what_int8_tried(magika: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second edge in a process applies no recipe that the first one judged, and comes to the same."""
+    source = open_source(str(magika.model), str(magika.calibration))
+    source.watch()
+    source.known.clear()
+    scheme = Scheme.of(Signedness.U8U8)
+    first = static.trials_of(source)
+    best = static.best(source, first, scheme)
+    monkeypatch.setattr(static, "insert", None)
+    again = static.trials_of(source)
+    assert static.best(source, again, scheme) is best
+    assert again.notes == first.notes
 
 
 @pytest.mark.parametrize(

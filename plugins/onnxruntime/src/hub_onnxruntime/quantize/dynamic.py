@@ -6,10 +6,13 @@ import logging
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import StepError
 from hub_onnxruntime.quantize.cpu import Signedness
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _QUIET = logging.ERROR  # it advises pre-processing, which was done
 
@@ -26,8 +29,11 @@ class Dynamic:
     operators: tuple[str, ...]
     weights: str
 
+    def __str__(self) -> str:
+        return f"{self.weights} weights of {', '.join(self.operators)}"
+
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """For the receipt."""
         return {**asdict(self), "per_channel": True, "reduce_range": False, "MatMulConstBOnly": True}
 
@@ -37,7 +43,7 @@ def weights_for(signedness: Signedness) -> str:
     return "uint8" if signedness is Signedness.U8U8 else "int8"
 
 
-def quantize(model: Any, settings: Dynamic) -> Any:
+def quantize(model: ModelProto, settings: Dynamic) -> ModelProto:
     """Returns a quantized copy.
 
     Raises:

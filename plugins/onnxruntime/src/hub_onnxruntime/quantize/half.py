@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from hub_onnxruntime.graphs import add_constant, all_names, fresh_name, prune, rename, subgraphs
 from hub_onnxruntime.operators import opset_of
 from hub_onnxruntime.quantize.ranges import Tap
 
 if TYPE_CHECKING:
-    from hub.spec.calibration import Feeds
+    import numpy as np
+    import numpy.typing as npt
+    from onnx import ModelProto, NodeProto
+    from onnx.defs import OpSchema
+
+    from hub.spec import Feeds
+
+    Array = npt.NDArray[np.generic]
 
 LARGEST = 65504.0
 """The largest float16 (IEEE 754 binary16)."""
@@ -42,7 +49,7 @@ def peaks(content: bytes, names: Iterable[str], samples: Iterable[Feeds]) -> dic
     return found
 
 
-def overflowing(model: Any, samples: Iterable[Feeds]) -> list[str]:
+def overflowing(model: ModelProto, samples: Iterable[Feeds]) -> list[str]:
     """Returns the nodes with a value too large for float16, stand-ins for infinity (-3.4e38) among them."""
     from onnx import TensorProto, numpy_helper
 
@@ -59,7 +66,7 @@ def overflowing(model: Any, samples: Iterable[Feeds]) -> list[str]:
     return [node.name for node in graph.node if large & {*node.input, *node.output}]
 
 
-def fragile(model: Any) -> list[str]:
+def fragile(model: ModelProto) -> list[str]:
     """Returns the nodes whose operator needs more than float16's precision inside."""
     return [node.name for node in model.graph.node if node.op_type in _SUMS]
 
@@ -71,8 +78,8 @@ class _Halver:
     that what was to be spared overflows (a file-type classifier: -0.3 dB instead of 73).
     """
 
-    def __init__(self, model: Any, kept: Iterable[str]) -> None:
-        self.model = type(model).FromString(model.SerializeToString())
+    def __init__(self, model: ModelProto, kept: Iterable[str]) -> None:
+        self.model: ModelProto = type(model).FromString(model.SerializeToString())
         self.graph = self.model.graph
         self._kept = set(kept)
         self._taken = all_names(self.graph) | {node.name for node in self.graph.node}
@@ -84,9 +91,9 @@ class _Halver:
         self._floats |= {name for name, tensor in self._stored.items() if tensor.data_type == _FLOAT}
         self._names: dict[tuple[str, int], str] = {(name, _FLOAT): name for name in self._floats}
         self._made: dict[str, int] = {}
-        self.nodes: list[Any] = []
+        self.nodes: list[NodeProto] = []
 
-    def run(self) -> Any:
+    def run(self) -> ModelProto:
         for node in list(self.graph.node):
             self._node(node)
         copies = [type(node).FromString(node.SerializeToString()) for node in self.nodes]
@@ -96,7 +103,7 @@ class _Halver:
         prune(self.graph)
         return self.model
 
-    def _node(self, node: Any) -> None:
+    def _node(self, node: NodeProto) -> None:
         takes, gives = self._types(node)
         if any(subgraphs(node)):  # its inner graphs are float32 and see outer values by name
             rename([node], {name: self._as(name, _FLOAT) for name in sorted(self._made) if self._made[name] == _HALF})
@@ -114,7 +121,7 @@ class _Halver:
                     self._names[name, _FLOAT] = name
                     self._cast(inner, name, _FLOAT)
 
-    def _types(self, node: Any) -> tuple[list[int], list[int]]:
+    def _types(self, node: NodeProto) -> tuple[list[int], list[int]]:
         """The float type of each input and output of a node, as far as they are floats."""
         import onnx
 
@@ -152,7 +159,7 @@ class _Halver:
         )
 
 
-def rounded(array: Any) -> Any:
+def rounded(array: Array) -> Array:
     """Returns an array in float16; finite values stay finite."""
     import numpy as np
 
@@ -160,7 +167,7 @@ def rounded(array: Any) -> Any:
     return np.where(finite, np.clip(array, -LARGEST, LARGEST), array).astype(np.float16)
 
 
-def _retyped(node: Any) -> bool:
+def _retyped(node: NodeProto) -> bool:
     """Makes a node that names its float type itself name float16; False where that is not known how to do."""
     from onnx import numpy_helper
 
@@ -174,7 +181,7 @@ def _retyped(node: Any) -> bool:
     return True
 
 
-def _half_in(schema: Any, formals: Any, place: int) -> int:
+def _half_in(schema: OpSchema, formals: Sequence[OpSchema.FormalParameter], place: int) -> int:
     """float16 where the operator's definition allows it in this place."""
     if not formals:
         return _FLOAT
@@ -183,7 +190,7 @@ def _half_in(schema: Any, formals: Any, place: int) -> int:
     return _HALF if allowed and "tensor(float16)" in allowed else _FLOAT
 
 
-def halve(model: Any, kept: Iterable[str]) -> Any:
+def halve(model: ModelProto, kept: Iterable[str]) -> ModelProto:
     """Returns a float16 copy with float32 inputs and outputs.
 
     Args:

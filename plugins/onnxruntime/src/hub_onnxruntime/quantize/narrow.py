@@ -1,4 +1,4 @@
-"""The plans without calibration samples: dynamic int8, weights alone, float16. Each keeps the best of a few.
+"""The edges without calibration samples: dynamic int8, weights alone, float16. Each keeps the best of a few recipes.
 
 Their results are compared with the float model on random inputs here, which tell one form from another; hub's gate
 compares again on real ones where there are any.
@@ -6,11 +6,13 @@ compares again on real ones where there are any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import DType, Numerics, QuantRecipe, StepError, UnsupportedModel
+from hub.spec import DType, Numerics, QuantRecipe, UnsupportedModel
 from hub_onnxruntime.files import external_files, load, load_structure
 from hub_onnxruntime.large import LARGE_BYTES, lighten, size_on_disk
 from hub_onnxruntime.operators import opset_of
@@ -18,11 +20,14 @@ from hub_onnxruntime.prepare import raise_opset
 from hub_onnxruntime.quantize import half, weights
 from hub_onnxruntime.quantize.cpu import this_cpu
 from hub_onnxruntime.quantize.dynamic import Dynamic, quantize, weights_for
-from hub_onnxruntime.quantize.judge import Judge
-from hub_onnxruntime.quantize.source import Source, check_float, open_source, random_judge
+from hub_onnxruntime.quantize.source import Source, check_float, open_source, random_judge, tool
 from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.session import OrtSession
 from hub_onnxruntime.simplify import Rejected
+from hub_quanttrials import Judge, Trials
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 BLOCKS_OPSET = 21
 """The first whose DequantizeLinear takes blocks, 4-bit and 16-bit integers."""
@@ -38,12 +43,16 @@ RECURRENT = ("MatMul", "Gather", "LSTM")
 class Made(NamedTuple):
     """A quantized model, its recipe, and notes. A large one keeps its other weights in files of `folder`."""
 
-    model: Any
+    model: ModelProto
     recipe: QuantRecipe
     notes: list[str]
 
 
-def dynamic_int8(path: str, operators: tuple[str, ...], tool: str) -> Made:
+def _unjudged(judge: Judge) -> list[str]:
+    return [] if judge.samples else ["not compared on random inputs: no sizes fit, or the float model gives nothing"]
+
+
+def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
     """Quantizes activations on the fly.
 
     Raises:
@@ -53,18 +62,21 @@ def dynamic_int8(path: str, operators: tuple[str, ...], tool: str) -> Made:
     source = open_source(path)
     signedness, seen = this_cpu()
     settings = Dynamic(operators, weights_for(signedness))
-    model = quantize(source.model, settings)
-    kinds = {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"}
-    changed = [node.op_type for node in model.graph.node if node.op_type in kinds]
-    if not changed:
-        raise UnsupportedModel(
-            f"nothing can be quantized on the fly: no {' or '.join(operators)} has stored weights",
-            hint="Use --int8 with --calibration, or --precision int8-weights.",
-        )
-    db = _measured(source, model)
+
+    def apply(_: Dynamic) -> ModelProto:
+        model = quantize(source.model, settings)
+        if not _on_the_fly(model):
+            raise UnsupportedModel(
+                f"nothing can be quantized on the fly: no {' or '.join(operators)} has stored weights",
+                hint="Use --int8 with --calibration, or --precision int8-weights.",
+            )
+        return model
+
+    trials = Trials(source.judge, apply, source.session)
+    best = trials.best([settings])
     recipe = QuantRecipe(
         name=f"dynamic int8 of {', '.join(operators)}",
-        tool=tool,
+        tool=tool(),
         numerics=Numerics.INT8_DYNAMIC,
         weights=DType(settings.weights),
         activations=DType.UINT8,
@@ -72,8 +84,13 @@ def dynamic_int8(path: str, operators: tuple[str, ...], tool: str) -> Made:
         kept_float=_left(source, operators),
         settings=settings.settings,
     )
-    notes = [f"{settings.weights} weights: exact on {seen}", f"{len(changed)} layers, {_words(db)}"]
-    return Made(model, recipe, [*source.notes, *notes])
+    layers = f"{_on_the_fly(best.model)} layers quantize activations on the fly"
+    notes = [f"{settings.weights} weights: exact on {seen}", *trials.notes, layers, *_unjudged(source.judge)]
+    return Made(best.model, recipe, [*source.notes, *notes])
+
+
+def _on_the_fly(model: ModelProto) -> int:
+    return sum(node.op_type in {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"} for node in model.graph.node)
 
 
 def _left(source: Source, operators: Sequence[str]) -> tuple[str, ...]:
@@ -82,17 +99,14 @@ def _left(source: Source, operators: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(kinds & {node.op_type for node in source.model.graph.node}))
 
 
-def _measured(source: Source, model: Any) -> float:
-    session = OrtSession(source.path, content=model.SerializeToString())
-    return source.judge.sqnr_db(session) if source.judge.samples else float("nan")
+class Stored(NamedTuple):
+    """A model with narrow weights, and the element type of each tensor that was narrowed."""
+
+    model: ModelProto
+    kinds: dict[str, str]
 
 
-def _words(decibels: float) -> str:
-    known = decibels == decibels  # noqa: PLR0124 - not a number
-    return f"{decibels:.1f} dB on random inputs" if known else "not run on random inputs: no sizes fit"
-
-
-def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form], numerics: Numerics, tool: str) -> Made:
+def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form]) -> Made:
     """Stores weights narrow, in the form that is best on random inputs; of a large model in the first form.
 
     Raises:
@@ -108,15 +122,31 @@ def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form], numer
     model, raised = raised_opset(model) if any(form.block for form in forms) else (model, [])
     notes += raised
     if large:
-        stored = weights.quantize(model, source.parent, forms[0])
+        kinds = weights.quantize(model, source.parent, forms[0])
         lighten(model, source.parent, Path(scratch))
-        notes.append(f"the model is large: {forms[0].words}, not compared with other forms")
-        return Made(model, _record(stored, forms[0], numerics, tool), notes)
-    best, stored, form, more = _best_form(model, source, forms)
-    return Made(best, _record(stored, form, numerics, tool), [*notes, *more])
+        notes.append(f"the model is large: {forms[0]}, not compared with other forms")
+        return Made(model, _record(kinds, forms[0]), notes)
+
+    def apply(form: weights.Form) -> Stored:
+        copy = type(model).FromString(model.SerializeToString())
+        kinds = weights.quantize(copy, source.parent, form)
+        if not kinds:
+            raise UnsupportedModel(
+                "no weight can be stored in integers: no matrix, convolution or table of 1,024 elements is stored",
+                hint="Use --precision fp16.",
+            )
+        return Stored(copy, kinds)
+
+    judge = random_judge(source, model)
+    trials = Trials(judge, apply, lambda made: OrtSession(source, content=made.model.SerializeToString()))
+    best = trials.best(forms, math.inf)
+    took = f"took {best.recipe}, {len(best.model.kinds)} tensors"
+    return Made(
+        best.model.model, _record(best.model.kinds, best.recipe), [*notes, *trials.notes, *_unjudged(judge), took]
+    )
 
 
-def raised_opset(model: Any) -> tuple[Any, list[str]]:
+def raised_opset(model: ModelProto) -> tuple[ModelProto, list[str]]:
     """Returns the model with the opset that blocks and 16-bit integers need, and a note where that is a change.
 
     Raises:
@@ -130,38 +160,13 @@ def raised_opset(model: Any) -> tuple[Any, list[str]]:
         raise UnsupportedModel(str(error), hint="Export the model again with opset 21.") from error
 
 
-def _best_form(
-    model: Any, path: Path, forms: Sequence[weights.Form]
-) -> tuple[Any, dict[str, str], weights.Form, list[str]]:
-    judge = random_judge(path, model)
-    results = []
-    for form in forms:
-        copy = type(model).FromString(model.SerializeToString())
-        stored = weights.quantize(copy, path.parent, form)
-        if not stored:
-            raise UnsupportedModel(
-                "no weight can be stored in integers: no matrix, convolution or table of 1,024 elements is stored",
-                hint="Use --precision fp16.",
-            )
-        results.append((_of_weights(judge, path, copy), copy, stored, form))
-    _, copy, stored, form = max(results, key=lambda item: item[0])
-    tried = "; ".join(f"{item[3].words}: {item[0]:.1f} dB" for item in results)
-    notes = [f"tried on random inputs: {tried}"] if judge.samples else ["not run on random inputs: no sizes fit"]
-    return copy, stored, form, [*notes, f"took {form.words}, {len(stored)} tensors"]
-
-
-def _of_weights(judge: Judge, path: Path, model: Any) -> float:
-    if not judge.samples:
-        return 0.0
-    return judge.sqnr_db(OrtSession(path, content=model.SerializeToString()))
-
-
-def _record(stored: dict[str, str], form: weights.Form, numerics: Numerics, tool: str) -> QuantRecipe:
+def _record(kinds: dict[str, str], form: weights.Form) -> QuantRecipe:
+    four = form.bits == 4  # noqa: PLR2004 - bits
     return QuantRecipe(
-        name=form.words,
-        tool=tool,
-        numerics=numerics,
-        weights=DType.INT4 if numerics == Numerics.INT4_WEIGHTS else DType.INT8,
+        name=str(form),
+        tool=tool(),
+        numerics=Numerics.INT4_WEIGHTS if four else Numerics.INT8_WEIGHTS,
+        weights=DType.INT4 if four else DType.INT8,
         activations=DType.FLOAT32,
         granularity="block-wise" if form.block else "per-channel",
         settings={
@@ -169,12 +174,23 @@ def _record(stored: dict[str, str], form: weights.Form, numerics: Numerics, tool
             "block": form.block,
             "symmetric": form.symmetric,
             "convolutions": form.convolutions,
-            "tensors": stored,
+            "tensors": kinds,
         },
     )
 
 
-def float16(path: str, tool: str) -> Made:
+@dataclass(frozen=True, slots=True)
+class HalfRecipe:
+    """float16 but for some nodes: their kind in words, and their names."""
+
+    words: str
+    kept: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.words} ({len(self.kept)} nodes)"
+
+
+def float16(path: str) -> Made:
     """Computes in float16, but for nodes whose values do not fit; and for sums, where the whole is too coarse.
 
     Raises:
@@ -182,37 +198,25 @@ def float16(path: str, tool: str) -> Made:
     """
     source = open_source(path)
     large = half.overflowing(source.model, source.judge.samples)
-    ways: list[tuple[str, Callable[[], list[str]]]] = [
-        ("values beyond float16 in float32", lambda: large),
-        ("sums and divisions in float32 too", lambda: sorted({*large, *half.fragile(source.model)})),
-    ]
-    notes, best = list(source.notes), (float("-inf"), source.model, large)
-    for words, chosen in ways:
-        kept = chosen()
-        model = half.halve(source.model, kept)
-        try:
-            db = _measured(source, model)
-        except StepError as error:
-            notes.append(f"{words}: {error.message.splitlines()[0]}")
-            continue
-        notes.append(f"{words} ({len(kept)} nodes): {_words(db)}")
-        if not db <= best[0]:
-            best = (db, model, kept)
-        if not db < FP16_GOAL_DB:
-            break
-    if best[0] == float("-inf"):
-        raise StepError(f"no float16 form runs: {'; '.join(notes)}")
-    return Made(best[1], _half_recipe(best[2], tool), notes)
 
+    def recipes() -> Iterator[HalfRecipe]:
+        yield HalfRecipe("values beyond float16 in float32", tuple(large))
+        yield HalfRecipe("sums and divisions in float32 too", tuple(sorted({*large, *half.fragile(source.model)})))
 
-def _half_recipe(kept: Sequence[str], tool: str) -> QuantRecipe:
-    return QuantRecipe(
+    def apply(recipe: HalfRecipe) -> ModelProto:
+        return half.halve(source.model, recipe.kept)
+
+    trials = Trials(source.judge, apply, source.session)
+    best = trials.best(recipes(), FP16_GOAL_DB)
+    kept = best.recipe.kept
+    recipe = QuantRecipe(
         name="float16, inputs and outputs float32",
-        tool=tool,
+        tool=tool(),
         numerics=Numerics.FP16,
         weights=DType.FLOAT16,
         activations=DType.FLOAT16,
         granularity="per-tensor",
-        kept_float=tuple(kept),
+        kept_float=kept,
         settings={"keep_io_types": True, "node_block_list": list(kept)},
     )
+    return Made(best.model, recipe, [*source.notes, *trials.notes, *_unjudged(source.judge)])

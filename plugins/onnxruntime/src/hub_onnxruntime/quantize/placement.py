@@ -10,7 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({*CONVOLUTIONS, "Gemm", "MatMul"})
@@ -68,14 +71,14 @@ class Placement:
 class Wiring:
     """Who makes and who reads each tensor of a model's main graph, and which tensors are float32."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: ModelProto) -> None:
         from onnx import TensorProto
 
         graph = model.graph
         self.nodes = list(graph.node)
         self.stored = {tensor.name for tensor in graph.initializer}
         self.outputs = {value.name for value in graph.output}
-        self.readers: dict[str, list[Any]] = defaultdict(list)
+        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(node)
@@ -83,11 +86,11 @@ class Wiring:
         values = (*graph.input, *graph.value_info, *graph.output)
         self.floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT} & made
 
-    def activations(self, node: Any) -> list[str]:
+    def activations(self, node: NodeProto) -> list[str]:
         """The float tensors that a node reads and that no file stores."""
         return [name for name in dict.fromkeys(node.input) if name in self.floats and name not in self.stored]
 
-    def anchor(self, node: Any) -> str:
+    def anchor(self, node: NodeProto) -> str:
         """The tensor to quantize for a node's output: behind a clamp that alone reads it."""
         name = str(node.output[0])
         readers = self.readers[name]
@@ -95,33 +98,33 @@ class Wiring:
         return str(readers[0].output[0]) if alone and readers[0].input[0] == name else name
 
 
-def products_of(model: Any) -> list[str]:
+def products_of(model: ModelProto) -> list[str]:
     """Returns the names of the nodes that multiply float activations, in execution order."""
     wiring = Wiring(model)
     return [node.name for node in wiring.nodes if node.op_type in PRODUCTS and _is_quantizable(node, wiring)]
 
 
-def _is_quantizable(node: Any, wiring: Wiring) -> bool:
+def _is_quantizable(node: NodeProto, wiring: Wiring) -> bool:
     """Whether every operand is a float activation or a stored tensor, at least one an activation."""
     operands = list(node.input[:2])
     known = all(name in wiring.floats or name in wiring.stored for name in operands)
     return known and any(name not in wiring.stored for name in operands)
 
 
-def candidates(model: Any) -> list[str]:
+def candidates(model: ModelProto) -> list[str]:
     """Returns every activation that any placement may quantize, in execution order."""
     wiring = Wiring(model)
     names = (name for node in wiring.nodes for name in _touched(node, wiring))
     return list(dict.fromkeys(names))
 
 
-def _touched(node: Any, wiring: Wiring) -> Iterator[str]:
+def _touched(node: NodeProto, wiring: Wiring) -> Iterator[str]:
     if node.op_type in PRODUCTS or node.op_type in _ELEMENTWISE:
         yield from wiring.activations(node)
         yield from (name for name in (node.output[0], wiring.anchor(node)) if name in wiring.floats)
 
 
-def place(model: Any, extent: Extent, kept: Iterable[str] = ()) -> Placement:
+def place(model: ModelProto, extent: Extent, kept: Iterable[str] = ()) -> Placement:
     """Chooses the tensors to quantize.
 
     Args:
@@ -157,7 +160,7 @@ def place(model: Any, extent: Extent, kept: Iterable[str] = ()) -> Placement:
     )
 
 
-def _joins(node: Any, wiring: Wiring, behind: Iterable[str]) -> bool:
+def _joins(node: NodeProto, wiring: Wiring, behind: Iterable[str]) -> bool:
     """Whether an operator between integers can take and give integers: all that it reads is quantized."""
     if node.op_type not in _ELEMENTWISE or wiring.anchor(node) in wiring.outputs:
         return False
@@ -166,7 +169,7 @@ def _joins(node: Any, wiring: Wiring, behind: Iterable[str]) -> bool:
     return bool(reads) and whole and all(name in behind for name in reads)
 
 
-def _leads_on(node: Any, wiring: Wiring, products: set[str]) -> bool:
+def _leads_on(node: NodeProto, wiring: Wiring, products: set[str]) -> bool:
     """Whether what a moving operator gives is read by a product, at once or behind other moves."""
     readers = wiring.readers[node.output[0]]
     return any(

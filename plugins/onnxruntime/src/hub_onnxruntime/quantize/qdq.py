@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub_onnxruntime.graphs import add_constant, all_names, fresh_name, prune
 from hub_onnxruntime.quantize.cpu import Signedness
 from hub_onnxruntime.quantize.placement import PRODUCTS, Placement
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
+    from onnx import ModelProto, NodeProto
 
-    Array = npt.NDArray[Any]
+    Array = npt.NDArray[np.generic]
+    Floats = npt.NDArray[np.float64]
 
 Range = tuple[float, float]
 _INT32 = 2**31 - 1
@@ -96,11 +99,11 @@ def quantize_weights(array: Array, axis: int, least: Array | float = 0.0) -> Wei
 class _Writer:
     """Collects the new graph. Nodes are copied, so that the model it starts from stays as it is."""
 
-    def __init__(self, model: Any, scheme: Scheme) -> None:
-        self.model = type(model).FromString(model.SerializeToString())
+    def __init__(self, model: ModelProto, scheme: Scheme) -> None:
+        self.model: ModelProto = type(model).FromString(model.SerializeToString())
         self.graph = self.model.graph
         self.scheme = scheme
-        self.nodes: list[Any] = []
+        self.nodes: list[NodeProto] = []
         self.taken = all_names(self.graph) | {node.name for node in self.graph.node}
         self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
         self._weights: dict[tuple[str, int, bytes], str] = {}
@@ -114,8 +117,10 @@ class _Writer:
         from onnx import helper
 
         name = fresh_name(f"{output}/{operator}", self.taken)
-        extra = {} if axis is None else {"axis": axis}
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=name, **extra))
+        node = helper.make_node(operator, inputs, [output], name=name)
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self.nodes.append(node)
 
     def pair(self, source: str, target: str, parameters: Affine) -> None:
         """Writes source -> QuantizeLinear -> DequantizeLinear -> target."""
@@ -145,7 +150,7 @@ class _Writer:
             self.node("DequantizeLinear", operands, self._weights[key], axis=found.axis)
         return self._weights[key]
 
-    def bias(self, name: str, array: Array, scales: Array) -> str:
+    def bias(self, name: str, array: Array, scales: Floats) -> str:
         """Writes an int32 bias, whose scale is the product of the operands' scales."""
         import numpy as np
 
@@ -159,14 +164,14 @@ class _Writer:
         return target
 
 
-def attributes(node: Any) -> dict[str, Any]:
+def attributes(node: NodeProto) -> dict[str, object]:
     """Returns a node's attributes by name."""
     from onnx import helper
 
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def weight_axis(node: Any, rank: int) -> int:
+def weight_axis(node: NodeProto, rank: int) -> int:
     """Returns the axis of the output channels in a product's stored operand."""
     if node.op_type in ("Conv", "ConvTranspose"):
         return 0 if node.op_type == "Conv" else 1
@@ -175,7 +180,7 @@ def weight_axis(node: Any, rank: int) -> int:
     return rank - 1
 
 
-def _has_plain_bias(node: Any, writer: _Writer, channels: int) -> bool:
+def _has_plain_bias(node: NodeProto, writer: _Writer, channels: int) -> bool:
     """Whether a product's third operand is a stored vector, added as it is."""
     if len(node.input) < 3 or node.input[2] not in writer.tensors:  # noqa: PLR2004 - X, W, B
         return False
@@ -184,7 +189,7 @@ def _has_plain_bias(node: Any, writer: _Writer, channels: int) -> bool:
     return not scaled and list(writer.tensors[node.input[2]].dims) == [channels]
 
 
-def _write_weights(node: Any, writer: _Writer, scale: float | None) -> None:
+def _write_weights(node: NodeProto, writer: _Writer, scale: float | None) -> None:
     """Gives a copied product integer weights, and an integer bias where its activation's scale is known."""
     import numpy as np
     from onnx import numpy_helper
@@ -208,7 +213,7 @@ def _write_weights(node: Any, writer: _Writer, scale: float | None) -> None:
             node.input[2] = writer.bias(node.input[2], bias, found.scales.astype(np.float64) * scale)
 
 
-def insert(model: Any, placement: Placement, ranges: Mapping[str, Range], scheme: Scheme) -> Any:
+def insert(model: ModelProto, placement: Placement, ranges: Mapping[str, Range], scheme: Scheme) -> ModelProto:
     """Returns a quantized copy of a model.
 
     Args:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import CalibrationError, StepError
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
-    from hub.spec.calibration import Feeds
+    from hub.spec import Feeds
 
-    Array = npt.NDArray[Any]
+    Array = npt.NDArray[np.generic]
+    Counts = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
 
 Range = tuple[float, float]
 BINS = 2048
@@ -40,10 +43,10 @@ class Observed:
 
     low: float
     high: float
-    counts: Array = field(repr=False)
+    counts: Counts = field(repr=False)
 
     @property
-    def centers(self) -> Array:
+    def centers(self) -> Floats:
         """The middle of each bin."""
         import numpy as np
 
@@ -92,7 +95,7 @@ class Tap:
         for group in self._groups:
             yield from zip(group, self._run(group, feeds), strict=True)
 
-    def _run(self, names: list[str], feeds: Feeds) -> list[Any]:
+    def _run(self, names: list[str], feeds: Feeds) -> list[Array]:
         try:
             return list(self._session.run(names, dict(feeds)))
         except self._failures as error:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import AlreadyQuantized, CalibrationError, SampleFolder, StepError, UnsupportedModel
 from hub_onnxruntime.files import external_files, load, load_structure
@@ -16,17 +14,16 @@ from hub_onnxruntime.graphs import name_nodes
 from hub_onnxruntime.large import LARGE_BYTES, size_on_disk
 from hub_onnxruntime.numerics import numerics_of
 from hub_onnxruntime.operators import custom_operators, opset_of
-from hub_onnxruntime.quantize.judge import Judge
 from hub_onnxruntime.quantize.placement import candidates
 from hub_onnxruntime.quantize.ranges import Observed, observe
+from hub_onnxruntime.quantize.recipe import Recipe
 from hub_onnxruntime.rewrites import rewritten
+from hub_onnxruntime.session import OrtSession, runtime_failures, session_options
 from hub_onnxruntime.simplify import random_feeds, sizes_to_try
+from hub_quanttrials import Judge, Shelf, Trial
 
 if TYPE_CHECKING:
-    from hub.spec.calibration import Feeds
-
-JUDGED_SAMPLES = 16
-"""Calibration samples on which a result is run and compared with the float model inside the step."""
+    from onnx import ModelProto
 
 _RANDOM_SAMPLES = 4
 _LEAST_OPSET = 13  # the first with a DequantizeLinear per channel
@@ -44,15 +41,17 @@ class Source:
         samples: Number of calibration samples.
         judge: Samples to judge a result on.
         observed: Activation -> what was seen; empty until `watch`.
+        known: What earlier edges of the same process made of it.
     """
 
     path: Path
-    model: Any
+    model: ModelProto
     notes: list[str]
     calibration: str
     samples: int
     judge: Judge
     observed: dict[str, Observed] = field(default_factory=dict)
+    known: dict[Recipe, Trial[Recipe, ModelProto]] = field(default_factory=dict)
 
     def watch(self) -> None:
         """Runs all calibration samples, once for every edge in the same process; raises as `observe`."""
@@ -60,8 +59,17 @@ class Source:
             samples = SampleFolder(self.calibration)
             self.observed = observe(self.model.SerializeToString(), candidates(self.model), samples)
 
+    def session(self, model: ModelProto) -> OrtSession:
+        """Opens a result. Raises as `OrtSession`."""
+        return OrtSession(self.path, content=model.SerializeToString())
 
-def _optimized(path: Path, scratch: Path) -> Any:
+
+def tool() -> str:
+    """What applies a recipe."""
+    return f"hub-onnxruntime on onnxruntime {version('onnxruntime')}"
+
+
+def _optimized(path: Path, scratch: Path) -> ModelProto:
     """ONNX Runtime's basic optimization: constants folded, BatchNormalization and scalings inside convolutions.
 
     Raises:
@@ -69,8 +77,6 @@ def _optimized(path: Path, scratch: Path) -> Any:
     """
     import onnx
     import onnxruntime as ort
-
-    from hub_onnxruntime.session import runtime_failures, session_options
 
     options = session_options("basic", 0)
     options.optimized_model_filepath = str(scratch / "optimized.onnx")
@@ -83,7 +89,7 @@ def _optimized(path: Path, scratch: Path) -> Any:
     return onnx.load(scratch / "optimized.onnx")
 
 
-def typed(model: Any) -> Any:
+def typed(model: ModelProto) -> ModelProto:
     """Returns the model with shapes and types inferred anew."""
     import onnx
 
@@ -91,7 +97,7 @@ def typed(model: Any) -> Any:
     return onnx.shape_inference.infer_shapes(model)
 
 
-def _ready(path: Path, scratch: Path) -> tuple[Any, list[str]]:
+def _ready(path: Path, scratch: Path) -> tuple[ModelProto, list[str]]:
     before = load(path)
     path, notes = rewritten(path, scratch, 0)
     after = _optimized(path, scratch)
@@ -103,7 +109,7 @@ def _ready(path: Path, scratch: Path) -> tuple[Any, list[str]]:
     return after, [*notes, f"optimized for quantization: {removed} operators folded"] if removed > 0 else notes
 
 
-def check_float(model: Any) -> None:
+def check_float(model: ModelProto) -> None:
     """Refuses a model that is quantized already, or too old.
 
     Raises:
@@ -130,13 +136,13 @@ def open_source(path: str, calibration: str = "") -> Source:
     Raises:
         HubError: The model cannot be read or run, is quantized already, or the samples do not fit.
     """
-    files = [Path(path), *(SampleFolder(calibration).files if calibration else ())]
-    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
-    return _open(path, calibration, stamps)
+    return _SHELF.get(lambda: _open(path, calibration), path, calibration)
 
 
-@lru_cache(maxsize=1)
-def _open(path: str, calibration: str, _stamps: tuple[tuple[str, int, int], ...]) -> Source:
+_SHELF: Shelf[Source] = Shelf()
+
+
+def _open(path: str, calibration: str) -> Source:
     structure = load_structure(Path(path))
     check_float(structure)
     if size_on_disk(Path(path), external_files(structure, Path(path).parent)) >= LARGE_BYTES:
@@ -147,27 +153,17 @@ def _open(path: str, calibration: str, _stamps: tuple[tuple[str, int, int], ...]
     with tempfile.TemporaryDirectory() as scratch:
         model, notes = _ready(Path(path), Path(scratch))
     name_nodes(model)
-    samples = list(SampleFolder(calibration)) if calibration else []
-    judge = _judge(Path(path), samples) if calibration else random_judge(Path(path), structure)
-    return Source(Path(path), typed(model), notes, calibration, len(samples), judge)
+    samples = SampleFolder(calibration) if calibration else None
+    judge = random_judge(Path(path), structure) if samples is None else Judge.of(OrtSession(path), samples)
+    return Source(Path(path), typed(model), notes, calibration, len(samples or ()), judge)
 
 
-def _judge(path: Path, samples: Sequence[Feeds]) -> Judge:
-    if not samples:
-        raise CalibrationError("there are no calibration samples", hint="Give some: --calibration DATA")
-    step = max(1, math.ceil(len(samples) / JUDGED_SAMPLES))
-    try:
-        return Judge.of(path, samples[::step])
-    except StepError as error:
-        message = f"the float model does not run on the calibration samples: {error.message}"
-        raise CalibrationError(message, hint=error.hint) from error
-
-
-def random_judge(path: Path, model: Any) -> Judge:
+def random_judge(path: Path, model: ModelProto) -> Judge:
     """Returns a judge on random inputs of the first sizes that the model runs on; without any where it runs on none."""
     for sizes in sizes_to_try(model):
         try:
-            return Judge.of(path, [random_feeds(model, seed, sizes) for seed in range(_RANDOM_SAMPLES)])
-        except StepError:
-            continue  # open dimensions that must agree in a way that the file does not say
-    return Judge((), ())
+            feeds = [random_feeds(model, seed, sizes) for seed in range(_RANDOM_SAMPLES)]
+            return Judge.of(OrtSession(path), feeds, "random inputs")
+        except (StepError, CalibrationError):
+            continue  # open dimensions that must agree in a way that the file does not say, or nothing but zeros
+    return Judge()

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub_onnxruntime.graphs import add_constant, all_names, fresh_name, prune
 from hub_onnxruntime.quantize.placement import CONVOLUTIONS
 from hub_onnxruntime.quantize.qdq import attributes, quantize_weights, weight_axis
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
+    from onnx import GraphProto, ModelProto, NodeProto
 
-    Array = npt.NDArray[Any]
+    Array = npt.NDArray[np.generic]
+    Floats = npt.NDArray[np.float32]
 
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _MULTIPLY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -45,9 +48,7 @@ class Form:
     symmetric: bool
     convolutions: bool = True
 
-    @property
-    def words(self) -> str:
-        """For notes."""
+    def __str__(self) -> str:
         span = f"blocks of {self.block}" if self.block else "one scale per channel"
         left = "" if self.convolutions else ", convolutions in float"
         return f"{self.bits} bits, {span}, {'symmetric' if self.symmetric else 'asymmetric'}{left}"
@@ -74,7 +75,7 @@ def quantize_blocks(array: Array, axis: int, form: Form) -> Blocks:
 
     low, high = (-(2 ** (form.bits - 1)), 2 ** (form.bits - 1) - 1) if form.symmetric else (0, 2**form.bits - 1)
     narrow = {(4, True): ml_dtypes.int4, (4, False): ml_dtypes.uint4, (8, True): np.int8, (8, False): np.uint8}
-    values = np.moveaxis(array.astype(np.float32), axis, -1)
+    values: Floats = np.moveaxis(array.astype(np.float32), axis, -1)
     size = values.shape[-1]
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -size % form.block)])
     blocks = padded.reshape(*values.shape[:-1], -1, form.block)
@@ -91,26 +92,27 @@ def quantize_blocks(array: Array, axis: int, form: Form) -> Blocks:
     return Blocks(*(np.ascontiguousarray(np.moveaxis(part, -1, axis)) for part in parts))
 
 
-def _symmetric(blocks: Array, low: int) -> Array:
+def _symmetric(blocks: Floats, low: int) -> Floats:
     """Scales by which the value of largest magnitude is the most negative integer: one step more (llama.cpp)."""
     import numpy as np
 
     place = np.abs(blocks).argmax(axis=-1)[..., None]
     extreme = np.take_along_axis(blocks, place, -1)[..., 0]
     scales = extreme / low
-    return np.where(np.abs(scales) < np.float32(1e-12), np.float32(1e-12), scales)
+    found: Floats = np.where(np.abs(scales) < np.float32(1e-12), np.float32(1e-12), scales)
+    return found
 
 
 class _Store:
     """Writes narrow tensors into a model, and nodes before the ones that use them."""
 
-    def __init__(self, model: Any, folder: Path) -> None:
+    def __init__(self, model: ModelProto, folder: Path) -> None:
         self.graph = model.graph
         self._folder = str(folder)
         self._taken = all_names(model.graph) | {node.name for node in model.graph.node}
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._made: dict[tuple[str, int, int], str] = {}
-        self.nodes: list[Any] = []
+        self.nodes: list[NodeProto] = []
         self.stored: dict[str, str] = {}
 
     def array(self, name: str) -> Array | None:
@@ -129,12 +131,17 @@ class _Store:
         add_constant(self.graph, name, array)
         return name
 
-    def node(self, operator: str, inputs: list[str], wish: str, **written: int) -> str:
+    def node(
+        self, operator: str, inputs: list[str], wish: str, axis: int | None = None, block: int | None = None
+    ) -> str:
         from onnx import helper
 
         output = fresh_name(wish, self._taken)
         name = fresh_name(f"{output}/{operator}", self._taken)
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=name, **written))
+        node = helper.make_node(operator, inputs, [output], name=name)
+        written = [(word, value) for word, value in (("axis", axis), ("block_size", block)) if value is not None]
+        node.attribute.extend(helper.make_attribute(word, value) for word, value in written)
+        self.nodes.append(node)
         return output
 
     def channels(self, name: str, array: Array, axis: int) -> str:
@@ -153,7 +160,7 @@ class _Store:
         if key not in self._made:
             operands = self.block_operands(name, array, axis, form)
             self._made[key] = self.node(
-                "DequantizeLinear", operands, f"{name}/dequantized", axis=axis, block_size=form.block
+                "DequantizeLinear", operands, f"{name}/dequantized", axis=axis, block=form.block
             )
         return self._made[key]
 
@@ -164,7 +171,7 @@ class _Store:
         return operands if form.symmetric else [*operands, self.add(f"{name}/zero_point", found.zero_points)]
 
 
-def _rewrite(node: Any, store: _Store, form: Form) -> bool:
+def _rewrite(node: NodeProto, store: _Store, form: Form) -> bool:
     """Gives a copied node narrow weights; True where the node itself was replaced."""
     if node.op_type == "Gather":
         return _rewrite_lookup(node, store, form)
@@ -185,7 +192,7 @@ def _rewrite(node: Any, store: _Store, form: Form) -> bool:
     return False
 
 
-def _rewrite_gemm(node: Any, store: _Store, form: Form) -> bool:
+def _rewrite_gemm(node: NodeProto, store: _Store, form: Form) -> bool:
     """Writes a Gemm as MatMul and Add, which ONNX Runtime multiplies block by block; it does not do so for Gemm."""
     written = attributes(node)
     plain = not written.get("transA") and written.get("alpha", 1.0) == 1.0 and written.get("beta", 1.0) == 1.0
@@ -201,7 +208,7 @@ def _rewrite_gemm(node: Any, store: _Store, form: Form) -> bool:
     return True
 
 
-def _rewrite_lookup(node: Any, store: _Store, form: Form) -> bool:
+def _rewrite_lookup(node: NodeProto, store: _Store, form: Form) -> bool:
     """Looks rows up in integers: Gather of them, Gather of their scales, DequantizeLinear."""
     array = store.array(node.input[0])
     if array is None or array.ndim != 2 or attributes(node).get("axis", 0) != 0 or not form.block:  # noqa: PLR2004
@@ -209,12 +216,12 @@ def _rewrite_lookup(node: Any, store: _Store, form: Form) -> bool:
     table = Form(_EIGHT, form.block, symmetric=True)  # Gather takes no 4-bit integers
     operands = store.block_operands(node.input[0], array, 1, table)
     rows = [store.node("Gather", [operand, node.input[1]], f"{operand}/rows", axis=0) for operand in operands]
-    store.node("DequantizeLinear", rows, f"{node.output[0]}/dequantized", axis=-1, block_size=form.block)
+    store.node("DequantizeLinear", rows, f"{node.output[0]}/dequantized", axis=-1, block=form.block)
     store.nodes[-1].output[0] = node.output[0]
     return True
 
 
-def quantize(model: Any, folder: Path, form: Form) -> dict[str, str]:
+def quantize(model: ModelProto, folder: Path, form: Form) -> dict[str, str]:
     """Stores a model's weights narrow, in place.
 
     Args:
@@ -235,5 +242,5 @@ def quantize(model: Any, folder: Path, form: Form) -> dict[str, str]:
     return store.stored
 
 
-def _copies(graph: Any) -> Iterator[Any]:
+def _copies(graph: GraphProto) -> Iterator[NodeProto]:
     yield from [type(node).FromString(node.SerializeToString()) for node in graph.node]
