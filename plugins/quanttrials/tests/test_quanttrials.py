@@ -403,8 +403,8 @@ def toy(tmp_path: Path) -> ConvertJob:
         signature=Signature(inputs=(), outputs=()), sha256="", size_bytes=0,
     )  # fmt: skip
     return ConvertJob(
-        edge="toy.int8-weights", source=source, output=str(tmp_path / "result.toybin"), scratch=str(tmp_path),
-        calibration=str(tmp_path / "samples"),
+        target=State(format="toybin", numerics=Numerics.INT8_DYNAMIC), source=source, scratch=str(tmp_path),
+        output=str(tmp_path / "result.toybin"), calibration=str(tmp_path / "samples"),
     )  # fmt: skip
 
 
