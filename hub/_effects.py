@@ -65,6 +65,30 @@ def check_goal(edge: Edge, state: State, goals: Iterable[State]) -> None:
         )
 
 
+def check_carried_out(edge: Edge, border: Signature, left: ConvertOptions) -> None:
+    """Refuse a result that what was asked for was not done to, though an edge on the route declared that it does it.
+
+    Args:
+        edge: The last one.
+        border: The result's.
+        left: The request in the result's terms: what was done is no longer in it.
+
+    Raises:
+        EffectError: An input is not frozen, a state not kept inside, or no input and output is of integers.
+    """
+    undone = [*left.constants, *left.states]
+    if undone:
+        raise EffectError(
+            f"{', '.join(undone)} should have left the inputs; the result of {edge.id} has it", hint=_DEFECT
+        )
+    kinds = {spec.dtype.value for spec in (*border.inputs, *border.outputs)}
+    if left.io_dtype and left.io_dtype not in kinds:
+        message = (
+            f"inputs and outputs should be {left.io_dtype}; the result of {edge.id} has {', '.join(sorted(kinds))}"
+        )
+        raise EffectError(message, hint=_DEFECT)
+
+
 def check_files(edge: Edge, path: Path, summary: ModelSummary) -> None:
     """Refuse side files that the format's reader does not know, or that are not named after the output.
 

@@ -239,6 +239,8 @@ class Conversion:
             options=options_for(before.options, record.bindings),
             steps=(*before.steps, record),
         )
+        if last:
+            _effects.check_carried_out(edge, summary.signature, after.options)
         self._events.started(f"comparing {summary.state} with the source")
         policy = self._policy(before, edge, summary.state.numerics)
         record = msgspec.structs.replace(record, parity=measure(self._runner, after, reference, policy))

@@ -56,3 +56,19 @@ def test_an_option_is_not_ignored_in_silence(
     assert (ran.status, ran.error["code"]) == (3, "no-route")
     assert f"toy.bin (never: no route over it carries out {words})" in ran.error["message"]
     assert ran.error["hint"].startswith(f"{option[0]} is carried out by ")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--io-dtype", "int8"), "inputs and outputs should be int8; the result of faulty.forgetful has float32"),
+        (("--constant", "left=1"), "left should have left the inputs; the result of faulty.forgetful has it"),
+    ],
+)
+def test_what_is_said_to_be_carried_out_is_looked_for_in_the_result(
+    hub: Hub, faults: Faults, twin: Path, tmp_path: Path, option: tuple[str, ...], words: str
+) -> None:
+    faults("forgetful")
+    ran = hub("convert", twin, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json", *option)
+    assert ran.error["code"] == "step-effect"
+    assert words in ran.error["message"]

@@ -96,6 +96,11 @@ def _garbage(model: Model, job: ConvertJob) -> None:
     Path(job.output).write_bytes(np.random.default_rng(0).bytes(4096))
 
 
+def _forget(model: Model, job: ConvertJob) -> None:
+    """Say that options are carried out, and carry out none."""
+    write_binary(Path(job.output), model)
+
+
 def _half(model: Model, job: ConvertJob) -> None:
     arrays = {name: array.astype(np.float16) for name, array in model.arrays.items()}
     write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
@@ -234,6 +239,7 @@ FAULTS: dict[str, Fault] = {
     "text": _text,
     "garbage": _garbage,
     "half": _half,
+    "forgetful": _forget,
     "read-as": _half,
     "bake": _bake,
     "side": _side,
@@ -287,6 +293,7 @@ def _edge(name: str) -> Edge:
         ),
         convert=functools.partial(_convert, name),
         check=functools.partial(_takes, name),
+        honours=("constants", "io_dtype") if name == "forgetful" else (),
         lossy=name in second,
         keeps_dynamic=not name.startswith("fixed"),
         needs_calibration=second.get(name) == Numerics.INT8,
