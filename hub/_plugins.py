@@ -30,7 +30,6 @@ from hub.spec import (
     Runtime,
     State,
     StepRecord,
-    Toolchain,
     UsageError,
     parse_expectations,
 )
@@ -38,7 +37,7 @@ from hub.spec import hooks as hub_hooks
 from hub.spec.hooks import ENTRY_POINT_GROUP, PROJECT
 
 T = TypeVar("T")
-_OFFERS = ("formats", "runtimes", "_offered", "edges", "former", "toolchains", "steps")
+_OFFERS = ("formats", "runtimes", "_offered", "edges", "former", "steps")
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,12 +161,6 @@ class Registry:
     def former(self) -> dict[str, str]:
         """Ids that edges had in earlier versions -> ids of today."""
         return {old: edge.id for edge in self.edges.values() for old in edge.formerly if old not in self.edges}
-
-    @cached_property
-    def toolchains(self) -> dict[str, Toolchain]:
-        """Toolchains by name."""
-        found = {edge.toolchain: None for edge in self.edges.values() if edge.toolchain}
-        return _by_name([found], lambda item: item.name)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
