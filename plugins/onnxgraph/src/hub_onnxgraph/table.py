@@ -45,6 +45,7 @@ class Operator:
     """What a row of the table holds: an operator's function with its contract."""
 
     name: str
+    domain: str
     handler: Handler
     required_inputs: tuple[bool, ...]
     variadic: bool
@@ -53,7 +54,7 @@ class Operator:
     wants_node: bool
 
     @classmethod
-    def of(cls, name: str, handler: Handler) -> Operator:
+    def of(cls, name: str, handler: Handler, domain: str = "") -> Operator:
         """Read a function's signature as its contract."""
         parameters = list(inspect.signature(handler).parameters.values())
         wants_node = bool(parameters) and parameters[0].name == "node"
@@ -61,6 +62,7 @@ class Operator:
         rest = [str(p.annotation) for p in parameters if p.kind is p.VAR_POSITIONAL]
         return cls(
             name=name,
+            domain=domain,
             handler=handler,
             required_inputs=tuple(p.default is p.empty for p in inputs),
             variadic=bool(rest),
@@ -132,7 +134,7 @@ class Table:
                         f"{name} version {version} has two functions: {rows[version].handler.__module__}."
                         f"{rows[version].handler.__name__} and {home}.{handler.__name__}"
                     )
-                rows[version] = Operator.of(name, handler)
+                rows[version] = Operator.of(name, handler, domain)
             return handler
 
         return register
