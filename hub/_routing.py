@@ -84,37 +84,37 @@ def make_plan(
         UnknownName: There is no edge of a name to avoid.
         NoRouteError: There is none; the message says what was left out and why.
     """
-    avoided = {_known(registry, name) for name in avoid}
-    asked = frozenset(name for name in _HONOURED if getattr(options, name))
-    refused = {
-        edge.id: Verdict(support=Support.NEVER, reason="avoided on request")
-        if edge.id in avoided
-        else _offered(registry, edge, summary, data=data)
-        for edge in registry.edges.values()
-    }
-    start = [edge for edge in registry.edges.values() if edge.takes(summary.state)]
-    no_start = {edge.id: verdict for edge in start if not (verdict := _ask(edge, summary, options))}
-    open_steps = [
-        step
-        for step in registry.steps
-        if refused[step.edge.id] and not (step.source == summary.state and step.edge.id in no_start)
+    edges, start = registry.edges.values(), summary.state
+    verdicts = {edge.id: _offered(registry, edge, summary, data=data) for edge in edges}
+    verdicts |= {_known(registry, name): Verdict(support=Support.NEVER, reason="avoided on request") for name in avoid}
+    # The model as it is closes only the steps that start from it: behind a preparation it is another.
+    answers = {edge.id: _ask(edge, summary, options) for edge in edges if edge.takes(start)}
+    usable = [
+        step for step in registry.steps if verdicts[step.edge.id] and (step.source != start or answers[step.edge.id])
     ]
-    routes = tuple(_routes(open_steps, summary, goals, options, asked))
-    verdicts = no_start | {edge_id: verdict for edge_id, verdict in refused.items() if not verdict}
-    on_the_way = {step.edge.id for route in routes for step in route}
+    asked = frozenset(name for name in _HONOURED if getattr(options, name))
+    routes = tuple(_routes(usable, summary, goals, options, asked))
     left_out = {
-        edge_id: f"{v.support.value}: {v.reason}" for edge_id, v in verdicts.items() if edge_id not in on_the_way
+        edge_id: f"{verdict.support.value}: {verdict.reason}"
+        for said in (answers, verdicts)
+        for edge_id, verdict in said.items()
+        if not verdict
     }
-    ways = {move.step.edge.id for goal in goals for move in _moves(open_steps, summary.state, goal)}
     if asked:
-        carried = {move.step.edge.id for goal in goals for move in _moves(open_steps, summary.state, goal, asked)}
         words = ", ".join(f"{_HONOURED[name]} {_value(options, name)}" for name in sorted(asked))
-        left_out |= dict.fromkeys(sorted(ways - carried), f"never: no route over it carries out {words}")
+        idle = _on_the_way(usable, start, goals) - _on_the_way(usable, start, goals, asked)
+        left_out |= dict.fromkeys(sorted(idle), f"never: no route over it carries out {words}")
     if not routes:
-        raise _no_route(registry, summary.state, goals, left_out, asked, data=data)
-    near = {move.step.edge.id for goal in goals for move in _moves(registry.steps, summary.state, goal)}
+        raise _no_route(registry, start, goals, left_out, asked, data=data)
+    taken = {step.edge.id for route in routes for step in route}
+    near = _on_the_way(registry.steps, start, goals) - taken
     left_out = {edge_id: reason for edge_id, reason in sorted(left_out.items()) if edge_id in near}
     return Plan(routes=routes, left_out=left_out, doubts=_doubts(routes, summary, options))
+
+
+def _on_the_way(steps: Iterable[Step], start: State, goals: tuple[State, ...], asked: Asked = frozenset()) -> set[str]:
+    """Ids of the edges on some way to a goal."""
+    return {move.step.edge.id for goal in goals for move in _moves(steps, start, goal, asked)}
 
 
 def _known(registry: Registry, name: str) -> str:
