@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.resources
 import importlib.util
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -16,6 +17,7 @@ import msgspec
 import pluggy
 
 from hub._steps import Step, steps_of
+from hub._version import VERSION
 from hub.spec import (
     Backend,
     DependencyMissing,
@@ -34,9 +36,10 @@ from hub.spec import (
     parse_expectations,
 )
 from hub.spec import hooks as hub_hooks
-from hub.spec.hooks import ENTRY_POINT_GROUP, PROJECT
+from hub.spec.hooks import CONTRACT_VERSION, ENTRY_POINT_GROUP, PROJECT
 
 T = TypeVar("T")
+_GROUP = re.compile(r"hub\.v\d+")
 _OFFERS = ("formats", "runtimes", "_offered", "edges", "former", "steps")
 
 
@@ -107,6 +110,7 @@ class Registry:
     def _register(self, entry: importlib.metadata.EntryPoint) -> str:
         """Register one plugin; returns the traceback when it cannot be."""
         try:
+            _check_contract(entry)
             self.manager.register(entry.load(), name=entry.name)
             self.manager.check_pending()
             self._check_offers(entry)
@@ -297,8 +301,32 @@ class Registry:
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
-    found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    return sorted({entry.name: entry for entry in found}.values(), key=lambda entry: entry.name)
+    """One entry point for each plugin, by name: that of this hub's contract, else of another, which is refused."""
+    every = importlib.metadata.entry_points()
+    others = [entry for group in sorted(every.groups) if _GROUP.fullmatch(group) for entry in every.select(group=group)]
+    found = {entry.name: entry for entry in (*others, *every.select(group=ENTRY_POINT_GROUP))}
+    return [found[name] for name in sorted(found)]
+
+
+def _check_contract(entry: importlib.metadata.EntryPoint) -> None:
+    """Refuse a plugin that was written for another contract, or that needs another hub.
+
+    Raises:
+        PluginBroken: Says for which, and what this hub is.
+    """
+    from packaging.requirements import Requirement
+
+    name = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
+    if entry.group != ENTRY_POINT_GROUP:
+        newer = int(entry.group.rpartition("v")[2]) > CONTRACT_VERSION
+        mend = "pip install -U hub-convert" if newer else f"pip install -U {name.split()[0]}"
+        raise PluginBroken(
+            f"{name} is written for the contract {entry.group}; hub {VERSION} has {ENTRY_POINT_GROUP}. Try: {mend}"
+        )
+    needs = [Requirement(line) for line in (entry.dist.requires or [])] if entry.dist else []
+    for need in (item for item in needs if item.name == "hub-convert" and not item.marker):
+        if not need.specifier.contains(VERSION, prereleases=True):
+            raise PluginBroken(f"{name} needs {need}; this is hub-convert {VERSION}. Try: pip install '{need}'")
 
 
 def _by_name(groups: Iterable[Iterable[T]], name: Callable[[T], str]) -> dict[str, T]:

@@ -149,13 +149,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", f"{site}:{FAULTY}")
 
-    def add(name: str, module: str, source: str = "") -> Path:
+    def add(name: str, module: str, source: str = "", *, group: str = "hub.v1", needs: str = "") -> Path:
         if source:
             (site / f"{module}.py").write_text(source)
         info = site / f"{name.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[hub.v1]\n{name} = {module}\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
         importlib.invalidate_caches()
         return info
 

@@ -55,7 +55,7 @@ from hub.spec.errors import (
 )
 from hub.spec.execution import ExecutedLayer, Execution, ExecutionReport, Explains, Share
 from hub.spec.expectations import Expectation, ExpectationKind, parse_expectations
-from hub.spec.hooks import ENTRY_POINT_GROUP, hookimpl
+from hub.spec.hooks import CONTRACT_VERSION, ENTRY_POINT_GROUP, hookimpl
 from hub.spec.machine import Processor, processor
 from hub.spec.numerics import PREPARED, STATEFUL, STATIC, Numerics, State, form_satisfies
 from hub.spec.parts import Part, parts_of, with_parts
@@ -84,6 +84,7 @@ from hub.spec.tools import private_copy, run_tool
 
 __all__ = [
     "ANY",
+    "CONTRACT_VERSION",
     "ENTRY_POINT_GROUP",
     "KEEP",
     "PREPARED",

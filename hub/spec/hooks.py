@@ -26,8 +26,11 @@ from hub.spec.reports import StepRecord
 from hub.spec.runtime import Runtime
 
 PROJECT = "hub"
-ENTRY_POINT_GROUP = "hub.v1"
-"""Group of the entry points by which plugins are found."""
+CONTRACT_VERSION = 1
+"""Version of this contract. It goes up when a plugin that was right stops being so; what is only added does not count,
+and is asked for as a least version of hub-convert."""
+ENTRY_POINT_GROUP = f"hub.v{CONTRACT_VERSION}"
+"""Group of the entry points by which plugins are found: it says for which contract a plugin is written."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -192,3 +192,32 @@ def test_a_worker_finds_every_edge_without_a_framework(plugin: Plugin) -> None:
     done = subprocess.run([sys.executable, "-c", ALONE, plugin.module], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= 4
+
+
+@pytest.mark.parametrize(
+    ("group", "needs", "says", "hint"),
+    [
+        ("hub.v0", "", "written for the contract hub.v0", "pip install -U other"),
+        ("hub.v2", "", "written for the contract hub.v2", "pip install -U hub-convert"),
+        ("hub.v1", "Requires-Dist: hub-convert>=99\n", "other 1.0 needs hub-convert>=99", "pip install"),
+    ],
+)
+def test_a_plugin_for_another_contract_is_not_imported_and_says_why(
+    hub: Hub, install: Install, group: str, needs: str, says: str, hint: str
+) -> None:
+    install("other", "other_plugin", "raise SystemExit('imported')\n", group=group, needs=needs)
+    (plugin,) = [item for item in Registry().plugins if item.name == "other"]
+    assert says in plugin.error
+    assert "SystemExit" not in plugin.error
+    shown = hub("plugins", "-v")
+    assert shown.status == 0
+    assert hint in " ".join((shown.out + shown.err).split())
+
+
+def test_a_plugin_for_two_contracts_is_taken_by_this_one(install: Install) -> None:
+    source = "import hub_toy\n"
+    info = install("other", "other_plugin", source, needs="Requires-Dist: hub-convert>=0.1\n")
+    points = info / "entry_points.txt"
+    points.write_text(points.read_text() + "\n[hub.v2]\nother = no_such_module\n")
+    (plugin,) = [item for item in Registry().plugins if item.name == "other"]
+    assert not plugin.error
