@@ -4,7 +4,8 @@ The signature of such a function is its contract, and both `unsupported_operator
 
 * positional parameters are the operator's inputs, in order; one with a default may be absent, `*name` is variadic
   (`*name: X | None` with gaps);
-* keyword-only parameters are the attributes understood; one without a default is required;
+* keyword-only parameters are the attributes understood; one without a default is required; one that is annotated with
+  a subclass of `Attributes` stands for the fields of that class, which several operators have in common;
 * a first parameter called `node` receives the node's `NodeContext`.
 
 An attribute or an input that the signature does not name is refused, never ignored.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from importlib import import_module
 from importlib.resources import files
@@ -23,6 +24,11 @@ from typing import Any, Protocol, TypeVar
 
 Handler = Callable[..., Any]
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Attributes that several operators, or several importers, understand alike, under the standard's own names."""
 
 
 class NodeContext(Protocol):
@@ -39,6 +45,16 @@ class NodeContext(Protocol):
     def run(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
         """Translate a subgraph in the node's scope and return its outputs."""
 
+    def scalar(self, value: Any, what: str) -> Any:
+        """Return a constant of one element as a Python number.
+
+        Raises:
+            Refused: It is not known at import time, or has not exactly one element.
+        """
+
+    def constant(self, array: Any) -> Any:
+        """Return a numpy array as a constant of the importer's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:
@@ -51,6 +67,7 @@ class Operator:
     variadic: bool
     gaps: bool
     attributes: dict[str, bool]
+    groups: dict[str, type[Attributes]]
     wants_node: bool
 
     @classmethod
@@ -60,6 +77,9 @@ class Operator:
         wants_node = bool(parameters) and parameters[0].name == "node"
         inputs = [p for p in parameters[wants_node:] if p.kind is p.POSITIONAL_OR_KEYWORD]
         rest = [str(p.annotation) for p in parameters if p.kind is p.VAR_POSITIONAL]
+        named = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+        groups = {name: group for name, p in named.items() if (group := _group(handler, p.annotation))}
+        inner = {f.name: f.default is MISSING for group in groups.values() for f in fields(group)}
         return cls(
             name=name,
             domain=domain,
@@ -67,9 +87,17 @@ class Operator:
             required_inputs=tuple(p.default is p.empty for p in inputs),
             variadic=bool(rest),
             gaps=any("None" in annotation for annotation in rest),
-            attributes={p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY},
+            attributes=inner | {name: p.default is p.empty for name, p in named.items() if name not in groups},
+            groups=groups,
             wants_node=wants_node,
         )
+
+    def __call__(self, arguments: Sequence[Any], attributes: dict[str, Any]) -> Any:
+        """Call the function, for a node that fits its contract."""
+        rest = dict(attributes)
+        for name, group in self.groups.items():
+            rest[name] = group(**{f.name: rest.pop(f.name) for f in fields(group) if f.name in rest})
+        return self.handler(*arguments, **rest)
 
     def mismatch(self, inputs: Sequence[bool], attributes: Iterable[str]) -> str | None:
         """Say why a node with these inputs (present or not) and attributes does not fit, or None when it does."""
@@ -91,16 +119,24 @@ class Operator:
         return f"input {absent[0]} is absent" if absent else None
 
 
+def _group(handler: Handler, annotation: Any) -> type[Attributes] | None:
+    """The class of attributes that a parameter is annotated with; annotations are text, as everywhere here."""
+    found = getattr(handler, "__globals__", {}).get(annotation)
+    return found if isinstance(found, type) and issubclass(found, Attributes) else None
+
+
 class Table:
     """The rows of one importer: an operator's function at each of its versions.
 
     Args:
         package: Package whose modules hold the operator functions, each registered under a name that stands in its
             module as a string. A module is imported when an operator that it names is looked up.
+        base: A table whose rows hold for every operator that has none here.
     """
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, base: Table | None = None) -> None:
         self._package = package
+        self._base = base
         self._rows: dict[tuple[str, str], dict[int, Operator]] = {}
 
     @cached_property
@@ -141,7 +177,7 @@ class Table:
 
     @property
     def rows(self) -> dict[tuple[str, str], dict[int, Operator]]:
-        """The whole table, by (domain, operator), with every module loaded."""
+        """All rows but those of the base, by (domain, operator), with every module loaded."""
         for module in sorted({module for modules in self._homes.values() for module in modules}):
             import_module(module)
         return self._rows
@@ -152,6 +188,6 @@ class Table:
             import_module(module)
         rows = self._rows.get((domain, name))
         if rows is None:
-            return "the operator is not implemented"
+            return self._base.find(name, version, domain) if self._base else "the operator is not implemented"
         known = ", ".join(map(str, sorted(rows)))
         return rows.get(version) or f"version {version} is not implemented, only {known}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 
 from hub_onnxgraph.errors import Refused, UnsupportedOperator, refuse_if
@@ -58,6 +59,14 @@ class Node:
         scope.update(zip((i.name for i in graph.input), inputs, strict=True))
         return self.walker.run_graph(graph, Frame(scope, self.frame.opsets))
 
+    def scalar(self, value: Any, what: str) -> Any:
+        """Return a constant of one element as a Python number."""
+        return self.walker.scalar(value, what)
+
+    def constant(self, array: np.ndarray) -> Any:
+        """Return a numpy array as a constant of the importer's."""
+        return self.walker.tensor_of(onnx.numpy_helper.from_array(array))
+
 
 class Walker(ABC):
     """Translates nodes in order, through the rows of a table, or through the standard's definition of an operator.
@@ -84,9 +93,17 @@ class Walker(ABC):
     def type_of(self, value: Any) -> onnx.TypeProto:
         """Return a value's ONNX type, for definitions that depend on it; an empty one when it is no tensor."""
 
+    @abstractmethod
+    def scalar(self, value: Any, what: str) -> Any:
+        """Return a constant of one element as a Python number.
+
+        Raises:
+            Refused: It is not known at import time, or has not exactly one element.
+        """
+
     def call(self, row: Operator, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Compute one operator."""
-        return row.handler(*arguments, **attributes)
+        return row(arguments, attributes)
 
     def begin(self, node: onnx.NodeProto) -> None:  # noqa: B027 - a hook that an importer may leave alone
         """Hear that a node is about to be translated."""

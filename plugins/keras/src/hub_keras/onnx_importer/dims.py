@@ -118,6 +118,10 @@ class Dim:
     __repr__ = __str__
 
 
+Size = int | Dim
+"""A size, known or open."""
+
+
 def is_open(items: Any) -> bool:
     """Whether an array, or a list, holds open sizes."""
     return any(isinstance(item, Dim) for item in getattr(items, "flat", items))

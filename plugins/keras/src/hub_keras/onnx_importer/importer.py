@@ -15,7 +15,7 @@ from hub_keras.onnx_importer.ops.activation import gelu
 from hub_keras.onnx_importer.ops.dense import dense
 from hub_keras.onnx_importer.patterns import biased_products, exact_gelus
 from hub_keras.onnx_importer.registry import TABLE
-from hub_keras.onnx_importer.values import Value, array_of, channels_last, dtype_name, element_type, value_of
+from hub_keras.onnx_importer.values import Value, array_of, channels_last, dtype_name, element_type, scalar, value_of
 from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
 from hub_onnxgraph.standard import opsets_of, without_functions
 from hub_onnxgraph.walker import Frame, Node, Scope, Walker
@@ -87,6 +87,10 @@ class Importer(Walker):
     def tensor_of(self, proto: onnx.TensorProto) -> Any:
         """A numpy array."""
         return array_of(proto)
+
+    def scalar(self, value: Any, what: str) -> Any:
+        """A Python number."""
+        return scalar(value, what)
 
     def type_of(self, value: Any) -> onnx.TypeProto:
         """Element type and shape."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_onnxgraph import LazyModule
 
-keras: Any = LazyModule("keras")
-layers: Any = LazyModule("keras.layers")
-ops: Any = LazyModule("keras.ops")
-np: Any = LazyModule("numpy")
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from keras import layers, ops
+else:
+    keras = LazyModule("keras")
+    layers = LazyModule("keras.layers")
+    ops = LazyModule("keras.ops")
+    np = LazyModule("numpy")
+
+__all__ = ["keras", "layers", "np", "ops"]

@@ -8,8 +8,9 @@ is computed at once (`folding`).
 from __future__ import annotations
 
 from hub_onnxgraph import NodeContext, Table
+from hub_onnxgraph.base import BASE
 
 __all__ = ["TABLE", "NodeContext", "op"]
 
-TABLE = Table("hub_keras.onnx_importer.ops")
+TABLE = Table("hub_keras.onnx_importer.ops", BASE)
 op = TABLE.op

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.graph import Graph, Permutation
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_onnxgraph import Refused, refuse_if
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
+Item: TypeAlias = "Value | Array"
+"""What an operator is given: a tensor that depends on the model's inputs, or a known array."""
 
 # onnx.TensorProto.DataType -> Keras' name.
 _DTYPES = {
@@ -100,6 +107,15 @@ class Value:
         return Value(self.graph, tensor, tuple(range(len(tensor.shape)) if order is None else order), nonnegative)
 
 
+def kernel_sizes(w: Item) -> list[int]:
+    """The spatial sizes of a kernel MC...
+
+    Raises:
+        Refused: One is open.
+    """
+    return [int(size) for size in w.shape[2:]] if is_constant(w) else sizes(w, range(2, w.ndim), "a kernel")
+
+
 def channels_last(rank: int) -> Permutation:
     """The order of axes that Keras' spatial layers take."""
     return (0, *range(2, rank), 1)
@@ -110,7 +126,7 @@ def graph_of(*items: Any) -> Graph:
     return next(item.graph for item in items if isinstance(item, Value))
 
 
-def is_constant(item: Any) -> bool:
+def is_constant(item: Item | None) -> TypeGuard[Array]:
     """Whether a value is known at import time."""
     return not isinstance(item, Value)
 

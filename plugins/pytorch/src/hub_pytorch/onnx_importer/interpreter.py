@@ -17,7 +17,7 @@ from hub_pytorch.onnx_importer.dimensions import undecided
 from hub_pytorch.onnx_importer.registry import TABLE
 from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value, Watch
-from hub_pytorch.onnx_importer.values import element_type, held_dtype, tensor_of
+from hub_pytorch.onnx_importer.values import element_type, held_dtype, scalar, tensor_of
 
 
 class Importer(Walker):
@@ -49,6 +49,12 @@ class Importer(Walker):
         """A torch tensor."""
         return tensor_of(proto, self._folder)
 
+    def scalar(self, value: Any, what: str) -> Any:
+        """A Python number, the same at all dynamic sizes."""
+        number = scalar(value, what)
+        refuse_if(is_symbolic(number), f"{what} must be known at import time, and is computed from dynamic sizes")
+        return number
+
     def type_of(self, value: Any) -> onnx.TypeProto:
         """Element type and shape."""
         if not isinstance(value, torch.Tensor | Value):
@@ -61,7 +67,7 @@ class Importer(Walker):
         kind = narrow.check(row.name, arguments[row.wants_node :])
         with torch.no_grad(), undecided(), Watch():
             folded = symbolic.fold(self._builder, row.name, arguments, attributes)
-            result = row.handler(*arguments, **attributes) if folded is None else folded
+            result = row(arguments, attributes) if folded is None else folded
         self._builder.dimensions.refuse_fixed()
         if kind is not None:
             for value in result if isinstance(result, tuple) else (result,):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import LazyModule
+from hub_pytorch.onnx_importer.sizes import is_symbolic, leaves_of
 
 
 class _Recorded(LazyModule):
@@ -23,11 +25,20 @@ class _Recorded(LazyModule):
         return functools.partial(_call, found) if is_function else found
 
 
-def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
-    from hub_pytorch.onnx_importer.tracing import call_with_sizes
+def _call(function: Callable[..., object], *args: object, **kwargs: object) -> object:
+    """Call a torch function; record the call when it has dynamic sizes and no value of the graph among its inputs."""
+    leaves = list(leaves_of([*args, *kwargs.values()]))
+    size = next(filter(is_symbolic, leaves), None)
+    if size is None or any(hasattr(leaf, "tracer") for leaf in leaves):
+        return function(*args, **kwargs)
+    return size.node.shape_env.hub_builder.with_sizes(function, args, kwargs)  # the graph that the size belongs to
 
-    return call_with_sizes(function, args, kwargs)
 
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as functional  # noqa: PLR0402 - it is exported under this name
+else:
+    torch = _Recorded("torch")
+    functional = _Recorded("torch.nn.functional")
 
-torch: Any = _Recorded("torch")
-functional: Any = _Recorded("torch.nn.functional")
+__all__ = ["functional", "torch"]

@@ -5,9 +5,15 @@ So they are compared here, where a comparison that depends on the size is told f
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from hub_pytorch.onnx_importer.lazy import torch
+if TYPE_CHECKING:
+    import torch
+else:
+    from hub_onnxgraph import LazyModule
+
+    torch = LazyModule("torch")  # the plain one: what is computed of sizes is no call in the graph
 
 
 def is_symbolic(value: Any) -> bool:
@@ -67,3 +73,12 @@ def either(condition: Any, yes: Any, no: Any) -> Any:
     """One of two numbers by a condition that depends on sizes; torch wants both of the same type."""
     zero = next((size - size for size in (yes, no) if is_symbolic(size)), None)
     return torch.sym_ite(condition, yes, no) if zero is None else torch.sym_ite(condition, zero + yes, zero + no)
+
+
+def leaves_of(items: Iterable[object]) -> Iterator[Any]:
+    """Yield what is in a list, and in the lists and tuples within it."""
+    for item in items:
+        if isinstance(item, list | tuple):
+            yield from leaves_of(item)
+        else:
+            yield item

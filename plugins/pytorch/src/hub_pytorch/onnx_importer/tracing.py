@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from hub_onnxgraph import Refused
 from hub_pytorch.onnx_importer.arithmetic import Recorder
 from hub_pytorch.onnx_importer.dimensions import Dimensions, undecided
-from hub_pytorch.onnx_importer.sizes import is_symbolic, plain
+from hub_pytorch.onnx_importer.sizes import is_symbolic, leaves_of, plain
 
 Array = Any  # a numpy array of Python objects
 
@@ -166,6 +166,12 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
             whole = torch.reshape(torch.stack(scalars), list(value.shape)) if value.ndim != 1 else torch.stack(scalars)
             cache[id(value)] = (value, whole.node)
         return cache[id(value)][1]
+
+    def with_sizes(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
+        """Record a call that takes dynamic sizes and no value."""
+        if function is torch.tensor:
+            return self.known(np.array(args[0], dtype=object), kwargs["dtype"])
+        return self.create_proxy("call_function", function, args, kwargs)
 
     def name_constant(self, tensor: Any, name: str, *, weight: bool = False) -> None:
         """Give a real tensor the name it will have in the module; a weight of float type becomes a parameter."""
@@ -386,7 +392,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc] # torch is Any to mypy
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Let through every other call."""
         del types
-        leaves = list(_leaves([*args, *(kwargs or {}).values()]))
+        leaves = list(leaves_of([*args, *(kwargs or {}).values()]))
         if any(is_symbolic(leaf) for leaf in leaves) and any(_is_real(leaf) for leaf in leaves):
             raise Refused(f"a constant and a dynamic size in {getattr(func, '__name__', func)}")
         return func(*args, **(kwargs or {}))
@@ -394,23 +400,3 @@ class Watch(TorchFunctionMode):  # type: ignore[misc] # torch is Any to mypy
 
 def _is_real(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor)
-
-
-def call_with_sizes(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Call a torch function; record the call when it has dynamic sizes and no value of the graph among its inputs."""
-    leaves = list(_leaves([*args, *kwargs.values()]))
-    size = next((leaf for leaf in leaves if is_symbolic(leaf)), None)
-    if size is None or any(isinstance(leaf, Value) for leaf in leaves):
-        return function(*args, **kwargs)
-    builder: GraphBuilder = size.node.shape_env.hub_builder
-    if function is torch.tensor:
-        return builder.known(np.array(args[0], dtype=object), kwargs["dtype"])
-    return builder.create_proxy("call_function", function, tuple(args), kwargs)
-
-
-def _leaves(items: Sequence[Any]) -> Iterator[Any]:
-    for item in items:
-        if isinstance(item, list | tuple):
-            yield from _leaves(item)
-        else:
-            yield item

@@ -9,13 +9,12 @@ from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.sequences import stacked
 from hub_keras.onnx_importer.ops.shape import gather
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Value, is_constant, scalar
+from hub_keras.onnx_importer.values import Array, Item, Value, is_constant, scalar
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.loops import ScanAxes, unrolled_loop, unrolled_scan
 
 if TYPE_CHECKING:
     import onnx
-
-_MAX_STEPS = 1024
 
 
 @op("If", 1, 11, 13, 16, 19, 21, 23, 24, 25)
@@ -36,50 +35,23 @@ def _choice(condition: Value, a: Any, b: Any) -> Value:
 
 
 @op("Loop", 1, 11, 13, 16, 19, 21, 23, 24, 25)
-def loop(node: NodeContext, trip_count: Any = None, condition: Any = None, *carried: Any, body: onnx.GraphProto) -> Any:
+def loop(
+    node: NodeContext,
+    trip_count: Array | None = None,
+    condition: Array | None = None,
+    *carried: Item,
+    body: onnx.GraphProto,
+) -> tuple[Item, ...]:
     """Unrolled: the trip count, and the condition before each step, must be known."""
-    limit = None if trip_count is None else scalar(trip_count, "trip count")
-    refuse_if((limit or 0) > _MAX_STEPS, f"{limit} steps, {_MAX_STEPS} are unrolled at most")
-    values = list(carried)
-    collected: list[list[Any]] = [[] for _ in range(node.outputs - len(carried))]
-    step, go = 0, condition
-    while (limit is None or step < limit) and (go is None or scalar(go, "loop condition")):
-        refuse_if(step >= _MAX_STEPS, f"more than {_MAX_STEPS} steps")
-        go, *results = node.run(body, [np.asarray(step), np.asarray(True) if go is None else go, *values])  # noqa: FBT003
-        values = results[: len(values)]
-        for column, item in zip(collected, results[len(values) :], strict=True):
-            column.append(item)
-        step += 1
-    refuse_if(collected and not step, "a scan output of no steps has no known shape")
-    return (*values, *(stacked(column, 0) for column in collected))
+    return unrolled_loop(node, body, trip_count, condition, carried, stacked)
 
 
 @op("Scan", 9, 11, 16, 19, 21, 23, 24, 25)
-def scan(  # noqa: PLR0913 - the operator's own parameters
-    node: NodeContext,
-    *inputs: Any,
-    body: onnx.GraphProto,
-    num_scan_inputs: int,
-    scan_input_axes: list[int] | None = None,
-    scan_input_directions: list[int] | None = None,
-    scan_output_axes: list[int] | None = None,
-    scan_output_directions: list[int] | None = None,
-) -> Any:
+def scan(node: NodeContext, *inputs: Item, body: onnx.GraphProto, form: ScanAxes) -> tuple[Item, ...]:
     """Unrolled over the slices of the scan inputs."""
-    states, sources = list(inputs[: len(inputs) - num_scan_inputs]), inputs[len(inputs) - num_scan_inputs :]
-    axes = scan_input_axes or [0] * num_scan_inputs
-    backward = scan_input_directions or [0] * num_scan_inputs
-    steps = sources[0].shape[axes[0]]
-    refuse_if(steps is None or not 0 < steps <= _MAX_STEPS, f"{steps} steps, 1 to {_MAX_STEPS} are unrolled")
-    columns: list[list[Any]] = [[] for _ in range(node.outputs - len(states))]
-    for t in range(steps):
-        places = [steps - 1 - t if back else t for back in backward]
-        now = [gather(x, np.asarray(at), axis=axis) for x, axis, at in zip(sources, axes, places, strict=True)]
-        results = node.run(body, [*states, *now])
-        states = results[: len(states)]
-        for column, item in zip(columns, results[len(states) :], strict=True):
-            column.append(item)
-    output_axes = scan_output_axes or [0] * len(columns)
-    flips = scan_output_directions or [0] * len(columns)
-    joined = zip(columns, output_axes, flips, strict=True)
-    return (*states, *(stacked(column[::-1] if flip else column, axis) for column, axis, flip in joined))
+    _, ((source, axis, _), *_) = form.parted(inputs)
+    return unrolled_scan(node, body, inputs, form, source.shape[axis], _picked, stacked)
+
+
+def _picked(x: Item, axis: int, place: int) -> Item:
+    return gather(x, np.asarray(place), axis=axis)

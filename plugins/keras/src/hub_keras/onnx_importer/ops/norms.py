@@ -11,6 +11,7 @@ from hub_keras.onnx_importer.ops.pool import average_pool
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Value
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.windows import Pool
 
 
 @op("LpNormalization", 1, 22)
@@ -60,21 +61,10 @@ def with_statistics(x: Value, scale: Any, bias: Any, axes: list[int], epsilon: f
 
 
 @op("LpPool", 11, 18, 22)
-def lp_pool(  # noqa: PLR0913 - the operator's own parameters
-    x: Value,
-    *,
-    kernel_shape: list[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: list[int] | None = None,
-    p: int = 2,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Value:
+def lp_pool(x: Value, *, form: Pool, p: int = 2) -> Value:
     """The norm of each window: the mean of the powers, of all places padded or not, times their number."""
-    refuse_if(ceil_mode, "ceil_mode")
+    refuse_if(form.ceil_mode, "ceil_mode")
     powers = mapped(lambda t: ops.power(ops.abs(t), np.asarray(p, x.dtype)), x)
-    form = {"auto_pad": auto_pad, "dilations": dilations, "pads": pads, "strides": strides}
-    mean = average_pool(powers, kernel_shape=kernel_shape, count_include_pad=1, **form)
-    count = np.asarray(math.prod(kernel_shape), x.dtype)
+    mean = average_pool(powers, form=form, count_include_pad=1)
+    count = np.asarray(math.prod(form.kernel_shape), x.dtype)
     return mapped(lambda t: ops.power(ops.multiply(t, count), np.asarray(1 / p, x.dtype)), mean, nonnegative=True)

@@ -10,8 +10,9 @@ from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.conv import conv
 from hub_keras.onnx_importer.ops.dense import matmul
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, is_constant, positive_axis, value_of
+from hub_keras.onnx_importer.values import Item, Value, dtype_name, graph_of, is_constant, positive_axis, value_of
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.windows import Convolution, carrier
 
 
 def _reshaped(item: Any, shape: list[int]) -> Any:
@@ -127,20 +128,12 @@ def _centred(x: Any, zero_point: Any, dtype: str) -> Any:
     return elementwise(lambda a, b: ops.subtract(cast(a, dtype), cast(b, dtype)), x, zero_point, dtype=dtype)
 
 
-_EXACT_IN_FLOAT32 = 2**24 // 2**16  # products of two 8-bit numbers that float32 adds up without rounding
-
-
-def _carrier(count: int | None) -> str:
-    """A float that holds a sum of so many products exactly."""
-    return "float32" if count is not None and count <= _EXACT_IN_FLOAT32 else "float64"
-
-
 def _whole(total: Value) -> Value:
     return total.like(cast(ops.round(total.tensor), "int32"))
 
 
 def _product(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any) -> Value:
-    wide = _carrier(b.shape[0 if b.ndim == 1 else -2])
+    wide = carrier(b.shape[0 if b.ndim == 1 else -2])
     per_row = a_zero_point is not None and a_zero_point.ndim == 1 and a_zero_point.shape[0] > 1
     rows = _reshaped(a_zero_point, [-1, 1]) if per_row else a_zero_point
     return _whole(matmul(_centred(a, rows, wide), _centred(b, b_zero_point, wide)))
@@ -160,30 +153,24 @@ def _per_channel(parameter: Any, rank: int, axis: int) -> Any:
     return _reshaped(parameter, [-1 if i == axis else 1 for i in range(rank)] if many else [])
 
 
-def _exact_conv(x: Any, w: Any, zeros: tuple[Any, Any], attributes: dict[str, Any]) -> Value:
+def _exact_conv(x: Item, w: Item, zeros: tuple[Item | None, Item | None], form: Convolution) -> Value:
     """Convolve integers in floats that hold every partial sum exactly."""
-    wide = _carrier(math.prod(w.shape[1:]))
+    wide = carrier(math.prod(w.shape[1:]))
     kernel = _centred(w, _per_channel(zeros[1], w.ndim, 0), wide)
-    return _whole(conv(_centred(x, _per_channel(zeros[0], x.ndim, 1), wide), kernel, None, **attributes))
+    return _whole(conv(_centred(x, _per_channel(zeros[0], x.ndim, 1), wide), kernel, form=form))
 
 
 @op("ConvInteger", 10)
-def conv_integer(  # noqa: PLR0913 - the operator's own parameters
+def conv_integer(
     x: Any,
     w: Any,
     x_zero_point: Any = None,
     w_zero_point: Any = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    form: Convolution,
 ) -> Value:
     """Convolution of integers in int32; w's zero point may be per output channel."""
-    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
-    return _exact_conv(x, w, (x_zero_point, w_zero_point), {**form, "pads": pads, "strides": strides})
+    return _exact_conv(x, w, (x_zero_point, w_zero_point), form)
 
 
 @op("QLinearConv", 10)
@@ -198,16 +185,10 @@ def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     y_zero_point: Any,
     b: Any = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    form: Convolution,
 ) -> Value:
     """Convolution of integers, requantized; the bias is int32 in units of both scales."""
-    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
-    total = _exact_conv(x, w, (x_zero_point, w_zero_point), {**form, "pads": pads, "strides": strides})
+    total = _exact_conv(x, w, (x_zero_point, w_zero_point), form)
     total = total if b is None else elementwise(added, total, _per_channel(b, x.ndim, 1))
     return _requantized(total, x_scale, _per_channel(w_scale, x.ndim, 1), y_scale, y_zero_point)
 

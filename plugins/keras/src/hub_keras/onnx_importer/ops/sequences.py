@@ -1,4 +1,4 @@
-"""Sequences and optionals whose form is known at import time: lists, and a value or nothing."""
+"""Sequences that are joined, and made of tensors."""
 
 from __future__ import annotations
 
@@ -8,66 +8,7 @@ from hub_keras.onnx_importer.applied import number, size_of
 from hub_keras.onnx_importer.lazy import np
 from hub_keras.onnx_importer.ops import shape
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, ints, is_constant, scalar, value_of
-from hub_onnxgraph import refuse_if
-
-
-@op("Optional", 15, 28)
-def optional(x: Any = None) -> Any:
-    """An optional that holds its input."""
-    refuse_if(x is None, "an optional that holds nothing")
-    return x
-
-
-@op("OptionalHasElement", 15, 18, 28)
-def optional_has_element(x: Any = None) -> Any:
-    """Whether there is an element: known at import time."""
-    return np.asarray(x is not None)
-
-
-@op("OptionalGetElement", 15, 18, 28)
-def optional_get_element(x: Any) -> Any:
-    """The element."""
-    return x
-
-
-@op("SequenceConstruct", 11)
-def sequence_construct(*items: Any) -> list[Any]:
-    """A sequence."""
-    return list(items)
-
-
-@op("SequenceEmpty", 11)
-def sequence_empty(*, dtype: int = 1) -> list[Any]:
-    """An empty sequence."""
-    del dtype
-    return []
-
-
-@op("SequenceAt", 11)
-def sequence_at(items: list[Any], position: Any) -> Any:
-    """One element."""
-    return items[scalar(position, "position")]
-
-
-@op("SequenceInsert", 11)
-def sequence_insert(items: list[Any], item: Any, position: Any = None) -> list[Any]:
-    """A sequence with one more element."""
-    at = len(items) if position is None else scalar(position, "position")
-    return [*items[:at], item, *items[at:]]
-
-
-@op("SequenceErase", 11)
-def sequence_erase(items: list[Any], position: Any = None) -> list[Any]:
-    """A sequence with one element less, the last by default."""
-    at = (-1 if position is None else scalar(position, "position")) % len(items)
-    return [*items[:at], *items[at + 1 :]]
-
-
-@op("SequenceLength", 11)
-def sequence_length(items: list[Any]) -> Any:
-    """The number of elements."""
-    return np.asarray(len(items), "int64")
+from hub_keras.onnx_importer.values import Value, graph_of, ints, is_constant, value_of
 
 
 @op("ConcatFromSequence", 11)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.loops import OpenCondition, ScanAxes, unrolled_loop, unrolled_scan
 from hub_pytorch.onnx_importer.lazy import torch
 from hub_pytorch.onnx_importer.registry import NodeContext, op
 from hub_pytorch.onnx_importer.sizes import is_int
@@ -14,8 +15,6 @@ from hub_pytorch.onnx_importer.values import is_constant, is_known, scalar
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
-
-_MAX_STEPS = 1024
 
 
 @op("If", 1, 11, 13, 16, 19, 21, 23, 24, 25)
@@ -56,37 +55,22 @@ def loop(
     body: onnx.GraphProto,
 ) -> Any:
     """Unrolled where the trip count and the condition before each step are known, else a loop of torch's own."""
-    if _is_open(trip_count) or _is_open(condition):
-        return _while(node, trip_count, condition, list(carried), body)
-    return _unrolled(node, trip_count, condition, list(carried), body)
+    if not _is_open(trip_count) and not _is_open(condition):
+        try:
+            return unrolled_loop(node, body, trip_count, condition, carried, _stacked)
+        except OpenCondition:
+            what = "the loop condition must be known at import time where scan outputs are collected"
+            refuse_if(node.outputs > len(carried), what)
+    return _while(node, trip_count, condition, list(carried), body)
+
+
+def _stacked(column: list[Tensor], axis: int) -> Tensor:
+    return torch.stack(column, axis)
 
 
 def _is_open(value: Any) -> bool:
     """Whether a value is not known at import time."""
     return value is not None and not is_constant(value)
-
-
-def _unrolled(
-    node: NodeContext, trip_count: Tensor | None, condition: Tensor | None, carried: list[Any], body: onnx.GraphProto
-) -> Any:
-    limit = None if trip_count is None else scalar(trip_count, "trip count")
-    refuse_if((limit or 0) > _MAX_STEPS and condition is None, f"{limit} steps, {_MAX_STEPS} are unrolled at most")
-    values = carried
-    collected: list[list[Tensor]] = [[] for _ in range(node.outputs - len(carried))]
-    step = 0
-    go = condition
-    while (limit is None or step < limit) and (go is None or scalar(go, "loop condition")):
-        refuse_if(step >= _MAX_STEPS, f"more than {_MAX_STEPS} steps")
-        go, *results = node.run(body, [torch.tensor(step), torch.tensor(True) if go is None else go, *values])  # noqa: FBT003
-        if _is_open(go):
-            refuse_if(collected, "the loop condition must be known at import time where scan outputs are collected")
-            return _while(node, trip_count, condition, carried, body)
-        values = results[: len(values)]
-        for column, item in zip(collected, results[len(values) :], strict=True):
-            column.append(item)
-        step += 1
-    refuse_if(collected and not step, "a scan output of no steps has no known shape")
-    return (*values, *(torch.stack(column) for column in collected))
 
 
 def _while(node: NodeContext, limit: Any, condition: Any, carried: list[Any], body: onnx.GraphProto) -> Any:
@@ -162,51 +146,19 @@ def scanned(states: list[Any], sources: list[Any], step: Any, outputs: int) -> l
 
 
 @op("Scan", 9, 11, 16, 19, 21, 23, 24, 25)
-def scan(  # noqa: PLR0913 - the operator's own parameters
-    node: NodeContext,
-    *inputs: Any,
-    body: onnx.GraphProto,
-    num_scan_inputs: int,
-    scan_input_axes: list[int] | None = None,
-    scan_input_directions: list[int] | None = None,
-    scan_output_axes: list[int] | None = None,
-    scan_output_directions: list[int] | None = None,
-) -> Any:
+def scan(node: NodeContext, *inputs: Tensor, body: onnx.GraphProto, form: ScanAxes) -> tuple[Tensor, ...]:
     """Unrolled over the slices of the scan inputs; over a dynamic number of them, torch's scan."""
-    states, sources = list(inputs[: len(inputs) - num_scan_inputs]), inputs[len(inputs) - num_scan_inputs :]
-    axes = scan_input_axes or [0] * num_scan_inputs
-    backward = scan_input_directions or [0] * num_scan_inputs
-    steps = sources[0].shape[axes[0]]
-    if not is_int(steps):
-        sources = tuple(
-            torch.flip(torch.movedim(source, axis, 0), [0]) if back else torch.movedim(source, axis, 0)
-            for source, axis, back in zip(sources, axes, backward, strict=True)
-        )
-        outputs = node.outputs - len(states)
-        results = scanned(states, list(sources), lambda now: node.run(body, now), outputs)
-        stacked = _placed(results[len(states) :], scan_output_axes, scan_output_directions)
-        return (*results[: len(states)], *stacked)
-    refuse_if(not 0 < steps <= _MAX_STEPS, f"{steps} steps, 1 to {_MAX_STEPS} are unrolled")
-    columns: list[list[Tensor]] = [[] for _ in range(node.outputs - len(states))]
-    for t in range(steps):
-        now = [
-            torch.select(source, axis, steps - 1 - t if back else t)
-            for source, axis, back in zip(sources, axes, backward, strict=True)
-        ]
-        results = node.run(body, [*states, *now])
-        states = results[: len(states)]
-        for column, item in zip(columns, results[len(states) :], strict=True):
-            column.append(item)
-    output_axes = scan_output_axes or [0] * len(columns)
-    flips = scan_output_directions or [0] * len(columns)
-    stacked = [
-        torch.stack(column[::-1] if flip else column, axis)
-        for column, axis, flip in zip(columns, output_axes, flips, strict=True)
-    ]
-    return (*states, *stacked)
+    states, sources = form.parted(inputs)
+    steps = sources[0][0].shape[sources[0][1]]
+    if is_int(steps):
+        return unrolled_scan(node, body, inputs, form, steps, _picked, _stacked)
+    moved = [torch.movedim(source, axis, 0) for source, axis, _ in sources]
+    moved = [torch.flip(x, [0]) if back else x for x, (_, _, back) in zip(moved, sources, strict=True)]
+    results = scanned(states, moved, lambda now: node.run(body, now), node.outputs - len(states))
+    columns = form.joined(results[len(states) :])
+    placed = [torch.movedim(torch.flip(x, [0]) if back else x, 0, axis) for x, axis, back in columns]
+    return (*results[: len(states)], *placed)
 
 
-def _placed(columns: list[Any], axes: list[int] | None, flips: list[int] | None) -> list[Any]:
-    """Scan outputs with their steps along the wanted axes and in the wanted order."""
-    rows = zip(columns, axes or [0] * len(columns), flips or [0] * len(columns), strict=True)
-    return [torch.movedim(torch.flip(x, [0]) if flip else x, 0, axis) for x, axis, flip in rows]
+def _picked(x: Tensor, axis: int, place: int) -> Tensor:
+    return torch.select(x, axis, place)

@@ -267,12 +267,6 @@ def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
     return torch.where(torch.lt(x, -lambd), x + bias, inner)
 
 
-@op("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25)
-def identity(x: Any) -> Any:
-    """Return the input."""
-    return x
-
-
 @op("Dropout", 7, 10)
 def dropout_attributes(x: Tensor, *, ratio: float = 0.5) -> tuple[Tensor, Tensor]:
     """Nothing at inference; the mask is all ones."""

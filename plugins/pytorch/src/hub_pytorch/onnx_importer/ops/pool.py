@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.windows import Pool, Sliding, whole_pads
 from hub_pytorch.onnx_importer.lazy import functional, torch
-from hub_pytorch.onnx_importer.ops.conv import explicit_pads, extents, spatial_rank
+from hub_pytorch.onnx_importer.ops.conv import explicit_pads, spatial_rank
 from hub_pytorch.onnx_importer.ops.shape import pad_with
 from hub_pytorch.onnx_importer.registry import NodeContext, op
 from hub_pytorch.onnx_importer.sizes import certain, choice, is_int, plain
@@ -16,23 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _window_pads(
-    pads: list[Any], sizes: tuple[Any, ...], windows: list[int], strides: list[int], ceil: int
-) -> list[Any]:
-    """Pads whose ends are moved so that whole windows exactly cover the axis, where ceil_mode asks for more windows.
-
-    The number of windows is ONNX's: with ceil_mode, a last partial window counts unless it starts in the end padding.
-    """
-    if not ceil:
-        return pads
-    rank = len(windows)
-    begins, ends = pads[:rank], pads[rank:]
-    exact = []
-    for size, window, stride, begin, end in zip(sizes, windows, strides, begins, ends, strict=True):
-        steps = -((size + begin + end - window) // -stride)
-        steps = choice(steps * stride >= size + begin, steps - 1, steps)
-        exact.append(plain(steps * stride + window - size - begin))
-    return begins + exact
+def _whole(x: Tensor, pads: list[int], window: Sliding, ceil: int) -> list[int]:
+    """Pads for the windows that ceil_mode adds."""
+    return [plain(pad) for pad in whole_pads(x.shape[2:], pads, window, ceil=1, choice=choice)] if ceil else pads
 
 
 def _pad_spatial(x: Tensor, pads: list[int], value: float) -> Tensor:
@@ -40,7 +28,7 @@ def _pad_spatial(x: Tensor, pads: list[int], value: float) -> Tensor:
     return pad_with(x, [0, 0, *pads[:rank], 0, 0, *pads[rank:]], "constant", value)
 
 
-def _native(pads: list[int], kernel: list[int]) -> bool:
+def _native(pads: list[int], kernel: Sequence[int]) -> bool:
     """Whether torch's own padding does: the same at both ends and at most half a window."""
     rank = len(kernel)
     if not all(map(is_int, pads)):
@@ -53,122 +41,81 @@ def _lowest(x: Tensor) -> float:
 
 
 @op("MaxPool", 1, 8, 10, 11, 12, 22)
-def max_pool(  # noqa: PLR0913 - the operator's own parameters
-    node: NodeContext,
-    x: Tensor,
-    *,
-    kernel_shape: list[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: list[int] | None = None,
-    pads: list[int] | None = None,
-    storage_order: int = 0,
-    strides: list[int] | None = None,
-) -> Tensor | tuple[Tensor, ...]:
+def max_pool(node: NodeContext, x: Tensor, *, form: Pool, storage_order: int = 0) -> Tensor | tuple[Tensor, ...]:
     """Maximum over windows; the indices are those of the flattened input."""
-    rank = spatial_rank(x)
-    strides, dilations = strides or [1] * rank, dilations or [1] * rank
-    windows = extents(kernel_shape, dilations)
-    around = explicit_pads(auto_pad, pads, x.shape[2:], windows, strides)
-    exact = _window_pads(around, x.shape[2:], windows, strides, ceil_mode)
+    window = form.of(spatial_rank(x))
+    around = explicit_pads(form, window, x)
+    exact = _whole(x, around, window, form.ceil_mode)
     if node.outputs > 1:
         refuse_if(storage_order, "storage_order with indices")
-        return _max_pool_with_indices(x, kernel_shape, strides, exact, dilations)
-    function = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[rank - 1]
-    if _floor_matches(around, exact, strides) and _native(around, kernel_shape):
-        return function(x, kernel_shape, strides, around[:rank], dilations)
-    return function(_pad_spatial(x, exact, _lowest(x)), kernel_shape, strides, 0, dilations)
+        return _max_pool_with_indices(x, window, exact)
+    function = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[window.rank - 1]
+    if _floor_matches(around, exact, window.strides) and _native(around, window.kernel):
+        return function(x, window.kernel, window.strides, around[: window.rank], window.dilations)
+    return function(_pad_spatial(x, exact, _lowest(x)), window.kernel, window.strides, 0, window.dilations)
 
 
-def _floor_matches(around: list[int], exact: list[int], strides: list[int]) -> bool:
+def _floor_matches(around: list[int], exact: list[int], strides: Sequence[int]) -> bool:
     """Whether dropping the partial window, as torch does by default, gives the same windows."""
     rows = zip(around[len(strides) :], exact[len(strides) :], strides, strict=True)
     return exact is around or all(certain(a - e >= 0) and certain(a - e < s) for a, e, s in rows)
 
 
-def _max_pool_with_indices(
-    x: Tensor, kernel: list[int], strides: list[int], pads: list[int], dilations: list[int]
-) -> tuple[Tensor, ...]:
-    rank = len(kernel)
+def _max_pool_with_indices(x: Tensor, window: Sliding, pads: list[int]) -> tuple[Tensor, ...]:
     functions = (
         functional.max_pool1d_with_indices,
         functional.max_pool2d_with_indices,
         functional.max_pool3d_with_indices,
     )
     padded = _pad_spatial(x, pads, _lowest(x))
-    values, flat = functions[rank - 1](padded, kernel, strides, 0, dilations)
+    values, flat = functions[window.rank - 1](padded, window.kernel, window.strides, 0, window.dilations)
     within = list(padded.shape[2:])
     index = 0
     for axis, (size, begin) in enumerate(zip(x.shape[2:], pads, strict=False)):
         below = math.prod(within[axis + 1 :])
         position = torch.remainder(torch.div(flat, below, rounding_mode="floor"), within[axis])
         index = index * size + (position - begin)
-    planes = torch.arange(x.shape[0] * x.shape[1]).reshape([x.shape[0], x.shape[1], *[1] * rank])
+    planes = torch.arange(x.shape[0] * x.shape[1]).reshape([x.shape[0], x.shape[1], *[1] * window.rank])
     return values, torch.add(index, planes * math.prod(x.shape[2:]))
 
 
 @op("AveragePool", 1, 7, 10, 11)
 @op("AveragePool", 19, 22)
-def average_pool(  # noqa: PLR0913 - the operator's own parameters
-    x: Tensor,
-    *,
-    kernel_shape: list[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
-    dilations: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
+def average_pool(x: Tensor, *, form: Pool, count_include_pad: int = 0) -> Tensor:
     """Mean over windows, of the elements inside the input, or inside input and pads with count_include_pad."""
-    rank = spatial_rank(x)
-    strides, dilations = strides or [1] * rank, dilations or [1] * rank
-    windows = extents(kernel_shape, dilations)
-    around = explicit_pads(auto_pad, pads, x.shape[2:], windows, strides)
-    exact = _window_pads(around, x.shape[2:], windows, strides, ceil_mode)
-    if max(dilations) == 1 and all(map(is_int, around)) and not any(around) and _floor_matches(around, exact, strides):
-        return _mean_pool(x, kernel_shape, strides)
-    counted = around if count_include_pad else [0] * (2 * rank)
+    window = form.of(spatial_rank(x))
+    around = explicit_pads(form, window, x)
+    exact = _whole(x, around, window, form.ceil_mode)
+    bare = all(map(is_int, around)) and not any(around)
+    if max(window.dilations) == 1 and bare and _floor_matches(around, exact, window.strides):
+        return _mean_pool(x, window)
+    counted = around if count_include_pad else [0] * (2 * window.rank)
     inside = _pad_spatial(torch.ones([1, 1, *x.shape[2:]], dtype=x.dtype), counted, 1.0)
     rest = [e - c for e, c in zip(exact, counted, strict=True)]
-    share = _window_sum(_pad_spatial(inside, rest, 0.0), kernel_shape, strides, dilations)
-    total = _window_sum(_pad_spatial(x, exact, 0.0), kernel_shape, strides, dilations)
-    return torch.mul(total, torch.reciprocal(share))
+    share = _window_sum(_pad_spatial(inside, rest, 0.0), window)
+    return torch.mul(_window_sum(_pad_spatial(x, exact, 0.0), window), torch.reciprocal(share))
 
 
-def _mean_pool(x: Tensor, kernel: list[int], strides: list[int]) -> Tensor:
+def _mean_pool(x: Tensor, window: Sliding) -> Tensor:
     functions = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
-    return functions[len(kernel) - 1](x, kernel, strides)
+    return functions[window.rank - 1](x, window.kernel, window.strides)
 
 
-def _window_sum(x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> Tensor:
-    if max(dilations) == 1:
-        return _mean_pool(x, kernel, strides) * math.prod(kernel)
+def _window_sum(x: Tensor, window: Sliding) -> Tensor:
+    if max(window.dilations) == 1:
+        return _mean_pool(x, window) * math.prod(window.kernel)
     functions = (functional.conv1d, functional.conv2d, functional.conv3d)
-    ones = torch.ones([x.shape[1], 1, *kernel], dtype=x.dtype)
-    return functions[len(kernel) - 1](x, ones, None, strides, 0, dilations, x.shape[1])
+    ones = torch.ones([x.shape[1], 1, *window.kernel], dtype=x.dtype)
+    return functions[window.rank - 1](x, ones, None, window.strides, 0, window.dilations, x.shape[1])
 
 
 @op("LpPool", 2, 11, 18, 22)
-def lp_pool(  # noqa: PLR0913 - the operator's own parameters
-    x: Tensor,
-    *,
-    kernel_shape: list[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: list[int] | None = None,
-    p: int = 2,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
+def lp_pool(x: Tensor, *, form: Pool, p: int = 2) -> Tensor:
     """Lp norm over windows."""
-    rank = spatial_rank(x)
-    strides, dilations = strides or [1] * rank, dilations or [1] * rank
-    windows = extents(kernel_shape, dilations)
-    around = explicit_pads(auto_pad, pads, x.shape[2:], windows, strides)
-    exact = _window_pads(around, x.shape[2:], windows, strides, ceil_mode)
+    window = form.of(spatial_rank(x))
+    exact = _whole(x, explicit_pads(form, window, x), window, form.ceil_mode)
     powers = _pad_spatial(torch.pow(torch.abs(x), p), exact, 0.0)
-    return torch.pow(_window_sum(powers, kernel_shape, strides, dilations), 1.0 / p)
+    return torch.pow(_window_sum(powers, window), 1.0 / p)
 
 
 @op("GlobalLpPool", 2, 22)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.windows import Convolution, carrier
 from hub_pytorch.onnx_importer import narrow, values
 from hub_pytorch.onnx_importer.lazy import torch
 from hub_pytorch.onnx_importer.ops.conv import conv
@@ -114,14 +115,10 @@ def matmul_integer(
     return torch.matmul(_centred(a, a_zero_point), _centred(b, b_zero_point))
 
 
-_EXACT_IN_FLOAT32 = 2**24 // 2**16  # products of two 8-bit numbers that float32 adds up without rounding
-
-
-def _exact_conv(x: Tensor, w: Tensor, attributes: dict[str, Any]) -> Tensor:
+def _exact_conv(x: Tensor, w: Tensor, form: Convolution) -> Tensor:
     """Convolve integers in floats that hold every partial sum exactly; torch convolves no integers."""
-    exact = math.prod(w.shape[1:]) <= _EXACT_IN_FLOAT32
-    wide = torch.float32 if exact else torch.float64
-    return torch.round(conv(x.to(wide), w.to(wide), None, **attributes)).to(torch.int32)
+    wide = getattr(torch, carrier(math.prod(w.shape[1:])))
+    return torch.round(conv(x.to(wide), w.to(wide), form=form)).to(torch.int32)
 
 
 def _per_channel(parameter: Tensor, rank: int, axis: int) -> Tensor:
@@ -131,23 +128,17 @@ def _per_channel(parameter: Tensor, rank: int, axis: int) -> Tensor:
 
 
 @op("ConvInteger", 10)
-def conv_integer(  # noqa: PLR0913 - the operator's own parameters
+def conv_integer(
     x: Tensor,
     w: Tensor,
     x_zero_point: Tensor | None = None,
     w_zero_point: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    form: Convolution,
 ) -> Tensor:
     """Convolution of integers in int32; w's zero point may be per output channel."""
-    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
     zero = None if w_zero_point is None else _per_channel(w_zero_point, w.ndim, 0)
-    return _exact_conv(_centred(x, x_zero_point), _centred(w, zero), {**form, "pads": pads, "strides": strides})
+    return _exact_conv(_centred(x, x_zero_point), _centred(w, zero), form)
 
 
 @op("QLinearConv", 10)
@@ -162,17 +153,11 @@ def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     y_zero_point: Tensor,
     b: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    form: Convolution,
 ) -> Tensor:
     """Convolution of integers, requantized; the bias is int32 in units of both scales."""
-    form = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "kernel_shape": kernel_shape}
     zero = _per_channel(w_zero_point, w.ndim, 0)
-    total = _exact_conv(_centred(x, x_zero_point), _centred(w, zero), {**form, "pads": pads, "strides": strides})
+    total = _exact_conv(_centred(x, x_zero_point), _centred(w, zero), form)
     total = total if b is None else torch.add(total, _per_channel(b, x.ndim, 1))
     ratio = torch.div(torch.mul(x_scale, _per_channel(w_scale, x.ndim, 1)), y_scale)
     return _requantized(total, ratio, y_zero_point)

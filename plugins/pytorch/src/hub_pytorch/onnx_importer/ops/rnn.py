@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.recurrence import LSTM_GATES, Recurrence
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.control import scanned
 from hub_pytorch.onnx_importer.registry import op
@@ -19,46 +20,54 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Recurrence:
+class _Network:
     """The inputs of a recurrent operator, gates in torch's order and time in the first axis."""
 
     x: Tensor
     weights: tuple[Tensor, ...]
     hidden: int
-    directions: int
-    reverse: bool
+    form: Recurrence
+
+    @property
+    def directions(self) -> int:
+        """One or two."""
+        return self.form.directions
 
     def initial(self, state: Tensor | None) -> Tensor:
         """The initial state [D, B, H], zero when absent."""
-        shape = [self.directions, self.x.shape[1], self.hidden]
-        return torch.zeros(shape, dtype=self.x.dtype) if state is None else state
+        if state is not None:
+            return torch.transpose(state, 0, 1) if self.form.layout else state
+        return torch.zeros([self.directions, self.x.shape[1], self.hidden], dtype=self.x.dtype)
 
-    def outputs(self, y: Tensor) -> Tensor:
-        """Torch's output [T, B, D H] as ONNX's Y [T, D, B, H]."""
-        y = torch.flip(y, [0]) if self.reverse else y
-        steps, batch = y.shape[0], y.shape[1]
+    def results(self, y: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Torch's output [T, B, D H] and states [D, B, H] as ONNX has them in the node's layout."""
+        y = torch.flip(y, [0]) if self.form.direction == "reverse" else y
         if self.directions == 1:
-            return torch.unsqueeze(y, 1)
-        return torch.permute(torch.reshape(y, [steps, batch, self.directions, self.hidden]), [0, 2, 1, 3])
+            whole = torch.unsqueeze(y, 1)
+        else:
+            split = torch.reshape(y, [y.shape[0], y.shape[1], self.directions, self.hidden])
+            whole = torch.permute(split, [0, 2, 1, 3])
+        if not self.form.layout:
+            return (whole, *states)
+        return (torch.permute(whole, [2, 0, 1, 3]), *(torch.transpose(state, 0, 1) for state in states))
 
 
 def _recurrence(
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None],
+    lengths: Tensor | None,
     order: Sequence[int],
-    direction: str,
-    hidden_size: int | None,
-) -> _Recurrence:
-    x, w, r, b, lengths = tensors
-    refuse_if(direction not in {"forward", "reverse", "bidirectional"}, f"direction {direction}")
-    hidden = r.shape[2]
-    refuse_if(hidden_size is not None and hidden_size != hidden, f"hidden_size {hidden_size} with R of {r.shape}")
+    form: Recurrence,
+) -> _Network:
+    w, r, b = weights
+    hidden, directions = form.units(r.shape), form.directions
+    x = torch.transpose(x, 0, 1) if form.layout else x
     steps, batch = x.shape[0], x.shape[1]
     full = lengths is None or (is_int(steps) and is_int(batch) and ints(lengths, "sequence_lens") == [steps] * batch)
     refuse_if(not full, "sequence_lens other than the whole length are not implemented")
-    directions = 2 if direction == "bidirectional" else 1
-    weights = tuple(t for d in range(directions) for t in _direction_weights(w, r, b, d, order))
-    source = torch.flip(x, [0]) if direction == "reverse" else x
-    return _Recurrence(source, weights, hidden, directions, direction == "reverse")
+    arranged = tuple(t for d in range(directions) for t in _direction_weights(w, r, b, d, order))
+    source = torch.flip(x, [0]) if form.direction == "reverse" else x
+    return _Network(source, arranged, hidden, form)
 
 
 def _direction_weights(w: Tensor, r: Tensor, b: Tensor | None, d: int, order: Sequence[int]) -> tuple[Tensor, ...]:
@@ -84,32 +93,10 @@ def _reorder(rows: Tensor, order: Sequence[int]) -> Tensor:
     return torch.cat([torch.narrow(rows, 0, gate * size, size) for gate in order], 0)
 
 
-def _refuse_activations(given: list[str] | None, expected: list[str], directions: int) -> None:
-    wanted = [name.lower() for name in expected * directions]
-    refuse_if(given is not None and [name.lower() for name in given] != wanted, f"activations {given}")
+_Step = Callable[["Tensor", tuple["Tensor", ...], tuple["Tensor", ...]], tuple["Tensor", ...]]
 
 
-def _refuse_extras(clip: float | None, alpha: list[float] | None, beta: list[float] | None) -> None:
-    refuse_if(clip is not None, f"clip {clip}")
-    refuse_if(alpha or beta, "activation_alpha and activation_beta")
-
-
-def _batch_first(layout: int, *tensors: Tensor | None) -> list[Tensor | None]:
-    """Swap the first two axes when layout is 1."""
-    return [torch.transpose(t, 0, 1) if layout and t is not None else t for t in tensors]
-
-
-def _laid_out(layout: int, y: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-    """Y [T, D, B, H] and states [D, B, H], or with layout 1 [B, T, D, H] and [B, D, H]."""
-    if not layout:
-        return (y, *states)
-    return (torch.permute(y, [2, 0, 1, 3]), *(torch.transpose(state, 0, 1) for state in states))
-
-
-_Step = Callable[[Any, tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]
-
-
-def _over_time(net: _Recurrence, states: tuple[Tensor, ...], step: _Step) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _over_time(net: _Network, states: tuple[Tensor, ...], step: _Step) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Torch's scan over a dynamic number of steps: its own recurrent functions are unrolled when they are exported.
 
     Returns:
@@ -129,7 +116,7 @@ def _one_way(x: Tensor, states: list[Tensor], weights: tuple[Tensor, ...], step:
     w, r, wb, rb = weights
     gates = functional.linear(x, w, wb)
 
-    def work(now: list[Any]) -> list[Any]:
+    def work(now: list[Tensor]) -> list[Tensor]:
         after = step(now[-1], tuple(now[:-1]), (r, rb))
         return [*after, after[0]]
 
@@ -181,29 +168,21 @@ def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     initial_c: Tensor | None = None,
     peepholes: Tensor | None = None,
     *,
-    activation_alpha: list[float] | None = None,
-    activation_beta: list[float] | None = None,
-    activations: list[str] | None = None,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
+    form: Recurrence,
     input_forget: int = 0,
-    layout: int = 0,
 ) -> tuple[Tensor, ...]:
     """LSTM without peepholes and with the default activations; ONNX's gates i o f c are torch's i f c o."""
     refuse_if(peepholes is not None, "peepholes (input P) are not implemented")
     refuse_if(input_forget, "input_forget is not implemented")
-    _refuse_extras(clip, activation_alpha, activation_beta)
-    x, initial_h, initial_c = _batch_first(layout, x, initial_h, initial_c)
-    net = _recurrence((x, w, r, b, sequence_lens), (0, 2, 3, 1), direction, hidden_size)
-    _refuse_activations(activations, ["sigmoid", "tanh", "tanh"], net.directions)
+    net = _recurrence(x, (w, r, b), sequence_lens, LSTM_GATES, form)
+    form.functions("LSTM")
     states = (net.initial(initial_h), net.initial(initial_c))
     both = net.directions > 1
     if not is_int(net.x.shape[0]):
         y, (h, c) = _over_time(net, states, _lstm_step)
-        return _laid_out(layout, net.outputs(y), h, c)
+        return net.results(y, h, c)
     y, h, c = torch.lstm(net.x, states, net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
-    return _laid_out(layout, net.outputs(y), h, c)
+    return net.results(y, h, c)
 
 
 @op("GRU", 7)
@@ -216,35 +195,27 @@ def gru(  # noqa: PLR0913 - the operator's own parameters
     sequence_lens: Tensor | None = None,
     initial_h: Tensor | None = None,
     *,
-    activation_alpha: list[float] | None = None,
-    activation_beta: list[float] | None = None,
-    activations: list[str] | None = None,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    layout: int = 0,
+    form: Recurrence,
     linear_before_reset: int = 0,
 ) -> tuple[Tensor, ...]:
     """GRU with the default activations; ONNX's gates z r h are torch's r z n."""
-    _refuse_extras(clip, activation_alpha, activation_beta)
-    x, initial_h = _batch_first(layout, x, initial_h)
-    net = _recurrence((x, w, r, b, sequence_lens), (1, 0, 2), direction, hidden_size)
-    _refuse_activations(activations, ["sigmoid", "tanh"], net.directions)
+    net = _recurrence(x, (w, r, b), sequence_lens, (1, 0, 2), form)
+    form.functions("GRU")
     if not is_int(net.x.shape[0]):
         y, (h,) = _over_time(net, (net.initial(initial_h),), partial(_gru_step, bool(linear_before_reset)))
-        return _laid_out(layout, net.outputs(y), h)
+        return net.results(y, h)
     run = _gru_by_torch if linear_before_reset else _gru_reset_first
     y, h = run(net, net.initial(initial_h))
-    return _laid_out(layout, net.outputs(y), h)
+    return net.results(y, h)
 
 
-def _gru_by_torch(net: _Recurrence, state: Tensor) -> tuple[Tensor, Tensor]:
+def _gru_by_torch(net: _Network, state: Tensor) -> tuple[Tensor, Tensor]:
     both = net.directions > 1
     y, h = torch.gru(net.x, state, net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
     return y, h
 
 
-def _gru_reset_first(net: _Recurrence, state: Tensor) -> tuple[Tensor, Tensor]:
+def _gru_reset_first(net: _Network, state: Tensor) -> tuple[Tensor, Tensor]:
     """The variant that torch lacks, step by step: the reset gate is applied before the recurrent product."""
     runs = []
     for d in range(net.directions):
@@ -280,25 +251,15 @@ def rnn(  # noqa: PLR0913 - the operator's own parameters
     sequence_lens: Tensor | None = None,
     initial_h: Tensor | None = None,
     *,
-    activation_alpha: list[float] | None = None,
-    activation_beta: list[float] | None = None,
-    activations: list[str] | None = None,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    layout: int = 0,
+    form: Recurrence,
 ) -> tuple[Tensor, ...]:
     """Elman network with tanh or ReLU, the same in both directions."""
-    _refuse_extras(clip, activation_alpha, activation_beta)
-    x, initial_h = _batch_first(layout, x, initial_h)
-    net = _recurrence((x, w, r, b, sequence_lens), (0,), direction, hidden_size)
-    kind = (activations or ["tanh"])[0].lower()
-    refuse_if(kind not in {"tanh", "relu"}, f"activations {activations}")
-    _refuse_activations(activations, [kind], net.directions)
+    net = _recurrence(x, (w, r, b), sequence_lens, (0,), form)
+    (kind,) = form.functions("RNN", ("tanh", "relu"))
     if not is_int(net.x.shape[0]):
         y, (h,) = _over_time(net, (net.initial(initial_h),), partial(_rnn_step, kind))
-        return _laid_out(layout, net.outputs(y), h)
+        return net.results(y, h)
     run = torch.rnn_tanh if kind == "tanh" else torch.rnn_relu
     both = net.directions > 1
     y, h = run(net.x, net.initial(initial_h), net.weights, True, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's own order
-    return _laid_out(layout, net.outputs(y), h)
+    return net.results(y, h)

@@ -15,23 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@op("Constant", 1, 9, 11, 12, 13, 19, 21, 23, 24, 25)
-def constant(
-    *,
-    value: Tensor | None = None,
-    value_float: float | None = None,
-    value_floats: list[float] | None = None,
-    value_int: int | None = None,
-    value_ints: list[int] | None = None,
-) -> Tensor:
-    """A constant given in one of five forms."""
-    floats = value_float if value_float is not None else value_floats
-    integers = value_int if value_int is not None else value_ints
-    if floats is not None:
-        return torch.tensor(floats, dtype=torch.float32)
-    return value if integers is None else torch.tensor(integers, dtype=torch.int64)
-
-
 @op("ConstantOfShape", 9, 20, 21, 23, 24, 25)
 def constant_of_shape(shape: Tensor, *, value: Tensor | None = None) -> Tensor:
     """A tensor filled with one value, float zero by default."""
@@ -507,64 +490,6 @@ def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor
     kept = [i for i, keep in enumerate(known(condition, "condition")) if keep]
     source = torch.reshape(x, [-1]) if axis is None else x
     return torch.index_select(source, 0 if axis is None else axis, torch.tensor(kept, dtype=torch.int64))
-
-
-@op("Optional", 15, 28)
-def optional(x: Any = None) -> Any:
-    """An optional that holds its input, or nothing."""
-    refuse_if(x is None, "an optional that holds nothing")
-    return x
-
-
-@op("OptionalHasElement", 15, 18, 28)
-def optional_has_element(x: Any = None) -> Tensor:
-    """Whether there is an element: known at import time."""
-    return torch.tensor(x is not None)
-
-
-@op("OptionalGetElement", 15, 18, 28)
-def optional_get_element(x: Any) -> Any:
-    """The element."""
-    return x
-
-
-@op("SequenceConstruct", 11)
-def sequence_construct(*items: Any) -> list[Any]:
-    """A sequence."""
-    return list(items)
-
-
-@op("SequenceEmpty", 11)
-def sequence_empty(*, dtype: int = 1) -> list[Any]:
-    """An empty sequence."""
-    del dtype
-    return []
-
-
-@op("SequenceAt", 11)
-def sequence_at(items: list[Any], position: Tensor) -> Any:
-    """One element."""
-    return items[scalar(position, "position")]
-
-
-@op("SequenceInsert", 11)
-def sequence_insert(items: list[Any], item: Any, position: Tensor | None = None) -> list[Any]:
-    """A sequence with one more element."""
-    at = len(items) if position is None else scalar(position, "position")
-    return [*items[:at], item, *items[at:]]
-
-
-@op("SequenceErase", 11)
-def sequence_erase(items: list[Any], position: Tensor | None = None) -> list[Any]:
-    """A sequence with one element less, the last by default."""
-    at = (-1 if position is None else scalar(position, "position")) % len(items)
-    return [*items[:at], *items[at + 1 :]]
-
-
-@op("SequenceLength", 11)
-def sequence_length(items: list[Any]) -> Tensor:
-    """The number of elements."""
-    return torch.tensor(len(items), dtype=torch.int64)
 
 
 @op("ConcatFromSequence", 11)

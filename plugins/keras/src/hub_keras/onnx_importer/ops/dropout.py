@@ -1,36 +1,12 @@
-"""Constants, and what passes through."""
+"""Dropout, which passes its input through."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hub_keras.onnx_importer.lazy import np
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.values import Value, scalar
 from hub_onnxgraph import refuse_if
-
-
-@op("Constant", 1, 9, 11, 12, 13, 19, 21, 23, 24, 25)
-def constant(
-    *,
-    value: Any = None,
-    value_float: float | None = None,
-    value_floats: list[float] | None = None,
-    value_int: int | None = None,
-    value_ints: list[int] | None = None,
-) -> Any:
-    """A constant given in one of five forms."""
-    floats = value_float if value_float is not None else value_floats
-    integers = value_int if value_int is not None else value_ints
-    if floats is not None:
-        return np.asarray(floats, dtype=np.float32)
-    return value if integers is None else np.asarray(integers, dtype=np.int64)
-
-
-@op("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25)
-def identity(x: Any) -> Any:
-    """The value itself."""
-    return x
 
 
 @op("Dropout", 7, 10)

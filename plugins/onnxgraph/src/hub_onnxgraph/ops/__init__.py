@@ -1,0 +1,1 @@
+"""Operators that every importer translates alike: the base of their tables."""
