@@ -7,8 +7,9 @@ from typing import Any
 
 from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.lazy import np, ops
-from hub_keras.onnx_importer.values import Value, align, positive_axis, sizes
+from hub_keras.onnx_importer.values import Value, align, sizes
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 
 Function = Callable[..., Any]
 

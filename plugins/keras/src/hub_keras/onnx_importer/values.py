@@ -11,6 +11,7 @@ from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.graph import Graph, Permutation
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_onnxgraph import Refused, refuse_if
+from hub_onnxgraph.tensors import ELEMENT_TYPES, positive_axis
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
 Array: TypeAlias = "NDArray[Any]"
 Item: TypeAlias = "Value | Array"
 """What an operator is given: a tensor that depends on the model's inputs, or a known array."""
-
-# onnx.TensorProto.DataType -> Keras' name.
-_DTYPES = {
-    1: "float32",
-    2: "uint8",
-    3: "int8",
-    4: "uint16",
-    5: "int16",
-    6: "int32",
-    7: "int64",
-    9: "bool",
-    10: "float16",
-    11: "float64",
-    12: "uint32",
-    13: "uint64",
-    16: "bfloat16",
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,14 +181,14 @@ def dtype_name(element_type: int) -> str:
     Raises:
         Refused: Keras has no such type.
     """
-    if element_type not in _DTYPES:
+    if element_type not in ELEMENT_TYPES:
         raise Refused(f"element type {element_type} is not implemented")
-    return _DTYPES[element_type]
+    return ELEMENT_TYPES[element_type]
 
 
 def element_type(dtype: str) -> int:
     """Return the ONNX element type of a Keras dtype."""
-    return next(number for number, name in _DTYPES.items() if name == dtype)
+    return next(number for number, name in ELEMENT_TYPES.items() if name == dtype)
 
 
 def array_of(proto: Any) -> Any:
@@ -246,21 +230,6 @@ def scalar(item: Any, what: str) -> Any:
     content = known(item.reshape(-1) if is_constant(item) else item, what)
     refuse_if(len(content) != 1, f"{what} has {len(content)} elements, one is expected")
     return content[0]
-
-
-def positive_axis(axis: int, rank: int) -> int:
-    """Count an axis from the front.
-
-    Raises:
-        Refused: The axis is outside the rank.
-    """
-    refuse_if(not -rank <= axis < rank, f"axis {axis} is outside rank {rank}")
-    return axis % rank
-
-
-def positive_axes(axes: Sequence[int], rank: int) -> list[int]:
-    """Count axes from the front, in the given order."""
-    return [positive_axis(axis, rank) for axis in axes]
 
 
 def sizes(value: Value, axes: Sequence[int], what: str) -> list[int]:

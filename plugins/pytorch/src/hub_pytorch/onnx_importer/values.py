@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import Refused
+from hub_onnxgraph.tensors import ELEMENT_TYPES
 from hub_pytorch.onnx_importer import narrow
 from hub_pytorch.onnx_importer.lazy import torch
 
@@ -12,24 +13,7 @@ if TYPE_CHECKING:
     import onnx
 
 # onnx.TensorProto.DataType -> name of the torch dtype.
-_DTYPES = {
-    1: "float32",
-    2: "uint8",
-    3: "int8",
-    4: "uint16",
-    5: "int16",
-    6: "int32",
-    7: "int64",
-    9: "bool",
-    10: "float16",
-    11: "float64",
-    12: "uint32",
-    13: "uint64",
-    14: "complex64",
-    15: "complex128",
-    16: "bfloat16",
-    **narrow.FLOATS,
-}
+_DTYPES = {**ELEMENT_TYPES, 14: "complex64", 15: "complex128", **narrow.FLOATS}
 
 
 def torch_dtype(element_type: int) -> Any:
@@ -166,19 +150,3 @@ def scalar(value: Any, what: str) -> Any:
             raise Refused(f"{what} has {len(content)} elements, one is expected")
         content = content[0]
     return content
-
-
-def positive_axis(axis: int, rank: int) -> int:
-    """Count an axis from the front.
-
-    Raises:
-        Refused: the axis is outside the rank.
-    """
-    if not -rank <= axis < rank:
-        raise Refused(f"axis {axis} is outside rank {rank}")
-    return axis % rank
-
-
-def positive_axes(axes: list[int], rank: int) -> list[int]:
-    """Count axes from the front, in the given order."""
-    return [positive_axis(axis, rank) for axis in axes]

@@ -7,25 +7,22 @@ from typing import Any
 from hub_keras.onnx_importer.applied import cast, elementwise, is_float, mapped
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, is_constant, positive_axis
+from hub_keras.onnx_importer.values import Value, is_constant
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.since import ELEMENTWISE
+from hub_onnxgraph.tensors import positive_axis
 
 _NONNEGATIVE = frozenset({"Sigmoid", "Softplus"})
-_SAME: tuple[tuple[str, str, tuple[int, ...]], ...] = (
-    ("Sigmoid", "sigmoid", (6, 13)),
-    ("Softplus", "softplus", (1, 22)),
-    ("Softsign", "softsign", (1, 22)),
-    ("Tanh", "tanh", (6, 13)),
-)
+_SAME = {"Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign", "Tanh": "tanh"}
 
 
-def _register(name: str, function: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register(name: str, function: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def activation(x: Value) -> Value:
         return mapped(getattr(ops, function), x, nonnegative=name in _NONNEGATIVE)
 
 
-for _row in _SAME:
+for _row in _SAME.items():
     _register(*_row)
 
 

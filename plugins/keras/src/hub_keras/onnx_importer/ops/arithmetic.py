@@ -10,93 +10,64 @@ from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Value, dtype_name, is_constant, scalar
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.since import ELEMENTWISE
 
-# Operators that are one function of keras.ops of the same meaning: name, function, since-versions.
-_Rows = tuple[tuple[str, str, tuple[int, ...]], ...]
-_UNARY: _Rows = (
-    ("Abs", "abs", (6, 13)),
-    ("Acos", "arccos", (7, 22)),
-    ("Acosh", "arccosh", (9, 22)),
-    ("Asin", "arcsin", (7, 22)),
-    ("Asinh", "arcsinh", (9, 22)),
-    ("Atan", "arctan", (7, 22)),
-    ("Atanh", "arctanh", (9, 22)),
-    ("BitwiseNot", "bitwise_not", (18,)),
-    ("Ceil", "ceil", (6, 13)),
-    ("Cos", "cos", (7, 22)),
-    ("Cosh", "cosh", (9, 22)),
-    ("Erf", "erf", (9, 13)),
-    ("Exp", "exp", (6, 13)),
-    ("Floor", "floor", (6, 13)),
-    ("Log", "log", (6, 13)),
-    ("Neg", "negative", (6, 13)),
-    ("Not", "logical_not", (1,)),
-    ("Reciprocal", "reciprocal", (6, 13)),
-    ("Round", "round", (11, 22)),  # both round halves to even
-    ("Sign", "sign", (9, 13)),
-    ("Sin", "sin", (7, 22)),
-    ("Sinh", "sinh", (9, 22)),
-    ("Sqrt", "sqrt", (6, 13)),
-    ("Tan", "tan", (7, 22)),
-)
-_BINARY: _Rows = (
-    ("Add", "add", (7, 13, 14)),
-    ("BitwiseAnd", "bitwise_and", (18,)),
-    ("BitwiseOr", "bitwise_or", (18,)),
-    ("BitwiseXor", "bitwise_xor", (18,)),
-    ("Mul", "multiply", (7, 13, 14)),
-    ("Sub", "subtract", (7, 13, 14)),
-)
-_LOGICAL: _Rows = (
-    ("And", "logical_and", (7,)),
-    ("Equal", "equal", (7, 11, 13, 19)),
-    ("Greater", "greater", (7, 9, 13)),
-    ("GreaterOrEqual", "greater_equal", (12, 16)),
-    ("Less", "less", (7, 9, 13)),
-    ("LessOrEqual", "less_equal", (12, 16)),
-    ("Or", "logical_or", (7,)),
-    ("Xor", "logical_xor", (7,)),
-)
-_VARIADIC: _Rows = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
+# Operators that are one function of keras.ops of the same meaning; both round halves to even.
+_UNARY = {
+    "Abs": "abs", "Acos": "arccos", "Acosh": "arccosh", "Asin": "arcsin", "Asinh": "arcsinh", "Atan": "arctan",
+    "Atanh": "arctanh", "BitwiseNot": "bitwise_not", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Erf": "erf",
+    "Exp": "exp", "Floor": "floor", "Log": "log", "Neg": "negative", "Not": "logical_not",
+    "Reciprocal": "reciprocal", "Round": "round", "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt",
+    "Tan": "tan",
+}  # fmt: skip
+_BINARY = {
+    "Add": "add", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
+    "Mul": "multiply", "Sub": "subtract",
+}  # fmt: skip
+_LOGICAL = {
+    "And": "logical_and", "Equal": "equal", "Greater": "greater", "GreaterOrEqual": "greater_equal",
+    "Less": "less", "LessOrEqual": "less_equal", "Or": "logical_or", "Xor": "logical_xor",
+}  # fmt: skip
+_VARIADIC = {"Max": "maximum", "Min": "minimum", "Sum": "add"}
 
 
 def _function(name: str) -> Any:
     return added if name == "add" else getattr(ops, name)
 
 
-def _register_unary(name: str, function: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register_unary(name: str, function: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def unary(x: Value) -> Value:
         return mapped(getattr(ops, function), x, wide=name in {"Abs", "Neg", "Sign"}, nonnegative=name == "Abs")
 
 
-def _register_binary(name: str, function: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register_binary(name: str, function: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def binary(a: Any, b: Any) -> Value:
         return elementwise(_function(function), a, b, wide=True)
 
 
-def _register_logical(name: str, function: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register_logical(name: str, function: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def logical(a: Any, b: Any) -> Value:
         return elementwise(getattr(ops, function), a, b, dtype="bool", wide=True)
 
 
-def _register_variadic(name: str, function: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register_variadic(name: str, function: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def variadic(first: Any, *others: Any) -> Any:
         if not others:
             return first
         return reduce(lambda a, b: elementwise(_function(function), a, b, wide=True), others, first)
 
 
-for _row in _UNARY:
+for _row in _UNARY.items():
     _register_unary(*_row)
-for _row in _BINARY:
+for _row in _BINARY.items():
     _register_binary(*_row)
-for _row in _LOGICAL:
+for _row in _LOGICAL.items():
     _register_logical(*_row)
-for _row in _VARIADIC:
+for _row in _VARIADIC.items():
     _register_variadic(*_row)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from hub_keras.onnx_importer.applied import added, along, cast, dtype_of, is_float, number, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, known, plain, positive_axis, scalar, value_of
+from hub_keras.onnx_importer.values import Value, graph_of, known, plain, scalar, value_of
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 
 
 def from_front(indices: Any, size: int) -> Any:
@@ -33,8 +34,7 @@ def gather_elements(x: Any, indices: Any, *, axis: int = 0) -> Value:
     return value.made(ops.take_along_axis(tensor, index, axis=where))
 
 
-@op("GatherND", 11)
-@op("GatherND", 12, 13)
+@op("GatherND", 11, 12, 13)
 def gather_nd(x: Any, indices: Any, *, batch_dims: int = 0) -> Value:
     """Slices picked by index tuples, below batch_dims common axes: one row number for each, and a choice of rows."""
     graph = graph_of(x, indices)
@@ -82,8 +82,7 @@ def top_k_attribute(x: Value, *, k: int, axis: int = -1) -> tuple[Value, Value]:
     return _top_k(x, k, axis, largest=True)
 
 
-@op("TopK", 10)
-@op("TopK", 11, 24)
+@op("TopK", 10, 11, 24)
 def top_k(x: Value, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, Value]:  # noqa: A002
     """The k extremes along an axis and their indices; equal values come lower index first, as the standard says."""
     del sorted  # a sorted answer is a valid unsorted one

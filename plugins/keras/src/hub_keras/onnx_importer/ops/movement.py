@@ -9,8 +9,9 @@ from hub_keras.onnx_importer.applied import cast, is_float, number, selected, si
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.shape import slice_inputs
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, ints, positive_axes, scalar, sizes, value_of
+from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, ints, scalar, sizes, value_of
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axes
 
 
 @op("ConstantOfShape", 9, 20, 21, 23, 24, 25)
@@ -71,8 +72,7 @@ def _blocks(x: Value, order: tuple[int, ...], shape: list[int], permutation: lis
     return ops.reshape(ops.transpose(split, permutation), [-1, *last])
 
 
-@op("DepthToSpace", 1)
-@op("DepthToSpace", 11, 13, 28)
+@op("DepthToSpace", 1, 11, 13, 28)
 def depth_to_space(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
     """Channels to blocks of pixels, depth first (DCR) or columns first (CRD); stored with channels last."""
     refuse_if(mode not in {"DCR", "CRD"}, f"mode {mode}")

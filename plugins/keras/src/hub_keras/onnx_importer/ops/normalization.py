@@ -8,30 +8,14 @@ from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.norms import with_statistics
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Value, channels_last, is_constant, positive_axis
+from hub_keras.onnx_importer.values import Value, channels_last, is_constant
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 
 _FLOAT32 = 1
 
 
-@op("BatchNormalization", 7)
-def batch_normalization_7(  # noqa: PLR0913 - the operator's own parameters
-    node: NodeContext,
-    x: Value,
-    scale: Any,
-    bias: Any,
-    mean: Any,
-    var: Any,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-) -> Value:
-    """Inference is the form with one output."""
-    made: Value = batch_normalization(node, x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
-    return made
-
-
-@op("BatchNormalization", 9, 14, 15)
+@op("BatchNormalization", 7, 9, 14, 15)
 def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
     node: NodeContext,
     x: Value,

@@ -10,8 +10,9 @@ from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.conv import conv
 from hub_keras.onnx_importer.ops.dense import matmul
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, dtype_name, graph_of, is_constant, positive_axis, value_of
+from hub_keras.onnx_importer.values import Item, Value, dtype_name, graph_of, is_constant, value_of
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 from hub_onnxgraph.windows import Convolution, carrier
 
 
@@ -64,8 +65,7 @@ def dequantize(x: Any, scale: Any, zero_point: Any) -> Value:
     )
 
 
-@op("QuantizeLinear", 10)
-@op("QuantizeLinear", 13, 19, 21, 23, 24, 25, 28)
+@op("QuantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28)
 def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     x: Any,
     scale: Any,
@@ -91,8 +91,7 @@ def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     return quantize(source, _spread(scale, x, axis, block_size), zero, kind)
 
 
-@op("DequantizeLinear", 10)
-@op("DequantizeLinear", 13, 19, 21, 23, 24, 25, 28)
+@op("DequantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28)
 def dequantize_linear(
     x: Any, scale: Any, zero_point: Any = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
 ) -> Value:

@@ -9,8 +9,10 @@ from typing import Any
 from hub_keras.onnx_importer.applied import cast, is_float, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, ints, positive_axes, positive_axis, value_of
+from hub_keras.onnx_importer.values import Value, graph_of, ints, value_of
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.since import EXTREMES_AND_SUMS, REDUCTIONS
+from hub_onnxgraph.tensors import positive_axes, positive_axis
 
 Reduction = Callable[[Any, list[int], bool], Any]
 
@@ -48,20 +50,18 @@ def _log_sum(tensor: Any, axes: list[int], keep: bool) -> Any:
     return ops.log(ops.sum(tensor, axis=tuple(axes), keepdims=keep))
 
 
-# Operator, function, since-versions with axes as an attribute, with axes as an input, whether never below zero.
-_REDUCTIONS: tuple[tuple[str, Reduction, tuple[int, ...], tuple[int, ...]], ...] = (
-    ("ReduceL1", _l1, (1, 11, 13), (18,)),
-    ("ReduceL2", _l2, (1, 11, 13), (18,)),
-    ("ReduceLogSum", _log_sum, (1, 11, 13), (18, 28)),
-    ("ReduceLogSumExp", _by("logsumexp"), (1, 11, 13), (18, 28)),
-    ("ReduceMax", _by("max"), (1, 11, 12, 13), (18, 20)),
-    ("ReduceMean", _mean, (1, 11, 13), (18,)),
-    ("ReduceMin", _by("min"), (1, 11, 12, 13), (18, 20)),
-    ("ReduceProd", _by("prod"), (1, 11, 13), (18,)),
-    ("ReduceSum", _by("sum"), (1, 11), (13,)),
-    ("ReduceSumSquare", _sum_square, (1, 11, 13), (18,)),
-)
-_LINEAR = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
+_REDUCTIONS: dict[str, Reduction] = {
+    "ReduceL1": _l1,
+    "ReduceL2": _l2,
+    "ReduceLogSum": _log_sum,
+    "ReduceLogSumExp": _by("logsumexp"),
+    "ReduceMax": _by("max"),
+    "ReduceMean": _mean,
+    "ReduceMin": _by("min"),
+    "ReduceProd": _by("prod"),
+    "ReduceSum": _by("sum"),
+    "ReduceSumSquare": _sum_square,
+}
 _POSITIVE = frozenset({"ReduceL1", "ReduceL2", "ReduceSumSquare"})
 
 
@@ -78,7 +78,7 @@ def _apply(name: str, reduction: Reduction, x: Value, axes: list[int], keepdims:
     over = positive_axes(axes, source.ndim) or list(range(source.ndim))
     keep = keepdims and x.ndim > 0
     tensor = reduction(_filled(name, source, over), source.axes(over), keep)
-    nonnegative = name in _POSITIVE or (x.nonnegative and name in _LINEAR)
+    nonnegative = name in _POSITIVE or (x.nonnegative and name in EXTREMES_AND_SUMS)
     return _without(source, cast(tensor, x.dtype), over, keepdims=keep, nonnegative=nonnegative)
 
 
@@ -97,7 +97,9 @@ def _filled(name: str, x: Value, axes: list[int]) -> Any:
     return ops.pad(tensor, pads, constant_values=least if name == "ReduceMax" else most)
 
 
-def _register(name: str, reduction: Reduction, by_attribute: tuple[int, ...], by_input: tuple[int, ...]) -> None:
+def _register(name: str, reduction: Reduction) -> None:
+    by_attribute, by_input = REDUCTIONS[name]
+
     @op(name, *by_attribute)
     def with_attribute(x: Value, *, axes: list[int] | None = None, keepdims: int = 1) -> Value:
         return _apply(name, reduction, x, axes or [], bool(keepdims))
@@ -106,12 +108,12 @@ def _register(name: str, reduction: Reduction, by_attribute: tuple[int, ...], by
     def with_input(x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
         chosen = [] if axes is None else ints(axes, "axes")
         if not chosen and noop_with_empty_axes:
-            refuse_if(name not in _LINEAR, "empty axes")
+            refuse_if(name not in EXTREMES_AND_SUMS, "empty axes")
             return x
         return _apply(name, reduction, value_of(graph_of(x), x), chosen, bool(keepdims))
 
 
-for _row in _REDUCTIONS:
+for _row in _REDUCTIONS.items():
     _register(*_row)
 
 

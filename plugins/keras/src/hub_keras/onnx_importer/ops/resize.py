@@ -9,7 +9,7 @@ from hub_keras.onnx_importer.applied import along, cast, is_float, number, size_
 from hub_keras.onnx_importer.dims import Dim, Size
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Array, Value, channels_last, ints, known, positive_axes
+from hub_keras.onnx_importer.values import Array, Value, channels_last, ints, known
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.resize import (
     ResizedAxis,
@@ -23,6 +23,7 @@ from hub_onnxgraph.resize import (
     refuse_fractions,
     with_regions,
 )
+from hub_onnxgraph.tensors import positive_axes
 
 _PICTURE = 4
 
@@ -142,8 +143,7 @@ def resize_10(x: Value, scales: Array, *, mode: str = "nearest") -> Value:
     return _resize(x, _by_scales(x, list(range(x.ndim)), known(scales, "scales"), rule), rule)
 
 
-@op("Resize", 11, 13)
-@op("Resize", 18, 19)
+@op("Resize", 11, 13, 18, 19)
 def resize(
     x: Value, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None, *, rule: ResizeRule
 ) -> Value:

@@ -8,8 +8,9 @@ from hub_keras.onnx_importer.applied import added, along, cast, size_of, wide_dt
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.indexing import flat_rows, from_front
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, plain, positive_axis, value_of
+from hub_keras.onnx_importer.values import Value, graph_of, plain, value_of
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 
 _REDUCTIONS = frozenset({"none", "add", "mul", "max", "min"})
 
@@ -54,8 +55,7 @@ _register_scatter("ScatterElements", 11, 13)
 _register_scatter("Scatter", 9, 11)
 
 
-@op("ScatterND", 11, 13)
-@op("ScatterND", 16, 18)
+@op("ScatterND", 11, 13, 16, 18)
 def scatter_nd(x: Any, indices: Any, updates: Any, *, reduction: str = "none") -> Value:
     """A copy of x with slices at index tuples replaced or combined."""
     graph = graph_of(x, indices, updates)

@@ -9,24 +9,14 @@ from hub_keras.onnx_importer.dims import Dim, is_open, sizes_array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.reshaping import reshape_static
-from hub_keras.onnx_importer.values import (
-    Value,
-    align,
-    graph_of,
-    ints,
-    is_constant,
-    plain,
-    positive_axes,
-    positive_axis,
-    sizes,
-)
+from hub_keras.onnx_importer.values import Value, graph_of, ints, is_constant, plain, sizes
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axes, positive_axis, sliced
 
 _MATRIX = 2
 
 
-@op("Shape", 1, 13)
-@op("Shape", 15, 19, 21, 23, 24, 25)
+@op("Shape", 1, 13, 15, 19, 21, 23, 24, 25)
 def shape_of(x: Value, *, start: int = 0, end: int | None = None) -> Any:
     """The shape, or a part of it; an open size stands by its name."""
     return sizes_array(x.sizes[start:end])
@@ -235,7 +225,7 @@ def _slice(x: Any, axis: int, start: int, end: int, step: int) -> Any:
             return x
         piece = slice(start, None if end >= _LONG else end, step)
     else:
-        chosen = range(size)[slice(start, None if step < 0 and end < -size else end, step)]
+        chosen = sliced(size, start, end, step)
         if chosen == range(size):
             return x
         if chosen.step < 0:
@@ -311,6 +301,3 @@ def tile(x: Value, repeats: Any) -> Value:
     """Repetition along every axis."""
     counts = ints(repeats, "repeats")
     return x.like(ops.tile(x.tensor, [counts[axis] for axis in x.order]), nonnegative=x.nonnegative)
-
-
-__all__ = ["align"]

@@ -8,8 +8,9 @@ from typing import Any
 from hub_keras.onnx_importer.applied import cast, number, size_of
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, is_constant, plain, positive_axis, scalar, value_of
+from hub_keras.onnx_importer.values import Value, graph_of, is_constant, plain, scalar, value_of
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 
 _COMPLEX = 2
 

@@ -6,6 +6,7 @@ from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.since import ELEMENTWISE
 from hub_pytorch.onnx_importer import unsigned, values
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import op
@@ -14,55 +15,20 @@ from hub_pytorch.onnx_importer.values import is_constant, scalar
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Operators that are one torch function of the same meaning: name, torch name, since-versions.
-_Rows = tuple[tuple[str, str, tuple[int, ...]], ...]
-_UNARY: _Rows = (
-    ("Abs", "abs", (6, 13)),
-    ("Acos", "acos", (7, 22)),
-    ("Acosh", "acosh", (9, 22)),
-    ("Asin", "asin", (7, 22)),
-    ("Asinh", "asinh", (9, 22)),
-    ("Atan", "atan", (7, 22)),
-    ("Atanh", "atanh", (9, 22)),
-    ("BitwiseNot", "bitwise_not", (18,)),
-    ("Ceil", "ceil", (6, 13)),
-    ("Cos", "cos", (7, 22)),
-    ("Cosh", "cosh", (9, 22)),
-    ("Erf", "erf", (9, 13)),
-    ("Exp", "exp", (6, 13)),
-    ("Floor", "floor", (6, 13)),
-    ("IsNaN", "isnan", (9, 13, 20)),
-    ("Log", "log", (6, 13)),
-    ("Neg", "neg", (6, 13)),
-    ("Not", "logical_not", (1,)),
-    ("Reciprocal", "reciprocal", (6, 13)),
-    ("Relu", "relu", (6, 13, 14)),
-    ("Round", "round", (11, 22)),  # both round halves to even
-    ("Sigmoid", "sigmoid", (6, 13)),
-    ("Sign", "sign", (9, 13)),
-    ("Sin", "sin", (7, 22)),
-    ("Sinh", "sinh", (9, 22)),
-    ("Sqrt", "sqrt", (6, 13)),
-    ("Tan", "tan", (7, 22)),
-    ("Tanh", "tanh", (6, 13)),
-)
-_BINARY: _Rows = (
-    ("Add", "add", (7, 13, 14)),
-    ("And", "logical_and", (7,)),
-    ("BitwiseAnd", "bitwise_and", (18,)),
-    ("BitwiseOr", "bitwise_or", (18,)),
-    ("BitwiseXor", "bitwise_xor", (18,)),
-    ("Equal", "eq", (7, 11, 13, 19)),
-    ("Greater", "gt", (7, 9, 13)),
-    ("GreaterOrEqual", "ge", (12, 16)),
-    ("Less", "lt", (7, 9, 13)),
-    ("LessOrEqual", "le", (12, 16)),
-    ("Mul", "mul", (7, 13, 14)),
-    ("Or", "logical_or", (7,)),
-    ("Sub", "sub", (7, 13, 14)),
-    ("Xor", "logical_xor", (7,)),
-)
-_VARIADIC: _Rows = (("Max", "maximum", (8, 12, 13)), ("Min", "minimum", (8, 12, 13)), ("Sum", "add", (8, 13)))
+# Operators that are one torch function of the same meaning; both round halves to even.
+_UNARY = {
+    "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh", "Atan": "atan",
+    "Atanh": "atanh", "BitwiseNot": "bitwise_not", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Erf": "erf",
+    "Exp": "exp", "Floor": "floor", "IsNaN": "isnan", "Log": "log", "Neg": "neg", "Not": "logical_not",
+    "Reciprocal": "reciprocal", "Relu": "relu", "Round": "round", "Sigmoid": "sigmoid", "Sign": "sign",
+    "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
+}  # fmt: skip
+_BINARY = {
+    "Add": "add", "And": "logical_and", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or",
+    "BitwiseXor": "bitwise_xor", "Equal": "eq", "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt",
+    "LessOrEqual": "le", "Mul": "mul", "Or": "logical_or", "Sub": "sub", "Xor": "logical_xor",
+}  # fmt: skip
+_VARIADIC = {"Max": "maximum", "Min": "minimum", "Sum": "add"}
 
 
 def _apply(name: str, *xs: Tensor, **options: Any) -> Tensor:
@@ -72,29 +38,29 @@ def _apply(name: str, *xs: Tensor, **options: Any) -> Tensor:
     return getattr(torch, name)(*xs, **options)
 
 
-def _register_unary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register_unary(name: str, torch_name: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def unary(x: Tensor) -> Tensor:
         return _apply(torch_name, x)
 
 
-def _register_binary(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register_binary(name: str, torch_name: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def binary(a: Tensor, b: Tensor) -> Tensor:
         return _apply(torch_name, a, b)
 
 
-def _register_variadic(name: str, torch_name: str, versions: tuple[int, ...]) -> None:
-    @op(name, *versions)
+def _register_variadic(name: str, torch_name: str) -> None:
+    @op(name, *ELEMENTWISE[name])
     def variadic(first: Tensor, *others: Tensor) -> Tensor:
         return reduce(partial(_apply, torch_name), others, first)
 
 
-for _row in _UNARY:
+for _row in _UNARY.items():
     _register_unary(*_row)
-for _row in _BINARY:
+for _row in _BINARY.items():
     _register_binary(*_row)
-for _row in _VARIADIC:
+for _row in _VARIADIC.items():
     _register_variadic(*_row)
 
 
@@ -242,13 +208,13 @@ def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     return torch.mul(x, torch.sigmoid(x if alpha == 1.0 else x * alpha))
 
 
-@op("Softplus", 1, 22)
+@op("Softplus", *ELEMENTWISE["Softplus"])
 def softplus(x: Tensor) -> Tensor:
     """Log of 1 + exp; torch switches to x above 20, where float32 cannot tell them apart."""
     return functional.softplus(x)
 
 
-@op("Softsign", 1, 22)
+@op("Softsign", *ELEMENTWISE["Softsign"])
 def softsign(x: Tensor) -> Tensor:
     """Softsign."""
     return functional.softsign(x)

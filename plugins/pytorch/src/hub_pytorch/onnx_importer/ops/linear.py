@@ -17,8 +17,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a, b)
 
 
-@op("Gemm", 7, 9)
-@op("Gemm", 11, 13)
+@op("Gemm", 7, 9, 11, 13)
 def gemm(  # noqa: PLR0913 - the operator's own parameters
     a: Tensor,
     b: Tensor,

@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.shape import pad_with
 from hub_pytorch.onnx_importer.registry import NodeContext, op
 from hub_pytorch.onnx_importer.sizes import is_int
-from hub_pytorch.onnx_importer.values import positive_axis
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,25 +18,7 @@ if TYPE_CHECKING:
 _FLOAT32 = 1
 
 
-@op("BatchNormalization", 7)
-def batch_normalization_7(  # noqa: PLR0913 - the operator's own parameters
-    node: NodeContext,
-    x: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-) -> Tensor:
-    """Inference is the form with one output."""
-    del momentum
-    refuse_if(node.outputs > 1, "training (more than one output) is not implemented")
-    return functional.batch_norm(x, mean, var, scale, bias, eps=epsilon)
-
-
-@op("BatchNormalization", 9, 14, 15)
+@op("BatchNormalization", 7, 9, 14, 15)
 def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
     node: NodeContext,
     x: Tensor,

@@ -79,8 +79,7 @@ def _max_pool_with_indices(x: Tensor, window: Sliding, pads: list[int]) -> tuple
     return values, torch.add(index, planes * math.prod(x.shape[2:]))
 
 
-@op("AveragePool", 1, 7, 10, 11)
-@op("AveragePool", 19, 22)
+@op("AveragePool", 1, 7, 10, 11, 19, 22)
 def average_pool(x: Tensor, *, form: Pool, count_include_pad: int = 0) -> Tensor:
     """Mean over windows, of the elements inside the input, or inside input and pads with count_include_pad."""
     window = form.of(spatial_rank(x))

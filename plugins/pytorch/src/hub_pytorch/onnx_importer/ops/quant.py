@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 from hub_onnxgraph.windows import Convolution, carrier
 from hub_pytorch.onnx_importer import narrow, values
 from hub_pytorch.onnx_importer.lazy import torch
 from hub_pytorch.onnx_importer.ops.conv import conv
 from hub_pytorch.onnx_importer.registry import op
-from hub_pytorch.onnx_importer.values import positive_axis, torch_dtype
+from hub_pytorch.onnx_importer.values import torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +46,7 @@ def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.mul(torch.sub(x.to(torch.int32), zero_point.to(torch.int32)).to(scale.dtype), scale)
 
 
-@op("QuantizeLinear", 10)
-@op("QuantizeLinear", 13, 19, 21, 23, 24, 25, 28)
+@op("QuantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28)
 def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     x: Tensor,
     scale: Tensor,
@@ -70,8 +70,7 @@ def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     return narrow.marked(result, kind) if kind in narrow.CARRIERS else result
 
 
-@op("DequantizeLinear", 10)
-@op("DequantizeLinear", 13, 19, 21, 23, 24, 25, 28)
+@op("DequantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28)
 def dequantize_linear(
     x: Tensor,
     scale: Tensor,

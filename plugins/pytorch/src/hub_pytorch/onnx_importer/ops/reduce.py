@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.since import EXTREMES_AND_SUMS, REDUCTIONS
+from hub_onnxgraph.tensors import positive_axes, positive_axis
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import op
-from hub_pytorch.onnx_importer.values import ints, positive_axes, positive_axis, scalar
+from hub_pytorch.onnx_importer.values import ints, scalar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,19 +65,18 @@ def _log_sum_exp(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return torch.logsumexp(x, axes, keepdim=keep).to(x.dtype)
 
 
-# Operator, function, since-versions with axes as an attribute, since-versions with axes as an input.
-_REDUCTIONS: tuple[tuple[str, Reduction, tuple[int, ...], tuple[int, ...]], ...] = (
-    ("ReduceL1", _l1, (1, 11, 13), (18,)),
-    ("ReduceL2", _l2, (1, 11, 13), (18,)),
-    ("ReduceLogSum", _log_sum, (1, 11, 13), (18, 28)),
-    ("ReduceLogSumExp", _log_sum_exp, (1, 11, 13), (18, 28)),
-    ("ReduceMax", _max, (1, 11, 12, 13), (18, 20)),
-    ("ReduceMean", _mean, (1, 11, 13), (18,)),
-    ("ReduceMin", _min, (1, 11, 12, 13), (18, 20)),
-    ("ReduceProd", _prod, (1, 11, 13), (18,)),
-    ("ReduceSum", _sum, (1, 11), (13,)),
-    ("ReduceSumSquare", _sum_square, (1, 11, 13), (18,)),
-)
+_REDUCTIONS: dict[str, Reduction] = {
+    "ReduceL1": _l1,
+    "ReduceL2": _l2,
+    "ReduceLogSum": _log_sum,
+    "ReduceLogSumExp": _log_sum_exp,
+    "ReduceMax": _max,
+    "ReduceMean": _mean,
+    "ReduceMin": _min,
+    "ReduceProd": _prod,
+    "ReduceSum": _sum,
+    "ReduceSumSquare": _sum_square,
+}
 
 
 def _apply(reduction: Reduction, x: Tensor, axes: list[int], keepdims: int) -> Tensor:
@@ -84,7 +85,9 @@ def _apply(reduction: Reduction, x: Tensor, axes: list[int], keepdims: int) -> T
     return reduction(source, chosen, bool(keepdims and x.ndim))
 
 
-def _register(name: str, reduction: Reduction, by_attribute: tuple[int, ...], by_input: tuple[int, ...]) -> None:
+def _register(name: str, reduction: Reduction) -> None:
+    by_attribute, by_input = REDUCTIONS[name]
+
     @op(name, *by_attribute)
     def with_attribute(x: Tensor, *, axes: list[int] | None = None, keepdims: int = 1) -> Tensor:
         return _apply(reduction, x, axes or [], keepdims)
@@ -95,12 +98,12 @@ def _register(name: str, reduction: Reduction, by_attribute: tuple[int, ...], by
     ) -> Tensor:
         chosen = [] if axes is None else ints(axes, "axes")
         if not chosen and noop_with_empty_axes:
-            refuse_if(name not in {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}, "empty axes")
+            refuse_if(name not in EXTREMES_AND_SUMS, "empty axes")
             return x
         return _apply(reduction, x, chosen, keepdims)
 
 
-for _row in _REDUCTIONS:
+for _row in _REDUCTIONS.items():
     _register(*_row)
 
 
@@ -153,8 +156,7 @@ def global_max_pool(x: Tensor) -> Tensor:
     return torch.amax(x, list(range(2, x.ndim)), keepdim=True)
 
 
-@op("TopK", 10)
-@op("TopK", 11, 24)
+@op("TopK", 10, 11, 24)
 def top_k(x: Tensor, k: Tensor, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, Tensor]:  # noqa: A002
     """The k extremes along an axis and their indices; equal values come lower index first, as the standard says."""
     del sorted  # a sorted answer is a valid unsorted one

@@ -18,11 +18,12 @@ from hub_onnxgraph.resize import (
     refuse_fractions,
     with_regions,
 )
+from hub_onnxgraph.tensors import positive_axes
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops import resize_dynamic
 from hub_pytorch.onnx_importer.registry import op
 from hub_pytorch.onnx_importer.sizes import certain, is_int, plain
-from hub_pytorch.onnx_importer.values import ints, known, positive_axes
+from hub_pytorch.onnx_importer.values import ints, known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,8 +149,7 @@ def resize_10(x: Tensor, scales: Tensor, *, mode: str = "nearest") -> Tensor:
     return _resize(x, _by_scales(x, list(range(x.ndim)), known(scales, "scales"), rule), rule)
 
 
-@op("Resize", 11, 13)
-@op("Resize", 18, 19)
+@op("Resize", 11, 13, 18, 19)
 def resize(
     x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None, *, rule: ResizeRule
 ) -> Tensor:

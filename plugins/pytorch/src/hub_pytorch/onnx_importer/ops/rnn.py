@@ -156,8 +156,7 @@ def _rnn_step(kind: str, gates: Tensor, states: tuple[Tensor, ...], weights: tup
     return (torch.tanh(total) if kind == "tanh" else torch.relu(total),)
 
 
-@op("LSTM", 7)
-@op("LSTM", 14, 22)
+@op("LSTM", 7, 14, 22)
 def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     x: Tensor,
     w: Tensor,
@@ -185,8 +184,7 @@ def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     return net.results(y, h, c)
 
 
-@op("GRU", 7)
-@op("GRU", 14, 22)
+@op("GRU", 7, 14, 22)
 def gru(  # noqa: PLR0913 - the operator's own parameters
     x: Tensor,
     w: Tensor,
@@ -241,8 +239,7 @@ def _gru_direction(x: Tensor, h: Tensor, weights: tuple[Tensor, ...]) -> tuple[T
     return torch.stack(steps), h
 
 
-@op("RNN", 7)
-@op("RNN", 14, 22)
+@op("RNN", 7, 14, 22)
 def rnn(  # noqa: PLR0913 - the operator's own parameters
     x: Tensor,
     w: Tensor,

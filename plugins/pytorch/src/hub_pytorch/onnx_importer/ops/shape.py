@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axes, positive_axis, sliced
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import NodeContext, op
 from hub_pytorch.onnx_importer.sizes import certain, is_int, largest, plain, smallest
-from hub_pytorch.onnx_importer.values import ints, is_constant, known, positive_axes, positive_axis, scalar, torch_dtype
+from hub_pytorch.onnx_importer.values import ints, is_constant, known, scalar, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +23,7 @@ def constant_of_shape(shape: Tensor, *, value: Tensor | None = None) -> Tensor:
     return torch.full(ints(shape, "shape"), fill.item(), dtype=fill.dtype)
 
 
-@op("Shape", 1, 13)
-@op("Shape", 15, 19, 21, 23, 24, 25)
+@op("Shape", 1, 13, 15, 19, 21, 23, 24, 25)
 def shape_of(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
     """The shape, or a part of it."""
     return torch.tensor(list(x.shape)[start:end], dtype=torch.int64)
@@ -174,15 +174,10 @@ def _slice(x: Tensor, starts: list[Any], ends: list[Any], axes: list[int] | None
     chosen = positive_axes(axes if axes is not None else list(range(len(starts))), x.ndim)
     for axis, start, end, step in zip(chosen, starts, ends, steps or [1] * len(starts), strict=True):
         if all(map(is_int, (start, end, x.shape[axis]))):
-            x = _slice_axis(x, axis, range(x.shape[axis])[slice(start, _end(end, step, x.shape[axis]), step)])
+            x = _slice_axis(x, axis, sliced(x.shape[axis], start, end, step))
         else:
             x = _slice_dynamic(x, axis, start, end, step)
     return x
-
-
-def _end(end: int, step: int, size: int) -> int | None:
-    """Python's end: for a negative step, anything below -size means past the first element."""
-    return None if step < 0 and end < -size else end
 
 
 def _slice_axis(x: Tensor, axis: int, chosen: range) -> Tensor:
@@ -246,8 +241,7 @@ def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     return torch.gather(x, axis, _from_front(indices, x.shape[axis]).to(torch.int64))
 
 
-@op("GatherND", 11)
-@op("GatherND", 12, 13)
+@op("GatherND", 11, 12, 13)
 def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     """Slices picked by index tuples, below batch_dims common axes."""
     depth = indices.shape[-1]
@@ -287,8 +281,7 @@ _register_scatter("ScatterElements", 11, 13)
 _register_scatter("Scatter", 9, 11)
 
 
-@op("ScatterND", 11, 13)
-@op("ScatterND", 16, 18)
+@op("ScatterND", 11, 13, 16, 18)
 def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = "none") -> Tensor:
     """A copy of x with slices at index tuples replaced or combined."""
     depth = indices.shape[-1]
@@ -374,8 +367,7 @@ def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -
     return torch.where(hot, torch.select(values, 0, 1), torch.select(values, 0, 0))
 
 
-@op("DepthToSpace", 1)
-@op("DepthToSpace", 11, 13, 28)
+@op("DepthToSpace", 1, 11, 13, 28)
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     """Channels to blocks of pixels, depth first (DCR) or columns first (CRD)."""
     n, c, h, w = x.shape

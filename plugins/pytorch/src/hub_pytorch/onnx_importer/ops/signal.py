@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
+from hub_onnxgraph.tensors import positive_axis
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.registry import op
-from hub_pytorch.onnx_importer.values import is_constant, positive_axis, scalar
+from hub_pytorch.onnx_importer.values import is_constant, scalar
 
 if TYPE_CHECKING:
     from torch import Tensor
