@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from hub_onnxgraph.errors import Refused, refuse_if
 from hub_onnxgraph.table import Attributes
 
-Array: TypeAlias = NDArray[Any]
+Array: TypeAlias = NDArray[np.floating[Any]]
+Places: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,13 @@ def sources(a: ResizedAxis, rule: ResizeRule) -> Array:
     return _COORDINATES[mode](np.arange(a.wanted, dtype=np.float32), a)
 
 
-def places(a: ResizedAxis, rule: ResizeRule) -> Array:
+def places(a: ResizedAxis, rule: ResizeRule) -> Places:
     """The element that each output element takes."""
     refuse_if(rule.nearest_mode not in _ROUNDING, f"nearest_mode {rule.nearest_mode}")
     return np.clip(_ROUNDING[rule.nearest_mode](sources(a, rule)), 0, a.size - 1).astype(np.int64)
 
 
-def outside(a: ResizedAxis, rule: ResizeRule) -> Array | None:
+def outside(a: ResizedAxis, rule: ResizeRule) -> Mask | None:
     """Which output elements lie outside of the input, where the rule says what they are; None when none does."""
     if not rule.crops:
         return None

@@ -54,7 +54,7 @@ def _attribute(attribute: onnx.AttributeProto, tensor_of: Callable[[onnx.TensorP
         raise Refused(f"attribute {attribute.name} refers to a function's attribute")
     if attribute.type in _AS_IS:
         return getattr(attribute, _AS_IS[attribute.type])
-    readers = {
+    readers: dict[int, Callable[[], Any]] = {
         kinds.STRING: attribute.s.decode,
         kinds.TENSOR: lambda: tensor_of(attribute.t),
         kinds.INTS: lambda: list(attribute.ints),
@@ -80,7 +80,7 @@ def definition(
     opset = opsets.get(domain, 0)
     if not onnx.defs.has(node.op_type, opset, domain):
         return None
-    schema = onnx.defs.get_schema(node.op_type, opset, domain)
+    schema: Any = onnx.defs.get_schema(node.op_type, opset, domain)  # the stub leaves out what tells of definitions
     content = b""
     if schema.has_function:
         content = schema.get_function_with_opset_version(max(schema.function_opset_versions))
@@ -179,7 +179,7 @@ def _reason_against_definition(node: onnx.NodeProto, opsets: dict[str, int], rea
         return reason
     body = definition(node, opsets)
     if body is None:
-        depends = onnx.defs.get_schema(node.op_type, opset, domain).has_context_dependent_function
-        return None if depends else reason
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, domain)  # as above
+        return None if schema.has_context_dependent_function else reason
     reasons = (reason_against(step, opsets_of(body), table) for step in with_attributes(body, node))
     return next((f"its definition needs more: {inner}" for inner in reasons if inner), None)

@@ -255,7 +255,7 @@ def load_torchscript(path: Path, submodule: str = "") -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated; its files are in the field
-            module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            module = torch.jit.load(path, map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise ModelUnreadable(f"{path.name} is no readable TorchScript file: {error}", hint="export a .pt2") from error
     return pick_submodule(module, submodule)

@@ -14,10 +14,10 @@ import onnx
 import torch
 
 from hub_onnxgraph import Operator
+from hub_onnxgraph.tensors import positive_axis
 from hub_pytorch.numerics import register_operators
 from hub_pytorch.onnx_importer import narrow
 from hub_pytorch.onnx_importer.interpreter import Importer
-from hub_pytorch.onnx_importer.values import positive_axis
 
 _MATRIX = 2
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hub_keras.onnx_importer.dims import Dim
 from hub_keras.onnx_importer.lazy import np, ops
-from hub_keras.onnx_importer.values import Value, align, sizes
-from hub_onnxgraph import refuse_if
+from hub_keras.onnx_importer.values import Item, Value, align, sizes
+from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import positive_axis
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 Function = Callable[..., Any]
 
 _SMALL = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int64"}
 
 
-def dtype_of(item: Any) -> str:
+def dtype_of(item: Item) -> str:
     """The element type of a value or a constant."""
     return item.dtype if isinstance(item, Value) else str(item.dtype)
 
@@ -31,14 +34,14 @@ def wide_dtype(dtype: str) -> str:
     return _SMALL.get(dtype, dtype)
 
 
-def cast(tensor: Any, dtype: str) -> Any:
+def cast(tensor: KerasTensor, dtype: str) -> KerasTensor:
     """A Keras tensor or an array in an element type; no operation where it has it."""
     if str(tensor.dtype) == dtype:
         return tensor
     return ops.cast(tensor, dtype) if hasattr(tensor, "_keras_history") else tensor.astype(dtype)
 
 
-def elementwise(function: Function, *items: Any, dtype: str | None = None, wide: bool = False) -> Value:
+def elementwise(function: Function, *items: Item, dtype: str | None = None, wide: bool = False) -> Value:
     """Apply a function of broadcast operands.
 
     Args:
@@ -59,7 +62,7 @@ def mapped(function: Function, x: Value, *, wide: bool = False, nonnegative: boo
     return x.like(cast(function(source), x.dtype), nonnegative=nonnegative)
 
 
-def selected(value: Value, axis: int, index: slice) -> Any:
+def selected(value: Value, axis: int, index: slice) -> KerasTensor:
     """A slice of the stored tensor along a stored axis."""
     return value.tensor[tuple([slice(None)] * axis + [index])]
 
@@ -73,23 +76,24 @@ def size_of(value: Value, axis: int, what: str) -> int:
     return sizes(value, [positive_axis(axis, value.ndim)], what)[0]
 
 
-def number(item: Any, what: str) -> int:
+def number(item: object, what: str) -> int:
     """A whole number that holds no open size.
 
     Raises:
         Refused: It does.
     """
     refuse_if(isinstance(item, Dim), f"{what} is the open size {item}; {getattr(item, 'advice', '')}")
-    refuse_if(not isinstance(item, int), f"{what} {item} is no whole number")
+    if not isinstance(item, int):
+        raise Refused(f"{what} {item} is no whole number")
     return int(item)
 
 
-def along(vector: Any, axis: int, rank: int) -> Any:
+def along(vector: KerasTensor, axis: int, rank: int) -> KerasTensor:
     """A constant vector in a shape that broadcasts along a stored axis."""
     return vector.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
-def added(a: Any, b: Any) -> Any:
+def added(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """A sum that Keras computes right on TensorFlow.
 
     There `ops.add` takes a second operand with one axis longer than 1 for a bias, when the first operand's last or

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from hub_onnxgraph import Refused
 
+Array = npt.NDArray[Any]
+"""A known tensor."""
 _FLAG = "fix it with --shape"
 
 
@@ -132,7 +135,7 @@ def is_sizes(item: Any) -> bool:
     return isinstance(item, np.ndarray) and item.dtype == object and is_open(item)
 
 
-def sizes_array(items: Any) -> Any:
+def sizes_array(items: Any) -> Array:
     """An array of sizes: whole numbers where none is open."""
     return np.asarray(items, dtype=object if is_open(np.asarray(items, dtype=object)) else np.int64)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from hub_keras.onnx_importer.dims import Dim, broadcast
+from hub_keras.onnx_importer.dims import Array, Dim, broadcast
 from hub_keras.onnx_importer.lazy import layers, np, ops
 from hub_onnxgraph import refuse_if
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 Permutation = tuple[int, ...]
 
@@ -33,19 +36,19 @@ class Graph:
 
     def __init__(self) -> None:
         self.current = ""
-        self.anchor: Any = None
+        self.anchor: KerasTensor = None
         self._used: set[str] = set()
-        self._moved: dict[tuple[int, Permutation], Any] = {}
-        self._alive: list[Any] = []
+        self._moved: dict[tuple[int, Permutation], KerasTensor] = {}
+        self._alive: list[KerasTensor | Array] = []
         self._names: dict[int, str] = {}
         self._trained: set[int] = set()
-        self._weights: dict[int, Any] = {}
-        self._index: Any = None
+        self._weights: dict[int, KerasTensor] = {}
+        self._index: KerasTensor = None
         self.finished: set[int] = set()
         self.advice: dict[str, str] = {}
         self._sizes: dict[tuple[int, int], Dim] = {}
         self._by_name: dict[str, Dim] = {}
-        self._sized: dict[Dim, tuple[Any, int]] = {}
+        self._sized: dict[Dim, tuple[KerasTensor, int]] = {}
 
     def unique(self, wanted: str) -> str:
         """A free name that Keras and TensorFlow take, close to the wanted one."""
@@ -65,7 +68,7 @@ class Graph:
         self._used.add(found.lower())
         return found
 
-    def declare(self, tensor: Any, axis: int, size: Dim | str | int) -> None:
+    def declare(self, tensor: KerasTensor, axis: int, size: Dim | str | int) -> None:
         """Know an open size of a tensor, by the name of ONNX's open dim or as an expression.
 
         The first one stays; a second name is another name of it, wherever it stands.
@@ -84,14 +87,14 @@ class Graph:
     def _size_named(self, name: str) -> Dim:
         return Dim((name,), 1, self.advice.get(name, self.advice.get("", "")))
 
-    def size(self, tensor: Any, axis: int) -> int | Dim:
+    def size(self, tensor: KerasTensor, axis: int) -> int | Dim:
         """The size of a tensor's axis; an open one that nobody declared has a name that no other has."""
         if tensor.shape[axis] is not None:
             return int(tensor.shape[axis])
         self.declare(tensor, axis, f"{tensor.name}[{axis}]")
         return self._sizes[id(tensor), axis]
 
-    def expanded(self, item: Any, target: Sequence[int | Dim]) -> Any:
+    def expanded(self, item: KerasTensor | Array, target: Sequence[int | Dim]) -> KerasTensor:
         """Broadcast a tensor, or a constant, in ONNX's order of axes, to a shape that may hold open sizes.
 
         Raises:
@@ -113,7 +116,7 @@ class Graph:
             self.declare(item, axis, size)
         return item
 
-    def _repeated(self, tensor: Any, axis: int, size: Dim) -> Any:
+    def _repeated(self, tensor: KerasTensor, axis: int, size: Dim) -> KerasTensor:
         """Repeat along an axis of size 1: zeros, as many as the size, are subtracted, which changes no number."""
         refuse_if(size not in self._sized, f"no tensor has the size {size}; {size.advice}")
         source, place = self._sized[size]
@@ -125,26 +128,26 @@ class Graph:
             return ops.logical_or(tensor, ops.cast(zeros, "bool"))
         return ops.subtract(tensor, ops.cast(zeros, str(tensor.dtype)))
 
-    def remember(self, array: Any, name: str, *, initializer: bool = False) -> None:
+    def remember(self, array: Array, name: str, *, initializer: bool = False) -> None:
         """Know a constant by its name; floating-point initializers are trained."""
         self._alive.append(array)
         if initializer:
             self._trained.add(id(array))
         self._names[id(array)] = name
 
-    def name_of(self, array: Any) -> str | None:
+    def name_of(self, array: Array) -> str | None:
         """The name of an initializer."""
         return self._names.get(id(array))
 
     def layer(
         self,
         kind: str,
-        *inputs: Any,
-        arrays: Sequence[Any] = (),
-        after: Any = None,
-        call: dict[str, Any] | None = None,
-        **config: Any,
-    ) -> Any:
+        *inputs: KerasTensor | list[KerasTensor],
+        arrays: Sequence[Array] = (),
+        after: Array | None = None,
+        call: Mapping[str, object] | None = None,
+        **config: object,
+    ) -> KerasTensor:
         """Make a layer of `keras.layers`, call it, and give it its weights.
 
         Args:
@@ -164,19 +167,19 @@ class Graph:
             made.set_weights([np.asarray(array) for array in arrays])
         return result
 
-    def _layer_name(self, array: Any) -> str:
+    def _layer_name(self, array: Array | None) -> str:
         name = self._names.get(id(array), "")
         stem = _WEIGHT_SUFFIX.sub("", name)
         return stem if stem != name else self.current
 
-    def rename(self, tensor: Any, name: str) -> None:
+    def rename(self, tensor: KerasTensor, name: str) -> None:
         """Name the operation that makes a tensor, where it is no layer (those are named when they are made)."""
         operation = tensor._keras_history.operation  # noqa: SLF001 - Keras' only way from tensor to operation
         if not isinstance(operation, layers.Layer) and id(operation) not in self._names:
             self.remember(operation, name)
             operation.name = self.unique(name)
 
-    def settle(self, tensors: Sequence[Any]) -> None:
+    def settle(self, tensors: Sequence[KerasTensor]) -> None:
         """Give every operation behind the tensors a name of its own: Keras' own may be one that ONNX has, too."""
         seen: set[int] = set()
         waiting = list(tensors)
@@ -193,7 +196,7 @@ class Graph:
             ):
                 operation.name = self.unique(operation.name)
 
-    def transposed(self, tensor: Any, permutation: Permutation) -> Any:
+    def transposed(self, tensor: KerasTensor, permutation: Permutation) -> KerasTensor:
         """Transpose, once for each tensor and permutation; there and back is the tensor itself."""
         if permutation == tuple(range(len(permutation))):
             return tensor
@@ -208,18 +211,18 @@ class Graph:
             self._moved[id(result), inverse(permutation)] = tensor
         return self._moved[key]
 
-    def is_free(self, tensor: Any, permutation: Permutation) -> bool:
+    def is_free(self, tensor: KerasTensor, permutation: Permutation) -> bool:
         """Whether a transposed tensor costs nothing: it is there, or no element moves."""
         same = permutation == tuple(range(len(permutation)))
         return same or (id(tensor), permutation) in self._moved or _moves_nothing(tensor.shape, permutation)
 
-    def _move(self, tensor: Any, permutation: Permutation) -> Any:
+    def _move(self, tensor: KerasTensor, permutation: Permutation) -> KerasTensor:
         shape = [tensor.shape[axis] for axis in permutation]
         if _moves_nothing(tensor.shape, permutation) and shape.count(None) <= 1:
             return ops.reshape(tensor, [-1 if size is None else size for size in shape])
         return ops.transpose(tensor, permutation)
 
-    def constant(self, array: Any) -> Any:
+    def constant(self, array: Array) -> KerasTensor:
         """Give a numpy array as an operand: itself when it is small, else the weight of a layer.
 
         Raises:
@@ -230,13 +233,13 @@ class Graph:
             return array
         return self.weight(array) if floating else self._integers(array)
 
-    def _integers(self, array: Any) -> Any:
+    def _integers(self, array: Array) -> KerasTensor:
         whole = np.abs(array.astype(np.float64)).max() <= _EXACT if array.dtype.kind in "iub" else False
         refuse_if(not whole, f"a constant of {array.size} elements of type {array.dtype} has no place in a Keras file")
         floats = array.astype(np.float32)
         return ops.cast(self.weight(floats, self.name_of(array)), str(array.dtype))
 
-    def weight(self, array: Any, name: str | None = None) -> Any:
+    def weight(self, array: Array, name: str | None = None) -> KerasTensor:
         """Hold an array as the table of an Embedding that is asked for its only row.
 
         Keras has no built-in layer that just holds a weight. In a frozen graph this one folds into a constant.
@@ -246,21 +249,21 @@ class Graph:
             self._weights[id(array)] = self._held(array, name or self.name_of(array) or f"{self.current}_constant")
         return self._weights[id(array)]
 
-    def _held(self, array: Any, name: str) -> Any:
+    def _held(self, array: Array, name: str) -> KerasTensor:
         made = layers.Embedding(1, array.size, name=self.unique(name), dtype=str(array.dtype))
         row = made(self._zero())
         made.trainable = id(array) in self._trained
         made.set_weights([array.reshape(1, -1)])
         return ops.reshape(row, array.shape)
 
-    def _zero(self) -> Any:
+    def _zero(self) -> KerasTensor:
         """An index of zero, of shape (1,), that depends on an input."""
         if self._index is None:
             flat = ops.reshape(self.anchor, (-1,))
             self._index = ops.zeros_like(flat[(slice(0, 1),)], dtype="int32")
         return self._index
 
-    def symbolic(self, array: Any) -> Any:
+    def symbolic(self, array: Array) -> KerasTensor:
         """Make an array a tensor of the graph, for places that take nothing else."""
         made = self.constant(array)
         if made is not array:
@@ -281,11 +284,11 @@ def _moves_nothing(shape: Sequence[int | None], permutation: Sequence[int]) -> b
     return kept == sorted(kept)
 
 
-def _is_tensor(item: Any) -> bool:
+def _is_tensor(item: KerasTensor | Array) -> bool:
     return hasattr(item, "_keras_history")
 
 
-def layer_dtype(tensor: Any) -> str:
+def layer_dtype(tensor: KerasTensor) -> str:
     """The type that a layer computes in: a float, for a layer of integers is a quantized one to Keras."""
     first = tensor[0] if isinstance(tensor, list) else tensor
     name = str(first.dtype)

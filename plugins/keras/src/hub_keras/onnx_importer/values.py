@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hub_keras.onnx_importer.dims import Dim
+from hub_keras.onnx_importer.dims import Array, Dim, Size
 from hub_keras.onnx_importer.graph import Graph, Permutation
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import ELEMENT_TYPES, positive_axis
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import onnx
+    from keras import KerasTensor
+    from typing_extensions import TypeIs
 
-Array: TypeAlias = "NDArray[Any]"
 Item: TypeAlias = "Value | Array"
 """What an operator is given: a tensor that depends on the model's inputs, or a known array."""
 
@@ -33,7 +34,7 @@ class Value:
     """
 
     graph: Graph
-    tensor: Any
+    tensor: KerasTensor
     order: Permutation
     nonnegative: bool = False
 
@@ -53,7 +54,7 @@ class Value:
         return tuple(self.tensor.shape[self.axis(i)] for i in range(self.ndim))
 
     @property
-    def sizes(self) -> list[Any]:
+    def sizes(self) -> list[Size]:
         """The shape, in which an open size is a `dims.Dim`."""
         return [self.graph.size(self.tensor, self.axis(i)) for i in range(self.ndim)]
 
@@ -74,30 +75,30 @@ class Value:
         """Where ONNX axes are stored."""
         return [self.axis(axis) for axis in onnx_axes]
 
-    def stored(self, order: Sequence[int]) -> Any:
+    def stored(self, order: Sequence[int]) -> KerasTensor:
         """The Keras tensor in another order of axes; a transpose only where elements have to move."""
         return self.graph.transposed(self.tensor, tuple(self.order.index(axis) for axis in order))
 
-    def plain(self) -> Any:
+    def plain(self) -> KerasTensor:
         """The Keras tensor in ONNX's order of axes."""
         return self.stored(range(self.ndim))
 
-    def like(self, tensor: Any, *, nonnegative: bool = False) -> Value:
+    def like(self, tensor: KerasTensor, *, nonnegative: bool = False) -> Value:
         """A result of the same rank that is stored in the same order."""
         return Value(self.graph, tensor, self.order, nonnegative)
 
-    def made(self, tensor: Any, order: Sequence[int] | None = None, *, nonnegative: bool = False) -> Value:
+    def made(self, tensor: KerasTensor, order: Sequence[int] | None = None, *, nonnegative: bool = False) -> Value:
         """A result with an order of its own, ONNX's by default."""
         return Value(self.graph, tensor, tuple(range(len(tensor.shape)) if order is None else order), nonnegative)
 
 
-def kernel_sizes(w: Item) -> list[int]:
-    """The spatial sizes of a kernel MC...
+def fixed(item: Item, axis: int) -> int:
+    """The size of an axis.
 
     Raises:
-        Refused: One is open.
+        Refused: It is open.
     """
-    return [int(size) for size in w.shape[2:]] if is_constant(w) else sizes(w, range(2, w.ndim), "a kernel")
+    return sizes(item, [axis % item.ndim], "this form")[0] if isinstance(item, Value) else int(item.shape[axis])
 
 
 def channels_last(rank: int) -> Permutation:
@@ -105,29 +106,29 @@ def channels_last(rank: int) -> Permutation:
     return (0, *range(2, rank), 1)
 
 
-def graph_of(*items: Any) -> Graph:
+def graph_of(*items: Item | None) -> Graph:
     """The graph that the first tensor belongs to."""
     return next(item.graph for item in items if isinstance(item, Value))
 
 
-def is_constant(item: Item | None) -> TypeGuard[Array]:
+def is_constant(item: Item | None) -> TypeIs[Array]:
     """Whether a value is known at import time."""
     return not isinstance(item, Value)
 
 
-def value_of(graph: Graph, item: Any) -> Value:
+def value_of(graph: Graph, item: Item) -> Value:
     """A tensor of the graph; a constant becomes one."""
     if isinstance(item, Value):
         return item
     return Value(graph, graph.symbolic(item), tuple(range(item.ndim)))
 
 
-def plain(graph: Graph, item: Any) -> Any:
+def plain(graph: Graph, item: Item) -> KerasTensor | Array:
     """An operand of a keras.ops function in ONNX's order of axes."""
     return item.plain() if isinstance(item, Value) else graph.constant(item)
 
 
-def align(*items: Any) -> tuple[list[Any], Value]:
+def align(*items: Item) -> tuple[list[KerasTensor | Array], Value]:
     """Operands of an elementwise function that broadcasts, brought into one order of axes at the least cost.
 
     Returns:
@@ -137,7 +138,7 @@ def align(*items: Any) -> tuple[list[Any], Value]:
     whole = [item for item in items if isinstance(item, Value) and item.ndim == rank]
     order = _cheapest(whole) if whole else tuple(range(rank))
     operands = [_operand(graph_of(*items), item, order) for item in items]
-    model = Value(graph_of(*items), next(iter(whole), items[0]), order)
+    model = Value(graph_of(*items), None, order)
     return operands, model
 
 
@@ -157,7 +158,7 @@ def _cost(value: Value, order: Permutation) -> int:
     return math.prod(_OPEN if size is None else size for size in value.tensor.shape)
 
 
-def _operand(graph: Graph, item: Any, order: Permutation) -> Any:
+def _operand(graph: Graph, item: Item, order: Permutation) -> KerasTensor | Array:
     rank, plain_order = len(order), tuple(range(len(order)))
     if isinstance(item, Value):
         if item.ndim == rank:
@@ -191,7 +192,7 @@ def element_type(dtype: str) -> int:
     return next(number for number, name in ELEMENT_TYPES.items() if name == dtype)
 
 
-def array_of(proto: Any) -> Any:
+def array_of(proto: onnx.TensorProto) -> Array:
     """Return an ONNX tensor as a numpy array.
 
     Raises:
@@ -204,7 +205,7 @@ def array_of(proto: Any) -> Any:
     return np.ascontiguousarray(numpy_helper.to_array(proto)).reshape(tuple(proto.dims))
 
 
-def known(item: Any, what: str) -> Any:
+def known(item: Item, what: str) -> Any:
     """Return a constant's content as Python numbers, nested as its shape is.
 
     Raises:
@@ -215,13 +216,13 @@ def known(item: Any, what: str) -> Any:
     return item.tolist()
 
 
-def ints(item: Any, what: str) -> list[Any]:
+def ints(item: Item, what: str) -> list[Any]:
     """Return a constant of rank 0 or 1 as a list of whole numbers (or of open sizes, where it holds some)."""
     content = known(item, what)
     return list(content) if isinstance(content, list) else [content]
 
 
-def scalar(item: Any, what: str) -> Any:
+def scalar(item: Item, what: str) -> Any:
     """Return a constant of one element as a Python number.
 
     Raises:
@@ -238,8 +239,9 @@ def sizes(value: Value, axes: Sequence[int], what: str) -> list[int]:
     Raises:
         Refused: One is open.
     """
-    found = [value.sizes[axis] for axis in axes]
-    unknown = [size for size in found if isinstance(size, Dim)]
-    if unknown:
-        raise Refused(f"{what} needs the open size {unknown[0]}; {unknown[0].advice}")
+    found = []
+    for size in (value.sizes[axis] for axis in axes):
+        if isinstance(size, Dim):
+            raise Refused(f"{what} needs the open size {size}; {size.advice}")
+        found.append(size)
     return found

@@ -67,7 +67,7 @@ def sequence_empty(*, dtype: int = 1) -> list[object]:
 @BASE.op("SequenceAt", 11)
 def sequence_at(node: NodeContext, items: list[Item], position: Item) -> Item:
     """One element."""
-    return items[node.scalar(position, "position")]
+    return items[int(node.scalar(position, "position"))]
 
 
 @BASE.op("SequenceInsert", 11)

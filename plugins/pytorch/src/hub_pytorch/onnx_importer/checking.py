@@ -24,7 +24,7 @@ class Differs(Exception):
     """A tensor has another shape than the import found."""
 
 
-class _Shapes(fx.Interpreter):  # type: ignore[misc] # torch is Any to mypy
+class _Shapes(fx.Interpreter):
     """Runs a graph on tensors without data and compares each one's shape with what the import found."""
 
     def __init__(self, module: Any, sizes: Mapping[Any, int]) -> None:

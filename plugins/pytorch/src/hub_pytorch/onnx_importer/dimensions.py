@@ -136,4 +136,4 @@ def undecided() -> Any:
 
     A branch taken because an example size is not 1 would be wrong at size 1.
     """
-    return shape_config.patch(backed_size_oblivious=True)
+    return shape_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined] # torch adds it when it is imported

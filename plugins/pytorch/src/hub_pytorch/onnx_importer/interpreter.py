@@ -16,7 +16,7 @@ from hub_pytorch.onnx_importer.checking import guards_that_matter
 from hub_pytorch.onnx_importer.dimensions import undecided
 from hub_pytorch.onnx_importer.registry import TABLE
 from hub_pytorch.onnx_importer.sizes import is_symbolic
-from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value, Watch
+from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value, Watch, copied
 from hub_pytorch.onnx_importer.values import element_type, held_dtype, scalar, tensor_of
 
 
@@ -122,8 +122,8 @@ class Importer(Walker):
         if refuse:
             raise UnsupportedOperator("Output", 0, "", "only tensors can be outputs of the model")
         if isinstance(value, torch.Tensor):
-            return torch.clone(self._builder.constant(value))
-        return torch.clone(value) if value.node.op in {"placeholder", "get_attr"} else value
+            return copied(self._builder.constant(value))
+        return copied(value) if value.node.op in {"placeholder", "get_attr"} else value
 
     def _module(self, outputs: list[Value], input_names: list[str]) -> Any:
         graph = self._builder.graph

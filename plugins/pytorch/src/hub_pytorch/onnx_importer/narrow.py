@@ -8,13 +8,15 @@ in 8 bits.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hub_onnxgraph import Refused, refuse_if
 from hub_pytorch.onnx_importer.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hub_pytorch.onnx_importer.tracing import Value
 
 FLOAT4 = 23
 _E8M0 = 24
@@ -26,6 +28,9 @@ FLOATS = {17: "float8_e4m3fn", 18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "fl
 _LIMITS = {21: (0, 15), 22: (-8, 7), 25: (0, 3), 26: (-2, 1)}
 _FLOAT4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
+_MARK = "onnx_type"
+Marked = TypeVar("Marked", "Tensor", "Value")
+
 _MOVING = frozenset({
     "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split",
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
@@ -36,17 +41,17 @@ _AWARE = frozenset({"Cast", "CastLike", "DequantizeLinear", "QuantizeLinear", "S
 def kind_of(value: Any) -> int | None:
     """Return the ONNX element type that a value stands for, when torch has none for it."""
     if isinstance(value, torch.Tensor):
-        return getattr(value, "onnx_type", None)
+        return getattr(value, _MARK, None)
     node = getattr(value, "node", None) if hasattr(value, "tracer") else None
-    return None if node is None else node.meta.get("onnx_type")
+    return None if node is None else node.meta.get(_MARK)
 
 
-def marked(value: Any, kind: int) -> Any:
+def marked(value: Marked, kind: int) -> Marked:
     """Say of a new value which element type it stands for."""
     if isinstance(value, torch.Tensor):
-        value.onnx_type = kind
+        setattr(value, _MARK, kind)
     else:
-        value.node.meta["onnx_type"] = kind
+        value.node.meta[_MARK] = kind
     return value
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from hub_onnxgraph import refuse_if
+from hub_onnxgraph import Refused, refuse_if
 from hub_pytorch.onnx_importer.sizes import is_symbolic
-from hub_pytorch.onnx_importer.tracing import Frame, GraphBuilder, Value
+from hub_pytorch.onnx_importer.tracing import Frame, GraphBuilder, Value, copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ def builder_of(*values: Any) -> GraphBuilder:
     Raises:
         Refused: None of them is a value of a graph.
     """
-    found = next((value for value in values if isinstance(value, Value)), None)
-    refuse_if(found is None, "nothing here depends on the model's inputs")
-    builder: GraphBuilder = found.tracer  # type: ignore[union-attr] # refused above
-    return builder
+    found = next((value.tracer for value in values if isinstance(value, Value)), None)
+    if not isinstance(found, GraphBuilder):
+        raise Refused("nothing here depends on the model's inputs")
+    return found
 
 
 def trace(
@@ -70,8 +70,7 @@ def _own(builder: GraphBuilder, result: Any) -> Value:
     """A tensor of the graph's own: torch's operators return no input, no constant, and nothing twice."""
     refuse_if(not isinstance(result, Value | torch.Tensor), "a branch or loop returns something else than tensors")
     value = result if isinstance(result, Value) else builder.constant(result)
-    own: Value = torch.clone(builder.proxy(builder.create_arg(value)))
-    return own
+    return copied(builder.proxy(builder.create_arg(value)))
 
 
 def example(builder: GraphBuilder, value: Any) -> Any:
@@ -84,7 +83,7 @@ def apart(builder: GraphBuilder, values: Sequence[Any]) -> tuple[fx.Node, ...]:
 
     torch.export (2.13) takes two inputs of a loop that are the same tensor for one, even where one of them changes.
     """
-    return tuple(torch.clone(builder.proxy(builder.create_arg(value))).node for value in values)
+    return tuple(copied(builder.proxy(builder.create_arg(value))).node for value in values)
 
 
 def emit(
@@ -134,7 +133,7 @@ def _module(traced: Traced, outer: Sequence[fx.Node]) -> Any:
     return fx.GraphModule(_Modules(traced.frame.modules), graph)
 
 
-class _Modules(torch.nn.Module):  # type: ignore[misc] # torch is Any to mypy
+class _Modules(torch.nn.Module):
     """The modules of graphs within a graph."""
 
     def __init__(self, modules: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from hub_pytorch.onnx_importer.sizes import is_symbolic, leaves_of, plain
 Array = Any  # a numpy array of Python objects
 
 
-class Value(fx.Proxy):  # type: ignore[misc] # torch is Any to mypy
+class Value(fx.Proxy):
     """A tensor of the graph under construction. Its dtype and rank are known, its sizes as far as they are fixed."""
+
+    tracer: GraphBuilder
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -45,6 +47,11 @@ class Value(fx.Proxy):  # type: ignore[misc] # torch is Any to mypy
         return self.node.meta["val"].dtype
 
 
+def copied(value: Value) -> Value:
+    """A tensor of the graph of its own."""
+    return value.tracer.create_proxy("call_function", torch.clone, (value,), {})
+
+
 class Known(Value):
     """A tensor of numbers that are known up to the dynamic sizes, such as a shape.
 
@@ -57,7 +64,7 @@ class Known(Value):
     def __init__(self, content: Array, dtype: Any, tracer: GraphBuilder) -> None:
         self.content = content
         self._dtype = dtype
-        super().__init__(None, tracer)
+        super().__init__(None, tracer)  # type: ignore[arg-type] # its node is made when it is asked for
 
     @property
     def node(self) -> fx.Node:
@@ -105,7 +112,7 @@ class Frame:
     modules: dict[str, Any] = field(default_factory=dict)
 
 
-class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
+class GraphBuilder(fx.Tracer):
     """Records torch calls made on `Value` as nodes, running each on fake tensors to learn its shape.
 
     Real tensors that meet a `Value` become parameters or buffers of `root`, named by `name_constant`, or else after
@@ -123,7 +130,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         self.root = torch.nn.Module()
         self.current = "constant"
         self.dimensions = Dimensions()
-        self.dimensions.env.hub_builder = self
+        self.dimensions.env.hub_builder = self  # type: ignore[attr-defined] # how a size finds its graph
         self._frames = [Frame(fx.Graph(tracer_cls=fx.Tracer))]
         self.graph = self._frames[0].graph
         self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=self.dimensions.env)
@@ -145,7 +152,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         self._inputs[name] = self.proxy(node)
         return self._inputs[name]
 
-    def known(self, content: Array, dtype: Any) -> Any:
+    def known(self, content: Array, dtype: torch.dtype) -> Known | torch.Tensor:
         """Return known numbers as a real tensor when none is dynamic, as `Known` otherwise."""
         flat = [plain(item) for item in content.reshape(-1)]
         if not any(is_symbolic(item) for item in flat):
@@ -163,11 +170,15 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
                 self.create_proxy("call_function", make, (item,), {"dtype": value.dtype})
                 for make, item in zip(items, value.content.reshape(-1), strict=True)
             ]
-            whole = torch.reshape(torch.stack(scalars), list(value.shape)) if value.ndim != 1 else torch.stack(scalars)
+            whole = self.create_proxy("call_function", torch.stack, (scalars,), {})
+            if value.ndim != 1:
+                whole = self.create_proxy("call_function", torch.reshape, (whole, list(value.shape)), {})
             cache[id(value)] = (value, whole.node)
         return cache[id(value)][1]
 
-    def with_sizes(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
+    def with_sizes(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Value | torch.Tensor:
         """Record a call that takes dynamic sizes and no value."""
         if function is torch.tensor:
             return self.known(np.array(args[0], dtype=object), kwargs["dtype"])
@@ -217,7 +228,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         proxy_factory_fn: Any = None,
     ) -> Value:
         """Record one call and learn its result's shape and dtype."""
-        value: Value = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
+        value = cast("Value", super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn))
         try:
             self.describe(value.node, self._evaluate(value.node))
         except BaseException:
@@ -228,8 +239,8 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
     def _evaluate(self, node: fx.Node) -> Any:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
         with self._computing(), self.dimensions.guards_of_torch():
-            if node.op == "call_method":
-                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            if isinstance(node.target, str):
+                return getattr(args[0], node.target)(*args[1:], **kwargs)
             return node.target(*args, **kwargs)
 
     @contextmanager
@@ -386,7 +397,7 @@ class GraphBuilder(fx.Tracer):  # type: ignore[misc] # torch is Any to mypy
         return self.create_proxy("call_method", "size", (self._inputs[name], axis), {})
 
 
-class Watch(TorchFunctionMode):  # type: ignore[misc] # torch is Any to mypy
+class Watch(TorchFunctionMode):
     """Refuses to compute a real tensor with a dynamic size: torch would take the size that the graph is checked at."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -26,7 +26,7 @@ def apply(name: str, *xs: Tensor, **options: Any) -> Tensor:
     if name not in _WIDER:
         raise Refused(f"torch has no {name} for {dtype}")
     wide = torch.int32 if dtype == torch.uint16 else torch.int64
-    result = getattr(torch, name)(*(x.to(wide) for x in xs), **options)
+    result: Tensor = getattr(torch, name)(*(x.to(wide) for x in xs), **options)
     return result if result.dtype == torch.bool else result.to(dtype)
 
 
@@ -42,7 +42,7 @@ def _of_64_bits(name: str, *xs: Tensor) -> Tensor:
     if name not in _SIGNED | _LONG_FUNCTIONS.keys():
         raise Refused(f"torch has no {name} for torch.uint64")
     function = _LONG_FUNCTIONS.get(name, getattr(torch, name))
-    result = function(*(x.view(torch.int64) for x in xs))
+    result: Tensor = function(*(x.view(torch.int64) for x in xs))
     return result if result.dtype == torch.bool else result.view(torch.uint64)
 
 

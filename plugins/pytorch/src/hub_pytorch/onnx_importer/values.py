@@ -11,12 +11,16 @@ from hub_pytorch.onnx_importer.lazy import torch
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from hub_pytorch.onnx_importer.tracing import Value
 
 # onnx.TensorProto.DataType -> name of the torch dtype.
 _DTYPES = {**ELEMENT_TYPES, 14: "complex64", 15: "complex128", **narrow.FLOATS}
 
 
-def torch_dtype(element_type: int) -> Any:
+def torch_dtype(element_type: int) -> torch.dtype:
     """Return the torch dtype of an ONNX element type.
 
     Raises:
@@ -24,21 +28,23 @@ def torch_dtype(element_type: int) -> Any:
     """
     if element_type not in _DTYPES:
         raise Refused(f"element type {element_type} is not implemented")
-    return getattr(torch, _DTYPES[element_type])
+    dtype: torch.dtype = getattr(torch, _DTYPES[element_type])
+    return dtype
 
 
-def held_dtype(element_type: int) -> Any:
+def held_dtype(element_type: int) -> torch.dtype:
     """Return the torch dtype that holds an ONNX element type: its own, or a wider one.
 
     Raises:
         Refused: There is none (strings).
     """
     if element_type in narrow.CARRIERS:
-        return getattr(torch, narrow.CARRIERS[element_type])
+        dtype: torch.dtype = getattr(torch, narrow.CARRIERS[element_type])
+        return dtype
     return torch_dtype(element_type)
 
 
-def cast(x: Any, element_type: int, *, saturate: bool = True, round_mode: str = "up") -> Any:
+def cast(x: Tensor, element_type: int, *, saturate: bool = True, round_mode: str = "up") -> Tensor:
     """Convert a tensor to an ONNX element type.
 
     Raises:
@@ -56,7 +62,7 @@ def cast(x: Any, element_type: int, *, saturate: bool = True, round_mode: str = 
     return x.to(dtype)
 
 
-def element_type(value: Any) -> int:
+def element_type(value: Tensor | Value) -> int:
     """Return the ONNX element type of a tensor."""
     dtype, kind = value.dtype, narrow.kind_of(value)
     if kind is not None:
@@ -64,7 +70,7 @@ def element_type(value: Any) -> int:
     return next(number for number, name in _DTYPES.items() if getattr(torch, name) == dtype)
 
 
-def tensor_of(proto: onnx.TensorProto, folder: str = "") -> Any:
+def tensor_of(proto: onnx.TensorProto, folder: str = "") -> Tensor:
     """Return an ONNX tensor as a torch tensor that owns its memory.
 
     Args:
@@ -75,15 +81,16 @@ def tensor_of(proto: onnx.TensorProto, folder: str = "") -> Any:
         Refused: The element type is not implemented, or the data lies outside the model and cannot be read.
     """
     dtype = held_dtype(proto.data_type)
-    array = _array(proto, folder).reshape(tuple(proto.dims))
+    array: NDArray[Any] = _array(proto, folder).reshape(tuple(proto.dims))
     if proto.data_type in narrow.CARRIERS:
-        return narrow.marked(_held(array, dtype), proto.data_type)
+        held: Tensor = narrow.marked(_held(array, dtype), proto.data_type)
+        return held
     if proto.data_type in _VIEWED:  # numpy has it by another package, whose types torch does not know
         return torch.from_numpy(array.view(f"int{8 * dtype.itemsize}").copy()).view(dtype)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _array(proto: onnx.TensorProto, folder: str) -> Any:
+def _array(proto: onnx.TensorProto, folder: str) -> NDArray[Any]:
     import numpy as np
     from onnx import TensorProto, checker, numpy_helper
 
@@ -100,7 +107,7 @@ def _array(proto: onnx.TensorProto, folder: str) -> Any:
 _VIEWED = {16, *narrow.FLOATS}
 
 
-def _held(array: Any, dtype: Any) -> Any:
+def _held(array: NDArray[Any], dtype: torch.dtype) -> Tensor:
     """Numbers of 2 or 4 bits in the type that holds them."""
     wide = torch.from_numpy(array.astype("float32" if dtype.is_floating_point else "int32"))
     return wide.to(dtype)
@@ -131,7 +138,7 @@ def known(value: Any, what: str) -> Any:
     return value.tolist()
 
 
-def ints(value: Any, what: str) -> list[int]:
+def ints(value: Any, what: str) -> list[Any]:
     """Return a constant of rank 0 or 1 as a list of integers; dynamic sizes are torch.SymInt."""
     content = known(value, what)
     items = content if isinstance(content, list) else [content]

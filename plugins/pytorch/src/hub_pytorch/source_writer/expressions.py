@@ -8,6 +8,7 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import UnsupportedModel
+from hub_pytorch.source_writer import facts
 from hub_pytorch.source_writer.layout import Expression, call, flat, listed, named, text, tupled
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def expression(node: fx.Node, texts: Texts) -> Expression:
     return call(function_name(node.target), (*arguments, *keywords))
 
 
-def _is_default(node: fx.Node, name: str, value: Any) -> bool:
+def _is_default(node: fx.Node, name: str, value: object) -> bool:
     """Whether a keyword argument says what its function does anyway."""
     function = str(getattr(node.target, "__name__", ""))
     if "_pool" in function and name in _POOLING:  # torch hides the signatures of some of these
@@ -85,13 +86,13 @@ def is_plain(target: Any) -> bool:
 
 
 def _infix(node: fx.Node, texts: Texts) -> Expression:
-    sign, (first, second) = _SIGNS[node.target.__name__], node.args
+    sign, (first, second) = _SIGNS[facts.called(node)], node.args
     if sign == "+" and isinstance(first, int | float) and first < 0:  # torch's own order in sizes: -1 + n
         return f"{_operand(second, texts)} - {literal(-first)}"
     return f"{_operand(first, texts)} {sign} {_operand(second, texts)}"
 
 
-def _operand(item: Any, texts: Texts) -> str:
+def _operand(item: object, texts: Texts) -> str:
     written = flat(value_text(item, texts))
     return f"({written})" if written.startswith("-") else written
 
@@ -111,7 +112,7 @@ def _indexed(node: fx.Node, texts: Texts) -> Expression:
     return f"{_operand(node.args[0], texts)}[{written}]"
 
 
-def _index(item: Any, texts: Texts) -> str:
+def _index(item: object, texts: Texts) -> str:
     if not isinstance(item, slice):
         return flat(value_text(item, texts))
     parts = ("" if part is None else flat(value_text(part, texts)) for part in (item.start, item.stop, item.step))
@@ -153,7 +154,7 @@ def function_name(target: Any) -> str:
     raise UnsupportedModel(f"the graph calls {target}, which has no public name to write in a source file")
 
 
-def value_text(value: Any, texts: Texts) -> Expression:
+def value_text(value: object, texts: Texts) -> Expression:
     """An argument as source text.
 
     Raises:
@@ -173,7 +174,7 @@ def value_text(value: Any, texts: Texts) -> Expression:
     return text(value, _MESSAGE) if isinstance(value, str) else literal(value)
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """A constant other than a string as source text.
 
     Raises:

@@ -17,7 +17,8 @@ from hub_pytorch.source_writer.layout import Expression, call, flat, named
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import fx
+    import torch
+    from torch import Tensor, fx
 
 _CONV_NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _CONV_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
@@ -53,14 +54,14 @@ class Layer:
         """The nodes that its call reads."""
         return (*self.inputs, *self.states)
 
-    def constructor(self, dtype: Any) -> Expression:
+    def constructor(self, dtype: torch.dtype) -> Expression:
         """The call that makes it."""
         import torch
 
         other = () if dtype == torch.float32 else (named("dtype", literal(dtype)),)
         return call(f"nn.{self.kind}", (*self.arguments, *other))
 
-    def held(self, leaf: str, tensor: Any) -> Any:
+    def held(self, leaf: str, tensor: Tensor) -> Tensor:
         """A node's tensor as the module holds it."""
         if self.transposed and leaf == "weight":
             return tensor.t()
@@ -79,33 +80,41 @@ class Constants:
     def __init__(self, module: fx.GraphModule) -> None:
         self._module = module
 
-    def tensor(self, node: Any) -> Any:
+    def tensor(self, node: object) -> Tensor | None:
         """The tensor behind a node; None for one that is computed."""
-        if getattr(node, "op", "") != "get_attr":
+        if not facts.is_node(node) or node.op != "get_attr":
             return None
         value: Any = self._module
-        for part in node.target.split("."):
+        for part in str(node.target).split("."):
             value = getattr(value, part)
         return value if hasattr(value, "is_floating_point") else None
 
-    def weight(self, node: Any, rank: int) -> Any:
+    def known(self, node: fx.Node) -> Tensor:
+        """The tensor behind a node that is a constant."""
+        tensor = self.tensor(node)
+        if tensor is None:
+            raise TypeError(f"{node} is no constant")
+        return tensor
+
+    def weight(self, node: object, rank: int) -> Tensor | None:
         """The float tensor of that rank behind a node, or None."""
         tensor = self.tensor(node)
         return tensor if tensor is not None and tensor.is_floating_point() and tensor.ndim == rank else None
 
-    def all_weights(self, nodes: Sequence[Any], rank: int) -> bool:
+    def all_weights(self, nodes: Sequence[object], rank: int) -> bool:
         """Whether every one of these nodes holds a float tensor of that rank; None among them counts as one."""
         return all(node is None or self.weight(node, rank) is not None for node in nodes)
 
-    def is_zero(self, node: Any) -> bool:
+    def is_zero(self, node: object) -> bool:
         """Whether a node is known to be zero everywhere."""
         import torch
 
         tensor = self.tensor(node)
         if tensor is not None:
             return not bool(tensor.any())
-        target = getattr(node, "target", None)
-        return target in {torch.zeros, torch.zeros_like} or (target is torch.full and node.args[1] == 0)
+        if not facts.is_node(node):
+            return False
+        return node.target in {torch.zeros, torch.zeros_like} or bool(node.target is torch.full and node.args[1] == 0)
 
 
 def recognise(node: fx.Node, constants: Constants) -> Layer | None:
@@ -114,7 +123,7 @@ def recognise(node: fx.Node, constants: Constants) -> Layer | None:
     return found(node, constants) if found else None
 
 
-def table() -> dict[Any, Callable[[fx.Node, Constants], Layer | None]]:
+def table() -> dict[object, Callable[[fx.Node, Constants], Layer | None]]:
     """From function to what recognises its layer."""
     import torch
     from torch.nn import functional
@@ -148,35 +157,35 @@ def _arguments(node: fx.Node, names: Sequence[str], defaults: Mapping[str, Any] 
     return {name: given.get(name, (defaults or {}).get(name)) for name in names}
 
 
-def _is_fixed(values: Sequence[Any]) -> bool:
+def _is_fixed(values: Sequence[object]) -> bool:
     """Whether all are numbers that are known."""
     parts = [part for value in values for part in (value if isinstance(value, list | tuple) else (value,))]
     return all(isinstance(part, int | float) for part in parts)
 
 
-def _size(value: Any) -> Expression:
+def _size(value: object) -> Expression:
     """`3` for sizes that are all 3, else a tuple."""
     sizes = list(value) if isinstance(value, list | tuple) else [value]
     return literal(sizes[0]) if len(set(sizes)) == 1 else value_text(tuple(sizes), {})
 
 
-def _options(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Expression, ...]:
+def _options(values: Mapping[str, object], defaults: Mapping[str, object]) -> tuple[Expression, ...]:
     """Keyword arguments that differ from their defaults."""
     texts = {name: _size(values[name]) for name in defaults}
     return tuple(named(name, text) for name, text in texts.items() if flat(text) != literal(defaults[name]))
 
 
-def _without_bias(bias: Any) -> tuple[Expression, ...]:
+def _without_bias(bias: object) -> tuple[Expression, ...]:
     return () if bias is not None else (named("bias", "False"),)
 
 
-def _named_weights(**nodes: Any) -> dict[str, fx.Node]:
+def _named_weights(**nodes: fx.Node | None) -> dict[str, fx.Node]:
     return {name: node for name, node in nodes.items() if node is not None}
 
 
 def _convolution(node: fx.Node, constants: Constants) -> Layer | None:
     given = _arguments(node, _CONV_NAMES, _CONV_DEFAULTS)
-    rank = int(node.target.__name__[-2]) + 2
+    rank = int(facts.called(node)[-2]) + 2
     weight = constants.weight(given["weight"], rank)
     fixed = _is_fixed([given[name] for name in _CONV_DEFAULTS])
     if weight is None or not fixed or not constants.all_weights([given["bias"]], 1):
@@ -190,7 +199,7 @@ def _convolution(node: fx.Node, constants: Constants) -> Layer | None:
 def _transposed_convolution(node: fx.Node, constants: Constants) -> Layer | None:
     defaults = {**_CONV_DEFAULTS, "output_padding": 0}
     given = _arguments(node, _TRANSPOSED_NAMES, defaults)
-    rank = int(node.target.__name__[-2]) + 2
+    rank = int(facts.called(node)[-2]) + 2
     weight = constants.weight(given["weight"], rank)
     fixed = _is_fixed([given[name] for name in defaults])
     if weight is None or not fixed or not constants.all_weights([given["bias"]], 1):
@@ -216,7 +225,7 @@ def _matmul(node: fx.Node, constants: Constants) -> Layer | None:
     """A product with a constant matrix; whoever writes it may add the bias that follows."""
     x, matrix = node.args
     weight = constants.weight(matrix, 2)
-    if weight is None or facts.dtype(x) != weight.dtype:
+    if weight is None or facts.dtype(x) != weight.dtype or not facts.is_node(x) or not facts.is_node(matrix):
         return None
     sizes = (literal(weight.shape[0]), literal(weight.shape[1]), named("bias", "False"))
     return Layer(kind="Linear", arguments=sizes, weights={"weight": matrix}, inputs=(x,), transposed=True)
@@ -229,7 +238,8 @@ def with_bias(product: Layer, node: fx.Node, constants: Constants) -> Layer | No
     if node.target is not torch.add or node.kwargs or product.kind != "Linear" or "bias" in product.weights:
         return None
     size = int(flat(product.arguments[1]))
-    biases = [item for item in node.args if _is_row(constants.tensor(item), size, facts.rank(node) or 0)]
+    given = [item for item in node.args if facts.is_node(item)]
+    biases = [item for item in given if _is_row(constants.tensor(item), size, facts.rank(node) or 0)]
     if len(biases) != 1:
         return None
     return Layer(
@@ -249,7 +259,13 @@ def over_any_rank(table: Layer, node: fx.Node) -> Layer | None:
     if table.kind != "Embedding" or node.target is not torch.reshape or flattened.target is not torch.reshape:
         return None
     index, shape = flattened.args[0], facts.shape(node)
-    if flattened.args[1] != [-1] or shape is None or shape[:-1] != facts.shape(index) or shape[-1] != _rows(table):
+    if (
+        not facts.is_node(index)
+        or flattened.args[1] != [-1]
+        or shape is None
+        or shape[:-1] != facts.shape(index)
+        or shape[-1] != _rows(table)
+    ):
         return None
     return Layer(kind=table.kind, arguments=table.arguments, weights=table.weights, inputs=(index,))
 
@@ -258,7 +274,7 @@ def _rows(table: Layer) -> int:
     return int(flat(table.arguments[1]))
 
 
-def _is_row(tensor: Any, size: int, rank: int) -> bool:
+def _is_row(tensor: Tensor | None, size: int, rank: int) -> bool:
     """Whether a constant has one element for each of the last axis, and none of its axes is more than the rank."""
     if tensor is None or not tensor.is_floating_point() or not 1 <= tensor.ndim <= rank:
         return False
@@ -272,11 +288,12 @@ def _batch_norm(node: fx.Node, constants: Constants) -> Layer | None:
     given = _arguments(node, names, {"eps": 1e-5})
     held = [given[name] for name in names[1:5]]
     spatial = {2: 1, 3: 1, 4: 2, 5: 3}.get(facts.rank(given["input"]) or 0)
-    if spatial is None or given["training"] or None in held or not constants.all_weights(held, 1):
+    weight = constants.weight(given["weight"], 1)
+    if weight is None or spatial is None or given["training"] or None in held or not constants.all_weights(held, 1):
         return None
     return Layer(
         kind=f"BatchNorm{spatial}d",
-        arguments=(literal(constants.tensor(given["weight"]).shape[0]), *_epsilon(given["eps"])),
+        arguments=(literal(weight.shape[0]), *_epsilon(given["eps"])),
         weights={name: given[name] for name in names[1:5]},
         inputs=(given["input"],),
         extra={"num_batches_tracked": torch.tensor(0)},
@@ -303,9 +320,10 @@ def _layer_norm(node: fx.Node, constants: Constants) -> Layer | None:
 def _group_norm(node: fx.Node, constants: Constants) -> Layer | None:
     given = _arguments(node, ("input", "num_groups", "weight", "bias", "eps"), {"eps": 1e-5})
     held = [given["weight"], given["bias"]]
-    if None in held or not constants.all_weights(held, 1):
+    weight = constants.weight(given["weight"], 1)
+    if weight is None or None in held or not constants.all_weights(held, 1):
         return None
-    arguments = (literal(given["num_groups"]), literal(constants.tensor(held[0]).shape[0]), *_epsilon(given["eps"]))
+    arguments = (literal(given["num_groups"]), literal(weight.shape[0]), *_epsilon(given["eps"]))
     return Layer(
         kind="GroupNorm", arguments=arguments, weights={"weight": held[0], "bias": held[1]}, inputs=(given["input"],)
     )
@@ -317,9 +335,10 @@ def _instance_norm(node: fx.Node, constants: Constants) -> Layer | None:
     held = [given["weight"], given["bias"]]
     spatial = (facts.rank(given["input"]) or 0) - 2
     plain = given["running_mean"] is None and given["use_input_stats"]
-    if not plain or spatial not in {1, 2, 3} or None in held or not constants.all_weights(held, 1):
+    weight = constants.weight(given["weight"], 1)
+    if weight is None or not plain or spatial not in {1, 2, 3} or not constants.all_weights(held, 1) or None in held:
         return None
-    channels = literal(constants.tensor(held[0]).shape[0])
+    channels = literal(weight.shape[0])
     return Layer(
         kind=f"InstanceNorm{spatial}d",
         arguments=(channels, *_epsilon(given["eps"]), named("affine", "True")),
@@ -359,10 +378,12 @@ def _row_embedding(node: fx.Node, constants: Constants) -> Layer | None:
     """Rows of a constant table, picked by a list of indices."""
     table, axis, index = node.args
     weight = constants.weight(table, 2)
-    return None if weight is None or axis != 0 else _embedding_of(table, weight, index)
+    if weight is None or axis != 0 or not facts.is_node(table) or not facts.is_node(index):
+        return None
+    return _embedding_of(table, weight, index)
 
 
-def _embedding_of(node: Any, weight: Any, index: Any) -> Layer:
+def _embedding_of(node: fx.Node, weight: Tensor, index: fx.Node) -> Layer:
     sizes = tuple(map(literal, weight.shape))
     return Layer(kind="Embedding", arguments=sizes, weights={"weight": node}, inputs=(index,))
 
@@ -372,12 +393,12 @@ def _recurrent(node: fx.Node, constants: Constants) -> Layer | None:
     given = _arguments(node, _RECURRENT_NAMES)
     params = list(given["params"])
     names = (*_ONE_DIRECTION, *(f"{name}_reverse" for name in _ONE_DIRECTION))
-    held = [constants.tensor(item) for item in params]
-    if given["num_layers"] != 1 or len(params) not in {4, 8} or None in [*held, given["has_biases"] or None]:
+    held = [tensor for item in params if (tensor := constants.tensor(item)) is not None]
+    if given["num_layers"] != 1 or len(params) not in {4, 8} or len(held) < len(params) or not given["has_biases"]:
         return None
     hidden, size = held[1].shape[1], held[0].shape[1]
     kinds = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
-    name = node.target.__name__
+    name = facts.called(node)
     both = (named("bidirectional", "True"),) if given["bidirectional"] else ()
     other = (named("nonlinearity", '"relu"'),) if name == "rnn_relu" else ()
     first = (named("batch_first", "True"),) if given["first"] else ()

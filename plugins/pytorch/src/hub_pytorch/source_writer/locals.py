@@ -62,6 +62,7 @@ class Locals:
         """A size is called as its dimension in the ONNX file, a tensor after what computes it."""
         if facts.rank(node) is not None:
             return re.sub(r"_\d+$", "", node.name)
-        if node.op == "call_method" and node.target == "size" and len(node.args) > 1:
-            return str(self._dims.get(node.args[0], {}).get(node.args[1], "size"))
-        return "size"
+        owner, axis = (*node.args, None, None)[:2]
+        if node.op != "call_method" or node.target != "size" or not facts.is_node(owner) or not isinstance(axis, int):
+            return "size"
+        return self._dims.get(owner, {}).get(axis, "size")

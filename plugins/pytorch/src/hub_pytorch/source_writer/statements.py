@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import UnsupportedModel
 from hub_pytorch.source_writer import facts
@@ -14,7 +14,7 @@ from hub_pytorch.source_writer.names import is_computed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from torch import fx
+    from torch import Tensor, fx
 
 # Where a tensor of one element can be a Python number: the other operand then says type and shape.
 _TAKES_NUMBERS = ("add", "sub", "mul", "div", "pow", "eq", "ne", "lt", "le", "gt", "ge", "where", "remainder", "fmod")
@@ -164,7 +164,8 @@ def _parts(node: fx.Node, layer: Layer | None) -> dict[int, fx.Node]:
 
     if not _is_recurrent(layer):
         return {}
-    parts = {user.args[1]: user for user in node.users if user.target is operator.getitem}
+    users = [(user.args[1], user) for user in node.users if user.target is operator.getitem]
+    parts = {place: user for place, user in users if isinstance(place, int)}
     if len(parts) != len(node.users):
         raise UnsupportedModel(f"the result of {node.name} is used in a way that has no source")
     return parts
@@ -172,14 +173,15 @@ def _parts(node: fx.Node, layer: Layer | None) -> dict[int, fx.Node]:
 
 def _numbers(node: fx.Node, constants: Constants) -> dict[fx.Node, str]:
     """The arguments of a node that can be written as numbers."""
-    name = getattr(node.target, "__name__", "")
+    name = facts.called(node)
     operands = node.args[1:] if name == "where" else node.args
     if name not in _TAKES_NUMBERS or not is_plain(node.target):
         return {}
-    return {item: text for item in operands if (text := _number(item, operands, constants))}
+    nodes = [item for item in operands if facts.is_node(item)]
+    return {item: text for item in nodes if (text := _number(item, operands, constants))}
 
 
-def _number(item: Any, operands: Iterable[Any], constants: Constants) -> str:
+def _number(item: fx.Node, operands: Iterable[object], constants: Constants) -> str:
     """A constant of one element as text, where another operand says its type and at least its rank."""
     tensor = constants.tensor(item)
     if tensor is None or tensor.numel() != 1 or not _is_number(item, tensor):
@@ -190,11 +192,11 @@ def _number(item: Any, operands: Iterable[Any], constants: Constants) -> str:
     return literal(tensor.item())
 
 
-def _says(other: Any, tensor: Any) -> bool:
+def _says(other: object, tensor: Tensor) -> bool:
     return bool(facts.dtype(other) == tensor.dtype) and (facts.rank(other) or 0) >= tensor.ndim
 
 
-def _is_number(node: fx.Node, tensor: Any) -> bool:
+def _is_number(node: fx.Node, tensor: Tensor) -> bool:
     """Whether a constant of one element is a number rather than a weight that was trained: by its rank or its name."""
     import torch
 

@@ -207,7 +207,7 @@ class _Writer:
     def _constant(self, node: fx.Node) -> str:
         import torch
 
-        tensor, name = self.constants.tensor(node), self.attributes.take(attribute(str(node.target), "constant"))
+        tensor, name = self.constants.known(node), self.attributes.take(attribute(str(node.target), "constant"))
         self.weights[name] = tensor.detach()
         typed = () if tensor.dtype == torch.float32 else (named("dtype", literal(tensor.dtype)),)
         empty = call("torch.empty", (*(map(literal, tensor.shape) if tensor.ndim else ("()",)), *typed))
@@ -221,7 +221,7 @@ class _Writer:
         """The attribute that holds a layer; empty when its weight is another's already."""
         import torch
 
-        held = {name: self.constants.tensor(weight) for name, weight in layer.weights.items()}
+        held = {name: self.constants.known(weight) for name, weight in layer.weights.items()}
         made = layer.constructor(next((tensor.dtype for tensor in held.values()), torch.float32))
         key = (flat(made), *layer.weights.values())
         if key in self.known and layer.weights:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import cast, elementwise, is_float, mapped
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, is_constant
+from hub_keras.onnx_importer.values import Item, Value, is_constant
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.since import ELEMENTWISE
 from hub_onnxgraph.tensors import positive_axis
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 _NONNEGATIVE = frozenset({"Sigmoid", "Softplus"})
 _SAME = {"Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign", "Tanh": "tanh"}
@@ -26,7 +31,7 @@ for _row in _SAME.items():
     _register(*_row)
 
 
-def of(number: float, tensor: Any) -> Any:
+def of(number: float, tensor: KerasTensor) -> KerasTensor:
     """A number in a tensor's element type."""
     return np.asarray(number, str(tensor.dtype))
 
@@ -66,15 +71,16 @@ def leaky_relu(x: Value, *, alpha: float = 0.01) -> Value:
 
 
 @op("PRelu", 7, 9, 16)
-def prelu(x: Any, slope: Any) -> Any:
+def prelu(x: Item, slope: Item) -> Item:
     """Parametric ReLU; the slope broadcasts to x. A layer where there is one slope for each channel."""
-    per_channel = is_constant(slope) and not is_constant(x) and slope.ndim > 0 and x.ndim > 2 and is_float(x.dtype)  # noqa: PLR2004 - spatial
-    if per_channel and slope.size == slope.shape[max(slope.ndim - x.ndim + 1, 0)] and slope.ndim >= x.ndim - 1:
-        return x.like(_prelu_layer(x, slope))
+    if isinstance(x, Value) and is_constant(slope) and x.ndim > 2 and is_float(x.dtype):  # noqa: PLR2004 - spatial
+        per_channel = slope.ndim > 0 and slope.size == slope.shape[max(slope.ndim - x.ndim + 1, 0)]
+        if per_channel and slope.ndim >= x.ndim - 1:
+            return x.like(_prelu_layer(x, slope))
     return elementwise(lambda t, s: ops.where(ops.less(t, of(0, t)), ops.multiply(t, s), t), x, slope, wide=True)
 
 
-def _prelu_layer(x: Value, slope: Any) -> Any:
+def _prelu_layer(x: Value, slope: Array) -> KerasTensor:
     inner = [1] * (x.ndim - 1)
     inner[x.axis(1) - 1] = slope.size
     shared = [axis for axis in range(1, x.ndim) if axis != x.axis(1)]
@@ -87,7 +93,7 @@ def hard_sigmoid(x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
     if alpha == float(np.float32(1 / 6)) and beta == 0.5:  # noqa: PLR2004 - Keras' own line
         return mapped(ops.hard_sigmoid, x, nonnegative=True)
 
-    def clamped(t: Any) -> Any:
+    def clamped(t: KerasTensor) -> KerasTensor:
         return ops.clip(ops.add(ops.multiply(t, of(alpha, t)), of(beta, t)), 0.0, 1.0)
 
     return mapped(clamped, x, nonnegative=True)
@@ -130,7 +136,7 @@ def thresholded_relu(x: Value, *, alpha: float = 1.0) -> Value:
 def shrink(x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Value:
     """Shrink towards zero beyond lambd, zero within."""
 
-    def shrunk(t: Any) -> Any:
+    def shrunk(t: KerasTensor) -> KerasTensor:
         inner = ops.where(ops.greater(t, of(lambd, t)), ops.subtract(t, of(bias, t)), of(0, t))
         return ops.where(ops.less(t, of(-lambd, t)), ops.add(t, of(bias, t)), inner)
 
@@ -145,7 +151,7 @@ def _softmax_like(name: str, function: str) -> None:
         return mapped(lambda t: getattr(ops, function)(t, axis=x.axis(axis)), x)
 
     @op(name, 1, 11)
-    def flattened(x: Value, *, axis: int = 1) -> Any:
+    def flattened(x: Value, *, axis: int = 1) -> Item:
         """Over all axes from the given one on."""
         first = axis + x.ndim if axis < 0 else axis
         refuse_if(first >= x.ndim, f"axis {axis} of rank {x.ndim}")
@@ -154,7 +160,7 @@ def _softmax_like(name: str, function: str) -> None:
         return x.like(_over(getattr(ops, function), x, first), nonnegative=name == "Softmax")
 
 
-def _over(function: Any, x: Value, first: int) -> Any:
+def _over(function: Callable[..., KerasTensor], x: Value, first: int) -> KerasTensor:
     """A softmax over several axes by its definition, where they are stored."""
     axes = tuple(x.axes(range(first, x.ndim)))
     total = ops.logsumexp(x.tensor, axis=axes, keepdims=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import added, cast, dtype_of, elementwise, is_float, mapped, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, dtype_name, is_constant, scalar
+from hub_keras.onnx_importer.values import Item, Value, dtype_name, is_constant, scalar
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.since import ELEMENTWISE
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 # Operators that are one function of keras.ops of the same meaning; both round halves to even.
 _UNARY = {
@@ -31,7 +35,7 @@ _LOGICAL = {
 _VARIADIC = {"Max": "maximum", "Min": "minimum", "Sum": "add"}
 
 
-def _function(name: str) -> Any:
+def _function(name: str) -> Callable[..., KerasTensor]:
     return added if name == "add" else getattr(ops, name)
 
 
@@ -43,19 +47,19 @@ def _register_unary(name: str, function: str) -> None:
 
 def _register_binary(name: str, function: str) -> None:
     @op(name, *ELEMENTWISE[name])
-    def binary(a: Any, b: Any) -> Value:
+    def binary(a: Item, b: Item) -> Value:
         return elementwise(_function(function), a, b, wide=True)
 
 
 def _register_logical(name: str, function: str) -> None:
     @op(name, *ELEMENTWISE[name])
-    def logical(a: Any, b: Any) -> Value:
+    def logical(a: Item, b: Item) -> Value:
         return elementwise(getattr(ops, function), a, b, dtype="bool", wide=True)
 
 
 def _register_variadic(name: str, function: str) -> None:
     @op(name, *ELEMENTWISE[name])
-    def variadic(first: Any, *others: Any) -> Any:
+    def variadic(first: Item, *others: Item) -> Item:
         if not others:
             return first
         return reduce(lambda a, b: elementwise(_function(function), a, b, wide=True), others, first)
@@ -72,19 +76,19 @@ for _row in _VARIADIC.items():
 
 
 @op("Mean", 8, 13)
-def mean(first: Any, *others: Any) -> Any:
+def mean(first: Item, *others: Item) -> Item:
     """Mean of all inputs, broadcast."""
     total = reduce(lambda a, b: elementwise(added, a, b), others, first)
-    return mapped(lambda x: ops.divide(x, float(1 + len(others))), total) if others else first
+    return mapped(lambda x: ops.divide(x, float(1 + len(others))), total) if isinstance(total, Value) else total
 
 
 @op("Div", 7, 13, 14)
-def div(a: Any, b: Any) -> Value:
+def div(a: Item, b: Item) -> Value:
     """Division; of integers, truncated."""
     return elementwise(ops.divide if is_float(dtype_of(a)) else _truncated, a, b, wide=True)
 
 
-def _truncated(a: Any, b: Any) -> Any:
+def _truncated(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """A quotient rounded towards zero, from one rounded down, which is one too low where there is a rest below zero."""
     if str(a.dtype).startswith("u"):
         return ops.floor_divide(a, b)
@@ -95,28 +99,28 @@ def _truncated(a: Any, b: Any) -> Any:
 
 
 @op("Mod", 10, 13, 28)
-def mod(a: Any, b: Any, *, fmod: int = 0) -> Value:
+def mod(a: Item, b: Item, *, fmod: int = 0) -> Value:
     """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
     return elementwise(_signed_rest if fmod else ops.mod, a, b, wide=True)
 
 
-def _signed_rest(a: Any, b: Any) -> Any:
+def _signed_rest(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """The rest of the absolute values, with the dividend's sign."""
     rest = ops.mod(ops.abs(a), ops.abs(b))
     return ops.where(ops.less(a, 0), ops.negative(rest), rest)
 
 
 @op("Pow", 7, 12, 13, 15)
-def power(a: Any, b: Any) -> Value:
+def power(a: Item, b: Item) -> Value:
     """Power in the base's dtype."""
-    if is_constant(b) and b.size == 1 and b.ndim <= a.ndim and is_float(dtype_of(a)):
+    if isinstance(a, Value) and is_constant(b) and b.size == 1 and b.ndim <= a.ndim and is_float(dtype_of(a)):
         easy = {1.0: ops.identity, 2.0: ops.square, 0.5: ops.sqrt}.get(float(b.reshape(())))
         if easy is not None and float(b.reshape(())) != 1.0:
             return mapped(easy, a, nonnegative=True)
     return elementwise(_power, a, b)
 
 
-def _power(a: Any, b: Any) -> Any:
+def _power(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """TensorFlow's powers of integers are exact; of mixed types they are computed in the wider float."""
     base, exponent = str(a.dtype), str(b.dtype)
     if base == exponent and (is_float(base) or base in {"int32", "int64"}):
@@ -126,13 +130,13 @@ def _power(a: Any, b: Any) -> Any:
 
 
 @op("BitShift", 11, 28)
-def bit_shift(a: Any, b: Any, *, direction: str) -> Value:
+def bit_shift(a: Item, b: Item, *, direction: str) -> Value:
     """Shift of integers; by less than 0, or by their width or more, only the sign remains, and nothing to the left."""
     refuse_if(direction not in {"LEFT", "RIGHT"}, f"direction {direction}")
     left, dtype = direction == "LEFT", dtype_of(a)
     width = np.iinfo(dtype).bits
 
-    def shifted(x: Any, by: Any) -> Any:
+    def shifted(x: KerasTensor, by: KerasTensor) -> KerasTensor:
         kind = str(x.dtype)
         inside = ops.logical_and(ops.greater_equal(by, 0), ops.less(by, width))
         most = width - 1 if kind.startswith("i") and not left else 0
@@ -144,7 +148,7 @@ def bit_shift(a: Any, b: Any, *, direction: str) -> Value:
 
 
 @op("Where", 9, 16)
-def where(condition: Any, a: Any, b: Any) -> Value:
+def where(condition: Item, a: Item, b: Item) -> Value:
     """Choice by element."""
     return elementwise(ops.where, condition, a, b, dtype=dtype_of(a))
 
@@ -175,7 +179,7 @@ def cast_to(x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> 
 
 
 @op("CastLike", 15, 19, 21, 23, 24, 25)
-def cast_like(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up") -> Any:
+def cast_like(x: Item, like: Item, *, saturate: int = 1, round_mode: str = "up") -> Item:
     """Conversion to another tensor's type; a constant stays one."""
     del saturate, round_mode
     if is_constant(x):
@@ -183,7 +187,7 @@ def cast_like(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up") -
     return x.like(converted(x.tensor, dtype_of(like)), nonnegative=x.nonnegative)
 
 
-def converted(tensor: Any, dtype: str) -> Any:
+def converted(tensor: KerasTensor, dtype: str) -> KerasTensor:
     """Convert a Keras tensor; a float to a small integer through a wide one, as processors do."""
     if is_float(str(tensor.dtype)) and wide_dtype(dtype) != dtype:
         return cast(cast(tensor, wide_dtype(dtype)), dtype)
@@ -197,16 +201,17 @@ def clip_attributes(x: Value, *, min: float = -3.402823466e38, max: float = 3.40
 
 
 @op("Clip", 11, 12, 13)
-def clip(x: Any, low: Any = None, high: Any = None) -> Any:
+def clip(x: Item, low: Item | None = None, high: Item | None = None) -> Item:
     """Limits as inputs; a low limit above the high one gives the high one."""
-    if all(limit is None or is_constant(limit) for limit in (low, high)):
-        return _clip_known(x, *(None if limit is None else scalar(limit, "limit") for limit in (low, high)))
+    if isinstance(x, Value) and not isinstance(low, Value) and not isinstance(high, Value):
+        least, most = (None if limit is None else scalar(limit, "limit") for limit in (low, high))
+        return _clip_known(x, least, most)
     x = x if low is None else elementwise(ops.maximum, x, low, wide=True)
     return x if high is None else elementwise(ops.minimum, x, high, wide=True)
 
 
-def _clip_known(x: Value, low: Any, high: Any) -> Value:
-    def limited(tensor: Any) -> Any:
+def _clip_known(x: Value, low: float | None, high: float | None) -> Value:
+    def limited(tensor: KerasTensor) -> KerasTensor:
         tensor = tensor if low is None else ops.maximum(tensor, np.asarray(low, str(tensor.dtype)))
         return tensor if high is None else ops.minimum(tensor, np.asarray(high, str(tensor.dtype)))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import added, elementwise, mapped
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.dense import matmul
 from hub_keras.onnx_importer.ops.normalization import layer_norm
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, is_constant
+from hub_keras.onnx_importer.values import Item, Value, is_constant
 from hub_onnxgraph import refuse_if
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 _DOMAIN = "com.microsoft"
 
@@ -22,13 +25,13 @@ def gelu(x: Value) -> Value:
 
 
 @op("BiasGelu", 1, domain=_DOMAIN)
-def bias_gelu(x: Any, bias: Any) -> Any:
+def bias_gelu(x: Item, bias: Item) -> Value:
     """Exact GELU of a sum."""
     return gelu(elementwise(added, x, bias))
 
 
 @op("FastGelu", 1, domain=_DOMAIN)
-def fast_gelu(x: Any, bias: Any = None) -> Value:
+def fast_gelu(x: Value, bias: Item | None = None) -> Value:
     """GELU by tanh, of a sum."""
     total = x if bias is None else elementwise(added, x, bias)
     return mapped(lambda t: ops.gelu(t, approximate=True), total)
@@ -41,13 +44,13 @@ def quick_gelu(x: Value, *, alpha: float = 1.702) -> Value:
 
 
 @op("FusedMatMul", 1, domain=_DOMAIN)
-def fused_matmul(a: Any, b: Any, *, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> Value:  # noqa: N803
+def fused_matmul(a: Item, b: Item, *, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> Value:  # noqa: N803
     """Product of matrices, transposed on demand, times alpha."""
     product = matmul(_turned(a) if transA else a, _turned(b) if transB else b)
     return product if alpha == 1.0 else mapped(lambda t: ops.multiply(t, np.asarray(alpha, product.dtype)), product)
 
 
-def _turned(x: Any) -> Any:
+def _turned(x: Item) -> Item:
     """The last two axes exchanged: only their names, where the tensor is computed."""
     if x.ndim == 1:
         return x
@@ -59,7 +62,7 @@ def _turned(x: Any) -> Any:
 
 @op("SkipLayerNormalization", 1, domain=_DOMAIN)
 def skip_layer_normalization(
-    x: Any, skip: Any, scale: Any, beta: Any = None, bias: Any = None, *, epsilon: float = 1e-12
+    x: Item, skip: Item, scale: Item, beta: Item | None = None, bias: Item | None = None, *, epsilon: float = 1e-12
 ) -> tuple[Value | None, ...]:
     """Layer normalization of a sum over the last axis; the sum is the fourth output."""
     total = elementwise(added, x, skip)
@@ -69,12 +72,12 @@ def skip_layer_normalization(
 
 @op("SimplifiedLayerNormalization", 1, domain=_DOMAIN)
 def simplified_layer_normalization(
-    x: Value, scale: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    x: Value, scale: Item, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Value:
     """Normalization by the root of the mean square over the last axis."""
     refuse_if(stash_type != 1 or axis not in {-1, x.ndim - 1}, f"axis {axis}, stash_type {stash_type}")
 
-    def normalized(t: Any, factor: Any) -> Any:
+    def normalized(t: KerasTensor, factor: KerasTensor) -> KerasTensor:
         square = ops.mean(ops.square(t), axis=x.axis(-1), keepdims=True)
         return ops.multiply(ops.multiply(t, ops.rsqrt(ops.add(square, np.asarray(epsilon, x.dtype)))), factor)
 

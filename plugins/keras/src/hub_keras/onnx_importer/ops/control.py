@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import dtype_of, elementwise
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.sequences import stacked
 from hub_keras.onnx_importer.ops.shape import gather
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Array, Item, Value, is_constant, scalar
-from hub_onnxgraph import refuse_if
+from hub_keras.onnx_importer.values import Item, Value, is_constant, scalar
+from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.loops import ScanAxes, unrolled_loop, unrolled_scan
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @op("If", 1, 11, 13, 16, 19, 21, 23, 24, 25)
-def if_(node: NodeContext, condition: Any, *, then_branch: onnx.GraphProto, else_branch: onnx.GraphProto) -> Any:
+def if_(
+    node: NodeContext, condition: Item, *, then_branch: onnx.GraphProto, else_branch: onnx.GraphProto
+) -> tuple[Item, ...]:
     """The branch that a constant condition takes; of a computed one, both, and a choice between their results."""
     if is_constant(condition):
         return tuple(node.run(then_branch if scalar(condition, "condition") else else_branch, []))
@@ -26,8 +29,9 @@ def if_(node: NodeContext, condition: Any, *, then_branch: onnx.GraphProto, else
     return tuple(_choice(condition, *pair) for pair in pairs)
 
 
-def _choice(condition: Value, a: Any, b: Any) -> Value:
-    refuse_if(isinstance(a, list) or isinstance(b, list), "a sequence that a computed condition chooses")
+def _choice(condition: Value, a: Item | list[Item], b: Item | list[Item]) -> Value:
+    if isinstance(a, list) or isinstance(b, list):
+        raise Refused("a sequence that a computed condition chooses")
     first, second = (item.sizes if isinstance(item, Value) else list(item.shape) for item in (a, b))
     refuse_if(first != second, f"a computed condition chooses between shapes {first} and {second}")
     refuse_if(condition.ndim > 0 and a.ndim == 0, f"a condition of shape {condition.shape}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hub_keras.onnx_importer.applied import added
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, channels_last, is_constant, kernel_sizes, plain
+from hub_keras.onnx_importer.values import Item, Value, channels_last, fixed, is_constant, plain
 from hub_keras.onnx_importer.windows import explicit_pads, is_same, known_sizes, pad_spatial, spatial_rank
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.windows import Convolution, Sliding, Transposed
@@ -19,7 +20,7 @@ def conv(x: Item, w: Item, b: Item | None = None, *, form: Convolution) -> Value
     if not isinstance(x, Value):
         raise Refused("a convolution of a constant by a kernel that is computed")
     spatial_rank(x)
-    window = form.of(kernel_sizes(w))
+    window = form.of([fixed(w, i) for i in range(2, w.ndim)])
     around = explicit_pads(form, window, x)
     same = any(around) and is_same(x, around, window)
     source = x if same or not any(around) else pad_spatial(x, around)
@@ -28,7 +29,7 @@ def conv(x: Item, w: Item, b: Item | None = None, *, form: Convolution) -> Value
     return _conv_op(source, w, b, window, "same" if same else "valid")
 
 
-def _conv_layer(x: Value, w: Any, b: Any, window: Sliding, padding: str) -> Value:
+def _conv_layer(x: Value, w: Array, b: Array | None, window: Sliding, padding: str) -> Value:
     """A layer with its weights; strides together with dilation, which TensorFlow lacks, are taken as every s-th."""
     both = max(window.strides) > 1 and max(window.dilations) > 1
     refuse_if(both and padding == "same", "strides and dilations together with padding that depends on the size")
@@ -54,7 +55,7 @@ def _conv_layer(x: Value, w: Any, b: Any, window: Sliding, padding: str) -> Valu
 _DEPTHWISE_RANKS = (1, 2)
 
 
-def _kind(x: Value, w: Any, window: Sliding) -> tuple[str, Any, dict[str, Any]]:
+def _kind(x: Value, w: Array, window: Sliding) -> tuple[str, Array, dict[str, Any]]:
     """The layer's class, the kernel as it takes it, and its own arguments."""
     rank, channels = window.rank, window.group * w.shape[1]
     refuse_if(x.shape[1] not in {None, channels}, f"{x.shape[1]} channels, the kernel takes {channels}")
@@ -66,7 +67,7 @@ def _kind(x: Value, w: Any, window: Sliding) -> tuple[str, Any, dict[str, Any]]:
     return f"Conv{rank}D", last, {"filters": w.shape[0], "groups": window.group}
 
 
-def _conv_op(x: Value, w: Any, b: Any, window: Sliding, padding: str) -> Value:
+def _conv_op(x: Value, w: Item, b: Item | None, window: Sliding, padding: str) -> Value:
     """A kernel that is computed: keras.ops."""
     refuse_if(window.group != 1, f"{window.group} groups with a kernel that is computed")
     refuse_if(max(window.strides) > 1 and max(window.dilations) > 1, "strides and dilations with a computed kernel")
@@ -91,14 +92,14 @@ def conv_transpose(x: Item, w: Item, b: Item | None = None, *, form: Transposed)
     if not isinstance(x, Value) or isinstance(w, Value):
         raise Refused("a kernel that is computed")
     rank = spatial_rank(x)
-    window = form.of(kernel_sizes(w))
+    window = form.of([fixed(w, i) for i in range(2, w.ndim)])
     refuse_if(max(window.strides) > 1 and max(window.dilations) > 1, "strides and dilations together")
     crop, extra = form.crop(window, lambda: known_sizes(x, "the output's size"))
     ends = [e - p for e, p in zip(extra, crop[rank:], strict=True)]
     return _transposed(x, w, b, window, [*[-p for p in crop[:rank]], *ends])
 
 
-def _transposed(x: Value, w: Any, b: Any, window: Sliding, pads: list[int]) -> Value:
+def _transposed(x: Value, w: Array, b: Item | None, window: Sliding, pads: list[int]) -> Value:
     """The full result, cut and padded, then the bias: pads of zeros come before it."""
     split = [x] if window.group == 1 else _groups(x, window.group)
     kernels = np.split(w, window.group)
@@ -117,7 +118,7 @@ def _groups(x: Value, count: int) -> list[Value]:
     return [x.made(part, order) for part in ops.split(x.stored(order), count, axis=-1)]
 
 
-def _full(x: Value, w: Any, b: Any, window: Sliding) -> Value:
+def _full(x: Value, w: Array, b: Array | None, window: Sliding) -> Value:
     """One group, without pads. Keras' `valid` result of a kernel narrower than the stride is longer: it is cut."""
     kernel = np.transpose(w, (*range(2, window.rank + 2), 1, 0))
     result = x.graph.layer(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hub_keras.onnx_importer.applied import added
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, is_constant, plain
+from hub_keras.onnx_importer.values import Item, Value, graph_of, is_constant, plain
 from hub_onnxgraph import refuse_if
 
 _MATRIX = 2
 
 
 @op("MatMul", 1, 9, 13)
-def matmul(a: Any, b: Any) -> Value:
+def matmul(a: Item, b: Item) -> Value:
     """Product with numpy's broadcasting."""
     if isinstance(a, Value) and is_constant(b) and b.ndim == _MATRIX and a.ndim >= _MATRIX and "float" in a.dtype:
         return dense(a, b, None, b)
@@ -23,7 +22,7 @@ def matmul(a: Any, b: Any) -> Value:
     return Value(graph, made, tuple(range(len(made.shape))))
 
 
-def dense(a: Value, kernel: Any, bias: Any, after: Any) -> Value:
+def dense(a: Value, kernel: Array, bias: Array | None, after: Array) -> Value:
     """A Dense layer over the last axis; the axes before it may be stored in any order."""
     last = a.ndim - 1
     order = a.order if a.order[-1] == last else (*(axis for axis in a.order if axis != last), last)
@@ -42,9 +41,9 @@ def dense(a: Value, kernel: Any, bias: Any, after: Any) -> Value:
 
 @op("Gemm", 7, 9, 11, 13)
 def gemm(  # noqa: PLR0913 - the operator's own parameters
-    a: Any,
-    b: Any,
-    c: Any = None,
+    a: Item,
+    b: Item,
+    c: Item | None = None,
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
@@ -67,7 +66,7 @@ def _swapped(a: Value) -> tuple[int, ...]:
     return tuple(1 - axis for axis in a.order)
 
 
-def _general(a: Any, b: Any, c: Any, form: tuple[float, float, int, int]) -> Value:
+def _general(a: Item, b: Item, c: Item | None, form: tuple[float, float, int, int]) -> Value:
     alpha, beta, flip_a, flip_b = form
     graph = graph_of(a, b, c)
     left, right = plain(graph, a), plain(graph, b)

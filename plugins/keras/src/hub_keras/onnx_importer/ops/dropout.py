@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Value, scalar
+from hub_keras.onnx_importer.values import Item, Value, scalar
 from hub_onnxgraph import refuse_if
 
 
@@ -18,7 +16,12 @@ def dropout_attribute(node: NodeContext, x: Value, *, ratio: float = 0.5) -> Val
 
 @op("Dropout", 12, 13, 22)
 def dropout(
-    node: NodeContext, x: Value, ratio: Any = None, training_mode: Any = None, *, seed: int | None = None
+    node: NodeContext,
+    x: Value,
+    ratio: Item | None = None,
+    training_mode: Item | None = None,
+    *,
+    seed: int | None = None,
 ) -> Value:
     """Nothing is dropped outside training."""
     del seed

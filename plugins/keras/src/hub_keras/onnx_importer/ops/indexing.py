@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import added, along, cast, dtype_of, is_float, number, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, known, plain, scalar, value_of
+from hub_keras.onnx_importer.values import Item, Value, fixed, graph_of, known, plain, scalar, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
-def from_front(indices: Any, size: int) -> Any:
+
+def from_front(indices: KerasTensor, size: int) -> KerasTensor:
     """Indices counted from the front, in a type in which TensorFlow computes."""
     if not hasattr(indices, "_keras_history"):
         return np.where(indices < 0, indices + size, indices)
@@ -20,7 +23,7 @@ def from_front(indices: Any, size: int) -> Any:
 
 
 @op("GatherElements", 11, 13)
-def gather_elements(x: Any, indices: Any, *, axis: int = 0) -> Value:
+def gather_elements(x: Item, indices: Item, *, axis: int = 0) -> Value:
     """One element along the axis for each index; the indices may cover a part of the other axes."""
     graph = graph_of(x, indices)
     value = value_of(graph, x)
@@ -35,11 +38,11 @@ def gather_elements(x: Any, indices: Any, *, axis: int = 0) -> Value:
 
 
 @op("GatherND", 11, 12, 13)
-def gather_nd(x: Any, indices: Any, *, batch_dims: int = 0) -> Value:
+def gather_nd(x: Item, indices: Item, *, batch_dims: int = 0) -> Value:
     """Slices picked by index tuples, below batch_dims common axes: one row number for each, and a choice of rows."""
     graph = graph_of(x, indices)
     value = value_of(graph, x)
-    depth = int(indices.shape[-1])
+    depth = fixed(indices, -1)
     picked = [size_of(value, axis, "GatherND") for axis in range(batch_dims + depth)]
     inner = [size_of(value, axis, "GatherND") for axis in range(batch_dims + depth, value.ndim)]
     refuse_if(None in indices.shape, "indices of open size")
@@ -48,7 +51,7 @@ def gather_nd(x: Any, indices: Any, *, batch_dims: int = 0) -> Value:
     return value.made(ops.take(table, rows, axis=0))
 
 
-def flat_rows(indices: Any, sizes: list[int], batch_dims: int = 0) -> Any:
+def flat_rows(indices: KerasTensor, sizes: list[int], batch_dims: int = 0) -> KerasTensor:
     """The row numbers of index tuples, when the first axes of these sizes are made one."""
     depth, rank = int(indices.shape[-1]), len(indices.shape)
     strides = [int(np.prod(sizes[i + 1 :])) for i in range(len(sizes))]
@@ -63,7 +66,7 @@ def flat_rows(indices: Any, sizes: list[int], batch_dims: int = 0) -> Any:
 
 
 @op("OneHot", 9, 11, 28)
-def one_hot(indices: Any, depth: Any, values: Any, *, axis: int = -1) -> Value:
+def one_hot(indices: Item, depth: Item, values: Item, *, axis: int = -1) -> Value:
     """values[1] at each index along a new axis, values[0] elsewhere."""
     size = int(scalar(depth, "depth"))
     graph = graph_of(indices, values)
@@ -83,7 +86,7 @@ def top_k_attribute(x: Value, *, k: int, axis: int = -1) -> tuple[Value, Value]:
 
 
 @op("TopK", 10, 11, 24)
-def top_k(x: Value, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, Value]:  # noqa: A002
+def top_k(x: Value, k: Item, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, Value]:  # noqa: A002
     """The k extremes along an axis and their indices; equal values come lower index first, as the standard says."""
     del sorted  # a sorted answer is a valid unsorted one
     return _top_k(x, number(scalar(k, "k"), "k"), axis, largest=bool(largest))
@@ -103,13 +106,13 @@ def _top_k(x: Value, k: int, axis: int, *, largest: bool) -> tuple[Value, Value]
 
 
 @op("NonZero", 9, 13)
-def non_zero(x: Any) -> Any:
+def non_zero(x: Item) -> Item:
     """Indices of the non-zero elements, of a constant only: the result's shape depends on the values."""
     return np.stack(np.nonzero(np.asarray(known(x, "the input of NonZero, whose elements make the result's shape,"))))
 
 
 @op("Compress", 9, 11, 28)
-def compress(x: Any, condition: Any, *, axis: int | None = None) -> Value:
+def compress(x: Item, condition: Item, *, axis: int | None = None) -> Value:
     """The slices that a constant condition keeps."""
     kept = np.flatnonzero(known(condition, "condition")).astype("int32")
     value = value_of(graph_of(x), x)
@@ -119,7 +122,7 @@ def compress(x: Any, condition: Any, *, axis: int | None = None) -> Value:
 
 
 @op("ReverseSequence", 10, 28)
-def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: int = 0) -> Value:
+def reverse_sequence(x: Item, lengths: Item, *, batch_axis: int = 1, time_axis: int = 0) -> Value:
     """Reverse the first steps of each sequence."""
     graph = graph_of(x, lengths)
     value = value_of(graph, x)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hub_keras.onnx_importer.lazy import ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, plain
+from hub_keras.onnx_importer.values import Item, Value, graph_of, plain
 
 
 @op("Einsum", 12, 28)
-def einsum(*xs: Any, equation: str) -> Value:
+def einsum(*xs: Item, equation: str) -> Value:
     """Sum of products by Einstein's notation."""
     graph = graph_of(*xs)
     made = ops.einsum(equation.replace(" ", ""), *(plain(graph, x) for x in xs))

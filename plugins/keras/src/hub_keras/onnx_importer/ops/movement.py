@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import cast, is_float, number, selected, size_of, wide_dtype
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.shape import slice_inputs
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, dtype_name, graph_of, ints, scalar, sizes, value_of
+from hub_keras.onnx_importer.values import Item, Value, dtype_name, graph_of, ints, scalar, sizes, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axes
 
+if TYPE_CHECKING:
+    from keras import KerasTensor
+
 
 @op("ConstantOfShape", 9, 20, 21, 23, 24, 25)
-def constant_of_shape(shape: Any, *, value: Any = None) -> Any:
+def constant_of_shape(shape: Item, *, value: Array | None = None) -> Array:
     """A constant, where its shape is known."""
     fill = np.zeros(1, "float32") if value is None else value
     sizes = [
@@ -25,7 +29,7 @@ def constant_of_shape(shape: Any, *, value: Any = None) -> Any:
 
 
 @op("Range", 11, 27)
-def arange(start: Any, limit: Any, delta: Any, *, stash_type: int = 1) -> Any:
+def arange(start: Item, limit: Item, delta: Item, *, stash_type: int = 1) -> Item:
     """Numbers whose count is known: reached only where it is not."""
     del stash_type
     first, last, step = (scalar(item, "the range's bounds") for item in (start, limit, delta))
@@ -33,19 +37,19 @@ def arange(start: Any, limit: Any, delta: Any, *, stash_type: int = 1) -> Any:
 
 
 @op("Size", 1, 13, 19, 21, 23, 24, 25)
-def size(x: Value) -> Any:
+def size(x: Value) -> Item:
     """The number of elements."""
     return np.asarray(math.prod(size_of(x, i, "Size") for i in range(x.ndim)), "int64")
 
 
 @op("Slice", 1)
-def slice_attributes(x: Value, *, starts: list[int], ends: list[int], axes: list[int] | None = None) -> Any:
+def slice_attributes(x: Value, *, starts: list[int], ends: list[int], axes: list[int] | None = None) -> Item:
     """Bounds as attributes."""
     return slice_inputs(x, np.asarray(starts), np.asarray(ends), None if axes is None else np.asarray(axes))
 
 
 @op("Trilu", 14)
-def trilu(x: Value, k: Any = None, *, upper: int = 1) -> Value:
+def trilu(x: Value, k: Item | None = None, *, upper: int = 1) -> Value:
     """The upper or lower triangle."""
     shape = [size_of(x, axis, "Trilu") for axis in (-2, -1)]
     if 0 in shape:
@@ -60,13 +64,13 @@ def trilu(x: Value, k: Any = None, *, upper: int = 1) -> Value:
 
 
 @op("EyeLike", 9, 22)
-def eye_like(x: Value, *, dtype: int | None = None, k: int = 0) -> Any:
+def eye_like(x: Value, *, dtype: int | None = None, k: int = 0) -> Item:
     """Ones on a diagonal; known where the shape is."""
     rows, columns = size_of(x, 0, "EyeLike"), size_of(x, 1, "EyeLike")
     return np.eye(rows, columns, k).astype(x.dtype if dtype is None else dtype_name(dtype))
 
 
-def _blocks(x: Value, order: tuple[int, ...], shape: list[int], permutation: list[int], last: list[int]) -> Any:
+def _blocks(x: Value, order: tuple[int, ...], shape: list[int], permutation: list[int], last: list[int]) -> KerasTensor:
     """Reshape, permute, reshape; the first size may be open."""
     split = ops.reshape(x.stored(order), [-1, *shape])
     return ops.reshape(ops.transpose(split, permutation), [-1, *last])
@@ -95,13 +99,13 @@ def space_to_depth(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
 
 
 @op("CumSum", 11, 14)
-def cumsum(x: Value, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Value:
+def cumsum(x: Value, axis: Item, *, exclusive: int = 0, reverse: int = 0) -> Value:
     """Sum of the elements up to each one, itself left out when exclusive."""
     return _cumulated(x, "cumsum", int(scalar(axis, "axis")), bool(exclusive), bool(reverse))
 
 
 @op("CumProd", 26)
-def cumprod(x: Value, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Value:
+def cumprod(x: Value, axis: Item, *, exclusive: int = 0, reverse: int = 0) -> Value:
     """Product of the elements up to each one, itself left out when exclusive."""
     return _cumulated(x, "cumprod", int(scalar(axis, "axis")), bool(exclusive), bool(reverse))
 
@@ -125,7 +129,7 @@ def pad_attributes(x: Value, *, pads: list[int], mode: str = "constant", value: 
 
 
 @op("Pad", 11, 13, 18, 19, 21, 23, 24, 25)
-def pad(x: Any, pads: Any, value: Any = None, axes: Any = None, *, mode: str = "constant") -> Value:
+def pad(x: Item, pads: Item, value: Item | None = None, axes: Item | None = None, *, mode: str = "constant") -> Value:
     """Pads as an input, for all axes or for those named."""
     amounts = ints(pads, "pads")
     source = value_of(graph_of(x, value), x)
@@ -137,7 +141,7 @@ def pad(x: Any, pads: Any, value: Any = None, axes: Any = None, *, mode: str = "
     return pad_with(source, full, mode, 0 if value is None else scalar(value, "constant_value"))
 
 
-def pad_with(x: Value, pads: list[int], mode: str, value: Any) -> Value:
+def pad_with(x: Value, pads: list[int], mode: str, value: float) -> Value:
     """Pad all axes; pads are ONNX's, all begins then all ends; negative ones crop."""
     refuse_if(mode not in {"constant", "reflect", "edge", "wrap"}, f"mode {mode}")
     pairs = [(pads[x.order[i]], pads[x.order[i] + x.ndim]) for i in range(x.ndim)]
@@ -151,7 +155,7 @@ def pad_with(x: Value, pads: list[int], mode: str, value: Any) -> Value:
     return x.like(tensor, nonnegative=x.nonnegative)
 
 
-def _pad_constant(x: Value, pairs: list[tuple[int, int]], value: Any) -> Value:
+def _pad_constant(x: Value, pairs: list[tuple[int, int]], value: float) -> Value:
     if not any(map(any, pairs)):
         return x
     kind = "int32" if x.dtype == "bool" else x.dtype
@@ -167,19 +171,17 @@ def _cropped(x: Value, pairs: list[tuple[int, int]]) -> Value:
     return x.like(x.tensor[tuple(pieces)], nonnegative=x.nonnegative)
 
 
-def _source(positions: Any, size: int, mode: str) -> Any:
+def _source(positions: Array, size: int, mode: str) -> Array:
     """The indices that padded positions repeat."""
     if mode == "edge":
         return np.clip(positions, 0, size - 1)
-    if mode == "wrap":
-        return positions % size
-    period = max(2 * (size - 1), 1)
-    folded = positions % period
-    return np.minimum(folded, period - folded)
+    period = size if mode == "wrap" else max(2 * (size - 1), 1)
+    folded: Array = positions % period
+    return folded if mode == "wrap" else np.minimum(folded, period - folded)
 
 
 @op("CenterCropPad", 18)
-def center_crop_pad(x: Value, shape: Any, *, axes: list[int] | None = None) -> Value:
+def center_crop_pad(x: Value, shape: Item, *, axes: list[int] | None = None) -> Value:
     """Crop or pad each axis around its centre; the odd element goes to the end when padding, stays off it in a crop."""
     chosen = positive_axes(list(range(x.ndim)) if axes is None else axes, x.ndim)
     pads = [0] * (2 * x.ndim)
@@ -202,8 +204,8 @@ def bit_cast(x: Value, *, to: int) -> Value:
 @op("Col2Im", 18)
 def col2im(
     x: Value,
-    image_shape: Any,
-    block_shape: Any,
+    image_shape: Item,
+    block_shape: Item,
     *,
     dilations: list[int] | None = None,
     pads: list[int] | None = None,

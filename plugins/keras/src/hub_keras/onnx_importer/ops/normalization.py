@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.norms import with_statistics
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Value, channels_last, is_constant
-from hub_onnxgraph import refuse_if
+from hub_keras.onnx_importer.values import Item, Value, channels_last, fixed, is_constant
+from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
 _FLOAT32 = 1
@@ -19,10 +17,10 @@ _FLOAT32 = 1
 def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
     node: NodeContext,
     x: Value,
-    scale: Any,
-    bias: Any,
-    mean: Any,
-    var: Any,
+    scale: Item,
+    bias: Item,
+    mean: Item,
+    var: Item,
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
@@ -30,12 +28,13 @@ def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
 ) -> Value:
     """By the running statistics: a layer where they are known."""
     refuse_if(training_mode or node.outputs > 1, "training_mode is not implemented")
-    if all(map(is_constant, (scale, bias, mean, var))):
+    arrays = [item for item in (scale, bias, mean, var) if is_constant(item)]
+    if len(arrays) == 4:  # noqa: PLR2004 - all of them
         result = x.graph.layer(
             "BatchNormalization",
             x.tensor,
-            arrays=[scale, bias, mean, var],
-            after=scale,
+            arrays=arrays,
+            after=arrays[0],
             axis=x.axis(1) if x.ndim > 1 else -1,
             epsilon=epsilon,
             momentum=momentum,
@@ -44,7 +43,7 @@ def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
     return _by_given(x, (scale, bias, mean, var), epsilon)
 
 
-def _by_given(x: Value, statistics: tuple[Any, ...], epsilon: float) -> Value:
+def _by_given(x: Value, statistics: tuple[Item, ...], epsilon: float) -> Value:
     """Statistics that are computed."""
     shape = [1] * x.ndim
     shape[x.axis(1)] = -1
@@ -58,13 +57,13 @@ def _by_given(x: Value, statistics: tuple[Any, ...], epsilon: float) -> Value:
 def layer_normalization(  # noqa: PLR0913 - the operator's own parameters
     node: NodeContext,
     x: Value,
-    scale: Any,
-    bias: Any = None,
+    scale: Item,
+    bias: Item | None = None,
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
     stash_type: int = _FLOAT32,
-) -> Any:
+) -> Value | tuple[Value, ...]:
     """Over the axes from the given one on."""
     refuse_if(stash_type != _FLOAT32, f"stash_type {stash_type}")
     axes = list(range(positive_axis(axis, x.ndim), x.ndim))
@@ -73,10 +72,11 @@ def layer_normalization(  # noqa: PLR0913 - the operator's own parameters
     return layer_norm(x, scale, bias, axes, epsilon)
 
 
-def layer_norm(x: Value, scale: Any, bias: Any, axes: list[int], epsilon: float) -> Value:
+def layer_norm(x: Value, scale: Item, bias: Item | None, axes: list[int], epsilon: float) -> Value:
     """A LayerNormalization layer over ONNX axes; scale and bias have their shape."""
     inner = tuple(x.shape[axis] for axis in axes)
-    refuse_if(not all(p is None or is_constant(p) for p in (scale, bias)), "scale or bias that is computed")
+    if isinstance(scale, Value) or isinstance(bias, Value):
+        raise Refused("scale or bias that is computed")
     refuse_if(any(p is not None and tuple(p.shape) != inner for p in (scale, bias)), "scale or bias of another shape")
     order = x.order if len(axes) == 1 else tuple(range(x.ndim))
     where = order.index(axes[0]) if len(axes) == 1 else axes
@@ -95,15 +95,16 @@ def layer_norm(x: Value, scale: Any, bias: Any, axes: list[int], epsilon: float)
 
 @op("GroupNormalization", 21)
 def group_normalization(
-    x: Value, scale: Any, bias: Any, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = _FLOAT32
+    x: Value, scale: Item, bias: Item, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = _FLOAT32
 ) -> Value:
     """Scale and bias for each channel."""
     refuse_if(stash_type != _FLOAT32, f"stash_type {stash_type}")
     return _group_norm(x, scale, bias, num_groups, epsilon)
 
 
-def _group_norm(x: Value, scale: Any, bias: Any, groups: int, epsilon: float) -> Value:
-    refuse_if(not (is_constant(scale) and is_constant(bias)), "scale or bias that is computed")
+def _group_norm(x: Value, scale: Item, bias: Item, groups: int, epsilon: float) -> Value:
+    if isinstance(scale, Value) or isinstance(bias, Value):
+        raise Refused("scale or bias that is computed")
     order = channels_last(x.ndim)
     result = x.graph.layer(
         "GroupNormalization",
@@ -118,6 +119,6 @@ def _group_norm(x: Value, scale: Any, bias: Any, groups: int, epsilon: float) ->
 
 
 @op("InstanceNormalization", 6, 22)
-def instance_normalization(x: Value, scale: Any, bias: Any, *, epsilon: float = 1e-5) -> Value:
+def instance_normalization(x: Value, scale: Item, bias: Item, *, epsilon: float = 1e-5) -> Value:
     """By each channel's own statistics over its spatial axes: groups of one channel."""
-    return _group_norm(x, scale, bias, int(scale.shape[0]), epsilon)
+    return _group_norm(x, scale, bias, fixed(scale, 0), epsilon)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import added, elementwise, mapped
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.pool import average_pool
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value
+from hub_keras.onnx_importer.values import Item, Value
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.windows import Pool
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 
 @op("LpNormalization", 1, 22)
@@ -20,7 +23,7 @@ def lp_normalization(x: Value, *, axis: int = -1, p: int = 2) -> Value:
     refuse_if(p not in {1, 2}, f"p {p}")
     where = x.axis(axis)
 
-    def normalized(t: Any) -> Any:
+    def normalized(t: KerasTensor) -> KerasTensor:
         norm = ops.sum(ops.abs(t) if p == 1 else ops.square(t), axis=where, keepdims=True)
         norm = norm if p == 1 else ops.sqrt(norm)
         zero, one = np.zeros((), x.dtype), np.ones((), x.dtype)
@@ -37,7 +40,7 @@ def lrn(x: Value, *, size: int, alpha: float = 0.0001, beta: float = 0.75, bias:
     count = x.tensor.shape[where]
     refuse_if(count is None, "an open number of channels")
 
-    def normalized(t: Any) -> Any:
+    def normalized(t: KerasTensor) -> KerasTensor:
         squares = ops.pad(ops.square(t), pads)
         total = None
         for start in range(size):
@@ -49,7 +52,9 @@ def lrn(x: Value, *, size: int, alpha: float = 0.0001, beta: float = 0.75, bias:
     return mapped(normalized, x)
 
 
-def with_statistics(x: Value, scale: Any, bias: Any, axes: list[int], epsilon: float) -> tuple[Value, Value, Value]:
+def with_statistics(
+    x: Value, scale: Item, bias: Item | None, axes: list[int], epsilon: float
+) -> tuple[Value, Value, Value]:
     """Layer normalization that also gives the mean and the inverse deviation, as training graphs ask for."""
     over = tuple(x.axes(axes))
     mean = ops.mean(x.tensor, axis=over, keepdims=True)

@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Array, Value, channels_last
+from hub_keras.onnx_importer.values import Value, channels_last
 from hub_keras.onnx_importer.windows import explicit_pads, is_same, known_sizes, pad_spatial, spatial_rank
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.windows import Pool, Sliding, pairs, whole_pads

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hub_keras.onnx_importer.applied import added, cast, dtype_of, elementwise, is_float, mapped
+from hub_keras.onnx_importer.applied import added, cast, dtype_of, elementwise, is_float
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.conv import conv
 from hub_keras.onnx_importer.ops.dense import matmul
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, dtype_name, graph_of, is_constant, value_of
+from hub_keras.onnx_importer.values import Item, Value, dtype_name, fixed, graph_of, is_constant, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axis
 from hub_onnxgraph.windows import Convolution, carrier
 
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
-def _reshaped(item: Any, shape: list[int]) -> Any:
+
+def _reshaped(item: Item, shape: list[int]) -> Item:
     """A parameter in a shape that broadcasts."""
     if is_constant(item):
         return item.reshape(shape)
     return item if not shape and not item.ndim else item.made(ops.reshape(item.plain(), shape))
 
 
-def _spread(parameter: Any, x: Any, axis: int, block: int) -> Any:
+def _spread(parameter: Item, x: Item, axis: int, block: int) -> Item:
     """A scale or zero point in a shape that broadcasts to x: per tensor, per axis, or per block along the axis."""
     if not block and (parameter.ndim == 0 or tuple(parameter.shape) == (1,)):
         return _reshaped(parameter, [])
@@ -31,21 +35,21 @@ def _spread(parameter: Any, x: Any, axis: int, block: int) -> Any:
     if parameter.ndim == 1 and not block:
         return _reshaped(parameter, [-1 if i == along else 1 for i in range(x.ndim)])
     refuse_if(not block, f"scale of rank {parameter.ndim} without block_size")
-    places = np.arange(x.shape[along]) // block
+    places = np.arange(fixed(x, along)) // block
     if is_constant(parameter):
         return np.take(parameter, places, axis=along)
     return parameter.made(ops.take(parameter.plain(), places.astype("int32"), axis=along))
 
 
-def quantize(x: Any, scale: Any, zero_point: Any, kind: str) -> Value:
+def quantize(x: Item, scale: Item, zero_point: Item, kind: str) -> Value:
     """Divide by the scale, rounded half to even, plus the zero point, within the type."""
     return _limited(elementwise(lambda t, s: ops.round(ops.divide(t, s)), x, scale), zero_point, kind)
 
 
-def _limited(whole: Value, zero_point: Any, kind: str) -> Value:
+def _limited(whole: Value, zero_point: Item, kind: str) -> Value:
     limits = np.iinfo(kind)
 
-    def shifted(t: Any, zero: Any) -> Any:
+    def shifted(t: KerasTensor, zero: KerasTensor) -> KerasTensor:
         total = added(t, cast(zero, str(t.dtype)))
         bounded = ops.maximum(total, np.asarray(limits.min, str(t.dtype)))
         return cast(ops.minimum(bounded, np.asarray(limits.max, str(t.dtype))), "int32")
@@ -53,7 +57,7 @@ def _limited(whole: Value, zero_point: Any, kind: str) -> Value:
     return elementwise(shifted, whole, zero_point, dtype=kind)
 
 
-def dequantize(x: Any, scale: Any, zero_point: Any) -> Value:
+def dequantize(x: Item, scale: Item, zero_point: Item) -> Value:
     """Subtract the zero point and multiply by the scale."""
     kind = dtype_of(scale)
     return elementwise(
@@ -67,9 +71,9 @@ def dequantize(x: Any, scale: Any, zero_point: Any) -> Value:
 
 @op("QuantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28)
 def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
-    x: Any,
-    scale: Any,
-    zero_point: Any = None,
+    x: Item,
+    scale: Item,
+    zero_point: Item | None = None,
     *,
     axis: int = 1,
     block_size: int = 0,
@@ -84,16 +88,14 @@ def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     refuse_if(kind not in {"int8", "uint8", "int16", "uint16"}, f"quantization to {kind}")
     refuse_if(output_dtype and dtype_name(output_dtype) != kind, f"output_dtype {output_dtype} with {kind}")
     zero = np.zeros((), kind) if zero_point is None else _spread(zero_point, x, axis, block_size)
-    source = mapped(lambda t: cast(t, dtype_of(scale)), x) if dtype_of(x) == dtype_of(scale) else None
-    if source is None:
-        value = value_of(graph_of(x, scale), x)
-        source = value.like(cast(value.tensor, dtype_of(scale)))
+    value = value_of(graph_of(x, scale), x)
+    source = value.like(cast(value.tensor, dtype_of(scale)))
     return quantize(source, _spread(scale, x, axis, block_size), zero, kind)
 
 
 @op("DequantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28)
 def dequantize_linear(
-    x: Any, scale: Any, zero_point: Any = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+    x: Item, scale: Item, zero_point: Item | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
 ) -> Value:
     """From integers of 8 to 32 bits."""
     kind = dtype_of(x)
@@ -117,13 +119,13 @@ def dynamic_quantize_linear(x: Value) -> tuple[Value, Value, Value]:
     return quantize(x, scale, zero, "uint8"), scale, zero
 
 
-def _centred(x: Any, zero_point: Any, dtype: str) -> Any:
+def _centred(x: Item, zero_point: Item | None, dtype: str) -> Item:
     """Give x minus its zero point, in a type that holds it."""
-    items = [x] if zero_point is None else [x, zero_point]
-    if all(map(is_constant, items)):
-        return x.astype(dtype) - (0 if zero_point is None else zero_point.astype(dtype))
     if zero_point is None:
-        return x.like(cast(x.tensor, dtype))
+        return x.like(cast(x.tensor, dtype)) if isinstance(x, Value) else x.astype(dtype)
+    if is_constant(x) and is_constant(zero_point):
+        known: Array = x.astype(dtype) - zero_point.astype(dtype)
+        return known
     return elementwise(lambda a, b: ops.subtract(cast(a, dtype), cast(b, dtype)), x, zero_point, dtype=dtype)
 
 
@@ -131,40 +133,41 @@ def _whole(total: Value) -> Value:
     return total.like(cast(ops.round(total.tensor), "int32"))
 
 
-def _product(a: Any, b: Any, a_zero_point: Any, b_zero_point: Any) -> Value:
+def _product(a: Item, b: Item, a_zero_point: Item | None, b_zero_point: Item | None) -> Value:
     wide = carrier(b.shape[0 if b.ndim == 1 else -2])
-    per_row = a_zero_point is not None and a_zero_point.ndim == 1 and a_zero_point.shape[0] > 1
-    rows = _reshaped(a_zero_point, [-1, 1]) if per_row else a_zero_point
+    rows = a_zero_point
+    if rows is not None and rows.ndim == 1 and fixed(rows, 0) > 1:
+        rows = _reshaped(rows, [-1, 1])
     return _whole(matmul(_centred(a, rows, wide), _centred(b, b_zero_point, wide)))
 
 
 @op("MatMulInteger", 10)
-def matmul_integer(a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any = None) -> Value:
+def matmul_integer(a: Item, b: Item, a_zero_point: Item | None = None, b_zero_point: Item | None = None) -> Value:
     """Product of integers in int32; a's zero point may be per row, b's per column."""
     return _product(a, b, a_zero_point, b_zero_point)
 
 
-def _per_channel(parameter: Any, rank: int, axis: int) -> Any:
+def _per_channel(parameter: Item, rank: int, axis: int) -> Item:
     """A parameter per tensor, or one for each index of an axis, that broadcasts to the rank."""
-    if parameter is None:
-        return None
-    many = parameter.ndim == 1 and parameter.shape[0] > 1
+    many = parameter.ndim == 1 and fixed(parameter, 0) > 1
     return _reshaped(parameter, [-1 if i == axis else 1 for i in range(rank)] if many else [])
 
 
 def _exact_conv(x: Item, w: Item, zeros: tuple[Item | None, Item | None], form: Convolution) -> Value:
     """Convolve integers in floats that hold every partial sum exactly."""
-    wide = carrier(math.prod(w.shape[1:]))
-    kernel = _centred(w, _per_channel(zeros[1], w.ndim, 0), wide)
-    return _whole(conv(_centred(x, _per_channel(zeros[0], x.ndim, 1), wide), kernel, form=form))
+    wide = carrier(math.prod(fixed(w, axis) for axis in range(1, w.ndim)))
+    x_zero, w_zero = zeros
+    kernel = _centred(w, None if w_zero is None else _per_channel(w_zero, w.ndim, 0), wide)
+    source = _centred(x, None if x_zero is None else _per_channel(x_zero, x.ndim, 1), wide)
+    return _whole(conv(source, kernel, form=form))
 
 
 @op("ConvInteger", 10)
 def conv_integer(
-    x: Any,
-    w: Any,
-    x_zero_point: Any = None,
-    w_zero_point: Any = None,
+    x: Item,
+    w: Item,
+    x_zero_point: Item | None = None,
+    w_zero_point: Item | None = None,
     *,
     form: Convolution,
 ) -> Value:
@@ -174,15 +177,15 @@ def conv_integer(
 
 @op("QLinearConv", 10)
 def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
-    x: Any,
-    x_scale: Any,
-    x_zero_point: Any,
-    w: Any,
-    w_scale: Any,
-    w_zero_point: Any,
-    y_scale: Any,
-    y_zero_point: Any,
-    b: Any = None,
+    x: Item,
+    x_scale: Item,
+    x_zero_point: Item,
+    w: Item,
+    w_scale: Item,
+    w_zero_point: Item,
+    y_scale: Item,
+    y_zero_point: Item,
+    b: Item | None = None,
     *,
     form: Convolution,
 ) -> Value:
@@ -192,11 +195,11 @@ def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     return _requantized(total, x_scale, _per_channel(w_scale, x.ndim, 1), y_scale, y_zero_point)
 
 
-def _requantized(total: Value, a_scale: Any, b_scale: Any, y_scale: Any, zero_point: Any) -> Value:
+def _requantized(total: Value, a_scale: Item, b_scale: Item, y_scale: Item, zero_point: Item) -> Value:
     """Multiply by the scales' ratio, which is computed first, and round."""
     kind = dtype_of(a_scale)
 
-    def rounded(t: Any, a: Any, b: Any, y: Any) -> Any:
+    def rounded(t: KerasTensor, a: KerasTensor, b: KerasTensor, y: KerasTensor) -> KerasTensor:
         return ops.round(ops.multiply(cast(t, kind), ops.divide(ops.multiply(a, b), y)))
 
     whole = elementwise(rounded, total, a_scale, b_scale, y_scale, dtype=kind)
@@ -205,20 +208,20 @@ def _requantized(total: Value, a_scale: Any, b_scale: Any, y_scale: Any, zero_po
 
 @op("QLinearMatMul", 10, 21)
 def qlinear_matmul(  # noqa: PLR0913, PLR0917 - the operator's own parameters
-    a: Any,
-    a_scale: Any,
-    a_zero_point: Any,
-    b: Any,
-    b_scale: Any,
-    b_zero_point: Any,
-    y_scale: Any,
-    y_zero_point: Any,
+    a: Item,
+    a_scale: Item,
+    a_zero_point: Item,
+    b: Item,
+    b_scale: Item,
+    b_zero_point: Item,
+    y_scale: Item,
+    y_zero_point: Item,
 ) -> Value:
     """Product of integers, requantized."""
     total = _product(a, b, _flat(a_zero_point), _flat(b_zero_point))
     return _requantized(total, _flat(a_scale), _flat(b_scale), _flat(y_scale), _flat(y_zero_point))
 
 
-def _flat(parameter: Any) -> Any:
+def _flat(parameter: Item) -> Item:
     """A parameter of one element, without axes."""
     return _reshaped(parameter, []) if tuple(parameter.shape) == (1,) else parameter

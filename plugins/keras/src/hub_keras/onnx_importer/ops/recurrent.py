@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import layers, np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Array, Item, Value, is_constant
+from hub_keras.onnx_importer.values import Item, Value, fixed, is_constant
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.recurrence import LSTM_GATES, Recurrence
 
@@ -167,7 +168,7 @@ def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     refuse_if(input_forget, "input_forget")
     refuse_if(not _is_zero(p), "peepholes")
     known = [item for item in (initial_h, initial_c) if item is not None]
-    absent = np.zeros(known[0].shape, str(known[0].dtype)) if known else None
+    absent = np.zeros([fixed(known[0], i) for i in range(known[0].ndim)], str(known[0].dtype)) if known else None
     states = tuple(absent if item is None else item for item in (initial_h, initial_c))
     return _run(x, _cell("LSTM", x, (w, r, b), sequence_lens, states, form))
 

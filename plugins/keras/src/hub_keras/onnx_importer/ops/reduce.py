@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hub_keras.onnx_importer.applied import cast, is_float, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, ints, value_of
+from hub_keras.onnx_importer.values import Item, Value, graph_of, ints, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.since import EXTREMES_AND_SUMS, REDUCTIONS
 from hub_onnxgraph.tensors import positive_axes, positive_axis
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 Reduction = Callable[[Any, list[int], bool], Any]
 
 
 def _by(name: str) -> Reduction:
-    def reduced(tensor: Any, axes: list[int], keep: bool) -> Any:
+    def reduced(tensor: KerasTensor, axes: list[int], keep: bool) -> KerasTensor:
         return getattr(ops, name)(tensor, axis=tuple(axes), keepdims=keep)
 
     return reduced
 
 
-def _mean(tensor: Any, axes: list[int], keep: bool) -> Any:
+def _mean(tensor: KerasTensor, axes: list[int], keep: bool) -> KerasTensor:
     if is_float(str(tensor.dtype)):
         return ops.mean(tensor, axis=tuple(axes), keepdims=keep)
     refuse_if(any(tensor.shape[axis] is None for axis in axes), "a mean of integers over an open size")
@@ -34,19 +37,19 @@ def _mean(tensor: Any, axes: list[int], keep: bool) -> Any:
     return ops.multiply(ops.sign(total), size)
 
 
-def _l1(tensor: Any, axes: list[int], keep: bool) -> Any:
+def _l1(tensor: KerasTensor, axes: list[int], keep: bool) -> KerasTensor:
     return ops.sum(ops.abs(tensor), axis=tuple(axes), keepdims=keep)
 
 
-def _sum_square(tensor: Any, axes: list[int], keep: bool) -> Any:
+def _sum_square(tensor: KerasTensor, axes: list[int], keep: bool) -> KerasTensor:
     return ops.sum(ops.square(tensor), axis=tuple(axes), keepdims=keep)
 
 
-def _l2(tensor: Any, axes: list[int], keep: bool) -> Any:
+def _l2(tensor: KerasTensor, axes: list[int], keep: bool) -> KerasTensor:
     return ops.sqrt(_sum_square(tensor, axes, keep))
 
 
-def _log_sum(tensor: Any, axes: list[int], keep: bool) -> Any:
+def _log_sum(tensor: KerasTensor, axes: list[int], keep: bool) -> KerasTensor:
     return ops.log(ops.sum(tensor, axis=tuple(axes), keepdims=keep))
 
 
@@ -65,7 +68,7 @@ _REDUCTIONS: dict[str, Reduction] = {
 _POSITIVE = frozenset({"ReduceL1", "ReduceL2", "ReduceSumSquare"})
 
 
-def _without(x: Value, tensor: Any, axes: list[int], *, keepdims: bool, nonnegative: bool = False) -> Value:
+def _without(x: Value, tensor: Item, axes: list[int], *, keepdims: bool, nonnegative: bool = False) -> Value:
     if keepdims:
         return x.like(tensor, nonnegative=nonnegative)
     kept = [axis for axis in x.order if axis not in axes]
@@ -82,7 +85,7 @@ def _apply(name: str, reduction: Reduction, x: Value, axes: list[int], keepdims:
     return _without(source, cast(tensor, x.dtype), over, keepdims=keep, nonnegative=nonnegative)
 
 
-def _filled(name: str, x: Value, axes: list[int]) -> Any:
+def _filled(name: str, x: Value, axes: list[int]) -> KerasTensor:
     """The tensor in a type in which TensorFlow reduces; the extreme of nothing is the type's own."""
     refuse_if(x.dtype == "bool" and name not in {"ReduceMax", "ReduceMin"}, f"{name} of booleans")
     wide = "int32" if x.dtype == "bool" else wide_dtype(x.dtype)
@@ -105,7 +108,7 @@ def _register(name: str, reduction: Reduction) -> None:
         return _apply(name, reduction, x, axes or [], bool(keepdims))
 
     @op(name, *by_input)
-    def with_input(x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
+    def with_input(x: Item, axes: Item | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Item:
         chosen = [] if axes is None else ints(axes, "axes")
         if not chosen and noop_with_empty_axes:
             refuse_if(name not in EXTREMES_AND_SUMS, "empty axes")

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 from hub_keras.onnx_importer.applied import along, cast, is_float, number, size_of
-from hub_keras.onnx_importer.dims import Dim, Size
+from hub_keras.onnx_importer.dims import Array, Dim, Size
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Array, Value, channels_last, ints, known
-from hub_onnxgraph import refuse_if
+from hub_keras.onnx_importer.values import Value, channels_last, ints, known
+from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.resize import (
     ResizedAxis,
     ResizeRule,
@@ -113,10 +113,12 @@ def _by_scales(x: Value, axes: list[int], scales: list[float], rule: ResizeRule)
 def _by_sizes(x: Value, axes: list[int], sizes: list[Size], policy: str) -> list[ResizedAxis]:
     pairs = [(axis, wanted) for axis, wanted in zip(axes, sizes, strict=True) if isinstance(wanted, int)]
     unknown = [(axis, wanted) for axis, wanted in zip(axes, sizes, strict=True) if isinstance(wanted, Dim)]
-    times: dict[int, Size] = {}
+    times: dict[int, int] = {}
     for axis, wanted in unknown:
-        times[axis] = wanted // x.sizes[axis] if x.shape[axis] is None else wanted
-        refuse_if(not isinstance(times[axis], int), f"axis {axis} of size {x.sizes[axis]} to {wanted}; {wanted.advice}")
+        found = wanted // x.sizes[axis] if x.shape[axis] is None else wanted
+        if isinstance(found, Dim):
+            raise Refused(f"axis {axis} of size {x.sizes[axis]} to {wanted}; {wanted.advice}")
+        times[axis] = found
     refuse_if(unknown and policy != "stretch", f"keep_aspect_ratio_policy {policy} of open sizes")
     opened = [made for axis, _ in unknown for made in _at_open(axis, times[axis])]
     have = {axis: size_of(x, axis, "Resize") for axis, _ in pairs}
@@ -152,7 +154,8 @@ def resize(
     if sizes is not None and math.prod(sizes.shape):
         resized = _by_sizes(x, axes, ints(sizes, "sizes"), rule.keep_aspect_ratio_policy)
     else:
-        refuse_if(scales is None, "neither scales nor sizes")
+        if scales is None:
+            raise Refused("neither scales nor sizes")
         resized = _by_scales(x, axes, known(scales, "scales"), rule)
     if rule.crops:
         resized = with_regions(resized, None if roi is None else known(roi, "roi"))

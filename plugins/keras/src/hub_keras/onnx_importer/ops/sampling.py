@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import added, along, cast, size_of
+from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, value_of
+from hub_keras.onnx_importer.values import Item, Value, graph_of, value_of
 from hub_onnxgraph import refuse_if
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 _MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest", "cubic": "cubic", "bicubic": "cubic"}
 _CUBIC = -0.75
@@ -17,7 +22,7 @@ _CUBIC = -0.75
 
 @op("GridSample", 16, 20, 22)
 def grid_sample(
-    x: Any, grid: Any, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+    x: Item, grid: Item, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
 ) -> Value:
     """Values at the points of a grid, which is in -1..1; each tap is one gather of rows of channels."""
     refuse_if(mode not in _MODES or padding_mode not in {"zeros", "border", "reflection"}, f"{mode}, {padding_mode}")
@@ -39,7 +44,7 @@ def grid_sample(
     return value.made(total, order)
 
 
-def _read(table: Any, start: Any, chosen: Any, sizes: list[int]) -> Any:
+def _read(table: KerasTensor, start: KerasTensor, chosen: KerasTensor, sizes: list[int]) -> KerasTensor:
     """Rows at the places, times their weights."""
     row, weight = start, None
     for (place, factor), size in zip(chosen, sizes, strict=True):
@@ -49,7 +54,7 @@ def _read(table: Any, start: Any, chosen: Any, sizes: list[int]) -> Any:
     return ops.multiply(picked, ops.expand_dims(weight, axis=-1))
 
 
-def _taps(at: Any, size: int, mode: str, padding: str, aligned: bool) -> list[tuple[Any, Any]]:
+def _taps(at: KerasTensor, size: int, mode: str, padding: str, aligned: bool) -> list[tuple[KerasTensor, KerasTensor]]:
     """The places that a coordinate reads along one axis, with their weights."""
     number = _numbers(at)
     half = number(0.5)
@@ -68,11 +73,13 @@ def _taps(at: Any, size: int, mode: str, padding: str, aligned: bool) -> list[tu
     return made
 
 
-def _numbers(like: Any) -> Any:
+def _numbers(like: KerasTensor) -> Callable[[float], Array]:
     return lambda number: np.asarray(number, str(like.dtype))
 
 
-def _place(tap: Any, weight: Any, size: int, padding: str, aligned: bool) -> tuple[Any, Any]:
+def _place(
+    tap: KerasTensor, weight: KerasTensor, size: int, padding: str, aligned: bool
+) -> tuple[KerasTensor, KerasTensor]:
     number = _numbers(tap)
     if padding == "zeros":
         within = ops.logical_and(ops.greater_equal(tap, number(0)), ops.less_equal(tap, number(size - 1)))
@@ -81,7 +88,7 @@ def _place(tap: Any, weight: Any, size: int, padding: str, aligned: bool) -> tup
     return cast(ops.minimum(ops.maximum(source, number(0)), number(size - 1)), "int64"), weight
 
 
-def _inside(where: Any, size: int, padding: str, aligned: bool) -> Any:
+def _inside(where: KerasTensor, size: int, padding: str, aligned: bool) -> KerasTensor:
     """A coordinate brought inside by the padding mode; zeros leaves it."""
     number = _numbers(where)
     if padding == "border":
@@ -96,10 +103,10 @@ def _inside(where: Any, size: int, padding: str, aligned: bool) -> Any:
     return ops.add(folded, number(low))
 
 
-def _cubic(distance: Any, number: Any) -> Any:
+def _cubic(distance: KerasTensor, number: Callable[[float], Array]) -> KerasTensor:
     """Keys' cubic convolution."""
 
-    def polynomial(*factors: float) -> Any:
+    def polynomial(*factors: float) -> KerasTensor:
         total = number(factors[0])
         for factor in factors[1:]:
             total = ops.add(ops.multiply(distance, total), number(factor))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import added, along, cast, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.indexing import flat_rows, from_front
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, plain, value_of
+from hub_keras.onnx_importer.values import Item, Value, fixed, graph_of, plain, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axis
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 _REDUCTIONS = frozenset({"none", "add", "mul", "max", "min"})
 
 
-def _written(rows: Any, places: Any, news: Any, reduction: str) -> Any:
+def _written(rows: KerasTensor, places: KerasTensor, news: KerasTensor, reduction: str) -> KerasTensor:
     """Rows with others written into, or combined with, the given places."""
     refuse_if(reduction not in _REDUCTIONS, f"reduction {reduction}")
     kind = str(rows.dtype)
@@ -26,7 +29,7 @@ def _written(rows: Any, places: Any, news: Any, reduction: str) -> Any:
 
 
 @op("ScatterElements", 16, 18)
-def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduction: str = "none") -> Value:
+def scatter_elements(x: Item, indices: Item, updates: Item, *, axis: int = 0, reduction: str = "none") -> Value:
     """A copy of x with elements along the axis replaced or combined."""
     graph = graph_of(x, indices, updates)
     value = value_of(graph, x)
@@ -47,7 +50,7 @@ def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduc
 
 def _register_scatter(name: str, *versions: int) -> None:
     @op(name, *versions)
-    def scatter(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
+    def scatter(x: Item, indices: Item, updates: Item, *, axis: int = 0) -> Item:
         return scatter_elements(x, indices, updates, axis=axis)
 
 
@@ -56,11 +59,11 @@ _register_scatter("Scatter", 9, 11)
 
 
 @op("ScatterND", 11, 13, 16, 18)
-def scatter_nd(x: Any, indices: Any, updates: Any, *, reduction: str = "none") -> Value:
+def scatter_nd(x: Item, indices: Item, updates: Item, *, reduction: str = "none") -> Value:
     """A copy of x with slices at index tuples replaced or combined."""
     graph = graph_of(x, indices, updates)
     value = value_of(graph, x)
-    depth = int(indices.shape[-1])
+    depth = fixed(indices, -1)
     shape = [size_of(value, i, "ScatterND") for i in range(value.ndim)]
     refuse_if(None in indices.shape, "indices of open size")
     places = flat_rows(plain(graph, indices), shape[:depth])
@@ -70,13 +73,19 @@ def scatter_nd(x: Any, indices: Any, updates: Any, *, reduction: str = "none") -
 
 
 @op("TensorScatter", 24)
-def tensor_scatter(past: Any, update: Any, indices: Any = None, *, axis: int = -2, mode: str = "linear") -> Value:
+def tensor_scatter(
+    past: Item, update: Item, indices: Item | None = None, *, axis: int = -2, mode: str = "linear"
+) -> Value:
     """A cache with an update written from given positions on, one for each element of the batch."""
     graph = graph_of(past, update, indices)
     value = value_of(graph, past)
     where = positive_axis(axis, value.ndim)
     refuse_if(mode not in {"linear", "circular"} or not where, f"mode {mode}, axis {axis}")
-    batch, size, count = size_of(value, 0, "TensorScatter"), size_of(value, where, "TensorScatter"), update.shape[where]
+    batch, size, count = (
+        size_of(value, 0, "TensorScatter"),
+        size_of(value, where, "TensorScatter"),
+        fixed(update, where),
+    )
     starts = np.zeros(batch, "int64") if indices is None else plain(graph, indices)
     steps = added(ops.reshape(starts, [batch, 1]), np.arange(count, dtype="int64").reshape(1, -1))
     steps = steps if mode == "linear" else ops.mod(steps, np.asarray(size, "int64"))

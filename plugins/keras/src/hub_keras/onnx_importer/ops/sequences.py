@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hub_keras.onnx_importer.applied import number, size_of
 from hub_keras.onnx_importer.lazy import np
 from hub_keras.onnx_importer.ops import shape
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, ints, is_constant, value_of
+from hub_keras.onnx_importer.values import Item, Value, graph_of, ints, is_constant, value_of
 
 
 @op("ConcatFromSequence", 11)
-def concat_from_sequence(items: list[Any], *, axis: int, new_axis: int = 0) -> Any:
+def concat_from_sequence(items: list[Item], *, axis: int, new_axis: int = 0) -> Item:
     """Join a sequence's elements along an axis, or along a new one."""
     return stacked(items, axis) if new_axis else shape.concat(*items, axis=axis)
 
 
-def stacked(items: list[Any], axis: int) -> Any:
+def stacked(items: list[Item], axis: int) -> Item:
     """Elements joined along a new axis."""
-    if all(map(is_constant, items)):
-        return np.stack(items, axis)
+    known = [item for item in items if is_constant(item)]
+    if len(known) == len(items):
+        return np.stack(known, axis)
     graph = graph_of(*items)
     rank = items[0].ndim + 1
     raised = [shape.unsqueeze(value_of(graph, item), np.asarray([axis % rank])) for item in items]
@@ -28,13 +27,11 @@ def stacked(items: list[Any], axis: int) -> Any:
 
 
 @op("SplitToSequence", 11, 24)
-def split_to_sequence(x: Value, split: Any = None, *, axis: int = 0, keepdims: int = 1) -> list[Any]:
+def split_to_sequence(x: Value, split: Item | None = None, *, axis: int = 0, keepdims: int = 1) -> list[Item]:
     """Pieces along an axis as a sequence."""
     total = size_of(x, axis, "SplitToSequence")
     pieces = [1] * total if split is None else [number(size, "a size") for size in ints(split, "split")]
     if split is not None and split.ndim == 0:
         pieces = [min(pieces[0], total - start) for start in range(0, total, pieces[0])]
-    parts = list(shape.split_input(None, x, np.asarray(pieces), axis=axis))
-    if split is not None or keepdims:
-        return parts
-    return [shape.squeeze(part, np.asarray([axis])) for part in parts]
+    parts = shape.parted(x, axis, pieces)
+    return [part if split is not None or keepdims else shape.squeeze(part, np.asarray([axis])) for part in parts]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hub_keras.onnx_importer.dims import Dim, is_open, sizes_array
+from hub_keras.onnx_importer.dims import Array, Dim, Size, is_open, sizes_array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.reshaping import reshape_static
-from hub_keras.onnx_importer.values import Value, graph_of, ints, is_constant, plain, sizes
+from hub_keras.onnx_importer.values import Item, Value, graph_of, ints, is_constant, plain, sizes
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axes, positive_axis, sliced
 
@@ -17,13 +17,13 @@ _MATRIX = 2
 
 
 @op("Shape", 1, 13, 15, 19, 21, 23, 24, 25)
-def shape_of(x: Value, *, start: int = 0, end: int | None = None) -> Any:
+def shape_of(x: Value, *, start: int = 0, end: int | None = None) -> Array:
     """The shape, or a part of it; an open size stands by its name."""
     return sizes_array(x.sizes[start:end])
 
 
 @op("Reshape", 5, 13, 14, 19, 21, 23, 24, 25)
-def reshape(x: Any, shape: Any, *, allowzero: int = 0) -> Any:
+def reshape(x: Item, shape: Item, *, allowzero: int = 0) -> Item:
     """A new shape; 0 copies the input's size unless allowzero is 1, -1 takes the rest."""
     wanted = ints(shape, "shape")
     if not allowzero:
@@ -41,8 +41,8 @@ def _rest(x: Value, wanted: list[int]) -> list[int]:
     return [total // max(others, 1) if size == -1 else size for size in wanted]
 
 
-def _copied(x: Any, axis: int) -> Any:
-    return x.shape[axis] if is_constant(x) else x.sizes[axis]
+def _copied(x: Item, axis: int) -> Size:
+    return x.sizes[axis] if isinstance(x, Value) else int(x.shape[axis])
 
 
 def _reshape_open(x: Value, wanted: list[Any]) -> Value:
@@ -88,7 +88,7 @@ def transpose(x: Value, *, perm: list[int] | None = None) -> Value:
     return x.made(x.tensor, [chosen.index(axis) for axis in x.order], nonnegative=x.nonnegative)
 
 
-def _squeeze(x: Any, axes: list[int] | None) -> Any:
+def _squeeze(x: Item, axes: list[int] | None) -> Item:
     chosen = [i for i, size in enumerate(x.shape) if size == 1] if axes is None else positive_axes(axes, x.ndim)
     refuse_if([i for i in chosen if x.shape[i] != 1], f"axes {chosen} of shape {x.shape} are not all of size 1")
     if is_constant(x):
@@ -99,7 +99,7 @@ def _squeeze(x: Any, axes: list[int] | None) -> Any:
     return x.made(tensor, [rank[axis] for axis in kept], nonnegative=x.nonnegative)
 
 
-def _unsqueeze(x: Any, axes: list[int]) -> Any:
+def _unsqueeze(x: Item, axes: list[int]) -> Item:
     chosen = positive_axes(axes, x.ndim + len(axes))
     if is_constant(x):
         return np.expand_dims(x, tuple(chosen))
@@ -112,34 +112,35 @@ def _unsqueeze(x: Any, axes: list[int]) -> Any:
 
 
 @op("Squeeze", 1, 11)
-def squeeze_attribute(x: Value, *, axes: list[int] | None = None) -> Any:
+def squeeze_attribute(x: Value, *, axes: list[int] | None = None) -> Item:
     """Axes as an attribute."""
     return _squeeze(x, axes)
 
 
 @op("Squeeze", 13, 21, 23, 24, 25)
-def squeeze(x: Any, axes: Any = None) -> Any:
+def squeeze(x: Item, axes: Item | None = None) -> Item:
     """Axes as an input."""
     return _squeeze(x, None if axes is None else ints(axes, "axes"))
 
 
 @op("Unsqueeze", 1, 11)
-def unsqueeze_attribute(x: Any, *, axes: list[int]) -> Any:
+def unsqueeze_attribute(x: Item, *, axes: list[int]) -> Item:
     """Axes as an attribute."""
     return _unsqueeze(x, axes)
 
 
 @op("Unsqueeze", 13, 21, 23, 24, 25)
-def unsqueeze(x: Any, axes: Any) -> Any:
+def unsqueeze(x: Item, axes: Item) -> Item:
     """Axes as an input."""
     return _unsqueeze(x, ints(axes, "axes"))
 
 
 @op("Concat", 4, 11, 13)
-def concat(*xs: Any, axis: int) -> Any:
+def concat(*xs: Item, axis: int) -> Item:
     """Joining along an axis."""
-    if all(map(is_constant, xs)):
-        return np.concatenate(xs, axis)
+    known = [x for x in xs if is_constant(x)]
+    if len(known) == len(xs):
+        return np.concatenate(known, axis)
     where = positive_axis(axis, xs[0].ndim)
     order = (
         next(value.order for value in xs if isinstance(value, Value) and not value.is_plain)
@@ -155,7 +156,8 @@ def concat(*xs: Any, axis: int) -> Any:
     return Value(graph, made, order, nonnegative)
 
 
-def _split(x: Value, axis: int, parts: list[int]) -> tuple[Value, ...]:
+def parted(x: Value, axis: int, parts: list[int]) -> tuple[Value, ...]:
+    """Pieces of these sizes along an axis."""
     axis = positive_axis(axis, x.ndim)
     refuse_if(sum(parts) != x.shape[axis], f"split {parts} of an axis of size {x.shape[axis]}")
     starts = [sum(parts[:i]) for i in range(len(parts))]
@@ -181,30 +183,30 @@ def _equal(x: Value, axis: int, parts: int) -> list[int]:
 @op("Split", 2, 11)
 def split_attribute(node: NodeContext, x: Value, *, axis: int = 0, split: list[int] | None = None) -> tuple[Value, ...]:
     """Sizes as an attribute, equal parts by default."""
-    return _split(x, axis, split or _equal(x, axis, node.outputs))
+    return parted(x, axis, split or _equal(x, axis, node.outputs))
 
 
 @op("Split", 13)
-def split_input(node: NodeContext, x: Value, split: Any = None, *, axis: int = 0) -> tuple[Value, ...]:
+def split_input(node: NodeContext, x: Value, split: Item | None = None, *, axis: int = 0) -> tuple[Value, ...]:
     """Sizes as an input, equal parts by default."""
-    return _split(x, axis, _equal(x, axis, node.outputs) if split is None else ints(split, "split"))
+    return parted(x, axis, _equal(x, axis, node.outputs) if split is None else ints(split, "split"))
 
 
 @op("Split", 18)
 def split(
-    node: NodeContext, x: Value, split: Any = None, *, axis: int = 0, num_outputs: int | None = None
+    node: NodeContext, x: Value, split: Item | None = None, *, axis: int = 0, num_outputs: int | None = None
 ) -> tuple[Value, ...]:
     """Sizes as an input, or a number of parts of which the last may be smaller."""
     if split is not None:
-        return _split(x, axis, ints(split, "split"))
+        return parted(x, axis, ints(split, "split"))
     total = sizes(x, [positive_axis(axis, x.ndim)], "Split")[0]
     parts = num_outputs or node.outputs
     each = -(-total // parts)
-    return _split(x, axis, [max(0, min(each, total - i * each)) for i in range(parts)])
+    return parted(x, axis, [max(0, min(each, total - i * each)) for i in range(parts)])
 
 
 @op("Slice", 10, 11, 13)
-def slice_inputs(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
+def slice_inputs(x: Item, starts: Item, ends: Item, axes: Item | None = None, steps: Item | None = None) -> Item:
     """Bounds as inputs."""
     first, last = ints(starts, "starts"), ints(ends, "ends")
     chosen = list(range(len(first))) if axes is None else ints(axes, "axes")
@@ -217,11 +219,11 @@ def slice_inputs(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = 
 _LONG = 1 << 30  # ends at or above this mean the end of the axis
 
 
-def _slice(x: Any, axis: int, start: int, end: int, step: int) -> Any:
-    size = x.shape[axis]
-    if size is None:
-        refuse_if(step < 0, f"a slice backwards of the open size {x.sizes[axis]}; {x.sizes[axis].advice}")
-        if start == 0 and step == 1 and (end == x.sizes[axis] or end >= _LONG):
+def _slice(x: Item, axis: int, start: int, end: Any, step: int) -> Item:
+    size = _copied(x, axis)
+    if isinstance(size, Dim):
+        refuse_if(step < 0, f"a slice backwards of the open size {size}; {size.advice}")
+        if start == 0 and step == 1 and (end == size or end >= _LONG):
             return x
         piece = slice(start, None if end >= _LONG else end, step)
     else:
@@ -231,7 +233,11 @@ def _slice(x: Any, axis: int, start: int, end: int, step: int) -> Any:
         if chosen.step < 0:
             forward = chosen[::-1]
             part = _slice(x, axis, forward.start, forward.stop, forward.step)
-            return np.flip(part, axis) if is_constant(x) else part.like(ops.flip(part.tensor, axis=part.axis(axis)))
+            return (
+                part.like(ops.flip(part.tensor, axis=part.axis(axis)))
+                if isinstance(part, Value)
+                else np.flip(part, axis)
+            )
         piece = slice(chosen.start, chosen[-1] + 1 if chosen else chosen.start, chosen.step)
     if is_constant(x):
         return x[tuple([slice(None)] * axis + [piece])]
@@ -239,39 +245,32 @@ def _slice(x: Any, axis: int, start: int, end: int, step: int) -> Any:
 
 
 @op("Gather", 1, 11, 13)
-def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
+def gather(x: Item, indices: Item, *, axis: int = 0) -> Item:
     """Slices along an axis by index; negative indices count from the end. A table of rows is an Embedding."""
     where = positive_axis(axis, x.ndim)
     if is_constant(x) and is_constant(indices):
         return np.take(x, indices.astype(np.int64), axis=where)
-    if is_constant(x):
-        return (
-            _embedding(x, indices)
-            if where == 0 and x.ndim == _MATRIX and "float" in x.dtype.name
-            else _take(x, indices, where)
-        )
-    if is_constant(indices) and indices.ndim == 0:
+    if is_constant(x) and isinstance(indices, Value) and where == 0 and x.ndim == _MATRIX and "float" in x.dtype.name:
+        return _embedding(x, indices)
+    if isinstance(x, Value) and is_constant(indices) and indices.ndim == 0:
         index = int(indices)
         return _squeeze(_cut(x, where, slice(index, index + 1 or None)), [where])
     return _take(x, indices, where)
 
 
-def _embedding(table: Any, indices: Value) -> Value:
+def _embedding(table: Array, indices: Value) -> Value:
     size = np.asarray(len(table), indices.dtype)
     zero = np.zeros((), indices.dtype)
     ids = ops.where(ops.less(indices.plain(), zero), ops.add(indices.plain(), size), indices.plain())
-    config = {"input_dim": len(table), "output_dim": table.shape[1]}
-    return indices.made(_embedded(indices.graph, ids, table, config))
+    rows, width = table.shape
+    layer = indices.graph.layer("Embedding", ids, arrays=[table], after=table, input_dim=rows, output_dim=width)
+    return indices.made(layer)
 
 
-def _embedded(graph: Any, ids: Any, table: Any, config: dict[str, int]) -> Any:
-    return graph.layer("Embedding", ids, arrays=[table], after=table, **config)
-
-
-def _take(x: Any, indices: Any, axis: int) -> Value:
+def _take(x: Item, indices: Item, axis: int) -> Value:
     graph = graph_of(x, indices)
     size = x.shape[axis]
-    if size is None and not (is_constant(indices) and (indices >= 0).all()):
+    if isinstance(x, Value) and size is None and not (is_constant(indices) and (indices >= 0).all()):
         size = sizes(x, [axis], "Gather by indices that are computed or count from the end")[0]
     if is_constant(indices):
         index = np.where(indices < 0, indices + (size or 0), indices)
@@ -285,19 +284,20 @@ def _take(x: Any, indices: Any, axis: int) -> Value:
 
 
 @op("Expand", 8, 13)
-def expand(x: Any, shape: Any) -> Any:
+def expand(x: Item, shape: Item) -> Item:
     """Broadcast with a shape, both ways."""
     wanted = ints(shape, "shape")
-    if not is_constant(x) and (None in x.shape or is_open(wanted)):
-        return x.made(x.graph.expanded(x.plain(), wanted), nonnegative=x.nonnegative)
-    target = np.broadcast_shapes(tuple(x.shape), wanted)
     if is_constant(x):
-        return np.broadcast_to(x, target)
+        return np.broadcast_to(x, np.broadcast_shapes(x.shape, wanted))
+    known = [size for size in x.shape if size is not None]
+    if len(known) < x.ndim or is_open(wanted):
+        return x.made(x.graph.expanded(x.plain(), wanted), nonnegative=x.nonnegative)
+    target = np.broadcast_shapes(tuple(known), wanted)
     return x if tuple(x.shape) == target else x.made(ops.broadcast_to(x.plain(), target), nonnegative=x.nonnegative)
 
 
 @op("Tile", 6, 13)
-def tile(x: Value, repeats: Any) -> Value:
+def tile(x: Value, repeats: Item) -> Value:
     """Repetition along every axis."""
     counts = ints(repeats, "repeats")
     return x.like(ops.tile(x.tensor, [counts[axis] for axis in x.order]), nonnegative=x.nonnegative)

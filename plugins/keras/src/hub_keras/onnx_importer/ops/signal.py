@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import cast, number, size_of
+from hub_keras.onnx_importer.dims import Array
+from hub_keras.onnx_importer.graph import Graph
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, graph_of, is_constant, plain, scalar, value_of
-from hub_onnxgraph import refuse_if
+from hub_keras.onnx_importer.values import Item, Value, fixed, graph_of, is_constant, plain, scalar, value_of
+from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import positive_axis
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
 
 _COMPLEX = 2
 
 
-def _waves(size: int, count: int, sign: int, dtype: str) -> tuple[Any, Any]:
+def _waves(size: int, count: int, sign: int, dtype: str) -> tuple[Array, Array]:
     """Cosines and sines [size, count] of the discrete Fourier transform, exact to the dtype."""
     turns = np.outer(np.arange(size), np.arange(count)) % size
     angles = turns * (sign * 2 * math.pi / size)
     return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
 
 
-def _transform(graph: Any, x: Any, count: int, *, inverse: bool) -> Any:
+def _transform(graph: Graph, x: KerasTensor, count: int, *, inverse: bool) -> KerasTensor:
     """Transform [..., N, 1 or 2] along N to its first `count` frequencies: [..., count, 2]."""
     size, dtype = int(x.shape[-2]), str(x.dtype)
     cos, sin = (graph.constant(wave) for wave in _waves(size, count, 1 if inverse else -1, dtype))
@@ -38,7 +43,7 @@ def _transform(graph: Any, x: Any, count: int, *, inverse: bool) -> Any:
     return ops.divide(result, np.asarray(size, dtype)) if inverse else result
 
 
-def _fit(x: Any, axis: int, size: int) -> Any:
+def _fit(x: KerasTensor, axis: int, size: int) -> KerasTensor:
     """Cut or zero-pad an axis."""
     have = int(x.shape[axis])
     if size <= have:
@@ -46,7 +51,7 @@ def _fit(x: Any, axis: int, size: int) -> Any:
     return ops.pad(x, [(0, size - have if i == axis else 0) for i in range(len(x.shape))])
 
 
-def _dft(x: Value, length: Any, axis: int, *, inverse: bool, onesided: bool) -> Value:
+def _dft(x: Value, length: Item | None, axis: int, *, inverse: bool, onesided: bool) -> Value:
     where = positive_axis(axis, x.ndim)
     refuse_if(inverse and onesided, "inverse with onesided")
     size_of(x, where, "DFT")
@@ -59,25 +64,33 @@ def _dft(x: Value, length: Any, axis: int, *, inverse: bool, onesided: bool) -> 
 
 
 @op("DFT", 17)
-def dft_17(x: Value, length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Value:
+def dft_17(x: Value, length: Item | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Value:
     """Discrete Fourier transform along an axis given as an attribute."""
     return _dft(x, length, axis, inverse=bool(inverse), onesided=bool(onesided))
 
 
 @op("DFT", 20)
-def dft(x: Value, length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0) -> Value:
+def dft(
+    x: Value, length: Item | None = None, axis: Item | None = None, *, inverse: int = 0, onesided: int = 0
+) -> Value:
     """Discrete Fourier transform along an axis given as an input."""
     where = -2 if axis is None else int(scalar(axis, "axis"))
     return _dft(x, length, where, inverse=bool(inverse), onesided=bool(onesided))
 
 
 @op("STFT", 17)
-def stft(signal: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int = 1) -> Value:
+def stft(
+    signal: Item, step: Item, window: Item | None = None, length: Item | None = None, *, onesided: int = 1
+) -> Value:
     """Transforms of windows: [B, L, 1 or 2] to [B, frames, frequencies, 2]."""
-    refuse_if(window is None and length is None, "neither window nor frame_length")
     graph = graph_of(signal, window)
     value = value_of(graph, signal)
-    size = window.shape[0] if window is not None else number(scalar(length, "frame_length"), "frame_length")
+    if window is not None:
+        size = fixed(window, 0)
+    elif length is not None:
+        size = number(scalar(length, "frame_length"), "frame_length")
+    else:
+        raise Refused("neither window nor frame_length")
     hop = number(scalar(step, "frame_step"), "frame_step")
     frames = (size_of(value, 1, "STFT") - size) // hop + 1
     index = np.arange(frames)[:, None] * hop + np.arange(size)
@@ -88,7 +101,7 @@ def stft(signal: Any, step: Any, window: Any = None, length: Any = None, *, ones
 
 
 @op("MelWeightMatrix", 17)
-def mel_weight_matrix(bins: Any, length: Any, rate: Any, low: Any, high: Any, *, output_datatype: int = 1) -> Any:
+def mel_weight_matrix(bins: Item, length: Item, rate: Item, low: Item, high: Item, *, output_datatype: int = 1) -> None:
     """A matrix of known parameters is computed at once and never gets here."""
     del output_datatype
     computed = [not is_constant(item) for item in (bins, length, rate, low, high)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ def _apply(name: str, *xs: Tensor, **options: Any) -> Tensor:
     """A torch function, through a type in which torch can compute it: it only stores wide unsigned integers."""
     if xs[0].dtype in {torch.uint16, torch.uint32, torch.uint64} and name != "eq":
         return unsigned.apply(name, *xs, **options)
-    return getattr(torch, name)(*xs, **options)
+    result: Tensor = getattr(torch, name)(*xs, **options)
+    return result
 
 
 def _register_unary(name: str, torch_name: str) -> None:
@@ -95,13 +97,14 @@ def bit_shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
     """Shift of integers; by less than 0, or by their width or more, only the sign remains, and nothing to the left."""
     refuse_if(direction not in {"LEFT", "RIGHT"}, f"direction {direction}")
     name = f"bitwise_{direction.lower()}_shift"
+    shift: Callable[[Tensor, Tensor], Tensor] = getattr(torch, name)
     if a.dtype in {torch.uint16, torch.uint32, torch.uint64}:
         return unsigned.apply(name, a, b)
     width = torch.iinfo(a.dtype).bits
     inside = torch.logical_and(torch.ge(b, 0), torch.lt(b, width))
     if direction == "RIGHT" and a.dtype.is_signed:
-        return getattr(torch, name)(a, torch.where(inside, b, width - 1))
-    return torch.where(inside, getattr(torch, name)(a, torch.where(inside, b, 0)), torch.zeros_like(a))
+        return shift(a, torch.where(inside, b, width - 1))
+    return torch.where(inside, shift(a, torch.where(inside, b, 0)), torch.zeros_like(a))
 
 
 @op("Where", 9, 16)

@@ -68,9 +68,11 @@ def _max_pool_with_indices(x: Tensor, window: Sliding, pads: list[int]) -> tuple
         functional.max_pool3d_with_indices,
     )
     padded = _pad_spatial(x, pads, _lowest(x))
-    values, flat = functions[window.rank - 1](padded, window.kernel, window.strides, 0, window.dilations)
+    values, flat = functions[window.rank - 1](
+        padded, window.kernel, window.strides, (0,) * window.rank, window.dilations
+    )
     within = list(padded.shape[2:])
-    index = 0
+    index: Tensor | int = 0
     for axis, (size, begin) in enumerate(zip(x.shape[2:], pads, strict=False)):
         below = math.prod(within[axis + 1 :])
         position = torch.remainder(torch.div(flat, below, rounding_mode="floor"), within[axis])

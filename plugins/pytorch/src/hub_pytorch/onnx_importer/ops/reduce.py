@@ -172,11 +172,13 @@ def _softmax_like(name: str, torch_name: str) -> None:
         """Over all axes from the given one on."""
         axis = axis + x.ndim if axis < 0 else axis
         flat = torch.flatten(x, axis) if axis < x.ndim else x
-        return getattr(functional, torch_name)(flat, dim=axis).reshape(x.shape)
+        result: Tensor = getattr(functional, torch_name)(flat, dim=axis)
+        return result.reshape(x.shape)
 
     @op(name, 13)
     def plain(x: Tensor, *, axis: int = -1) -> Tensor:
-        return getattr(functional, torch_name)(x, dim=axis)
+        result: Tensor = getattr(functional, torch_name)(x, dim=axis)
+        return result
 
 
 _softmax_like("Softmax", "softmax")

@@ -128,7 +128,8 @@ def _scaled(size: int, scale: float) -> int:
         return math.floor(size * scale)
     above, below = scale.as_integer_ratio()
     refuse_if(below > _MOST_EXACT, f"scale {scale} of a dynamic size")
-    return plain(size * above // below)
+    wanted: int = plain(size * above // below)
+    return wanted
 
 
 def _by_sizes(x: Tensor, axes: list[int], sizes: list[int], policy: str) -> list[ResizedAxis]:
@@ -155,7 +156,7 @@ def resize(
 ) -> Tensor:
     """By sizes or by scales; roi and extrapolation_value are for tf_crop_and_resize alone."""
     axes = list(range(x.ndim)) if rule.axes is None else positive_axes(rule.axes, x.ndim)
-    if sizes is not None and math.prod(sizes.shape):
+    if sizes is not None and sizes.numel():
         resized = _by_sizes(x, axes, ints(sizes, "sizes"), rule.keep_aspect_ratio_policy)
     else:
         refuse_if(scales is None, "neither scales nor sizes")

@@ -84,7 +84,8 @@ def _direction_weights(w: Tensor, r: Tensor, b: Tensor | None, d: int, order: Se
     alone = w.shape[0] == 1
     for part, source, suffix in zip(reordered, (w, r, b, b), ("", "", "_input", "_recurrent"), strict=True):
         if is_constant(part) and source is not None:
-            part.weight_of = (source, suffix if alone else f"{suffix}_{d}")  # it stays a parameter, under that name
+            # it stays a parameter, under that name
+            part.weight_of = (source, suffix if alone else f"{suffix}_{d}")  # type: ignore[attr-defined]
     return reordered
 
 

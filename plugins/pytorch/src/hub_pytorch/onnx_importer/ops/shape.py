@@ -515,10 +515,10 @@ def col2im(
     """Sum of overlapping blocks of a picture; torch has two spatial axes and even pads."""
     size, block = ints(image_shape, "image_shape"), ints(block_shape, "block_shape")
     rank = len(size)
-    around = pads or [0] * (2 * rank)
+    around, gaps, steps = pads or [0] * (2 * rank), tuple(dilations or [1] * rank), tuple(strides or [1] * rank)
     refuse_if(rank != 2, f"{rank} spatial axes, torch has 2")  # noqa: PLR2004 - as the message says
     refuse_if(around[:rank] != around[rank:], f"uneven pads {around}")
-    return functional.fold(x, size, block, dilations or 1, around[:rank], strides or 1)
+    return functional.fold(x, tuple(size), tuple(block), gaps, tuple(around[:rank]), steps)
 
 
 @op("BitCast", 26)
