@@ -119,9 +119,9 @@ class Operator:
         return f"input {absent[0]} is absent" if absent else None
 
 
-def _group(handler: Handler, annotation: Any) -> type[Attributes] | None:
-    """The class of attributes that a parameter is annotated with; annotations are text, as everywhere here."""
-    found = getattr(handler, "__globals__", {}).get(annotation)
+def _group(handler: Handler, annotation: object) -> type[Attributes] | None:
+    """The class of attributes that a parameter is annotated with, as itself or as text."""
+    found = getattr(handler, "__globals__", {}).get(annotation) if isinstance(annotation, str) else annotation
     return found if isinstance(found, type) and issubclass(found, Attributes) else None
 
 
