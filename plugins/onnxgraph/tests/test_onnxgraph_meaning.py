@@ -10,7 +10,7 @@ from hub_onnxgraph.loops import ScanAxes
 from hub_onnxgraph.recurrence import Recurrence
 from hub_onnxgraph.resize import ResizedAxis, ResizeRule, matrix, places
 from hub_onnxgraph.table import Attributes, Operator
-from hub_onnxgraph.windows import Convolution, Pool, Transposed, Window, whole_pads
+from hub_onnxgraph.windows import Convolution, Pool, Transposed, WindowForm, whole_pads
 
 
 def test_a_group_stands_for_its_fields() -> None:
@@ -28,7 +28,7 @@ def test_a_group_stands_for_its_fields() -> None:
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(5, 3, 2), (6, 3, 2), (7, 2, 3), (4, 4, 1), (3, 1, 2)])
 def test_same_keeps_the_size_divided_by_the_stride(auto_pad: str, size: int, kernel: int, stride: int) -> None:
-    form = Window(auto_pad=auto_pad, strides=[stride])
+    form = WindowForm(auto_pad=auto_pad, strides=[stride])
     begin, end = form.explicit_pads(form.sliding([kernel]), lambda: [size])
     assert (size + begin + end - kernel) // stride + 1 == -(-size // stride)
     assert (end - begin if auto_pad == "SAME_UPPER" else begin - end) in {0, 1}
@@ -36,7 +36,7 @@ def test_same_keeps_the_size_divided_by_the_stride(auto_pad: str, size: int, ker
 
 def test_contradictions_are_refused() -> None:
     with pytest.raises(Refused, match="pads together with auto_pad SAME_UPPER"):
-        Window(auto_pad="SAME_UPPER", pads=[1, 1]).explicit_pads(Window().sliding([3]), lambda: [5])
+        WindowForm(auto_pad="SAME_UPPER", pads=[1, 1]).explicit_pads(WindowForm().sliding([3]), lambda: [5])
     with pytest.raises(Refused, match=r"kernel_shape \[2\] with weights of \[3\]"):
         Convolution(kernel_shape=[2]).of([3])
     with pytest.raises(Refused, match=r"kernel_shape \[3\] over 2 spatial axes"):

@@ -34,7 +34,7 @@ class Sliding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window(Attributes):
+class WindowForm(Attributes):
     """What every operator with a window understands."""
 
     auto_pad: str = "NOTSET"
@@ -76,7 +76,7 @@ class Window(Attributes):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Convolution(Window):
+class Convolution(WindowForm):
     """Attributes of Conv and its kin."""
 
     group: int = 1
@@ -113,7 +113,7 @@ class Transposed(Convolution):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool(Window):
+class Pool(WindowForm):
     """Attributes of pools."""
 
     kernel_shape: list[int] = field()

@@ -8,7 +8,7 @@ from typing import Any
 from hub_keras.onnx_importer import values
 from hub_keras.onnx_importer.values import Value
 from hub_onnxgraph import refuse_if
-from hub_onnxgraph.windows import Sliding, Window, pairs, same_totals, split_totals
+from hub_onnxgraph.windows import Sliding, WindowForm, pairs, same_totals, split_totals
 
 _MAX_SPATIAL = 3
 
@@ -29,7 +29,7 @@ def known_sizes(x: Value, what: str) -> list[int]:
     return values.sizes(x, range(2, x.ndim), what)
 
 
-def explicit_pads(form: Window, window: Sliding, x: Value) -> list[int]:
+def explicit_pads(form: WindowForm, window: Sliding, x: Value) -> list[int]:
     """ONNX's pads (begins, then ends).
 
     Raises:

@@ -19,7 +19,7 @@ from hub_onnxgraph import Refused
 class Graph(Protocol):
     """What is needed of the graph's builder."""
 
-    def symbol_node(self, symbol: Any) -> fx.Node:
+    def symbol_node(self, symbol: sympy.Symbol) -> fx.Node:
         """Return the node that reads a symbol's value off a tensor."""
 
     def proxy(self, node: fx.Node) -> Any:
@@ -68,11 +68,11 @@ class Recorder:
         cache: What has been written already, by expression.
     """
 
-    def __init__(self, graph: Graph, cache: dict[Any, Any]) -> None:
+    def __init__(self, graph: Graph, cache: dict[sympy.Basic, Any]) -> None:
         self._graph = graph
         self._cache = cache
 
-    def node_of(self, expression: Any) -> Any:
+    def node_of(self, expression: sympy.Basic) -> Any:
         """Return the node that computes an expression; a number as it is.
 
         Raises:
@@ -84,7 +84,7 @@ class Recorder:
             self._cache[expression] = self._new(expression)
         return self._cache[expression]
 
-    def _new(self, expression: Any) -> Any:
+    def _new(self, expression: sympy.Basic) -> Any:
         if expression.is_symbol:
             return self._graph.symbol_node(expression)
         if expression.func is sympy.Pow and expression.exp.is_Integer and expression.exp > 0:
@@ -107,7 +107,7 @@ class Recorder:
         return self._graph.create_proxy("call_function", function, wrapped, {}).node
 
 
-def _number(expression: Any) -> int | float | bool:
+def _number(expression: sympy.Basic) -> int | float | bool:
     if expression in {sympy.true, sympy.false}:
         return bool(expression)
     return int(expression) if expression.is_Integer else float(expression)

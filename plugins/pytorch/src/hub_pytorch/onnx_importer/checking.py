@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 from torch._subclasses import fake_tensor
@@ -27,7 +28,7 @@ class Differs(Exception):
 class _Shapes(fx.Interpreter):
     """Runs a graph on tensors without data and compares each one's shape with what the import found."""
 
-    def __init__(self, module: Any, sizes: Mapping[Any, int]) -> None:
+    def __init__(self, module: fx.GraphModule, sizes: Mapping[sympy.Basic, int]) -> None:
         super().__init__(module)
         self._sizes = sizes
 
@@ -47,11 +48,11 @@ class _Shapes(fx.Interpreter):
         return None if _unknown(size) else int(size.node.expr.xreplace(self._sizes))
 
 
-def _unknown(size: Any) -> bool:
+def _unknown(size: object) -> bool:
     return is_symbolic(size) and bool(free_unbacked_symbols(size))
 
 
-def guards_that_matter(module: Any, dimensions: Dimensions) -> list[Any]:
+def guards_that_matter(module: fx.GraphModule, dimensions: Dimensions) -> list[sympy.Basic]:
     """Return the conditions on sizes without which the graph is wrong, or may be.
 
     A condition that torch asked for only to choose a kernel, or a layout in memory, changes no shape where it fails.
@@ -64,7 +65,7 @@ def guards_that_matter(module: Any, dimensions: Dimensions) -> list[Any]:
     kept = [guard for guard in dimensions.guards if guard not in open_guards]
     if not open_guards or any(isinstance(n.target, torch._ops.HigherOrderOperator) for n in module.graph.nodes):  # noqa: SLF001 - their only name
         return dimensions.guards
-    tried: set[Any] = set()
+    tried: set[sympy.Basic] = set()
     for sizes in _trials(dimensions):
         broken = [guard for guard in open_guards if not _holds(guard, sizes)]
         if not broken or not all(_holds(guard, sizes) for guard in kept):
@@ -76,18 +77,18 @@ def guards_that_matter(module: Any, dimensions: Dimensions) -> list[Any]:
     return [guard for guard in dimensions.guards if guard in kept or guard not in tried]
 
 
-def _trials(dimensions: Dimensions) -> Iterator[dict[Any, int]]:
+def _trials(dimensions: Dimensions) -> Iterator[dict[sympy.Basic, int]]:
     usual = {dimensions.expression(name): size for name, size in dimensions.sizes.items()}
     for size in _SIZES:
         yield from ({**usual, symbol: size} for symbol in usual)
         yield dict.fromkeys(usual, size)
 
 
-def _holds(guard: Any, sizes: Mapping[Any, int]) -> bool:
+def _holds(guard: sympy.Basic, sizes: Mapping[sympy.Basic, int]) -> bool:
     return bool(guard.xreplace(sizes))
 
 
-def _same_shapes(module: Any, dimensions: Dimensions, sizes: Mapping[Any, int]) -> bool:
+def _same_shapes(module: fx.GraphModule, dimensions: Dimensions, sizes: Mapping[sympy.Basic, int]) -> bool:
     """Whether the graph's shapes are those found, or the graph does not run at these sizes, and says so."""
     by_name = {name: sizes[dimensions.expression(name)] for name in dimensions.sizes}
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sympy
+import torch
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental import _config as shape_config
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
@@ -34,12 +35,12 @@ class Dimensions:
         self.env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
         self.sizes: dict[str, int] = {}
         self.inputs: dict[str, dict[int, str]] = {}
-        self._symbols: dict[str, Any] = {}
+        self._symbols: dict[str, int | torch.SymInt] = {}
         self._given: dict[str, str] = {}
         self._free = {True: iter(_FACTORS), False: iter(_FACTORS)}
         self._by_torch: set[Any] = set()
 
-    def symbol(self, given: str, owner: str, axis: int) -> Any:
+    def symbol(self, given: str, owner: str, axis: int) -> int | torch.SymInt:
         """Return the size of an input's axis, whose dimension the model calls `given`.
 
         Raises:
@@ -61,7 +62,7 @@ class Dimensions:
             self._given[key] = next(name for name in names if name not in taken)
         return self._given[key]
 
-    def _new(self, name: str, *, first: bool) -> Any:
+    def _new(self, name: str, *, first: bool) -> int | torch.SymInt:
         factor = next(self._free[first], None)
         if factor is None:
             raise Refused(f"more than {len(_FACTORS)} dynamic dimensions")
@@ -83,7 +84,8 @@ class Dimensions:
 
     def expression(self, name: str) -> Any:
         """Return a dimension's symbol as it was made, before torch may have replaced it."""
-        return self._symbols[name].node._expr  # noqa: SLF001 - .expr has replacements applied
+        symbol: Any = self._symbols[name]
+        return symbol.node._expr  # noqa: SLF001 - .expr has replacements applied
 
     @contextmanager
     def guards_of_torch(self) -> Iterator[None]:
@@ -93,11 +95,11 @@ class Dimensions:
         self._by_torch.update(guard.expr for guard in self.env.guards[before:])
 
     @property
-    def guards(self) -> list[Any]:
+    def guards(self) -> list[sympy.Basic]:
         """The conditions that the import took to hold, in order, each once."""
         return list(dict.fromkeys(guard.expr for guard in self.env.guards))
 
-    def may_not_matter(self, guard: Any) -> bool:
+    def may_not_matter(self, guard: sympy.Basic) -> bool:
         """Whether a condition may only have been asked to choose a kernel or a layout in memory."""
         return guard in self._by_torch and not isinstance(guard, sympy.Eq)
 
@@ -113,7 +115,7 @@ class Dimensions:
                 where = ", ".join(f"axis {axis} of input {owner}" for owner, axis in places)
                 raise Refused(f"dimension {name} ({where}) cannot stay dynamic here; fix it ({self.hint(places)})")
 
-    def words(self, expression: Any) -> str:
+    def words(self, expression: sympy.Basic) -> str:
         """A condition on sizes, in the names of the dimensions."""
         names = {self.expression(name): sympy.Symbol(name, integer=True) for name in self.sizes}
         return str(expression.xreplace(names))

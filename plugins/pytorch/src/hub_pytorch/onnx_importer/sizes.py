@@ -1,12 +1,13 @@
-"""Sizes: an int where fixed, torch's symbolic form where dynamic. Comparing those asks torch for an example's truth.
+"""Sizes: an int where fixed, torch's symbolic form where dynamic, which has the type int here as in torch's own stubs.
 
-So they are compared here, where a comparison that depends on the size is told from one that does not.
+Comparing symbolic forms asks torch for an example's truth. So they are compared here, where a comparison that depends
+on the size is told from one that does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -15,53 +16,60 @@ else:
 
     torch = LazyModule("torch")  # the plain one: what is computed of sizes is no call in the graph
 
+Number = TypeVar("Number")
 
-def is_symbolic(value: Any) -> bool:
+
+def is_symbolic(value: object) -> bool:
     """Tell whether a size, or a condition on sizes, depends on a dynamic dimension."""
     if isinstance(value, int | float):  # without importing torch
         return False
     return isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Number) -> Number:
     """Return a symbolic number that has only one possible value as that value; anything else as it is."""
     if not is_symbolic(value):
         return value
-    expression = value.node.expr
-    if isinstance(value, torch.SymBool):
-        known = value.node.shape_env._maybe_evaluate_static(expression)  # noqa: SLF001 - it has no public form
-        return value if known is None else bool(known)
-    return int(expression) if expression.is_number and isinstance(value, torch.SymInt) else value
+    symbol: Any = value
+    expression = symbol.node.expr
+    found: Any = None
+    if isinstance(symbol, torch.SymBool):
+        known = symbol.node.shape_env._maybe_evaluate_static(expression)  # noqa: SLF001 - it has no public form
+        found = None if known is None else bool(known)
+    elif expression.is_number and isinstance(symbol, torch.SymInt):
+        found = int(expression)
+    result: Number = symbol if found is None else found
+    return result
 
 
-def certain(condition: Any) -> bool | None:
+def certain(condition: bool) -> bool | None:
     """Tell whether a condition on sizes holds at all sizes (True), at none (False), or depends on them (None)."""
     found = plain(condition)
     return None if is_symbolic(found) else bool(found)
 
 
-def smallest(a: Any, b: Any) -> Any:
+def smallest(a: int, b: int) -> int:
     """The smaller of two sizes."""
     return _extreme(a, b, certain(a <= b), torch.sym_min)
 
 
-def largest(a: Any, b: Any) -> Any:
+def largest(a: int, b: int) -> int:
     """The larger of two sizes."""
     return _extreme(a, b, certain(a >= b), torch.sym_max)
 
 
-def _extreme(a: Any, b: Any, first: bool | None, function: Any) -> Any:
+def _extreme(a: int, b: int, first: bool | None, function: Callable[[int, int], int]) -> int:
     if first is not None:
         return a if first else b
     return plain(function(a, b))
 
 
-def is_int(size: Any) -> bool:
+def is_int(size: object) -> bool:
     """Tell whether a size is fixed."""
     return not is_symbolic(size)
 
 
-def choice(condition: Any, yes: Any, no: Any) -> Any:
+def choice(condition: bool, yes: int, no: int) -> int:
     """One of two sizes, by a condition on sizes."""
     known = certain(condition)
     if known is not None:
@@ -69,10 +77,11 @@ def choice(condition: Any, yes: Any, no: Any) -> Any:
     return either(condition, yes, no)
 
 
-def either(condition: Any, yes: Any, no: Any) -> Any:
+def either(condition: bool, yes: int, no: int) -> int:
     """One of two numbers by a condition that depends on sizes; torch wants both of the same type."""
     zero = next((size - size for size in (yes, no) if is_symbolic(size)), None)
-    return torch.sym_ite(condition, yes, no) if zero is None else torch.sym_ite(condition, zero + yes, zero + no)
+    chosen: int = torch.sym_ite(condition, *((yes, no) if zero is None else (zero + yes, zero + no)))
+    return chosen
 
 
 def leaves_of(items: Iterable[object]) -> Iterator[Any]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from hub_onnxgraph import Refused, refuse_if
+from hub_onnxgraph import Refused
 from hub_pytorch.onnx_importer.sizes import is_symbolic
 from hub_pytorch.onnx_importer.tracing import Frame, GraphBuilder, Value, copied
 
@@ -29,7 +29,7 @@ class Traced:
     single: bool = False
 
 
-def builder_of(*values: Any) -> GraphBuilder:
+def builder_of(*values: object) -> GraphBuilder:
     """The builder of the graph that the values belong to.
 
     Raises:
@@ -66,19 +66,21 @@ def trace(
     return Traced(frame, inputs, outputs, single)
 
 
-def _own(builder: GraphBuilder, result: Any) -> Value:
+def _own(builder: GraphBuilder, result: object) -> Value:
     """A tensor of the graph's own: torch's operators return no input, no constant, and nothing twice."""
-    refuse_if(not isinstance(result, Value | torch.Tensor), "a branch or loop returns something else than tensors")
+    if not isinstance(result, Value | torch.Tensor):
+        raise Refused("a branch or loop returns something else than tensors")
     value = result if isinstance(result, Value) else builder.constant(result)
     return copied(builder.proxy(builder.create_arg(value)))
 
 
-def example(builder: GraphBuilder, value: Any) -> Any:
+def example(builder: GraphBuilder, value: Value | Tensor) -> Tensor:
     """The fake tensor that stands for a value."""
-    return (value if isinstance(value, Value) else builder.constant(value)).node.meta["val"]
+    fake: Tensor = (value if isinstance(value, Value) else builder.constant(value)).node.meta["val"]
+    return fake
 
 
-def apart(builder: GraphBuilder, values: Sequence[Any]) -> tuple[fx.Node, ...]:
+def apart(builder: GraphBuilder, values: Sequence[Value | Tensor]) -> tuple[fx.Node, ...]:
     """The nodes of copies of values.
 
     torch.export (2.13) takes two inputs of a loop that are the same tensor for one, even where one of them changes.
@@ -114,7 +116,7 @@ def emit(
     return values
 
 
-def _module(traced: Traced, outer: Sequence[fx.Node]) -> Any:
+def _module(traced: Traced, outer: Sequence[fx.Node]) -> fx.GraphModule:
     """A module of its own whose inputs are the graph's own ones, then the surroundings'."""
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in traced.inputs}
@@ -136,13 +138,13 @@ def _module(traced: Traced, outer: Sequence[fx.Node]) -> Any:
 class _Modules(torch.nn.Module):
     """The modules of graphs within a graph."""
 
-    def __init__(self, modules: dict[str, Any]) -> None:
+    def __init__(self, modules: dict[str, torch.nn.Module]) -> None:
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
 
 
-def same_type(ours: Any, theirs: Any) -> bool:
+def same_type(ours: Tensor, theirs: Tensor) -> bool:
     """Whether two fake tensors certainly have the same dtype and shape."""
     return (
         ours.dtype == theirs.dtype

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
+import sympy
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
@@ -23,7 +25,7 @@ from hub_pytorch.onnx_importer.arithmetic import Recorder
 from hub_pytorch.onnx_importer.dimensions import Dimensions, undecided
 from hub_pytorch.onnx_importer.sizes import is_symbolic, leaves_of, plain
 
-Array = Any  # a numpy array of Python objects
+Array = npt.NDArray[np.object_]
 
 
 class Value(fx.Proxy):
@@ -32,7 +34,7 @@ class Value(fx.Proxy):
     tracer: GraphBuilder
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> tuple[int, ...]:
         """The shape: an int for a fixed size, a torch.SymInt for a dynamic one."""
         return tuple(plain(size) for size in self.node.meta["val"].shape)
 
@@ -42,9 +44,10 @@ class Value(fx.Proxy):
         return len(self.node.meta["val"].shape)
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> torch.dtype:
         """The torch dtype."""
-        return self.node.meta["val"].dtype
+        dtype: torch.dtype = self.node.meta["val"].dtype
+        return dtype
 
 
 def copied(value: Value) -> Value:
@@ -61,7 +64,7 @@ class Known(Value):
         content: The numbers: int, bool, torch.SymInt or torch.SymBool in a numpy array of objects.
     """
 
-    def __init__(self, content: Array, dtype: Any, tracer: GraphBuilder) -> None:
+    def __init__(self, content: Array, dtype: torch.dtype, tracer: GraphBuilder) -> None:
         self.content = content
         self._dtype = dtype
         super().__init__(None, tracer)  # type: ignore[arg-type] # its node is made when it is asked for
@@ -76,7 +79,7 @@ class Known(Value):
         del node
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> tuple[int, ...]:
         """The shape, which is fixed."""
         return tuple(self.content.shape)
 
@@ -86,7 +89,7 @@ class Known(Value):
         return int(self.content.ndim)
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> torch.dtype:
         """The torch dtype."""
         return self._dtype
 
@@ -144,7 +147,7 @@ class GraphBuilder(fx.Tracer):
         """Wrap a node."""
         return Value(node, self)
 
-    def placeholder(self, name: str, shape: Sequence[Any], dtype: Any) -> Value:
+    def placeholder(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Value:
         """Add an input; a dynamic size is a torch.SymInt."""
         node = self.graph.placeholder(self._unique(re.sub(r"\W", "_", name)))
         with self._computing():
@@ -184,7 +187,7 @@ class GraphBuilder(fx.Tracer):
             return self.known(np.array(args[0], dtype=object), kwargs["dtype"])
         return self.create_proxy("call_function", function, args, kwargs)
 
-    def name_constant(self, tensor: Any, name: str, *, weight: bool = False) -> None:
+    def name_constant(self, tensor: torch.Tensor, name: str, *, weight: bool = False) -> None:
         """Give a real tensor the name it will have in the module; a weight of float type becomes a parameter."""
         self._names.setdefault(id(tensor), (tensor, name))
         if weight and tensor.is_floating_point():
@@ -205,7 +208,7 @@ class GraphBuilder(fx.Tracer):
             return expression
         return Recorder(self, self._frames[-1].sizes).node_of(size.node.expr)
 
-    def symbol_node(self, symbol: Any) -> fx.Node:
+    def symbol_node(self, symbol: sympy.Symbol) -> fx.Node:
         """Return the node that reads a dimension's size off the tensor that has it.
 
         Raises:
@@ -248,7 +251,7 @@ class GraphBuilder(fx.Tracer):
         with self._fake_mode, enable_python_dispatcher(), torch.no_grad(), undecided():
             yield
 
-    def describe(self, node: fx.Node, result: Any) -> None:
+    def describe(self, node: fx.Node, result: object) -> None:
         """Keep what is known of a node's result, and where its sizes that no input has can be read."""
         node.meta["val"] = result
         if isinstance(result, torch.Tensor):
@@ -261,16 +264,16 @@ class GraphBuilder(fx.Tracer):
         if is_symbolic(size) and size.node._expr.is_symbol:  # noqa: SLF001 - .expr has replacements applied
             self._origins.setdefault(size.node._expr, (node, axis))  # noqa: SLF001 - as above
 
-    def stacked(self, fake: Any, count: Any) -> Any:
+    def stacked(self, fake: torch.Tensor, count: int) -> torch.Tensor:
         """A fake tensor of a number of results like one."""
         with self._computing():
             return torch.empty((count, *fake.shape), dtype=fake.dtype)
 
-    def constant(self, tensor: Any) -> Value:
+    def constant(self, tensor: torch.Tensor) -> Value:
         """Return a real tensor as a value of the graph."""
         return self.proxy(self._attribute(tensor))
 
-    def _attribute(self, tensor: Any) -> fx.Node:
+    def _attribute(self, tensor: torch.Tensor) -> fx.Node:
         root = self._frames[0]
         if id(tensor) not in root.attributes:
             root.attributes[id(tensor)] = self._new_attribute(tensor)
@@ -304,7 +307,7 @@ class GraphBuilder(fx.Tracer):
             self._frames.pop()
             self.graph = self._frames[-1].graph
 
-    def _new_attribute(self, tensor: Any) -> fx.Node:
+    def _new_attribute(self, tensor: torch.Tensor) -> fx.Node:
         self._inherit(tensor)
         _, wanted = self._names.setdefault(id(tensor), (tensor, f"{self.current}_constant"))
         target = self._free_path(wanted)
@@ -320,20 +323,20 @@ class GraphBuilder(fx.Tracer):
             owner.register_buffer(leaf, tensor.contiguous())
         return self._attribute_node(target, tensor)
 
-    def _inherit(self, tensor: Any) -> None:
+    def _inherit(self, tensor: torch.Tensor) -> None:
         """Make a parameter of what an operator has made of a weight's elements alone, under the weight's name."""
         source, suffix = getattr(tensor, "weight_of", (None, ""))
         if source is not None and id(source) in self._trainable:
             self._names[id(tensor)] = (tensor, self._names[id(source)][1] + suffix)
             self._trainable.add(id(tensor))
 
-    def _attribute_node(self, target: str, tensor: Any) -> fx.Node:
+    def _attribute_node(self, target: str, tensor: torch.Tensor) -> fx.Node:
         graph = self._frames[0].graph
         node = graph.create_node("get_attr", target)
         node.meta["val"] = self._fake_mode.from_tensor(tensor, static_shapes=True)
         return node
 
-    def add_module(self, name: str, module: Any) -> fx.Node:
+    def add_module(self, name: str, module: torch.nn.Module) -> fx.Node:
         """Give the graph being built a graph module; return the node that stands for it."""
         modules = self._frames[-1].modules
         stem = re.sub(r"\W", "_", name)
@@ -376,7 +379,7 @@ class GraphBuilder(fx.Tracer):
                 same = operator.eq(self._input_size(first, axis), self._input_size(other, there))
                 self._assert(same.node, f"dimension {name} differs between inputs {first} and {other}")
 
-    def assert_guards(self, guards: Sequence[Any]) -> None:
+    def assert_guards(self, guards: Sequence[sympy.Basic]) -> None:
         """Record in the graph, as assertions, what was taken to hold of dynamic sizes.
 
         Args:
@@ -389,7 +392,7 @@ class GraphBuilder(fx.Tracer):
         for expression in guards:
             self._assert(recorder.node_of(expression), f"the sizes must fulfil {self.dimensions.words(expression)}")
 
-    def _assert(self, condition: Any, message: str) -> None:
+    def _assert(self, condition: object, message: str) -> None:
         if isinstance(condition, fx.Node):
             self.graph.call_function(torch._assert, (condition, message))  # noqa: SLF001 - the one that torch.fx keeps
 
@@ -409,5 +412,5 @@ class Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _is_real(leaf: Any) -> bool:
+def _is_real(leaf: object) -> bool:
     return isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor)

@@ -150,6 +150,11 @@ def _is_zero(state: Item | None) -> bool:
     return state is None or (is_constant(state) and not np.any(state))
 
 
+def _zeros_like(state: Item) -> Item:
+    """The state that is absent where the other one is there; an open batch has no constant of its size."""
+    return np.zeros([fixed(state, i) for i in range(state.ndim)], str(state.dtype))
+
+
 @op("LSTM", 7, 14, 22)
 def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     x: Value,
@@ -167,9 +172,11 @@ def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     """Long short-term memory."""
     refuse_if(input_forget, "input_forget")
     refuse_if(not _is_zero(p), "peepholes")
-    known = [item for item in (initial_h, initial_c) if item is not None]
-    absent = np.zeros([fixed(known[0], i) for i in range(known[0].ndim)], str(known[0].dtype)) if known else None
-    states = tuple(absent if item is None else item for item in (initial_h, initial_c))
+    if initial_h is None and initial_c is not None:
+        initial_h = _zeros_like(initial_c)
+    elif initial_c is None and initial_h is not None:
+        initial_c = _zeros_like(initial_h)
+    states = (initial_h, initial_c)
     return _run(x, _cell("LSTM", x, (w, r, b), sequence_lens, states, form))
 
 

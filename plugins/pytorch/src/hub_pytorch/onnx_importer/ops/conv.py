@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub_onnxgraph import refuse_if
-from hub_onnxgraph.windows import Convolution, Sliding, Transposed, Window
+from hub_onnxgraph.windows import Convolution, Sliding, Transposed, WindowForm
 from hub_pytorch.onnx_importer.lazy import functional, torch
 from hub_pytorch.onnx_importer.ops.shape import pad_with
 from hub_pytorch.onnx_importer.registry import op
@@ -24,7 +24,7 @@ def spatial_rank(x: Tensor) -> int:
     return rank
 
 
-def explicit_pads(form: Window, window: Sliding, x: Tensor) -> list[int]:
+def explicit_pads(form: WindowForm, window: Sliding, x: Tensor) -> list[int]:
     """ONNX's pads (begins, then ends)."""
     return form.explicit_pads(window, lambda: x.shape[2:], largest)
 

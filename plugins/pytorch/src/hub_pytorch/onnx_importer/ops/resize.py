@@ -156,7 +156,7 @@ def resize(
 ) -> Tensor:
     """By sizes or by scales; roi and extrapolation_value are for tf_crop_and_resize alone."""
     axes = list(range(x.ndim)) if rule.axes is None else positive_axes(rule.axes, x.ndim)
-    if sizes is not None and sizes.numel():
+    if sizes is not None and 0 not in sizes.shape:
         resized = _by_sizes(x, axes, ints(sizes, "sizes"), rule.keep_aspect_ratio_policy)
     else:
         refuse_if(scales is None, "neither scales nor sizes")

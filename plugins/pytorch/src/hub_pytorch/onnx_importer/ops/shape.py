@@ -115,7 +115,7 @@ def _split(x: Tensor, axis: int, sizes: list[int]) -> tuple[Tensor, ...]:
     return tuple(torch.narrow(x, axis, start, size) for start, size in zip(starts, sizes, strict=True))
 
 
-def _even(total: Any, parts: int) -> list[Any]:
+def _even(total: int, parts: int) -> list[int]:
     """Sizes of `parts` pieces, all equal but for the last, which may be smaller."""
     each = -(-total // parts)
     return [largest(0, smallest(each, total - i * each)) for i in range(parts)]
@@ -170,7 +170,7 @@ def slice_inputs(
     )
 
 
-def _slice(x: Tensor, starts: list[Any], ends: list[Any], axes: list[int] | None, steps: list[int] | None) -> Tensor:
+def _slice(x: Tensor, starts: list[int], ends: list[int], axes: list[int] | None, steps: list[int] | None) -> Tensor:
     chosen = positive_axes(axes if axes is not None else list(range(len(starts))), x.ndim)
     for axis, start, end, step in zip(chosen, starts, ends, steps or [1] * len(starts), strict=True):
         if all(map(is_int, (start, end, x.shape[axis]))):
@@ -190,7 +190,7 @@ def _slice_axis(x: Tensor, axis: int, chosen: range) -> Tensor:
     return x[tuple(index)]
 
 
-def _slice_dynamic(x: Tensor, axis: int, start: Any, end: Any, step: int) -> Tensor:
+def _slice_dynamic(x: Tensor, axis: int, start: int, end: int, step: int) -> Tensor:
     """Bounds or a size that are dynamic: first the range is narrowed, then its order and step are taken."""
     size = x.shape[axis]
     end = size if step > 0 and is_int(end) and end >= _FAR else end
@@ -202,14 +202,14 @@ def _slice_dynamic(x: Tensor, axis: int, start: Any, end: Any, step: int) -> Ten
     return taken if abs(step) == 1 else taken[tuple([slice(None)] * axis + [slice(None, None, abs(step))])]
 
 
-def _bound(bound: Any, size: Any) -> Any:
+def _bound(bound: int, size: int) -> int:
     """A bound counted from the front, not below 0."""
     negative = certain(bound < 0)
     refuse_if(negative is None, f"a slice to {bound}, which may be negative, of an axis of size {size}")
     return largest(bound + size, 0) if negative else bound
 
 
-def _mirrored(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
+def _mirrored(start: int, end: int, size: int) -> tuple[int, int]:
     """The range that a negative step covers, as bounds of a positive one."""
     below = is_int(end) and end < -_FAR
     return (0 if below else _bound(end, size) + 1), _bound(start, size) + 1
@@ -308,7 +308,7 @@ def expand(x: Tensor, shape: Tensor) -> Tensor:
     return x if unchanged else torch.broadcast_to(x, target)
 
 
-def _broadcast(a: Any, b: Any) -> Any:
+def _broadcast(a: int, b: int) -> int:
     """The size that two sizes broadcast to; of two dynamic ones the larger, as one is 1 or both are the same."""
     if is_int(a) and is_int(b):
         refuse_if(1 not in {a, b} and a != b, f"sizes {a} and {b} do not broadcast")
@@ -422,7 +422,7 @@ def pad_with(x: Tensor, pads: list[int], mode: str, value: float) -> Tensor:
     return functional.pad(x, flat, value=value) if flat else x
 
 
-def _pad_by_index(x: Tensor, pads: list[Any], mode: str) -> Tensor:
+def _pad_by_index(x: Tensor, pads: list[int], mode: str) -> Tensor:
     """Reflect, edge and wrap: each padded axis is one selection."""
     for axis, size in enumerate(x.shape):
         before, after = pads[axis], pads[axis + x.ndim]
@@ -432,7 +432,7 @@ def _pad_by_index(x: Tensor, pads: list[Any], mode: str) -> Tensor:
     return x
 
 
-def _source(positions: Tensor, size: Any, mode: str) -> Tensor:
+def _source(positions: Tensor, size: int, mode: str) -> Tensor:
     """The indices that padded positions repeat."""
     if mode == "edge":
         return torch.clamp(positions, 0, size - 1)
@@ -485,7 +485,7 @@ def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor
 
 
 @op("ConcatFromSequence", 11)
-def concat_from_sequence(items: list[Any], *, axis: int, new_axis: int = 0) -> Tensor:
+def concat_from_sequence(items: list[Tensor], *, axis: int, new_axis: int = 0) -> Tensor:
     """Join a sequence's elements along an axis, or along a new one."""
     return torch.stack(items, axis) if new_axis else torch.cat(items, axis)
 
