@@ -48,7 +48,7 @@ def takes_dynamic(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuses also to keep dimensions dynamic where none is."""
     given = {*options.shapes, *options.constants}
     if all(spec.is_static or spec.name in given for spec in summary.signature.inputs):
-        return Verdict(support=Support.NEVER, reason="no dimension is open: onnx.prepare does more")
+        return Verdict(support=Support.NEVER, reason="no dimension is dynamic: onnx.prepare does more")
     return takes_standard(summary, options)
 
 
@@ -80,7 +80,7 @@ PREPARE_DYNAMIC = msgspec.structs.replace(
     gives=Gives(format="onnx", form=PREPARED),
     check=takes_dynamic,
     keeps_dynamic=True,
-    title="ONNX preparation, dims kept open",
+    title="ONNX preparation, dynamic dims kept",
 )
 
 
