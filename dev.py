@@ -21,7 +21,16 @@ ROOT = Path(__file__).resolve().parent
 BIN = ROOT / ".venv" / "bin"
 PLUGINS = [
     f"plugins/{name}"
-    for name in ("onnxgraph", "quanttrials", "pytorch", "keras[cpu,torch]", "onnxruntime", "openvino", "tflite")
+    for name in (
+        "onnxgraph",
+        "quanttrials",
+        "tflitefile",
+        "pytorch",
+        "keras[cpu,torch]",
+        "onnxruntime",
+        "openvino",
+        "tflite",
+    )
 ]
 DEMO = (
     "convert samples/digits_torch/digits.pt2 --to tflite --int8 --calibration samples/digits_torch/calibration.npz "

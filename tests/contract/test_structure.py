@@ -121,7 +121,6 @@ ANY = {
     "onnxruntime": 56.2,
     "openvino": 33,
     "pytorch": 43.9,
-    "tflite": 29.1,
 }
 
 
@@ -130,9 +129,23 @@ def test_types_name_what_they_hold(package: str) -> None:
     assert figures.figures(PACKAGES[package]).any_share <= ANY.get(package, 20)
 
 
-def test_import_circles_and_class_names_defined_twice_do_not_come_back() -> None:
+# Modules of which each imports each, also inside functions and for types; with what is to end it. It only shrinks.
+CIRCLES = {
+    ("hub_onnxruntime.execution", "hub_onnxruntime.operators", "hub_onnxruntime.session"): "a ground module",
+    ("hub_openvino.execution", "hub_openvino.session"): "explain asked of the runtime",
+    (
+        "hub_pytorch.onnx_importer.lazy", "hub_pytorch.onnx_importer.sizes", "hub_pytorch.onnx_importer.tracing",
+    ): "sizes takes plain torch",
+    ("hub_pytorch.onnx_importer.ops.resize", "hub_pytorch.onnx_importer.ops.resize_dynamic"): "in hub_onnxgraph",
+}  # fmt: skip
+
+
+def test_no_other_modules_import_each_other() -> None:
     everything = tuple(path for files in PACKAGES.values() for path in files)
-    assert len(figures.circles(everything)) <= 5
+    assert {tuple(circle) for circle in figures.circles(everything)} == CIRCLES.keys()
+
+
+def test_class_names_defined_twice_do_not_come_back() -> None:
     assert len(figures.defined_twice()) <= 35
 
 

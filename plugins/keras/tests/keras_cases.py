@@ -73,6 +73,15 @@ def interpreter(path: Path) -> Any:
     return opened
 
 
+def operators_of(path: Path) -> list[str]:
+    """The main graph's operators as LiteRT lists them: another reader than the one that wrote the file."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # which would add nodes of their own
+    opened = Interpreter(str(path), experimental_op_resolver_type=kernels)
+    return [detail["op_name"] for detail in opened._get_ops_details()]
+
+
 def interface(path: Path) -> tuple[list[str], list[str]]:
     """Input and output tensor names in order, checked to be those of the one signature."""
     opened = interpreter(path)

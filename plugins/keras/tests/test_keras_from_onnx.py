@@ -19,6 +19,7 @@ from hub_keras.edges import BY_ID
 from hub_keras.from_onnx import IMPORTER, operations
 from hub_keras.onnx_importer import UnsupportedOperator, import_onnx, unsupported_operators
 from plugins.keras.tests import onnx_networks as networks
+from plugins.keras.tests.keras_cases import operators_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -141,8 +142,6 @@ def test_what_the_keras_edge_refuses(name: str, exported: Path, tmp_path: Path) 
 def test_tflite_through_the_keras_edge(name: str, exported: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
-    from hub_keras.flatbuffer import operator_counts, read_flatbuffer
-
     place = exported / name
     output = place / "model.tflite"
     BY_ID["keras.tflite-frozen"].convert(_job("keras.tflite-frozen", place / "model.keras", output, "keras"))
@@ -151,7 +150,7 @@ def test_tflite_through_the_keras_edge(name: str, exported: Path) -> None:
     made = runner(**{key: given[key] for key in given.files})
     names = _output_names(exported / f"{name}.onnx")
     assert error([made[key] for key in names], _arrays(place / "expected.npz")) < PARITY
-    assert operator_counts(read_flatbuffer(output)).get("TRANSPOSE", 0) <= networks.NETWORKS[name][2]
+    assert operators_of(output).count("TRANSPOSE") <= networks.NETWORKS[name][2]
 
 
 def _output_names(path: Path) -> list[str]:

@@ -43,6 +43,8 @@ def test_a_look_up_imports_the_modules_that_name_the_operator(planted: Table) ->
     assert isinstance(planted.find("First", 3), Operator)
     assert {name for name in sys.modules if name.startswith("planted.")} == {"planted.first"}
     assert planted.find("Absent") == "the operator is not implemented"
+    assert planted.has("First")
+    assert not planted.has("Absent")
     assert planted.find("First", 2) == "version 2 is not implemented, only 1, 3, 4"
     assert {name for name in sys.modules if name.startswith("planted.")} == {"planted.first"}
 
@@ -79,12 +81,20 @@ def test_the_signature_is_the_contract() -> None:
     assert row.mismatch([False, True], ["axis"]) == "input 0 is absent"
 
 
-@pytest.mark.parametrize("package", ["hub_keras.onnx_importer", "hub_pytorch.onnx_importer"])
-def test_every_row_of_the_importers_is_found(package: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "name", "version"),
+    [
+        ("hub_keras.onnx_importer", "Conv", 11),
+        ("hub_pytorch.onnx_importer", "Conv", 11),
+        ("hub_tflite.to_onnx", "CONV_2D", 3),
+    ],
+)
+def test_every_row_of_the_importers_is_found(package: str, name: str, version: int) -> None:
     code = (
         f"import sys; from {package}.registry import TABLE as t; before = set(sys.modules); "
-        f"t.find('Conv', 11); print(*[m for m in set(sys.modules) - before if m.startswith('{package}.ops.')]); "
-        "rows = {(d, n, v) for (d, n), rows in t.rows.items() for v in rows}; assert len(rows) > 400; "
+        f"t.find({name!r}, {version}); "
+        f"print(*[m for m in set(sys.modules) - before if m.startswith('{package}.ops.')]); "
+        "rows = {(d, n, v) for (d, n), rows in t.rows.items() for v in rows}; assert len(rows) > 390; "
         "assert not [row for row in rows if isinstance(t.find(row[1], row[2], row[0]), str)]"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

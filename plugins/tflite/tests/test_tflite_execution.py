@@ -15,7 +15,7 @@ import pytest
 import hub
 from hub.spec import Execution, Explains, RunsAsync, ShowsIntermediates, StepError, UnknownName, UsageError, processor
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import code_of, numbers, operator_name, parse, text, to_bytes
+from hub_tflitefile.schema import code_of, numbers, operator_name, parse, text, to_bytes
 from plugins.tflite.tests import tflite_graphs as graphs
 from tests.zoo import data, fetch
 

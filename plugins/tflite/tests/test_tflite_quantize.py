@@ -25,7 +25,7 @@ from hub_tflite.quantize import candidates, prepare, quantize, spare
 from hub_tflite.recipes import STATIC8, products
 from hub_tflite.rewrite import STATIC
 from hub_tflite.runtime import VARIANTS, LiteRtSession
-from hub_tflite.schema import has_outside_buffers, parse
+from hub_tflitefile.schema import has_outside_buffers, parse
 from plugins.tflite.tests import tflite_graphs as graphs
 
 EDGES = {edge.id: edge for edge in QUANTIZING}

@@ -28,7 +28,7 @@ from hub_tflite.describe import describe_file
 from hub_tflite.numerics import decide
 from hub_tflite.rewrite import STATIC, apply, rename
 from hub_tflite.runtime import VARIANTS, LiteRtRuntime, LiteRtSession
-from hub_tflite.schema import code_of, new, parse, read, to_bytes
+from hub_tflitefile.schema import code_of, new, parse, read, to_bytes
 from plugins.tflite.tests import tflite_graphs as graphs
 
 

@@ -18,10 +18,10 @@ import pytest
 from hub.spec import ConvertOptions, StepError, Support, UnsupportedModel, UsageError
 from hub_tflite.describe import describe_file, signature_of
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import new, read, to_bytes
 from hub_tflite.to_onnx import layout, write
 from hub_tflite.to_onnx.edge import IMPORTER, convert
-from hub_tflite.to_onnx.second import TF2ONNX, convert_second, dropped_biases, leftovers
+from hub_tflite.to_onnx.tf2onnx_edge import TF2ONNX, convert_second, dropped_biases, leftovers
+from hub_tflitefile.schema import new, read, to_bytes
 from plugins.tflite.tests import tflite_graphs as graphs
 from plugins.tflite.tests import tflite_handmade as handmade
 from plugins.tflite.tests.test_tflite_to_onnx_operators import difference, run_onnx
@@ -136,6 +136,24 @@ def _torch_network() -> Any:
         nn.Hardswish(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.ConstantPad2d((1, 0, 2, 1), 0.5),
         nn.PReLU(8), nn.Conv2d(8, 4, 1), nn.Softmax(dim=1), nn.AvgPool2d(2, ceil_mode=False),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("perm", [[0, 3, 1, 2], [0, 2, 3, 1]])
+def test_a_transpose_of_unknown_rank_stays(perm: list[int], tmp_path: Path) -> None:
+    """The layout pass knows no order of axes there: it once dropped the second one and broke the first."""
+    made = graphs.Graph()
+    x, sizes = made.tensor("x", (2, 3, 4, 5)), made.tensor("sizes", (4,), "INT32", shapeSignature=[-1])
+    unknown = [made.tensor(name, ()) for name in ("reshaped", "turned")]
+    for index in unknown:
+        made.tensors[index].hasRank = False
+    y = made.tensor("y", tuple(np.array((2, 3, 4, 5))[perm].tolist()))
+    made.add("RESHAPE", [x, sizes], [unknown[0]], "ReshapeOptions")
+    made.add("TRANSPOSE", [unknown[0], made.constant("perm", np.int32(perm), "INT32")], [unknown[1]])
+    made.add("NEG", [unknown[1]], [y])
+    path = graphs.save(made.model([x, sizes], [y]), tmp_path / "m.tflite")
+    convert(path, tmp_path / "m.onnx")
+    feeds = {"x": np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5), "sizes": np.int32([2, 3, 4, 5])}
+    assert difference(LiteRtSession(path.read_bytes()).run(feeds), run_onnx(tmp_path / "m.onnx", feeds)) == ""
 
 
 def test_open_sizes_are_fixed_on_request(network: Any, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hub_onnxgraph.errors import UnsupportedOperator
 from hub_onnxruntime.session import OrtSession
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import new, to_bytes
 from hub_tflite.to_onnx.edge import convert
-from hub_tflite.to_onnx.errors import UnsupportedOperator
-from plugins.tflite.tests.tflite_graphs import INPUT, OUTPUT, Graph, digits, loop
+from hub_tflitefile.schema import new, to_bytes
+from plugins.tflite.tests.tflite_graphs import INPUT, OUTPUT, Graph, digits, loop, save
+from plugins.tflite.tests.tflite_handmade import single
 
 TOLERANCE = 1e-5
 SIZE = (1, 3)
@@ -118,6 +119,14 @@ def test_a_variable_that_is_written_once_is_a_constant(tmp_path: Path) -> None:
 def test_a_variable_that_is_written_at_run_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOperator, match="state between runs"):
         compare(with_variable(written=True), tmp_path, {"x": np.ones(SIZE, np.float32)})
+
+
+def test_an_absent_input_behind_the_last_one_is_none(tmp_path: Path) -> None:
+    import onnx
+
+    made = single("EXP", [np.ones((2, 4), np.float32), -1], [((2, 4), "FLOAT32")])
+    convert(save(made.model, tmp_path / "m.tflite"), tmp_path / "m.onnx")
+    assert {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node} == {"Exp"}
 
 
 def test_the_first_signature_is_converted_and_the_others_are_named(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from hub.spec import StepError
+from hub_onnxgraph.errors import UnsupportedOperator
 from hub_onnxruntime.session import OrtSession
-from hub_tflite.describe import border, quant_params
 from hub_tflite.runtime import VARIANTS, LiteRtSession
-from hub_tflite.schema import read
-from hub_tflite.to_onnx import table
 from hub_tflite.to_onnx.edge import convert
-from hub_tflite.to_onnx.errors import UnsupportedOperator
+from hub_tflite.to_onnx.registry import TABLE
+from hub_tflitefile.interface import interface_of, quant_params
+from hub_tflitefile.schema import read
 from plugins.keras.tests.keras_layer_zoo import NAMES
 
 ROOT = Path(__file__).parents[3]
@@ -86,7 +86,7 @@ def _compared(
         return str(error)
     onnx, renamed = result
     model = read(path)
-    graph, inputs, outputs = border(model)
+    graph, inputs, outputs = interface_of(model)
     names = sorted(name for name, _ in inputs)
     grids = {name: quant_params(graph.tensors[index]) for name, index in outputs}
     quantized = not path.name.endswith(".float.tflite")
@@ -171,11 +171,12 @@ def test_every_layer(tmp_path: Path) -> None:
 def test_the_judge_sees_a_planted_fault(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
-    row = table.table()["FULLY_CONNECTED"]
+    row = TABLE.rows["", "FULLY_CONNECTED"][1]
 
     def doubled(node: Any, *inputs: Any, **options: Any) -> Any:
         made = row.handler(node, *inputs, **options)
         return node.emit("Add", made, made)
 
-    monkeypatch.setitem(table._table, "FULLY_CONNECTED", dataclasses.replace(row, handler=doubled))
+    faulty = dict.fromkeys(TABLE.rows["", "FULLY_CONNECTED"], dataclasses.replace(row, handler=doubled))
+    monkeypatch.setitem(TABLE.rows, ("", "FULLY_CONNECTED"), faulty)
     assert judge(folder / f"Dense.{kind}.tflite", _feeds(folder, "Dense")).word == "wrong"

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from hub_tflite.describe import border
+from hub_onnxgraph.errors import UnsupportedOperator
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import operator_name, operators, parse, to_bytes
-from hub_tflite.to_onnx import table
 from hub_tflite.to_onnx.edge import convert
-from hub_tflite.to_onnx.errors import UnsupportedOperator
+from hub_tflite.to_onnx.registry import TABLE
+from hub_tflitefile.interface import interface_of
+from hub_tflitefile.schema import operator_name, operators, parse, to_bytes
 from plugins.tflite.tests import tflite_handmade as handmade
 from plugins.tflite.tests import tflite_operators as written
 
@@ -46,7 +46,7 @@ def judge(content: bytes, feeds: Iterable[Any], folder: Path) -> Verdict:
         convert(path, output)
     except UnsupportedOperator as refusal:
         return Verdict("refused", str(refusal), names)
-    _, inputs, _ = border(model)
+    _, inputs, _ = interface_of(model)
     given = dict(zip(sorted(name for name, _ in inputs), feeds, strict=True))
     reason = difference(LiteRtSession(content).run(given), run_onnx(output, given))
     return Verdict("wrong" if reason else "passed", reason, names)
@@ -97,8 +97,9 @@ def _check(verdicts: dict[str, Verdict], floor: int) -> None:
     assert refused == {}
     assert counts["passed"] >= floor
     covered = {name for verdict in verdicts.values() if verdict.word == "passed" for name in verdict.operators}
-    print("rows without a case:", sorted(table.table().keys() - covered))  # noqa: T201 - a record
-    assert len(covered & table.table().keys()) >= FLOOR_OPERATORS
+    rows = {name for _, name in TABLE.rows}
+    print("rows without a case:", sorted(rows - covered))  # noqa: T201 - a record
+    assert len(covered & rows) >= FLOOR_OPERATORS
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +117,14 @@ def test_operators_in_every_variation(folder: Path) -> None:
 
 
 def test_the_judge_sees_a_planted_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = table.table()["FULLY_CONNECTED"]
+    row = TABLE.rows["", "FULLY_CONNECTED"][1]
 
     def without_bias(node: Any, x: Any, w: Any, bias: Any = None, **options: Any) -> Any:
         del bias
         return row.handler(node, x, w, **options)
 
-    monkeypatch.setitem(table._table, "FULLY_CONNECTED", dataclasses.replace(row, handler=without_bias))
+    faulty = dict.fromkeys(TABLE.rows["", "FULLY_CONNECTED"], dataclasses.replace(row, handler=without_bias))
+    monkeypatch.setitem(TABLE.rows, ("", "FULLY_CONNECTED"), faulty)
     made = next(made for made in handmade.good() if made.name.startswith("FULLY_CONNECTED"))
     assert judge(to_bytes(made.model), made.feeds, folder).word == "wrong"
 

@@ -10,6 +10,7 @@ import pytest
 
 from hub._steps import steps_of
 from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Numerics
+from hub_onnxgraph.errors import UnsupportedOperator
 from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.describe import summarize as describe_onnx
 from hub_onnxruntime.session import OrtSession
@@ -17,10 +18,9 @@ from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import describe_file
 from hub_tflite.plugin import TfliteFormat
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import new, parse, to_bytes
 from hub_tflite.to_onnx import quantized
 from hub_tflite.to_onnx.edge import IMPORTER, convert
-from hub_tflite.to_onnx.errors import UnsupportedOperator
+from hub_tflitefile.schema import new, parse, to_bytes
 from plugins.tflite.tests import tflite_graphs as graphs
 from plugins.tflite.tests.tflite_graphs import Graph
 
@@ -203,6 +203,19 @@ def test_blocks_of_int4(tmp_path: Path) -> None:
     np.testing.assert_allclose(OrtSession(tmp_path / "blocks.onnx").run({"x": x})["y"], x @ weights.T, rtol=1e-5)
 
 
+def test_scales_of_blocks_that_are_computed_are_refused(tmp_path: Path) -> None:
+    model, _ = packed_dense(units=4, width=8)
+    graph = model.subgraphs[0]
+    graph.tensors.append(new("TensorT", name=b"scales", shape=[4, 2], type=1))
+    w = next(tensor for tensor in graph.tensors if tensor.name == b"w")
+    w.quantization = new("QuantizationParametersT", detailsType=2, details=new("BlockwiseQuantizationT", blockSize=4))
+    w.quantization.details.scales = len(graph.tensors) - 1
+    path = tmp_path / "odd.tflite"
+    path.write_bytes(to_bytes(model))
+    with pytest.raises(UnsupportedOperator, match="scales of w are computed"):
+        convert_unread(path, tmp_path / "odd.onnx")
+
+
 def test_cast_takes_the_integers_as_they_are(tmp_path: Path) -> None:
     made = Graph()
     x = _scaled(made, made.tensor("x", (1, 4), "INT8"), 0.5, 3)
@@ -243,9 +256,9 @@ def test_grids_that_have_no_form_are_refused(kind: str, scale: list[float], word
 
 def convert_unread(path: Path, output: Path) -> None:
     """Translate without LiteRT's own look at the file, which refuses some of these too."""
-    from hub_tflite.to_onnx.importer import Importer
+    from hub_tflite.to_onnx.importer import TfliteImporter
 
-    Importer(parse(path.read_bytes())).run()
+    TfliteImporter(parse(path.read_bytes())).run()
     assert not output.exists()
 
 

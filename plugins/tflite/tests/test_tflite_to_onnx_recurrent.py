@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hub_onnxgraph.errors import UnsupportedOperator
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import to_bytes
 from hub_tflite.to_onnx.edge import convert
-from hub_tflite.to_onnx.errors import UnsupportedOperator
+from hub_tflitefile.schema import to_bytes
 from plugins.tflite.tests.tflite_graphs import Graph
 
 BATCH, TIME, WIDTH, UNITS = 2, 5, 3, 4
@@ -62,7 +62,7 @@ class Cell:
 
 
 def quantization(scale: float, point: int = 0) -> Any:
-    from hub_tflite.schema import new
+    from hub_tflitefile.schema import new
 
     return new("QuantizationParametersT", scale=np.array([scale], np.float32), zeroPoint=np.array([point], np.int64))
 

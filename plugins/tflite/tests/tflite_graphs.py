@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hub_tflite.schema import code_of, new, to_bytes
+from hub_tflitefile.schema import code_of, new, to_bytes
 
 Floats = npt.NDArray[np.float32]
 INPUT, OUTPUT = "image", "scores"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flatbuffers import flexbuffers
 
-from hub_tflite.schema import code_of, new
+from hub_tflitefile.schema import code_of, new
 from plugins.tflite.tests.tflite_graphs import Graph
 
 Array = np.ndarray[Any, Any]
@@ -180,6 +180,15 @@ def composite() -> Handmade:
     return Handmade("STABLEHLO_COMPOSITE", model, (drawn(2, 3),))
 
 
+def _handle() -> Handmade:
+    """The name of a variable where numbers are wanted."""
+    made = Graph()
+    handle, y = made.tensor("v", (), "RESOURCE"), made.tensor("y", (2, 4))
+    made.add("VAR_HANDLE", [], [handle], "VarHandleOptions", container=b"", sharedName=b"weights")
+    made.add("SQUARE", [handle], [y])
+    return Handmade("SQUARE", made.model([], [y]), ())
+
+
 Refusal = tuple[Callable[[], Handmade], str]
 
 
@@ -192,7 +201,7 @@ def refused() -> Iterator[Refusal]:
     yield lambda: single("ADD", [x, x], same, "AddOptions", version=99), "version 99"
     yield lambda: single("ADD", [x, x, x], same, "AddOptions"), "3 inputs"
     yield lambda: single("ADD", [x, -1], same, "AddOptions"), "input 1 is absent"
-    yield lambda: single("SOFTMAX", [x], same), "beta missing"
+    yield lambda: single("SOFTMAX", [x], same), "beta is missing"
     yield lambda: single("LSH_PROJECTION", [x, x], same), "not implemented"
     yield lambda: single("BITCAST", [x], [((2, 4), "INT32")]), "the bits of"
     yield lambda: single("TRANSPOSE", [x, np.int32([1, 0])], [((4, 2), "FLOAT32")]), "computed at run time"
@@ -200,7 +209,9 @@ def refused() -> Iterator[Refusal]:
         lambda: single("FULLY_CONNECTED", [x, w, -1], [((2, 5), "FLOAT32")], "FullyConnectedOptions", weightsFormat=1),
         "shuffled",
     )
+    yield lambda: single("CALL", [x], same, "CallOptions", subgraph=7), "no subgraph 7"
+    yield _handle, "handle of a variable"
     yield (
         lambda: single("EXP", [x], same, "LeakyReluOptions", alpha=0.5),
-        "option alpha=0.5 is not implemented",
+        "attribute alpha=0.5 is not implemented",
     )

@@ -182,12 +182,18 @@ class Table:
             import_module(module)
         return self._rows
 
-    def find(self, name: str, version: int = 1, domain: str = "") -> Operator | str:
-        """Return the function for an operator at a version, or the reason there is none."""
+    def has(self, name: str, domain: str = "") -> bool:
+        """Whether there is a function for an operator, at whatever version."""
         for module in self._homes.get(name, ()):
             import_module(module)
-        rows = self._rows.get((domain, name))
-        if rows is None:
-            return self._base.find(name, version, domain) if self._base else "the operator is not implemented"
+        return (domain, name) in self._rows or (self._base is not None and self._base.has(name, domain))
+
+    def find(self, name: str, version: int = 1, domain: str = "") -> Operator | str:
+        """Return the function for an operator at a version, or the reason there is none."""
+        if not self.has(name, domain):
+            return "the operator is not implemented"
+        rows = self._rows.get((domain, name), {})
+        if not rows and self._base:
+            return self._base.find(name, version, domain)
         known = ", ".join(map(str, sorted(rows)))
         return rows.get(version) or f"version {version} is not implemented, only {known}"

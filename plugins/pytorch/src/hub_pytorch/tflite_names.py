@@ -21,17 +21,12 @@ def rename_signature(path: Path, renames: dict[str, dict[str, str]]) -> tuple[st
     changed = {old: new for names in renames.values() for old, new in names.items() if old != new}
     if not changed:
         return ()
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
+    from hub_tflitefile.interface import rename
+    from hub_tflitefile.schema import parse, read_bytes, to_bytes
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    model = parse(read_bytes(path), path)
     for signature in model.signatureDefs or ():
-        for side, maps in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-            for entry in maps or ():
-                name = entry.name.decode()
-                entry.name = renames[side].get(name, name)
-    builder = flatbuffers.Builder(path.stat().st_size)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    path.write_bytes(builder.Output())
+        rename(signature, renames["inputs"], renames["outputs"])
+    path.write_bytes(to_bytes(model))
     listed = ", ".join(f"{old} -> {new}" for old, new in changed.items())
     return (f"wrote the source's names into the TFLite signature, which its converter cannot: {listed}",)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import CalibrationError, StepError
-from hub_tflite.describe import border
-from hub_tflite.schema import parse
+from hub_tflitefile.interface import interface_of
+from hub_tflitefile.schema import parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,7 @@ def _observing_interpreter(content: bytes) -> tuple[Any, Any, dict[str, int]]:
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise StepError(f"the float model does not run in LiteRT: {' '.join(str(error).split())}") from error
-    graph, inputs, _ = border(parse(content))
+    graph, inputs, _ = interface_of(parse(content))
     return interpreter, graph, dict(inputs)
 
 

@@ -32,7 +32,7 @@ from hub.spec import (
 )
 from hub_tflite import recipes
 from hub_tflite.calibrate import METHOD
-from hub_tflite.half import halve_constants
+from hub_tflite.float16_constants import halve_constants
 from hub_tflite.numerics import precision_report
 from hub_tflite.quantize import (
     TOOL,
@@ -51,7 +51,7 @@ from hub_tflite.quantize import (
 )
 from hub_tflite.recipes import Rule
 from hub_tflite.rewrite import ALWAYS, STATIC, Rewrite, drop_unused
-from hub_tflite.schema import parse, read, to_bytes
+from hub_tflitefile.schema import parse, read, to_bytes
 
 GOAL_DB = 20.0
 """A mixed recipe is taken as soon as it reaches this on the calibration samples: hub's int8 gate asks for 13 dB on

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hub.spec import Dim, Finding, ModelSummary, Numerics, QuantParams, Signature, State, TensorSpec
+from hub.spec import Dim, Finding, ModelSummary, Numerics, Signature, State, TensorSpec
 from hub_tflite.numerics import PrecisionReport, precision_report
-from hub_tflite.schema import (
+from hub_tflitefile.interface import interface_of, quant_params
+from hub_tflitefile.schema import (
     constant,
+    custom_operators,
     dtype_of,
     has_outside_buffers,
     numbers,
+    operator_counts,
     operator_name,
-    operators,
     parse,
     read_bytes,
     text,
     verify,
 )
+
+if TYPE_CHECKING:
+    from hub_tflitefile.tables import ModelT, SubGraphT
 
 FORMAT = "tflite"
 _THROUGH = frozenset({"CAST", "RESHAPE", "EXPAND_DIMS", "SQUEEZE"})
@@ -42,7 +47,7 @@ def describe_file(path: str | Path) -> ModelSummary:
     return ModelSummary(
         state=State(format=FORMAT, numerics=report.numerics),
         signature=signature_of(model),
-        operators=dict(sorted(Counter(operator_name(model, op) for _, op in operators(model)).items())),
+        operators=operator_counts(model),
         custom_operators=custom,
         parameters=parameter_count(model),
         size_bytes=len(content),
@@ -53,13 +58,7 @@ def describe_file(path: str | Path) -> ModelSummary:
     )
 
 
-def custom_operators(model: Any) -> tuple[str, ...]:
-    """Returns the operators that the plain runtime does not have, Flex operators among them, sorted."""
-    names = {operator_name(model, op) for _, op in operators(model)}
-    return tuple(sorted(name.removeprefix("custom::") for name in names if name.startswith(("custom::", "builtin "))))
-
-
-def parameter_count(model: Any) -> int:
+def parameter_count(model: ModelT) -> int:
     """Returns the number of elements of constant tensors that hold real numbers, each buffer counted once."""
     sizes: dict[int, int] = {}
     for graph in model.subgraphs:
@@ -70,28 +69,9 @@ def parameter_count(model: Any) -> int:
     return sum(sizes.values())
 
 
-def border(model: Any) -> tuple[Any, list[tuple[str, int]], list[tuple[str, int]]]:
-    """Returns the main subgraph and its (name, tensor index) of inputs and outputs, in the graph's order.
-
-    Names are the signature's where the file has one, else the tensors'.
-    """
-    signature = model.signatureDefs[0] if model.signatureDefs else None
-    graph = model.subgraphs[int(signature.subgraphIndex) if signature else 0]
-    inputs = _named(graph, numbers(graph.inputs), signature.inputs if signature else None)
-    return graph, inputs, _named(graph, numbers(graph.outputs), signature.outputs if signature else None)
-
-
-def _named(graph: Any, indices: list[int], maps: Any) -> list[tuple[str, int]]:
-    if not maps:
-        return [(text(graph.tensors[index].name), index) for index in indices]
-    order = {index: place for place, index in enumerate(indices)}
-    pairs = [(text(entry.name), int(entry.tensorIndex)) for entry in maps]
-    return sorted(pairs, key=lambda pair: order.get(pair[1], len(order)))
-
-
-def signature_of(model: Any) -> Signature:
+def signature_of(model: ModelT) -> Signature:
     """Returns inputs and outputs with types, shapes (symbolic where `shape_signature` has -1) and scales."""
-    graph, inputs, outputs = border(model)
+    graph, inputs, outputs = interface_of(model)
     ranges = _index_ranges(model, graph)
     return Signature(
         inputs=tuple(_spec(graph, name, index, ranges.get(index)) for name, index in inputs),
@@ -99,7 +79,7 @@ def signature_of(model: Any) -> Signature:
     )
 
 
-def _spec(graph: Any, name: str, index: int, value_range: tuple[float, float] | None = None) -> TensorSpec:
+def _spec(graph: SubGraphT, name: str, index: int, value_range: tuple[float, float] | None = None) -> TensorSpec:
     tensor = graph.tensors[index]
     shape = numbers(tensor.shape)
     declared = numbers(tensor.shapeSignature) or shape
@@ -108,17 +88,7 @@ def _spec(graph: Any, name: str, index: int, value_range: tuple[float, float] | 
     return TensorSpec(name=name, dtype=dtype_of(tensor), shape=tuple(dims), quant=quant, value_range=value_range)
 
 
-def quant_params(tensor: Any) -> QuantParams | None:
-    """Returns scale and zero point; None for a tensor without."""
-    quantization = tensor.quantization
-    if quantization is None or quantization.scale is None or len(quantization.scale) == 0:
-        return None
-    points = numbers(quantization.zeroPoint) or [0] * len(quantization.scale)
-    axis = int(quantization.quantizedDimension) if len(quantization.scale) > 1 else None
-    return QuantParams(scale=tuple(float(s) for s in quantization.scale), zero_point=tuple(points), axis=axis)
-
-
-def _index_ranges(model: Any, graph: Any) -> dict[int, tuple[float, float]]:
+def _index_ranges(model: ModelT, graph: SubGraphT) -> dict[int, tuple[float, float]]:
     """Returns input tensor -> (0, rows - 1) for every integer input that picks rows of a constant table."""
     source: dict[int, int] = {}
     ranges: dict[int, tuple[float, float]] = {}
@@ -130,70 +100,43 @@ def _index_ranges(model: Any, graph: Any) -> dict[int, tuple[float, float]]:
         if picks:
             ids, table = inputs[picks[0]], graph.tensors[inputs[picks[1]]]
             if constant(model, table) is not None and len(numbers(table.shape)) > 1:
-                ranges[source.get(ids, ids)] = (0.0, float(_rows(operator, name, table) - 1))
+                axis = int(operator.builtinOptions.axis) if name == "GATHER" and operator.builtinOptions else 0
+                ranges[source.get(ids, ids)] = (0.0, float(numbers(table.shape)[axis] - 1))
     return {index: ranges[index] for index in numbers(graph.inputs) if index in ranges}
 
 
-def _rows(operator: Any, name: str, table: Any) -> int:
-    shape = numbers(table.shape)
-    axis = int(operator.builtinOptions.axis) if name == "GATHER" and operator.builtinOptions else 0
-    return shape[axis]
-
-
-def _versions(model: Any) -> dict[str, str]:
+def _versions(model: ModelT) -> dict[str, str]:
     found = {"schema": str(model.version), "subgraphs": str(len(model.subgraphs)), "buffers": str(len(model.buffers))}
     if model.description:
         found["producer"] = text(model.description)
     return found | {text(entry.name): "present" for entry in model.metadata or []}
 
 
-def _findings(model: Any, content: bytes, report: PrecisionReport, custom: tuple[str, ...]) -> list[Finding]:
-    findings = [
-        _custom_finding(custom) if custom else None,
-        _float_finding(report) if report.left_float else None,
-        None if model.signatureDefs else Finding(
-            code="no-signature", message="the file has no signature: tensor names are used for inputs and outputs"
-        ),
-        Finding(
-            code="outside-buffers", message="weights lie behind the flatbuffer: some readers do not find them there"
-        ) if has_outside_buffers(content) else None,
-        _variable_finding(model),
-        _signature_finding(model),
-    ]  # fmt: skip
-    return [finding for finding in findings if finding is not None]
-
-
-def _custom_finding(custom: tuple[str, ...]) -> Finding:
-    return Finding(
-        code="custom-operators",
-        message=f"the plain runtime has no kernel for {', '.join(custom)}",
-        hint="export the model again without Flex or custom operators",
-        blocking=True,
-    )
-
-
-def _float_finding(report: PrecisionReport) -> Finding:
-    names = [f"{layer.operator} {layer.name}" for layer in report.left_float]
-    shown = "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    counts = ", ".join(f"{count} {precision}" for precision, count in sorted(report.counts.items()))
-    kind = "left-in-float" if report.numerics in _STATIC_NUMERICS else "float-activations"
-    return Finding(code=kind, message=f"layers by precision: {counts}; float activations in {shown}")
-
-
 _STATIC_NUMERICS = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8})
 
 
-def _signature_finding(model: Any) -> Finding | None:
+def _findings(model: ModelT, content: bytes, report: PrecisionReport, custom: tuple[str, ...]) -> Iterator[Finding]:
+    if custom:
+        message = f"the plain runtime has no kernel for {', '.join(custom)}"
+        hint = "export the model again without Flex or custom operators"
+        yield Finding(code="custom-operators", message=message, hint=hint, blocking=True)
+    if report.left_float:
+        names = [f"{layer.operator} {layer.name}" for layer in report.left_float]
+        shown = "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        counts = ", ".join(f"{count} {precision}" for precision, count in sorted(report.counts.items()))
+        code = "left-in-float" if report.numerics in _STATIC_NUMERICS else "float-activations"
+        yield Finding(code=code, message=f"layers by precision: {counts}; float activations in {shown}")
+    if not model.signatureDefs:
+        message = "the file has no signature: tensor names are used for inputs and outputs"
+        yield Finding(code="no-signature", message=message)
+    if has_outside_buffers(content):
+        message = "weights lie behind the flatbuffer: some readers do not find them there"
+        yield Finding(code="outside-buffers", message=message)
+    states = [text(t.name) for graph in model.subgraphs for t in graph.tensors if t.isVariable]
+    if states:
+        message = f"{len(states)} variable tensors keep state between calls: {', '.join(states[:_SHOWN])}"
+        yield Finding(code="hidden-state", message=message, hint="hub resets them before each run")
     keys = [text(signature.signatureKey) for signature in model.signatureDefs or []]
-    if len(keys) <= 1:
-        return None
-    message = f"{len(keys)} signatures: {', '.join(keys)}; hub reads and runs {keys[0]}"
-    return Finding(code="several-signatures", message=message)
-
-
-def _variable_finding(model: Any) -> Finding | None:
-    names = [text(t.name) for graph in model.subgraphs for t in graph.tensors if t.isVariable]
-    if not names:
-        return None
-    message = f"{len(names)} variable tensors keep state between calls: {', '.join(names[:_SHOWN])}"
-    return Finding(code="hidden-state", message=message, hint="hub resets them before each run")
+    if len(keys) > 1:
+        message = f"{len(keys)} signatures: {', '.join(keys)}; hub reads and runs {keys[0]}"
+        yield Finding(code="several-signatures", message=message)

@@ -11,11 +11,16 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import ExecutedLayer, Execution, Processor, processor
+from hub.spec import ExecutedLayer, Execution, processor
 from hub_tflite.numerics import layer_name, precision_report
-from hub_tflite.schema import constant, numbers, operator_name, type_name
+from hub_tflitefile.schema import constant, numbers, operator_name, type_name
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
+    from hub_tflitefile.tables import ModelT, OperatorT, SubGraphT
 
 DELEGATE = "XNNPACK"
 BUILTIN = "builtin"
@@ -27,7 +32,7 @@ _HYBRID = {("DEPTHWISE_CONV_2D", "int8-dynamic"): "int8 weights with float activ
 _BODIES = frozenset({"IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_COMPOSITE"})
 
 
-class Node(NamedTuple):
+class ListedNode(NamedTuple):
     """One node of the interpreter's list: its word, and the tensors at its border."""
 
     operator: str
@@ -35,15 +40,15 @@ class Node(NamedTuple):
     outputs: tuple[int, ...]
 
 
-class Part(NamedTuple):
+class ExecutedPart(NamedTuple):
     """One executed node and the operators of the file whose work it does, by their place in the main graph."""
 
-    node: Node
+    node: ListedNode
     device: str
     covers: tuple[int, ...]
 
 
-class Line(NamedTuple):
+class FileOperator(NamedTuple):
     """One operator of the main graph: its word and precision, and why XNNPACK has no kernel for it, where known."""
 
     operator: str
@@ -51,10 +56,17 @@ class Line(NamedTuple):
     reason: str
 
 
-def execution_of(model: Any, interpreter: Any, *, version: str, variant: str, threads: int) -> Execution:
+def execution_of(model: ModelT, interpreter: Interpreter, *, version: str, variant: str, threads: int) -> Execution:
     """Says what an interpreter that has run executes; `model` is the parsed file that it was made of."""
     graph = model.subgraphs[0]
-    nodes = [_node(detail) for detail in interpreter._get_ops_details()]  # noqa: SLF001 LiteRT has no public reader
+    nodes = [
+        ListedNode(
+            detail["op_name"],
+            tuple(index for index in numbers(detail["inputs"]) if index >= 0),
+            tuple(index for index in numbers(detail["outputs"]) if index >= 0),
+        )
+        for detail in interpreter._get_ops_details()  # noqa: SLF001 LiteRT has no public reader
+    ]
     lines = _lines(model, graph, interpreter)
     device = REFERENCE if variant == REFERENCE else DELEGATE
     own = REFERENCE if variant == REFERENCE else BUILTIN
@@ -73,16 +85,11 @@ def execution_of(model: Any, interpreter: Any, *, version: str, variant: str, th
     )
 
 
-def _node(detail: dict[str, Any]) -> Node:
-    inputs, outputs = numbers(detail["inputs"]), numbers(detail["outputs"])
-    return Node(detail["op_name"], tuple(i for i in inputs if i >= 0), tuple(i for i in outputs if i >= 0))
-
-
-def _lines(model: Any, graph: Any, interpreter: Any) -> list[Line]:
+def _lines(model: ModelT, graph: SubGraphT, interpreter: Interpreter) -> list[FileOperator]:
     """Precisions are the file's: `precision_report` lists the main graph's operators first."""
     layers = precision_report(model).layers
     return [
-        Line(
+        FileOperator(
             layer.operator,
             layer.precision,
             _HYBRID.get((layer.operator, layer.precision)) or _reason(model, graph, operator, interpreter),
@@ -91,7 +98,7 @@ def _lines(model: Any, graph: Any, interpreter: Any) -> list[Line]:
     ]
 
 
-def _reason(model: Any, graph: Any, operator: Any, interpreter: Any) -> str:
+def _reason(model: ModelT, graph: SubGraphT, operator: OperatorT, interpreter: Interpreter) -> str:
     outputs = [index for index in numbers(operator.outputs) if index >= 0]
     moving = [graph.tensors[index] for index in (*numbers(operator.inputs), *outputs) if index >= 0]
     kinds = {type_name(tensor) for tensor in moving if constant(model, tensor) is None}
@@ -100,24 +107,20 @@ def _reason(model: Any, graph: Any, operator: Any, interpreter: Any) -> str:
         return "sub-graphs of their own"
     if foreign:
         return f"{', '.join(foreign).lower()} values"
-    return "a size known only at run time" if any(_is_open(interpreter, index) for index in outputs) else ""
+    shapes = [interpreter._get_tensor_details(index, 0)["shape_signature"] for index in outputs]  # noqa: SLF001 as above
+    return "a size known only at run time" if any(size < 0 for shape in shapes for size in numbers(shape)) else ""
 
 
-def _is_open(interpreter: Any, index: int) -> bool:
-    signature = interpreter._get_tensor_details(index, 0)["shape_signature"]  # noqa: SLF001 as above
-    return any(size < 0 for size in numbers(signature))
-
-
-def _parts(nodes: list[Node], count: int, own: str, interpreter: Any) -> list[Part]:
+def _parts(nodes: list[ListedNode], count: int, own: str, interpreter: Interpreter) -> list[ExecutedPart]:
     """The delegate's nodes with what they cover, and the file's operators that none of them covers."""
-    delegated = [Part(node, DELEGATE, _inside(node, nodes[:count])) for node in nodes[count:]]
+    delegated = [ExecutedPart(node, DELEGATE, _inside(node, nodes[:count])) for node in nodes[count:]]
     taken = {index for part in delegated for index in part.covers}
     left = [index for index in range(count) if index not in taken]
     dead = {index for index in left if delegated and _unseen(nodes[index], interpreter)}
-    return [*delegated, *(Part(nodes[index], own, (index,)) for index in left if index not in dead)]
+    return [*delegated, *(ExecutedPart(nodes[index], own, (index,)) for index in left if index not in dead)]
 
 
-def _inside(delegate: Node, nodes: list[Node]) -> tuple[int, ...]:
+def _inside(delegate: ListedNode, nodes: list[ListedNode]) -> tuple[int, ...]:
     """Operators on the way from the delegate's outputs back to its inputs: everything it needs is one or the other."""
     producer = {tensor: index for index, node in enumerate(nodes) for tensor in node.outputs}
     border, found, wanted = set(delegate.inputs), set[int](), list(delegate.outputs)
@@ -129,12 +132,12 @@ def _inside(delegate: Node, nodes: list[Node]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _unseen(node: Node, interpreter: Any) -> bool:
+def _unseen(node: ListedNode, interpreter: Interpreter) -> bool:
     """Whether no tensor of an operator has memory although the model has run: it is in a delegate and feeds nothing."""
     return bool(node.outputs) and not any(_has_memory(interpreter, index) for index in node.outputs)
 
 
-def _has_memory(interpreter: Any, index: int) -> bool:
+def _has_memory(interpreter: Interpreter, index: int) -> bool:
     try:
         interpreter.get_tensor(index)
     except ValueError as error:
@@ -142,7 +145,7 @@ def _has_memory(interpreter: Any, index: int) -> bool:
     return True
 
 
-def _ordered(parts: list[Part]) -> list[Part]:
+def _ordered(parts: list[ExecutedPart]) -> list[ExecutedPart]:
     """Sorts producers before consumers, near the file's order."""
     producer = {tensor: place for place, part in enumerate(parts) for tensor in part.node.outputs}
     waits = [{producer[i] for i in part.node.inputs if i in producer} - {p} for p, part in enumerate(parts)]
@@ -160,7 +163,7 @@ def _ordered(parts: list[Part]) -> list[Part]:
     return [parts[place] for place in done]
 
 
-def _layer(part: Part, lines: list[Line], graph: Any, position: int) -> ExecutedLayer:
+def _layer(part: ExecutedPart, lines: list[FileOperator], graph: SubGraphT, position: int) -> ExecutedLayer:
     covered = [lines[index] for index in part.covers]
     delegated = part.device == DELEGATE
     return ExecutedLayer(
@@ -179,20 +182,21 @@ def _joined(words: Iterable[str]) -> str:
     return " + ".join(computing) or next(iter(counts), "")
 
 
-def _obstacles(parts: list[Part], lines: list[Line], variant: str) -> Iterable[str]:
+def _obstacles(parts: list[ExecutedPart], lines: list[FileOperator], variant: str) -> Iterable[str]:
     if variant == REFERENCE:
         yield "the reference kernels are written to be read, not to be fast"
     else:
         yield from _fallen(parts, lines)
     products = Counter(line.precision for line in lines if line.precision in _INTEGER_PRODUCTS)
     if products and processor().has_integer_dot is False:
-        yield _no_dot(products, processor())
+        count = ", ".join(f"{number} {word}" for word, number in products.most_common())
+        yield f"{processor()}: no integer dot product for the operators in {count}; they may be no faster than float32"
     bodies = sorted({line.operator for line in lines if line.operator in _BODIES})
     if bodies:
         yield f"what runs inside {', '.join(bodies)} is not shown: the interpreter lists the main graph only"
 
 
-def _fallen(parts: list[Part], lines: list[Line]) -> Iterable[str]:
+def _fallen(parts: list[ExecutedPart], lines: list[FileOperator]) -> Iterable[str]:
     totals = Counter(line.operator for line in lines)
     outside = Counter(lines[part.covers[0]] for part in parts if part.device != DELEGATE)
     for reason in dict.fromkeys(line.reason for line, _ in outside.most_common()):
@@ -202,8 +206,3 @@ def _fallen(parts: list[Part], lines: list[Line]) -> Iterable[str]:
     pieces = sum(part.device == DELEGATE for part in parts)
     if pieces > 1:
         yield f"{DELEGATE} runs in {pieces} pieces: nothing is fused across a border, and each passes through memory"
-
-
-def _no_dot(products: Counter[str], cpu: Processor) -> str:
-    count = ", ".join(f"{number} {word}" for word, number in products.most_common())
-    return f"{cpu}: no integer dot product for the operators in {count}; they may be no faster than float32"

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import Layer, Numerics
-from hub_tflite.schema import constant, numbers, operator_name, text, type_name
+from hub_tflitefile.schema import constant, numbers, operator_name, text, type_name
+
+if TYPE_CHECKING:
+    from hub_tflitefile.tables import ModelT, OperatorT, SubGraphT
 
 MULTIPLY_OPERATORS = frozenset({
     "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "CONV_3D_TRANSPOSE", "FULLY_CONNECTED",
@@ -53,7 +56,7 @@ _NARROW_WEIGHTS = frozenset({*_FLOAT_WITH.values(), *_FLOAT_BEHIND_DEQUANTIZE.va
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operand:
+class OperatorInput:
     """One input of an operator.
 
     Attributes:
@@ -89,27 +92,19 @@ class PrecisionReport:
     left_float: tuple[Layer, ...]
 
 
-def precision_report(model: Any) -> PrecisionReport:
+def precision_report(model: ModelT) -> PrecisionReport:
     """Reads every operator of every subgraph and decides on the file's numerics."""
     layers = tuple(layer for graph in model.subgraphs for layer in _layers(model, graph))
     weighted = [layer for layer in layers if layer.operator in MULTIPLY_OPERATORS | TABLE_OPERATORS]
-    computing = [layer for layer in layers if _computes(layer)]
+    still = MOVE_OPERATORS | CONVERSIONS
+    computing = [layer for layer in layers if layer.operator not in still and layer.precision != "integer"]
     numerics = decide(computing, weighted)
-    left = tuple(layer for layer in computing if layer.precision in _left_words(numerics))
+    # With static activations, float ones on narrow weights count as left in float too.
+    static = numerics in {Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8}
+    words = _FLOAT_LAYER | _NARROW_WEIGHTS if static else _FLOAT_LAYER if numerics.is_quantized else frozenset()
+    left = tuple(layer for layer in computing if layer.precision in words)
     counts = Counter(layer.precision for layer in weighted if layer.precision != "integer")
     return PrecisionReport(numerics=numerics, layers=layers, counts=dict(counts), left_float=left)
-
-
-def _left_words(numerics: Numerics) -> frozenset[str]:
-    """Precisions that count as left in float: with static activations, also float ones on narrow weights."""
-    if not numerics.is_quantized:
-        return frozenset()
-    static = numerics in {Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8}
-    return _FLOAT_LAYER | _NARROW_WEIGHTS if static else _FLOAT_LAYER
-
-
-def _computes(layer: Layer) -> bool:
-    return layer.operator not in MOVE_OPERATORS | CONVERSIONS and layer.precision != "integer"
 
 
 def decide(computing: Iterable[Layer], weighted: Iterable[Layer]) -> Numerics:
@@ -136,38 +131,31 @@ _BY_WEIGHTS: tuple[tuple[set[str], Numerics], ...] = (
 )
 
 
-def _layers(model: Any, graph: Any) -> Iterable[Layer]:
-    producers = _constant_dequantizers(model, graph)
+def _layers(model: ModelT, graph: SubGraphT) -> Iterable[Layer]:
+    stored: dict[int, int] = {}  # output -> constant of every DEQUANTIZE that reads one
+    for operator in graph.operators:
+        if operator_name(model, operator) in {"DEQUANTIZE", "DENSIFY"}:
+            source = numbers(operator.inputs)[0]
+            if constant(model, graph.tensors[source]) is not None:
+                stored[numbers(operator.outputs)[0]] = source
     for operator in graph.operators:
         name = operator_name(model, operator)
-        yield Layer(
-            name=layer_name(graph, operator), operator=name, precision=_precision(model, graph, operator, producers)
-        )
+        precision = _precision(model, graph, operator, stored)
+        yield Layer(name=layer_name(graph, operator), operator=name, precision=precision)
 
 
-def layer_name(graph: Any, operator: Any) -> str:
+def layer_name(graph: SubGraphT, operator: OperatorT) -> str:
     """Returns the name of the operator's first output, as tools that show TFLite graphs do."""
     outputs = [index for index in numbers(operator.outputs) if index >= 0]
     return text(graph.tensors[outputs[0]].name) if outputs else ""
 
 
-def _constant_dequantizers(model: Any, graph: Any) -> dict[int, int]:
-    """Returns output tensor -> constant tensor of every DEQUANTIZE that reads a constant."""
-    pairs: dict[int, int] = {}
-    for operator in graph.operators:
-        if operator_name(model, operator) in {"DEQUANTIZE", "DENSIFY"}:
-            source = numbers(operator.inputs)[0]
-            if constant(model, graph.tensors[source]) is not None:
-                pairs[numbers(operator.outputs)[0]] = source
-    return pairs
-
-
-def _operand(model: Any, graph: Any, index: int, producers: dict[int, int]) -> Operand:
+def _operand(model: ModelT, graph: SubGraphT, index: int, producers: dict[int, int]) -> OperatorInput:
     tensor = graph.tensors[producers.get(index, index)]
     data = constant(model, tensor)
     quantization = tensor.quantization
     scaled = quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
-    return Operand(
+    return OperatorInput(
         type=type_name(tensor),
         weight=data is not None,
         dequantized=index in producers,
@@ -176,7 +164,7 @@ def _operand(model: Any, graph: Any, index: int, producers: dict[int, int]) -> O
     )
 
 
-def _precision(model: Any, graph: Any, operator: Any, producers: dict[int, int]) -> str:
+def _precision(model: ModelT, graph: SubGraphT, operator: OperatorT, producers: dict[int, int]) -> str:
     name = operator_name(model, operator)
     inputs = [_operand(model, graph, index, producers) for index in numbers(operator.inputs) if index >= 0]
     outputs = [_operand(model, graph, index, {}) for index in numbers(operator.outputs) if index >= 0]
@@ -189,7 +177,7 @@ def _precision(model: Any, graph: Any, operator: Any, producers: dict[int, int])
     return _of_values(moving, [o for o in values if o.weight], multiplies=name in MULTIPLY_OPERATORS | TABLE_OPERATORS)
 
 
-def _of_values(moving: list[Operand], weights: list[Operand], *, multiplies: bool) -> str:
+def _of_values(moving: list[OperatorInput], weights: list[OperatorInput], *, multiplies: bool) -> str:
     """Returns the precision of an operator with these activations and constants; see the module's text."""
     kinds = {o.type for o in moving}
     if kinds <= set(_STATIC) and len(kinds) == 1:

@@ -6,9 +6,9 @@ from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Nu
 from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import FORMAT, describe_file
 from hub_tflite.runtime import LiteRtRuntime
-from hub_tflite.schema import IDENTIFIER
 from hub_tflite.to_onnx.edge import IMPORTER
-from hub_tflite.to_onnx.second import TF2ONNX
+from hub_tflite.to_onnx.tf2onnx_edge import TF2ONNX
+from hub_tflitefile.schema import IDENTIFIER
 
 
 class TfliteFormat:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from hub.spec import HubError, IoBinding, SampleFolder, StepError, parts_of, with_parts
 from hub_tflite.calibrate import Observed, observe, statistics
-from hub_tflite.describe import border, quant_params
 from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
 from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, Rule, integer_border, only, rule
 from hub_tflite.rewrite import Rewrite, apply, drop_unused, rename
 from hub_tflite.runtime import LiteRtSession
-from hub_tflite.schema import (
+from hub_tflitefile.interface import interface_of, quant_params
+from hub_tflitefile.schema import (
     constant,
     dtype_of,
     numbers,
@@ -161,8 +161,8 @@ def _apply_rules(prepared: Prepared, rules: tuple[Rule, ...]) -> bytes:
 def _finish(content: bytes, before: Any) -> bytes:
     """Brings every buffer inside, drops what nothing uses, and gives the border its names back."""
     model = parse(content)
-    _, old_inputs, old_outputs = border(before)
-    _, inputs, outputs = border(model)
+    _, old_inputs, old_outputs = interface_of(before)
+    _, inputs, outputs = interface_of(model)
     pairs = [(new[0], old[0]) for new, old in zip(inputs, old_inputs, strict=True)]
     rename(model, dict(pairs), {new[0]: old[0] for new, old in zip(outputs, old_outputs, strict=True)})
     drop_unused(model)
@@ -295,7 +295,7 @@ def _inner_candidate(model: Any, graph: Any, operator: Any) -> Candidate:
 
 def integer_border_rules(prepared: Prepared, rules: Iterable[Rule], scheme: str) -> list[Rule]:
     """Returns the rules with integer inputs and outputs."""
-    graph, inputs, outputs = border(prepared.model)
+    graph, inputs, outputs = interface_of(prepared.model)
     names = ([text(graph.tensors[index].name) for _, index in entries] for entries in (inputs, outputs))
     return integer_border(rules, scheme, *names)
 
@@ -335,8 +335,8 @@ def holds_infinities(prepared: Prepared) -> list[str]:
 def border_bindings(content: bytes, before: Any) -> tuple[IoBinding, ...]:
     """Returns a binding for every input and output whose element type is no longer the source's."""
     model = parse(content)
-    old_graph, *old = border(before)
-    graph, *new = border(model)
+    old_graph, *old = interface_of(before)
+    graph, *new = interface_of(model)
     found = []
     for direction, olds, news in zip(("input", "output"), old, new, strict=True):
         for (name, index), (_, new_index) in zip(olds, news, strict=True):

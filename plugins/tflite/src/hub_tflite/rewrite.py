@@ -15,13 +15,20 @@ Reasons, measured with ai-edge-quantizer 0.10:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from hub_tflite.schema import code_of, constant, new, numbers, operator_name, text, type_name
+from hub_tflitefile import interface
+from hub_tflitefile.schema import code_of, constant, content, new, numbers, operator_name, text, type_name
+from hub_tflitefile.tables import BufferT, MetadataT, ModelT, OperatorCodeT, OperatorT, SubGraphT, TensorT
 
-Rewrite = Callable[[Any], list[str]]
-SIGNATURE_KEY = "serving_default"
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic]
+
+Rewrite = Callable[[ModelT], list[str]]
 _SHARED_SCALE = {"MAXIMUM": (0, 1), "MINIMUM": (0, 1), "PADV2": (2,), "SELECT_V2": (1, 2)}
 _CLAMPS = {"RELU_0_TO_1": (6.0, "RELU6"), "RELU6": (1.0, "RELU6"), "RELU_N1_TO_1": (1.0, "RELU_N1_TO_1")}
 _MATRIX_RANK = 2
@@ -29,41 +36,24 @@ _BORDER_FIELDS = ("inputs", "outputs")
 _TENSOR_FIELDS = ("inputs", "outputs", "intermediates")
 
 
-def add_signature(model: Any) -> list[str]:
+def add_signature(model: ModelT) -> list[str]:
     """Adds a signature named by the main graph's tensors to a file that has none."""
     if model.signatureDefs:
         return []
-    graph = model.subgraphs[0]
-    model.signatureDefs = [
-        new(
-            "SignatureDefT",
-            signatureKey=SIGNATURE_KEY.encode(),
-            subgraphIndex=0,
-            inputs=[_tensor_map(graph, index) for index in numbers(graph.inputs)],
-            outputs=[_tensor_map(graph, index) for index in numbers(graph.outputs)],
-        )
-    ]
+    _, inputs, outputs = interface.interface_of(model)
+    model.signatureDefs = [interface.signature_def(inputs, outputs)]
     return ["a signature was added: the file had none, inputs and outputs are named by its tensors"]
 
 
-def _tensor_map(graph: Any, index: int) -> Any:
-    return new("TensorMapT", name=text(graph.tensors[index].name).encode(), tensorIndex=index)
-
-
-def rename(model: Any, inputs: dict[str, str], outputs: dict[str, str]) -> list[str]:
+def rename(model: ModelT, inputs: dict[str, str], outputs: dict[str, str]) -> list[str]:
     """Renames inputs and outputs in the signature (old name -> new name), adding one where there is none."""
     notes = add_signature(model)
-    signature = model.signatureDefs[0]
-    for entries, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
-        for entry in entries:
-            old = text(entry.name)
-            if names.get(old, old) != old:
-                entry.name = names[old].encode()
-                notes.append(f"{old} was renamed to {names[old]}")
-    return notes
+    signature = (model.signatureDefs or [])[0]
+    renamed = interface.rename(signature, inputs, outputs)
+    return notes + [f"{old} was renamed to {new}" for old, new in renamed]
 
 
-def unique_names(model: Any) -> list[str]:
+def unique_names(model: ModelT) -> list[str]:
     """Gives every tensor a name of its own."""
     seen: Counter[str] = Counter()
     renamed = 0
@@ -77,7 +67,7 @@ def unique_names(model: Any) -> list[str]:
     return [f"{renamed} tensors were given names of their own"] if renamed else []
 
 
-def matmul_to_fully_connected(model: Any) -> list[str]:
+def matmul_to_fully_connected(model: ModelT) -> list[str]:
     """Turns BATCH_MATMUL by a constant matrix into FULLY_CONNECTED: x @ W = FC(x, transpose(W))."""
     changed = 0
     for graph in model.subgraphs:
@@ -88,7 +78,7 @@ def matmul_to_fully_connected(model: Any) -> list[str]:
     return [f"{changed} BATCH_MATMUL by a constant became FULLY_CONNECTED (same product)"] if changed else []
 
 
-def _is_plain_product(model: Any, graph: Any, operator: Any) -> bool:
+def _is_plain_product(model: ModelT, graph: SubGraphT, operator: OperatorT) -> bool:
     left, right = (graph.tensors[index] for index in numbers(operator.inputs)[:2])
     shape = numbers(right.shape)
     options = operator.builtinOptions
@@ -103,50 +93,85 @@ def _is_plain_product(model: Any, graph: Any, operator: Any) -> bool:
     )
 
 
-def _become_fully_connected(model: Any, graph: Any, operator: Any) -> None:
+def _become_fully_connected(model: ModelT, graph: SubGraphT, operator: OperatorT) -> None:
     import numpy as np
 
     left, right = numbers(operator.inputs)[:2]
     weight = graph.tensors[right]
     rows, columns = numbers(weight.shape)[-2:]
-    matrix = np.frombuffer(constant(model, weight), np.float32).reshape(rows, columns)
+    matrix = np.frombuffer(content(model, weight), np.float32).reshape(rows, columns)
     adjoint = operator.builtinOptions is not None and operator.builtinOptions.adjY
-    stored = matrix if adjoint else matrix.T
-    operator.inputs = [left, add_constant(model, graph, f"{text(weight.name)}_transposed", stored), -1]
+    stored = _add_float(model, graph, f"{text(weight.name)}_transposed", matrix if adjoint else matrix.T)
+    operator.inputs = [left, stored, -1]
     operator.opcodeIndex = operator_code(model, "FULLY_CONNECTED", version=5)
     operator.builtinOptionsType = code_of("BuiltinOptions", "FullyConnectedOptions")
     operator.builtinOptions = new("FullyConnectedOptionsT", keepNumDims=True)
 
 
-def add_constant(model: Any, graph: Any, name: str, values: Any) -> int:
-    """Adds a float32 constant tensor; returns its index."""
+def _add_float(model: ModelT, graph: SubGraphT, name: str, values: Array) -> int:
     import numpy as np
 
-    data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
-    model.buffers.append(new("BufferT", data=data))
-    return _add_tensor(graph, name, list(values.shape), len(model.buffers) - 1)
+    return add_constant(model, graph, name, np.ascontiguousarray(values, np.float32), list(values.shape))
 
 
-def _add_tensor(graph: Any, name: str, shape: list[int], buffer: int) -> int:
-    tensor = new(
-        "TensorT", name=name.encode(), shape=shape, type=code_of("TensorType", "FLOAT32"), buffer=buffer, hasRank=True
-    )
-    graph.tensors.append(tensor)
+def add_constant(
+    model: ModelT, graph: SubGraphT, name: str, values: Array, shape: Sequence[int], kind: str = "FLOAT32"
+) -> int:
+    """Adds a constant tensor; returns its index.
+
+    Args:
+        model: The file.
+        graph: Where to add it.
+        name: Its name.
+        values: Its content, contiguous, in any view of the bytes.
+        shape: Its sizes.
+        kind: Element type in the schema's words.
+    """
+    import numpy as np
+
+    model.buffers.append(new(BufferT, data=np.frombuffer(values, np.uint8)))
+    return _add_tensor(graph, name, shape, len(model.buffers) - 1, kind)
+
+
+def _add_tensor(graph: SubGraphT, name: str, shape: Sequence[int], buffer: int = 0, kind: str = "FLOAT32") -> int:
+    number = code_of("TensorType", kind)
+    graph.tensors.append(new(TensorT, name=name.encode(), shape=list(shape), type=number, buffer=buffer, hasRank=True))
     return len(graph.tensors) - 1
 
 
-def operator_code(model: Any, name: str, version: int = 1) -> int:
+def _add_middle(graph: SubGraphT, name: str, result: int) -> int:
+    """Adds an activation of a result's sizes."""
+    middle = _add_tensor(graph, name, numbers(graph.tensors[result].shape))
+    graph.tensors[middle].shapeSignature = graph.tensors[result].shapeSignature
+    return middle
+
+
+def new_operator(
+    model: ModelT, name: str, inputs: list[int], outputs: list[int], options: str, *, version: int = 1, **fields: int
+) -> OperatorT:  # the fields are the schema's own
+    """Makes an operator, not yet in a graph, with its table of options."""
+    return new(
+        OperatorT,
+        opcodeIndex=operator_code(model, name, version),
+        inputs=inputs,
+        outputs=outputs,
+        builtinOptionsType=code_of("BuiltinOptions", options),
+        builtinOptions=new(f"{options}T", **fields),
+    )
+
+
+def operator_code(model: ModelT, name: str, version: int = 1) -> int:
     """Returns the index of an operator code, added to the model where it lacks it."""
     number = code_of("BuiltinOperator", name)
     for index, code in enumerate(model.operatorCodes):
         if max(int(code.builtinCode), int(code.deprecatedBuiltinCode)) == number and code.version >= version:
             return index
-    made = new("OperatorCodeT", builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=version)
+    made = new(OperatorCodeT, builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=version)
     model.operatorCodes.append(made)
     return len(model.operatorCodes) - 1
 
 
-def raise_constant_rank(model: Any) -> list[str]:
+def raise_constant_rank(model: ModelT) -> list[str]:
     """Gives constants that share a scale with the result its rank, by leading ones (broadcasting as before)."""
     changed = 0
     for graph in model.subgraphs:
@@ -156,7 +181,7 @@ def raise_constant_rank(model: Any) -> list[str]:
     return [f"{changed} constants were given the rank of the result they share a scale with"] if changed else []
 
 
-def _raise_rank(model: Any, graph: Any, operator: Any, place: int) -> bool:
+def _raise_rank(model: ModelT, graph: SubGraphT, operator: OperatorT, place: int) -> bool:
     inputs = numbers(operator.inputs)
     tensor = graph.tensors[inputs[place]]
     rank = len(numbers(graph.tensors[numbers(operator.outputs)[0]].shape))
@@ -165,13 +190,12 @@ def _raise_rank(model: Any, graph: Any, operator: Any, place: int) -> bool:
         return False
     padded = [1] * (rank - len(shape)) + shape
     name = f"{text(tensor.name)}_rank{rank}_{len(graph.tensors)}"
-    model.buffers.append(new("BufferT", data=constant(model, tensor)))
-    inputs[place] = _add_tensor(graph, name, padded, len(model.buffers) - 1)
+    inputs[place] = add_constant(model, graph, name, content(model, tensor), padded)
     operator.inputs = inputs
     return True
 
 
-def fuse_clamps(model: Any) -> list[str]:
+def fuse_clamps(model: ModelT) -> list[str]:
     """Writes RELU_0_TO_1(x) as (6x clamped to 0..6) / 6, and a lone RELU6 as a multiplication by 1 with it fused."""
     changed: Counter[str] = Counter()
     for graph in model.subgraphs:
@@ -187,23 +211,21 @@ def fuse_clamps(model: Any) -> list[str]:
     return [f"{count} {name} became multiplications with a fused clamp" for name, count in sorted(changed.items())]
 
 
-def _clamp(model: Any, graph: Any, operator: Any, kind: str) -> list[Any]:
+def _clamp(model: ModelT, graph: SubGraphT, operator: OperatorT, kind: str) -> list[OperatorT]:
     import numpy as np
 
     factor, fused = _CLAMPS[kind]
     source, result = numbers(operator.inputs)[0], numbers(operator.outputs)[0]
     name = f"{text(graph.tensors[result].name)}_clamp"
-    up = add_constant(model, graph, f"{name}_up", np.asarray([factor]))
+    up = _add_float(model, graph, f"{name}_up", np.asarray([factor]))
     if factor == 1:
         return [_multiply(model, source, up, result, fused)]
-    shape = numbers(graph.tensors[result].shape)
-    middle = _add_tensor(graph, name, shape, 0)
-    graph.tensors[middle].shapeSignature = graph.tensors[result].shapeSignature
-    down = add_constant(model, graph, f"{name}_down", np.asarray([1 / factor]))
+    middle = _add_middle(graph, name, result)
+    down = _add_float(model, graph, f"{name}_down", np.asarray([1 / factor]))
     return [_multiply(model, source, up, middle, fused), _multiply(model, middle, down, result, "NONE")]
 
 
-def leaky_to_maximum(model: Any) -> list[str]:
+def leaky_to_maximum(model: ModelT) -> list[str]:
     """Writes LEAKY_RELU(x) with a slope in 0..1 as MAXIMUM(x, slope * x): the quantizer does not know the first."""
     changed = 0
     for graph in model.subgraphs:
@@ -216,42 +238,27 @@ def leaky_to_maximum(model: Any) -> list[str]:
     return [f"{changed} LEAKY_RELU became the maximum of x and slope times x"] if changed else []
 
 
-def _slope(operator: Any) -> float:
+def _slope(operator: OperatorT) -> float:
     return float(operator.builtinOptions.alpha) if operator.builtinOptions is not None else 0.0
 
 
-def _maximum(model: Any, graph: Any, operator: Any) -> list[Any]:
+def _maximum(model: ModelT, graph: SubGraphT, operator: OperatorT) -> list[OperatorT]:
     import numpy as np
 
     source, result = numbers(operator.inputs)[0], numbers(operator.outputs)[0]
     name = f"{text(graph.tensors[result].name)}_leak"
-    slope = add_constant(model, graph, f"{name}_slope", np.asarray([_slope(operator)]))
-    middle = _add_tensor(graph, name, numbers(graph.tensors[result].shape), 0)
-    graph.tensors[middle].shapeSignature = graph.tensors[result].shapeSignature
-    larger = new(
-        "OperatorT",
-        opcodeIndex=operator_code(model, "MAXIMUM"),
-        inputs=[source, middle],
-        outputs=[result],
-        builtinOptionsType=code_of("BuiltinOptions", "MaximumMinimumOptions"),
-        builtinOptions=new("MaximumMinimumOptionsT"),
-    )
+    slope = _add_float(model, graph, f"{name}_slope", np.asarray([_slope(operator)]))
+    middle = _add_middle(graph, name, result)
+    larger = new_operator(model, "MAXIMUM", [source, middle], [result], "MaximumMinimumOptions")
     return [_multiply(model, source, slope, middle, "NONE"), larger]
 
 
-def _multiply(model: Any, left: int, right: int, result: int, activation: str) -> Any:
+def _multiply(model: ModelT, left: int, right: int, result: int, activation: str) -> OperatorT:
     fused = code_of("ActivationFunctionType", activation)
-    return new(
-        "OperatorT",
-        opcodeIndex=operator_code(model, "MUL"),
-        inputs=[left, right],
-        outputs=[result],
-        builtinOptionsType=code_of("BuiltinOptions", "MulOptions"),
-        builtinOptions=new("MulOptionsT", fusedActivationFunction=fused),
-    )
+    return new_operator(model, "MUL", [left, right], [result], "MulOptions", fusedActivationFunction=fused)
 
 
-def drop_unused(model: Any) -> list[str]:
+def drop_unused(model: ModelT) -> list[str]:
     """Removes tensors that no operator and no border refers to, and buffers that no tensor refers to."""
     for graph_index, graph in enumerate(model.subgraphs):
         _drop_tensors(model, graph, graph_index)
@@ -259,13 +266,14 @@ def drop_unused(model: Any) -> list[str]:
     used |= {0} | {int(entry.buffer) for entry in model.metadata or []}
     order = {old: place for place, old in enumerate(sorted(used))}
     model.buffers = [model.buffers[old] for old in order]
-    for holder in [*(t for graph in model.subgraphs for t in graph.tensors), *(model.metadata or [])]:
+    holders: list[TensorT | MetadataT] = [t for graph in model.subgraphs for t in graph.tensors]
+    for holder in [*holders, *(model.metadata or [])]:
         holder.buffer = order[int(holder.buffer)]
     model.metadataBuffer = None  # the old form of metadata: nothing reads it, and its indices have moved
     return []
 
 
-def _drop_tensors(model: Any, graph: Any, graph_index: int) -> None:
+def _drop_tensors(model: ModelT, graph: SubGraphT, graph_index: int) -> None:
     signatures = [s for s in model.signatureDefs or [] if s.subgraphIndex == graph_index]
     entries = [entry for s in signatures for entry in (*(s.inputs or []), *(s.outputs or []))]
     used = {*numbers(graph.inputs), *numbers(graph.outputs), *(int(entry.tensorIndex) for entry in entries)}
@@ -281,7 +289,7 @@ def _drop_tensors(model: Any, graph: Any, graph_index: int) -> None:
         entry.tensorIndex = order[int(entry.tensorIndex)]
 
 
-def _renumber(holder: Any, fields: tuple[str, ...], order: dict[int, int]) -> None:
+def _renumber(holder: SubGraphT | OperatorT, fields: tuple[str, ...], order: dict[int, int]) -> None:
     for field in fields:
         if getattr(holder, field) is not None:
             setattr(holder, field, [order[index] for index in numbers(getattr(holder, field))])
@@ -294,6 +302,6 @@ STATIC: tuple[Rewrite, ...] = (*ALWAYS, raise_constant_rank, fuse_clamps, leaky_
 """Before activations are quantized."""
 
 
-def apply(model: Any, rewrites: tuple[Rewrite, ...]) -> list[str]:
+def apply(model: ModelT, rewrites: tuple[Rewrite, ...]) -> list[str]:
     """Applies rewrites in order; returns every note."""
     return [note for rewrite in rewrites for note in rewrite(model)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import (
     YES,
@@ -25,13 +26,15 @@ from hub.spec import (
     UsageError,
     Verdict,
 )
-from hub_tflite.describe import border
 from hub_tflite.execution import execution_of
-from hub_tflite.schema import new, parse, read_bytes, text, to_bytes, verify
+from hub_tflitefile.interface import interface_of
+from hub_tflitefile.schema import new, parse, read_bytes, text, to_bytes, verify
+from hub_tflitefile.tables import TensorMapT
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from ai_edge_litert.interpreter import Interpreter
 
     Array = npt.NDArray[np.generic]
     Feeds = dict[str, Array]
@@ -41,27 +44,17 @@ REFERENCE = "reference"
 VARIANTS = (XNNPACK, REFERENCE)
 
 
-def _resolver(variant: str) -> Any:
-    from ai_edge_litert.interpreter import OpResolverType
-
-    kinds = {XNNPACK: OpResolverType.AUTO, REFERENCE: OpResolverType.BUILTIN_REF}
-    return kinds[variant or XNNPACK]
-
-
-def interpreter_of(content: bytes, variant: str = "", threads: int = 0) -> Any:
+def interpreter_of(content: bytes, variant: str = "", threads: int = 0) -> Interpreter:
     """Makes an interpreter that is not yet allocated.
 
     Raises:
         StepError: The runtime refuses the model.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    kernels = {XNNPACK: OpResolverType.AUTO, REFERENCE: OpResolverType.BUILTIN_REF}[variant or XNNPACK]
     try:
-        return Interpreter(
-            model_content=content,
-            num_threads=threads or None,
-            experimental_op_resolver_type=_resolver(variant),
-        )
+        return Interpreter(model_content=content, num_threads=threads or None, experimental_op_resolver_type=kernels)
     except (ValueError, RuntimeError) as error:
         raise _refused(variant, "open", error) from error
 
@@ -72,11 +65,6 @@ def _refused(variant: str, action: str, error: Exception) -> StepError:
         f"LiteRT with {variant or XNNPACK} kernels does not {action} the model: {reason}",
         hint=f"`hub inspect` lists the operators; `hub run --variant {REFERENCE}` uses the other kernels",
     )
-
-
-def _refuse_side_graph(model: Any) -> None:
-    if model.signatureDefs and model.signatureDefs[0].subgraphIndex != 0:
-        raise UnsupportedModel("the first signature is not of the main graph", hint="export it as a file of its own")
 
 
 class LiteRtSession:
@@ -100,15 +88,20 @@ class LiteRtSession:
         self._queue = ThreadPoolExecutor(1, "litert")
         self._interpreter = interpreter_of(content, variant, threads)
         model = parse(content)
-        _refuse_side_graph(model)
-        _, inputs, outputs = border(model)
+        if model.signatureDefs and model.signatureDefs[0].subgraphIndex != 0:
+            hint = "export it as a file of its own"
+            raise UnsupportedModel("the first signature is not of the main graph", hint=hint)
+        _, inputs, outputs = interface_of(model)
         self.inputs = dict(inputs)
         self.outputs = dict(outputs)
-        self._call("allocate", self._interpreter.allocate_tensors)
+        with self._said("allocate"):
+            self._interpreter.allocate_tensors()
 
-    def _call(self, action: str, function: Any, *values: Any) -> Any:
+    @contextmanager
+    def _said(self, action: str) -> Iterator[None]:
+        """Lets a refusal of the interpreter say which kernels, and what they were asked for."""
         try:
-            return function(*values)
+            yield
         except (ValueError, RuntimeError) as error:
             raise _refused(self._variant, action, error) from error
 
@@ -122,27 +115,27 @@ class LiteRtSession:
         if set(feeds) != set(self.inputs):
             raise UsageError(f"the model takes {sorted(self.inputs)}, given were {sorted(feeds)}")
         with self._turn:
-            return self._run(feeds)
+            self._resize(feeds)
+            self._interpreter.reset_all_variables()
+            for name, array in feeds.items():
+                self._set(name, array)
+            with self._said("run"):
+                self._interpreter.invoke()
+            return {name: self._interpreter.get_tensor(index).copy() for name, index in self.outputs.items()}
 
     def run_async(self, feeds: Feeds) -> Future[Feeds]:
         """Queues one run: an interpreter runs one at a time, in the order in which they were asked for."""
         return self._queue.submit(self.run, feeds)
 
-    def _run(self, feeds: Feeds) -> Feeds:
-        self._resize(feeds)
-        self._interpreter.reset_all_variables()
-        for name, array in feeds.items():
-            self._set(name, array)
-        self._call("run", self._interpreter.invoke)
-        return {name: self._interpreter.get_tensor(index).copy() for name, index in self.outputs.items()}
-
     def _resize(self, feeds: Feeds) -> None:
         details = {detail["index"]: detail for detail in self._interpreter.get_input_details()}
         changed = [n for n, a in feeds.items() if tuple(details[self.inputs[n]]["shape"]) != a.shape]
         for name in changed:
-            self._call(f"resize {name} of", self._interpreter.resize_tensor_input, self.inputs[name], feeds[name].shape)
+            with self._said(f"resize {name} of"):
+                self._interpreter.resize_tensor_input(self.inputs[name], feeds[name].shape)
         if changed:
-            self._call("allocate", self._interpreter.allocate_tensors)
+            with self._said("allocate"):
+                self._interpreter.allocate_tensors()
 
     def _set(self, name: str, array: Array) -> None:
         import numpy as np
@@ -179,7 +172,7 @@ class LiteRtSession:
             raise UnknownName(f"no tensor {', '.join(unknown)} in the model", hint="`hub inspect --layers` names them")
         graph.outputs = [places[name] for name in names]
         for signature in (model.signatureDefs or [])[:1]:
-            signature.outputs = [new("TensorMapT", name=name.encode(), tensorIndex=places[name]) for name in names]
+            signature.outputs = [new(TensorMapT, name=name.encode(), tensorIndex=places[name]) for name in names]
         return LiteRtSession(to_bytes(model), self._variant, self._threads)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """TFLite to ONNX: reads a flatbuffer and writes an ONNX graph with the same border.
 
-* `table`: from (operator, version) to the function that writes it; its signature is its contract.
+* `registry`: from (operator, version) to the function that writes it; its signature is its contract.
 * `ops/`: those functions, by theme.
 * `importer`: walks the subgraphs. `builder`: the ONNX graph as it is written. `layout`: removes transposes.
 * `edge`: what hub's planner sees.

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hub_onnxgraph.errors import Refused
 from hub_tflite.to_onnx.lazy import ir, np
 
 if TYPE_CHECKING:
-    from onnx_ir import Graph, Value
+    import numpy.typing as npt
+    from onnx_ir import DataType, Graph, Node, Shape, SymbolicDim, Value
+
+    Array = npt.NDArray[Any]
+    Attribute = int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | Graph | None
+    Dims = Shape | Sequence[int | str | SymbolicDim | None] | None
 
 OPSET = 21
 IR_VERSION = 10
@@ -22,7 +29,7 @@ _THIRD = frozenset({"OneHot"})
 _SMALL = 64
 
 
-class Shared(NamedTuple):
+class SharedValues(NamedTuple):
     """Names in use, with how often each was wanted, and constants: bodies see those of the outermost graph.
 
     Attributes:
@@ -32,11 +39,11 @@ class Shared(NamedTuple):
     """
 
     names: dict[str, int]
-    constants: dict[Any, Value]
-    moved: dict[Any, Value]
+    constants: dict[Hashable, Value]
+    moved: dict[Hashable, Value]
 
 
-class Builder:
+class OnnxBuilder:
     """Writes one ONNX graph, or one body of a control-flow node.
 
     Args:
@@ -50,11 +57,11 @@ class Builder:
         shared: What the outermost graph and all bodies in it have in common.
     """
 
-    def __init__(self, outer: Builder | None = None) -> None:
-        self.nodes: list[Any] = []
+    def __init__(self, outer: OnnxBuilder | None = None) -> None:
+        self.nodes: list[Node] = []
         self.borders: set[str] = set()
-        self.moved: dict[Any, Value] = {}
-        self.shared: Shared = outer.shared if outer else Shared({}, {}, {})
+        self.moved: dict[Hashable, Value] = {}
+        self.shared: SharedValues = outer.shared if outer else SharedValues({}, {}, {})
 
     def name(self, wanted: str) -> str:
         """Return a name that no other value of the model has."""
@@ -63,12 +70,11 @@ class Builder:
         names[base] = number + 1
         return base if not number else self.name(f"{base}_{number}")
 
-    def value(self, name: str, dtype: Any = None, shape: Sequence[int | str | None] | None = None) -> Value:
+    def value(self, name: str, dtype: DataType | None = None, shape: Dims = None) -> Value:
         """Make a value of this name that no node has written yet."""
-        made: Value = ir.Value(name=self.name(name))
-        return described(made, dtype, shape)
+        return described(ir.Value(name=self.name(name)), dtype, shape)
 
-    def constant(self, array: Any, name: str = "constant") -> Value:
+    def constant(self, array: Array, name: str = "constant") -> Value:
         """Return the value of a stored array; small ones of equal content are stored once."""
         known = self.shared.constants
         key = (array.dtype.name, array.shape, array.tobytes()) if array.size <= _SMALL else None
@@ -83,7 +89,13 @@ class Builder:
         """Return every constant of the outermost graph."""
         return list(self.shared.constants.values())
 
-    def emit(self, op: str, inputs: Sequence[Value | None], outputs: int = 1, **attributes: Any) -> list[Value]:
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        attributes: Mapping[str, Attribute] = MappingProxyType({}),
+        outputs: int = 1,
+    ) -> list[Value]:
         """Write a node; attributes that are None are left out."""
         given = {name: value for name, value in attributes.items() if value is not None}
         made = ir.node(op, list(inputs), attributes=given, num_outputs=outputs)
@@ -96,7 +108,7 @@ class Builder:
 
     def graph(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str, *, body: bool = False) -> Graph:
         """Close the graph; a body leaves its constants to the outermost graph."""
-        made: Graph = ir.Graph(
+        return ir.Graph(
             inputs=list(inputs),
             outputs=list(outputs),
             nodes=self.nodes,
@@ -104,10 +116,9 @@ class Builder:
             name=name,
             opset_imports={"": OPSET},
         )
-        return made
 
 
-def described(value: Value, dtype: Any, shape: Sequence[int | str | None] | None) -> Value:
+def described(value: Value, dtype: DataType | None, shape: Dims) -> Value:
     """Set the type and shape that are known."""
     if dtype is not None:
         value.type = ir.TensorType(dtype)
@@ -116,17 +127,40 @@ def described(value: Value, dtype: Any, shape: Sequence[int | str | None] | None
     return value
 
 
-def _result_type(op: str, inputs: Sequence[Value | None], attributes: dict[str, Any], place: int) -> Any:
+def stored_array(value: Value, what: str) -> Array:
+    """Return the content of a value that must be a constant.
+
+    Raises:
+        Refused: It is computed.
+    """
+    array = array_of(value)
+    if array is None:
+        raise Refused(f"{what} is computed at run time")
+    return array
+
+
+def operand(node: Node, place: int = 0) -> Value:
+    """Return an input that the operator cannot be without."""
+    value = node.inputs[place]
+    if value is None:
+        raise Refused(f"{node.op_type} lacks input {place}")
+    return value
+
+
+def _result_type(
+    op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Attribute], place: int
+) -> DataType | None:
     if op in _INDICES or (op in _WITH_INDICES and place):
         return ir.DataType.INT64
-    if op == "Cast":
-        return ir.DataType(attributes["to"])
+    to = attributes.get("to")
+    if isinstance(to, int):
+        return ir.DataType(to)
     if op in _TRUTHS:
         return ir.DataType.BOOL
     model = inputs[1 if op in _SECOND else 2 if op in _THIRD else 0] if inputs else None
     return None if model is None else model.dtype
 
 
-def array_of(value: Value) -> Any:
-    """Return the content of a constant as a numpy array, or None for a value that is computed."""
-    return None if value.const_value is None else np.asarray(value.const_value.numpy())
+def array_of(value: Value | None) -> Array | None:
+    """Return the content of a constant, or None for a value that is computed or absent."""
+    return None if value is None or value.const_value is None else np.asarray(value.const_value.numpy())

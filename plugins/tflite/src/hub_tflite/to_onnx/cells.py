@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hub_onnxgraph.errors import Refused, refuse_if
 from hub_tflite.to_onnx import quantized
-from hub_tflite.to_onnx.builder import Builder
-from hub_tflite.to_onnx.errors import refuse_if
+from hub_tflite.to_onnx.builder import OnnxBuilder
 from hub_tflite.to_onnx.lazy import ir, np
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.builder import Array, Attribute
+    from hub_tflite.to_onnx.node import TfliteNode
+    from hub_tflitefile.tables import TensorT
 
 _ACTIVATIONS = {1: "Relu", 4: "Tanh"}
 """`ActivationFunctionType` -> ONNX's word inside a recurrent operator. For NONE, LiteRT's LSTM writes no output."""
@@ -62,7 +64,9 @@ class Lstm:
         return not clipped and self.activation in _ACTIVATIONS and not any(value is not None for value in extras)
 
 
-def over_time(node: Node, x: Value, cell: Lstm, *, reverse: bool = False, rounding: Any = None) -> tuple[Value, ...]:
+def over_time(
+    node: TfliteNode, x: Value, cell: Lstm, *, reverse: bool = False, rounding: TensorT | None = None
+) -> tuple[Value, ...]:
     """Run an LSTM over x [time, batch, inputs].
 
     Args:
@@ -80,10 +84,10 @@ def over_time(node: Node, x: Value, cell: Lstm, *, reverse: bool = False, roundi
     return _scan(node, x, cell, reverse=reverse, rounding=rounding)
 
 
-def _lstm(node: Node, x: Value, cell: Lstm, *, reverse: bool) -> tuple[Value, ...]:
+def _lstm(node: TfliteNode, x: Value, cell: Lstm, *, reverse: bool) -> tuple[Value, ...]:
     word = _ACTIVATIONS[cell.activation]
-    units = node.shape(_some(cell.inner[1]))[0]
-    bias = _row(node, [*_ordered(node, cell.bias), np.zeros(4 * (units or 0), np.float32)])
+    (units,) = node.sizes(present(cell.inner[1]), (0,))
+    bias = _row(node, [*_ordered(node, cell.bias), np.zeros(4 * units, np.float32)])
     outputs, last, state = node.emits(
         "LSTM", x, _row(node, _ordered(node, cell.inner)), _row(node, _ordered(node, cell.recurrent)), bias, None,
         *(_initial(node, value) for value in cell.state), _peepholes(node, cell.peephole),
@@ -94,12 +98,12 @@ def _lstm(node: Node, x: Value, cell: Lstm, *, reverse: bool) -> tuple[Value, ..
     return _without_direction(node, outputs), node.emit("Squeeze", last, axes), node.emit("Squeeze", state, axes)
 
 
-def _without_direction(node: Node, outputs: Value) -> Value:
+def _without_direction(node: TfliteNode, outputs: Value) -> Value:
     """Drop the axis of directions: [time, 1, batch, units]."""
     return node.emit("Squeeze", outputs, node.constant([1]))
 
 
-def _initial(node: Node, state: Value) -> Value | None:
+def _initial(node: TfliteNode, state: Value) -> Value | None:
     """A state as [1, batch, units]; zeros are ONNX's default."""
     array = node.known(state)
     if array is not None and not array.any():
@@ -107,41 +111,48 @@ def _initial(node: Node, state: Value) -> Value | None:
     return node.emit("Unsqueeze", state, node.constant([0]))
 
 
-def _some(value: Value | None) -> Value:
-    refuse_if(value is None, "weights of a gate are absent")
-    assert value is not None  # noqa: S101 - for the type checker
+def present(value: Value | None, what: str = "weights of a gate") -> Value:
+    """Return an input that the operator cannot be without."""
+    if value is None:
+        raise Refused(f"{what} are absent")
     return value
 
 
-def _ordered(node: Node, gates: Sequence[Value | None]) -> list[Value]:
+def _ordered(node: TfliteNode, gates: Sequence[Value | None]) -> list[Value]:
     """Bring gates into ONNX's order i, o, f, c; a coupled one is the negative of f."""
     i, f, c, o = gates
-    return [_negative(node, _some(f)) if i is None else i, _some(o), _some(f), _some(c)]
+    return [
+        _negative(node, present(f)) if i is None else i,
+        present(o),
+        present(f),
+        present(c),
+    ]
 
 
-def _negative(node: Node, value: Value) -> Value:
+def _negative(node: TfliteNode, value: Value) -> Value:
     array = node.known(value)
     return node.emit("Neg", value) if array is None else node.constant(-array)
 
 
-def _row(node: Node, parts: Sequence[Any]) -> Value:
+def _row(node: TfliteNode, parts: Sequence[Value | Array]) -> Value:
     """Concatenate along the first axis, behind an axis of directions; constants at once."""
     arrays = [part if isinstance(part, np.ndarray) else node.known(part) for part in parts]
-    if all(array is not None for array in arrays):
-        return node.constant(np.concatenate(arrays)[None])
+    known = [array for array in arrays if array is not None]
+    if len(known) == len(parts):
+        return node.constant(np.concatenate(known)[None])
     values = [node.constant(part) if isinstance(part, np.ndarray) else part for part in parts]
     return node.emit("Unsqueeze", node.emit("Concat", *values, axis=0), node.constant([0]))
 
 
-def _peepholes(node: Node, gates: Sequence[Value | None]) -> Value | None:
+def _peepholes(node: TfliteNode, gates: Sequence[Value | None]) -> Value | None:
     i, f, o = gates
     if f is None:
         return None
-    return _row(node, [_negative(node, f) if i is None else i, _some(o), f])
+    return _row(node, [_negative(node, f) if i is None else i, present(o), f])
 
 
 def rnn(
-    node: Node, x: Value, weights: Sequence[Value], activation: int, *, reverse: bool = False
+    node: TfliteNode, x: Value, weights: Sequence[Value], activation: int, *, reverse: bool = False
 ) -> tuple[Value, Value]:
     """Run a plain recurrence over x [time, batch, inputs]; weights are W, R, bias, state.
 
@@ -151,7 +162,7 @@ def rnn(
     refuse_if(activation not in _ACTIVATIONS, f"the activation number {activation} in a recurrence")
     word = _ACTIVATIONS[activation]
     w, r, bias, state = weights
-    units = node.shape(w)[0]
+    (units,) = node.sizes(w, (0,))
     outputs, last = node.emits(
         "RNN", x, _row(node, [w]), _row(node, [r]), _row(node, [bias, np.zeros(units, np.float32)]), None,
         _initial(node, state), outputs=2, hidden_size=units, activations=[word],
@@ -160,15 +171,15 @@ def rnn(
     return _without_direction(node, outputs), node.emit("Squeeze", last, node.constant([0]))
 
 
-def _scan(node: Node, x: Value, cell: Lstm, *, reverse: bool, rounding: Any) -> tuple[Value, ...]:
+def _scan(node: TfliteNode, x: Value, cell: Lstm, *, reverse: bool, rounding: TensorT | None) -> tuple[Value, ...]:
     """Write a Scan with one step as its body; integers go in where the sequence has them."""
     integers = quantized.integers_of(x) if rounding is not None else x
-    inner = Builder(node.scope.builder)
+    inner = OnnxBuilder(node.scope.builder)
     sequence = node.shape(x)
     now = inner.value("step_x", integers.dtype, sequence[1:])
     before = [inner.value(name, ir.DataType.FLOAT, value.shape) for name, value in zip("hc", cell.state, strict=True)]
     real = quantized.like(inner, x, now) if integers is not x else now
-    step = _Step(node, inner, cell, rounding)
+    step = _LstmStep(node, inner, cell, rounding)
     output, state = step.run(real, before[0], before[1])
     copies = [inner.emit("Identity", [value])[0] for value in (output, state, output)]
     graph = inner.graph([*before, now], copies, "step", body=True)
@@ -179,22 +190,22 @@ def _scan(node: Node, x: Value, cell: Lstm, *, reverse: bool, rounding: Any) -> 
     return outputs, h, c
 
 
-class _Step:
+class _LstmStep:
     """One step of an LSTM, written into a body."""
 
-    def __init__(self, node: Node, inner: Builder, cell: Lstm, rounding: Any) -> None:
+    def __init__(self, node: TfliteNode, inner: OnnxBuilder, cell: Lstm, rounding: TensorT | None) -> None:
         self._node = node
         self._inner = inner
         self._cell = cell
         self._rounding = rounding
 
-    def _emit(self, op: str, *inputs: Value, **attributes: Any) -> Value:
-        return self._inner.emit(op, inputs, **attributes)[0]
+    def _emit(self, op: str, *inputs: Value, **attributes: Attribute) -> Value:
+        return self._inner.emit(op, inputs, attributes)[0]
 
     def run(self, x: Value, h: Value, c: Value) -> tuple[Value, Value]:
         """Return the output and the cell of this step."""
         cell = self._cell
-        h = h if self._rounding is None else self._rounded(h)
+        h = self._rounded(h)
         f = self._emit("Sigmoid", self._gate(1, x, h, c))
         one = self._node.constant(np.float32(1))
         i = self._emit("Sub", one, f) if cell.inner[0] is None else self._emit("Sigmoid", self._gate(0, x, h, c))
@@ -203,15 +214,17 @@ class _Step:
         state = self._clipped(state, cell.cell_clip)
         o = self._emit("Sigmoid", self._gate(3, x, h, state))
         output = self._projected(self._emit("Mul", o, self._activated(state)))
-        return (output if self._rounding is None else self._rounded(output)), state
+        return self._rounded(output), state
 
     def _rounded(self, value: Value) -> Value:
+        if self._rounding is None:
+            return value
         return quantized.requantized(self._inner, self._rounding, value, self._node.shape(self._cell.state[0]))
 
     def _gate(self, gate: int, x: Value, h: Value, c: Value | None) -> Value:
         cell, transpose = self._cell, self._node.transpose
-        total = self._emit("MatMul", x, transpose(_some(cell.inner[gate]), (1, 0)))
-        total = self._emit("Add", total, self._emit("MatMul", h, transpose(_some(cell.recurrent[gate]), (1, 0))))
+        total = self._emit("MatMul", x, transpose(present(cell.inner[gate]), (1, 0)))
+        total = self._emit("Add", total, self._emit("MatMul", h, transpose(present(cell.recurrent[gate]), (1, 0))))
         view = None if c is None else cell.peephole[min(gate, 2)]
         if view is not None and c is not None:
             total = self._emit("Add", total, self._emit("Mul", c, view))

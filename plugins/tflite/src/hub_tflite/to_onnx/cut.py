@@ -9,7 +9,7 @@ NEVER = 1 << 60
 """The capacity of an edge that must not be cut."""
 
 
-class Network:
+class FlowNetwork:
     """Nodes with edges of integer capacities, between a source side and a sink side."""
 
     def __init__(self) -> None:
@@ -23,28 +23,21 @@ class Network:
     def source_side(self, source: Hashable, sink: Hashable) -> set[Hashable]:
         """Return the nodes on the source side of a cheapest cut (Edmonds and Karp: shortest augmenting paths)."""
         while True:
-            parents = self._reached(source, sink)
+            parents: dict[Hashable, Hashable] = {source: source}
+            queue = deque([source])
+            while queue and sink not in parents:
+                node = queue.popleft()
+                for other, left in self._left[node].items():
+                    if left and other not in parents:
+                        parents[other] = node
+                        queue.append(other)
             if sink not in parents:
                 return set(parents)
-            self._augment(parents, source, sink)
-
-    def _reached(self, source: Hashable, sink: Hashable) -> dict[Hashable, Hashable]:
-        parents: dict[Hashable, Hashable] = {source: source}
-        queue = deque([source])
-        while queue and sink not in parents:
-            node = queue.popleft()
-            for other, left in self._left[node].items():
-                if left and other not in parents:
-                    parents[other] = node
-                    queue.append(other)
-        return parents
-
-    def _augment(self, parents: dict[Hashable, Hashable], source: Hashable, sink: Hashable) -> None:
-        path, node = [], sink
-        while node != source:
-            path.append((parents[node], node))
-            node = parents[node]
-        flow = min(self._left[start][end] for start, end in path)
-        for start, end in path:
-            self._left[start][end] -= flow
-            self._left[end][start] += flow
+            path, node = [], sink
+            while node != source:
+                path.append((parents[node], node))
+                node = parents[node]
+            flow = min(self._left[start][end] for start, end in path)
+            for start, end in path:
+                self._left[start][end] -= flow
+                self._left[end][start] += flow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import (
     ANY,
@@ -23,7 +23,10 @@ from hub.spec import (
     UsageError,
     Verdict,
 )
-from hub_tflite.to_onnx.table import unknown_operators
+from hub_tflite.to_onnx.registry import TABLE
+
+if TYPE_CHECKING:
+    from hub_tflitefile.tables import ModelT
 
 
 def convert(source: Path, output: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> StepOutput:
@@ -39,13 +42,13 @@ def convert(source: Path, output: Path, shapes: Mapping[str, Sequence[int]] | No
         ModelUnreadable: It is truncated, corrupt or not TFLite.
         UnsupportedModel: An operator, or a form of it, has no translation.
     """
-    from hub_tflite.schema import read
-    from hub_tflite.to_onnx.importer import Importer
+    from hub_tflite.to_onnx.importer import TfliteImporter
     from hub_tflite.to_onnx.write import save, tidy
+    from hub_tflitefile.schema import read
 
     content = read(source)
     fix_shapes(content, shapes or {})
-    importer = Importer(content)
+    importer = TfliteImporter(content)
     model = importer.run()
     tidy(model)
     save(model, output)
@@ -53,19 +56,19 @@ def convert(source: Path, output: Path, shapes: Mapping[str, Sequence[int]] | No
     bindings = (
         IoBinding(direction="output", source=old, target=new, reason=reason) for old, new in importer.renamed.items()
     )
-    return StepOutput(notes=tuple(importer.notes), bindings=tuple(bindings))
+    return StepOutput(notes=tuple(importer.file.notes), bindings=tuple(bindings))
 
 
-def fix_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+def fix_shapes(model: ModelT, shapes: Mapping[str, Sequence[int]]) -> None:
     """Give inputs of the main subgraph fixed sizes, in place.
 
     Raises:
         UsageError: There is no such input, or its fixed sizes are others.
     """
-    from hub_tflite.describe import border
-    from hub_tflite.schema import numbers
+    from hub_tflitefile.interface import interface_of
+    from hub_tflitefile.schema import numbers
 
-    graph, inputs, _ = border(model)
+    graph, inputs, _ = interface_of(model)
     places = dict(inputs)
     for name, shape in shapes.items():
         if name not in places:
@@ -81,7 +84,7 @@ def fix_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
 def takes_known(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Says no to operators that the table does not have."""
     del options
-    missing = unknown_operators(summary.operators)
+    missing = sorted(name for name in summary.operators if not TABLE.has(name))
     if not missing:
         return YES
     reason = f"the importer has no ONNX form of {', '.join(missing)}"

@@ -14,15 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hub_tflite.to_onnx.cut import NEVER, Network
+from hub_tflite.to_onnx.builder import operand
+from hub_tflite.to_onnx.cut import NEVER, FlowNetwork
 from hub_tflite.to_onnx.lazy import ir, np
 from hub_tflite.to_onnx.permute import followers, permute, rank_of
 from hub_tflite.to_onnx.windows import to_channels_first, to_channels_last
 
 if TYPE_CHECKING:
     from onnx_ir import Graph, Model, Node, Value
+
+    from hub_tflite.to_onnx.permute import Constants
 
 _RANKS = (4, 5)
 _TRANSPOSE, _RESHAPE = 1000, 1
@@ -74,17 +77,18 @@ class Potentials:
 
 
 @dataclass(slots=True)
-class Group:
-    """A value with its transposed forms: `root` is the one that no removed transpose makes."""
+class ValueForms:
+    """A value of so many axes with its transposed forms: `root` is the one that no removed transpose makes."""
 
     root: Value
+    rank: int
     forms: list[Value] = field(default_factory=list)
 
 
-class Layout:
+class LayoutPass:
     """The pass over one graph; see the module."""
 
-    def __init__(self, graph: Graph, constants: Any) -> None:
+    def __init__(self, graph: Graph, constants: Constants) -> None:
         self._graph = graph
         self._constants = constants
         self._potentials = Potentials()
@@ -100,9 +104,9 @@ class Layout:
         groups = self._groups()
         self._choose(groups)
         for node, side in self._side.items():
-            potential = self._node_potential(node)
-            if side != potential:
-                permute(node, _perm(self._node_rank(node), side), self._constants)
+            value = operand(node, self._free[node][0][0])
+            if side != self._potentials.of(value):
+                permute(node, _perm(rank_of(value) or 0, side), self._constants)
         for group in groups:
             self._rewrite(group)
         for node in self._removed:
@@ -112,37 +116,32 @@ class Layout:
     def _tie(self) -> None:
         for node in self._graph:
             difference = _layout_step(node)
-            if difference and self._potentials.tie([(node.inputs[0], node.outputs[0], difference)]):
+            if difference and self._potentials.tie([(operand(node), node.outputs[0], difference)]):
                 self._removed[node] = difference
         for node in self._graph:
             found = next((f for rank in _RANKS if (f := followers(node, rank))), None)
             if found and node not in self._removed:
-                values = [node.inputs[i] for i in found[0]] + [node.outputs[i] for i in found[1]]
+                values = [operand(node, i) for i in found[0]] + [node.outputs[i] for i in found[1]]
                 if self._potentials.tie((values[0], value, 0) for value in values[1:]):
                     self._free[node] = found
 
-    def _node_potential(self, node: Node) -> int:
-        return self._potentials.of(node.inputs[self._free[node][0][0]])
-
-    def _node_rank(self, node: Node) -> int:
-        return rank_of(node.inputs[self._free[node][0][0]]) or 0
-
-    def _groups(self) -> list[Group]:
-        groups: dict[Value, Group] = {}
+    def _groups(self) -> list[ValueForms]:
+        groups: dict[Value, ValueForms] = {}
         values = [*self._graph.inputs, *(output for node in self._graph for output in node.outputs)]
         values += [v for node in self._graph for v in node.inputs if v is not None and not _is_made_in(v, self._graph)]
         for value in dict.fromkeys(values):
-            if rank_of(value) in _RANKS or value.producer() in self._removed:
-                root = self._root(value)
-                groups.setdefault(root, Group(root)).forms.append(value)
+            root = self._root(value)
+            rank = rank_of(root)
+            if rank in _RANKS:
+                groups.setdefault(root, ValueForms(root, rank)).forms.append(value)
         return list(groups.values())
 
     def _root(self, value: Value) -> Value:
         while (producer := value.producer()) in self._removed:
-            value = producer.inputs[0]
+            value = operand(producer)
         return value
 
-    def _consumers(self, group: Group) -> Iterator[tuple[Value, Node | None, int]]:
+    def _consumers(self, group: ValueForms) -> Iterator[tuple[Value, Node | None, int]]:
         """Yield (form, node, input) for every use; no node for an output of the graph."""
         for form in group.forms:
             for use in form.uses():
@@ -157,17 +156,17 @@ class Layout:
             return node
         return _SIDES[self._potentials.of(form)]
 
-    def _made(self, group: Group) -> Node | str:
+    def _made(self, group: ValueForms) -> Node | str:
         producer = group.root.producer()
         if producer in self._free and group.root.index() in self._free[producer][1]:
             return producer
         return _SIDES[self._potentials.of(group.root)]
 
-    def _choose(self, groups: Sequence[Group]) -> None:
-        network = Network()
+    def _choose(self, groups: Sequence[ValueForms]) -> None:
+        network = FlowNetwork()
         for number, group in enumerate(groups):
             made = self._made(group)
-            perm = _perm(rank_of(group.root) or 0, 1 - self._potentials.of(group.root))
+            perm = _perm(group.rank, 1 - self._potentials.of(group.root))
             cost = _RESHAPE if _moves_nothing(group.root, perm) else _TRANSPOSE
             network.edge(made, ("first", number), cost)
             network.edge(("last", number), made, cost)
@@ -181,7 +180,7 @@ class Layout:
     def _side_of(self, what: Node | str) -> int:
         return _SIDES.index(what) if isinstance(what, str) else self._side[what]
 
-    def _rewrite(self, group: Group) -> None:
+    def _rewrite(self, group: ValueForms) -> None:
         """Give each use the form it needs."""
         made = self._side_of(self._made(group))
         needs = [
@@ -190,15 +189,16 @@ class Layout:
         ]
         forms = {made: group.root}
         if any(side != made for *_, side in needs):
-            forms[1 - made] = self._transposed(group.root, 1 - made)
+            forms[1 - made] = self._transposed(group, 1 - made)
         for form, node, place, side in needs:
             if node is None:
                 self._output(form, forms[side])
             elif node.inputs[place] is not forms[side]:
                 node.replace_input_with(place, forms[side])
 
-    def _transposed(self, root: Value, side: int) -> Value:
-        perm = _perm(rank_of(root) or 0, side)
+    def _transposed(self, group: ValueForms, side: int) -> Value:
+        root = group.root
+        perm = _perm(group.rank, side)
         producer = root.producer()
         made = _permuting_node(root, perm, self._constants)
         if producer is not None and producer.graph is self._graph:
@@ -237,11 +237,9 @@ def _perm(rank: int, side: int) -> list[int]:
 
 def _layout_step(node: Node) -> int:
     """1 for a transpose to channels first, -1 for one to channels last, 0 for another node."""
-    if node.domain or node.op_type != "Transpose" or "perm" not in node.attributes:
+    if node.op_type != "Transpose" or "perm" not in node.attributes or rank_of(node.inputs[0]) not in _RANKS:
         return 0
     perm = list(node.attributes["perm"].as_ints())
-    if len(perm) not in _RANKS:
-        return 0
     return 1 if perm == to_channels_first(len(perm)) else -1 if perm == to_channels_last(len(perm)) else 0
 
 
@@ -253,19 +251,19 @@ def _moves_nothing(value: Value, perm: Sequence[int]) -> bool:
     return moved == sorted(moved)
 
 
-def _permuting_node(value: Value, perm: Sequence[int], constants: Any) -> Node:
+def _permuting_node(value: Value, perm: Sequence[int], constants: Constants) -> Node:
+    sizes = [] if value.shape is None else [value.shape[axis] for axis in perm]
     if _moves_nothing(value, perm):
-        sizes = [0, *(value.shape[axis] for axis in perm[1:])]
-        made = ir.node("Reshape", [value, constants(np.asarray(sizes, np.int64))])
+        made = ir.node("Reshape", [value, constants(np.asarray([0, *sizes[1:]], np.int64))])
     else:
         made = ir.node("Transpose", [value], attributes={"perm": list(perm)})
     made.name = f"{value.name}_layout"
     made.outputs[0].type = value.type
-    made.outputs[0].shape = ir.Shape([value.shape[axis] for axis in perm]) if value.shape is not None else None
+    made.outputs[0].shape = ir.Shape(sizes) if sizes else None
     return made
 
 
-def arrange(model: Model, constants: Any) -> None:
+def arrange(model: Model, constants: Constants) -> None:
     """Run the pass over the main graph and every body in it.
 
     Args:
@@ -275,7 +273,7 @@ def arrange(model: Model, constants: Any) -> None:
     graphs = [model.graph]
     graphs += [g for node in ir.traversal.RecursiveGraphIterator(model.graph) for g in _bodies(node)]
     for graph in graphs:
-        Layout(graph, constants).run()
+        LayoutPass(graph, constants).run()
 
 
 def _bodies(node: Node) -> Iterator[Graph]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
+from hub_onnxgraph.lazy import LazyModule
 
-class _Lazy:
-    """Stands for a module until one of its members is asked for."""
+__all__ = ["ir", "np"]
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, member: str) -> Any:
-        return getattr(import_module(self._name), member)
-
-
-np: Any = _Lazy("numpy")
-ir: Any = _Lazy("onnx_ir")
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+else:
+    np = LazyModule("numpy")
+    ir = LazyModule("onnx_ir")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub_tflite.to_onnx.builder import array_of
 from hub_tflite.to_onnx.lazy import ir, np
@@ -11,7 +11,9 @@ from hub_tflite.to_onnx.lazy import ir, np
 if TYPE_CHECKING:
     from onnx_ir import Node, Value
 
-Constants = Callable[[Any], "Value"]
+    from hub_tflite.to_onnx.builder import Array
+
+Constants = Callable[["Array"], "Value"]
 """Stores an array in the graph."""
 
 _UNARY = frozenset({
@@ -35,6 +37,11 @@ _PER_AXIS = {"Pad": 1, "Tile": 1, "Expand": 1}
 def rank_of(value: Value | None) -> int | None:
     """Return the number of axes, None where it is not known."""
     return None if value is None or value.shape is None else len(value.shape)
+
+
+def _array(node: Node, place: int) -> Array | None:
+    """Return the content of an input, None where it is computed or absent."""
+    return array_of(node.inputs[place]) if place < len(node.inputs) else None
 
 
 def _is_single(value: Value) -> bool:
@@ -69,19 +76,20 @@ def _moving(node: Node, rank: int) -> list[int]:
 
 
 def _parameters_known(node: Node) -> bool:
+    if node.op_type == "Pad" and len(node.inputs) > 3:  # noqa: PLR2004 - the fourth input of Pad lists axes
+        return False
     place = _BY_AXIS.get(node.op_type, _PER_AXIS.get(node.op_type))
     if place is not None and len(node.inputs) > place and node.inputs[place] is not None:
-        return array_of(node.inputs[place]) is not None
-    if node.op_type in {"Pad", "Expand", "Tile"}:
-        return False
-    return node.op_type != "Pad" or len(node.inputs) <= 3  # noqa: PLR2004 - the fourth input of Pad lists axes
+        return _array(node, place) is not None
+    return node.op_type not in _PER_AXIS
 
 
 def _keeps_order(node: Node, rank: int) -> bool:
     """Whether what a reduction leaves is in the same order with channels first and last."""
-    if node.op_type not in _BY_AXIS or len(node.inputs) < 2 or node.inputs[1] is None:  # noqa: PLR2004 - axes
+    axes = _array(node, 1) if node.op_type in _BY_AXIS else None
+    if axes is None:
         return False
-    gone = {int(axis) % rank for axis in array_of(node.inputs[1]).reshape(-1)}
+    gone = {int(axis) % rank for axis in axes.reshape(-1)}
     left = [axis for axis in range(rank) if axis not in gone]
     first = [axis for axis in (0, rank - 1, *range(1, rank - 1)) if axis in left]
     last = [axis for axis in (0, *range(2, rank), 1) if axis in left]
@@ -95,19 +103,20 @@ def permute(node: Node, perm: Sequence[int], constants: Constants) -> None:
         _permute_constants(node, perm, constants)
     _permute_axis(node, perm)
     if node.op_type == "Slice" and (len(node.inputs) < 4 or node.inputs[3] is None):  # noqa: PLR2004 - axes
-        count = array_of(node.inputs[1]).size if array_of(node.inputs[1]) is not None else rank
-        _put(node, 3, constants(np.arange(count)))
-    if node.op_type in _BY_AXIS:
-        place = _BY_AXIS[node.op_type]
-        if len(node.inputs) > place and node.inputs[place] is not None:
-            axes = array_of(node.inputs[place])
-            moved = [list(perm).index(int(axis) % rank) for axis in axes.reshape(-1)]
-            _put(node, place, constants(np.asarray(moved, np.int64)))
-    if node.op_type in _PER_AXIS:
-        numbers = array_of(node.inputs[1]).reshape(-1, rank)
-        _put(node, 1, constants(np.ascontiguousarray(numbers[:, list(perm)]).reshape(-1)))
+        starts = _array(node, 1)
+        _put(node, 3, constants(np.arange(rank if starts is None else starts.size)))
+    place = _BY_AXIS.get(node.op_type)
+    axes = None if place is None else _array(node, place)
+    if place is not None and axes is not None:
+        moved = [list(perm).index(int(axis) % rank) for axis in axes.reshape(-1)]
+        _put(node, place, constants(np.asarray(moved, np.int64)))
+    place = _PER_AXIS.get(node.op_type)
+    numbers = None if place is None else _array(node, place)
+    if place is not None and numbers is not None:
+        rows = numbers.reshape(-1, rank)
+        _put(node, place, constants(np.ascontiguousarray(rows[:, list(perm)]).reshape(-1)))
     for value in node.outputs:
-        if rank_of(value) == rank:
+        if value.shape is not None and len(value.shape) == rank:
             value.shape = ir.Shape([value.shape[axis] for axis in perm])
 
 
@@ -135,7 +144,7 @@ def _permute_axis(node: Node, perm: Sequence[int]) -> None:
 
 def _permute_constants(node: Node, perm: Sequence[int], constants: Constants) -> None:
     for place, value in enumerate(node.inputs):
-        array = array_of(value) if value is not None else None
+        array = array_of(value)
         if array is not None and array.ndim and array.size > 1:
             full = array.reshape([1] * (len(perm) - array.ndim) + list(array.shape))
             node.replace_input_with(place, constants(full.transpose(perm)))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hub_tflite.schema import numbers
 from hub_tflite.to_onnx.lazy import np
+from hub_tflitefile.schema import numbers
+
+if TYPE_CHECKING:
+    from hub_tflite.to_onnx.builder import Array
+    from hub_tflitefile.tables import DimensionMetadataT, SparsityParametersT
 
 _DENSE = 0
 
 
-def densified(values: Any, sparsity: Any, shape: Sequence[int]) -> Any:
+def densified(values: Array, sparsity: SparsityParametersT, shape: Sequence[int]) -> Array:
     """Return the full array of a sparse constant.
 
     The stored values are the leaves of a tree with a level for each axis, in `traversal_order`: a dense level has all
@@ -38,7 +42,7 @@ def densified(values: Any, sparsity: Any, shape: Sequence[int]) -> Any:
     return full
 
 
-def _children(places: Any, level: Any) -> Any:
+def _children(places: Array, level: DimensionMetadataT) -> Array:
     """Add a level's coordinate to every place so far, once for each of its children."""
     count = len(places)
     if int(level.format) == _DENSE:

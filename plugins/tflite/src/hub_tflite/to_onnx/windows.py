@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from hub_tflite.to_onnx.errors import refuse_if
+from hub_onnxgraph.errors import refuse_if
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.builder import Attribute
+    from hub_tflite.to_onnx.node import TfliteNode
 
 SAME, VALID = 0, 1
 """`Padding` of the schema."""
@@ -26,12 +27,12 @@ def to_channels_last(rank: int) -> list[int]:
     return [0, *range(2, rank), 1]
 
 
-def channels_first(node: Node, value: Value) -> Value:
+def channels_first(node: TfliteNode, value: Value) -> Value:
     """Write the transpose to N, C, spatial axes."""
     return node.transpose(value, to_channels_first(node.rank(value)))
 
 
-def channels_last(node: Node, value: Value, rank: int) -> Value:
+def channels_last(node: TfliteNode, value: Value, rank: int) -> Value:
     """Write the transpose to N, spatial axes, C."""
     return node.transpose(value, to_channels_last(rank))
 
@@ -44,7 +45,7 @@ class Window(NamedTuple):
     dilations: Sequence[int]
     padding: int
 
-    def pads(self, sizes: Sequence[int | None]) -> dict[str, Any]:
+    def pads(self, sizes: Sequence[int | None]) -> dict[str, Attribute]:
         """Return ONNX's attributes for TFLite's padding of axes of these sizes (`ComputePaddingWithOffset`).
 
         SAME pads so that the result has ceil(size / stride) places, the odd element at the end. Where that hangs on a

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from hub_tflite.to_onnx.layout import arrange
 from hub_tflite.to_onnx.lazy import ir
 
 if TYPE_CHECKING:
-    from onnx_ir import Model, Value
+    from onnx import ModelProto
+    from onnx_ir import Model, TensorProtocol, Value
+
+    from hub_tflite.to_onnx.builder import Array
+    from hub_tflite.to_onnx.permute import Constants
 
 EXTERNAL_ABOVE_BYTES = 1_800_000_000
 """A protobuf ends at 2 GiB; the graph needs some of that."""
@@ -31,15 +35,13 @@ def tidy(model: Model) -> None:
                 value.shape = value.type = None
 
 
-def _store(model: Model) -> Any:
+def _store(model: Model) -> Constants:
     """Return what stores an array as a constant of the main graph."""
     numbers = count()
 
-    def store(array: Any) -> Value:
+    def store(array: Array) -> Value:
         name = f"layout_{next(numbers)}"
-        made: Value = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype))
-        )
+        made = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
         made.const_value = ir.Tensor(array, name=name)
         model.graph.register_initializer(made)
         return made
@@ -53,25 +55,31 @@ def save(model: Model, path: Path) -> None:
     if weights > EXTERNAL_ABOVE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
         return
-    values = list(model.graph.initializers.values())
+    stored = dict(model.graph.initializers)
     model.graph.initializers.clear()
     try:
         proto = ir.to_proto(model)
     finally:
-        model.graph.initializers.update({value.name: value for value in values})
+        model.graph.initializers.update(stored)
     with path.open("wb") as file:
-        _stream(proto, [value.const_value for value in values], file)
+        _stream(proto, [value.const_value for value in stored.values() if value.const_value], file)
 
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 """Numbers of the fields in onnx.proto: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data."""
 
 
-def _stream(proto: Any, tensors: Sequence[Any], file: BinaryIO) -> None:
+def _stream(proto: ModelProto, tensors: Sequence[TensorProtocol], file: BinaryIO) -> None:
     """Write a model and its weights in protobuf's encoding, without building the whole message in memory."""
+    from onnx import TensorProto
+
     graph = proto.graph.SerializeToString()
     proto.ClearField("graph")
-    heads = [_head(tensor) for tensor in tensors]
+    heads = [
+        TensorProto(name=tensor.name, dims=tensor.shape.numpy(), data_type=int(tensor.dtype)).SerializeToString()
+        + _field(_RAW_DATA, tensor.nbytes)
+        for tensor in tensors
+    ]
     sizes = [len(head) + tensor.nbytes for head, tensor in zip(heads, tensors, strict=True)]
     fields = [_field(_INITIALIZER, size) for size in sizes]
     file.write(proto.SerializeToString())
@@ -80,15 +88,6 @@ def _stream(proto: Any, tensors: Sequence[Any], file: BinaryIO) -> None:
     for field, head, tensor in zip(fields, heads, tensors, strict=True):
         file.write(field + head)
         file.write(tensor.tobytes())
-
-
-def _head(tensor: Any) -> bytes:
-    """A tensor's message up to its content."""
-    from onnx import TensorProto
-
-    head = TensorProto(name=tensor.name, dims=list(tensor.shape), data_type=int(tensor.dtype))
-    content: bytes = head.SerializeToString()
-    return content + _field(_RAW_DATA, tensor.nbytes)
 
 
 def _field(number: int, size: int) -> bytes:

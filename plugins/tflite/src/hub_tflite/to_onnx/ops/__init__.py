@@ -1,1 +1,1 @@
-"""The operator functions, by theme; see `hub_tflite.to_onnx.table` for their contract."""
+"""The operator functions, by theme; see `hub_tflite.to_onnx.registry` for their contract."""

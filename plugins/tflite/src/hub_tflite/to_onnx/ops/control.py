@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hub_tflite.schema import numbers, text
-from hub_tflite.to_onnx.builder import Builder, array_of, described
-from hub_tflite.to_onnx.errors import Refused, refuse_if
-from hub_tflite.to_onnx.lazy import ir
-from hub_tflite.to_onnx.table import op
+from hub_onnxgraph.errors import Refused, refuse_if
+from hub_tflite.to_onnx.builder import OnnxBuilder, array_of, described
+from hub_tflite.to_onnx.lazy import ir, np
+from hub_tflite.to_onnx.registry import op
+from hub_tflitefile.schema import numbers, text
 
 if TYPE_CHECKING:
     from onnx_ir import Graph, Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 
 @op("WHILE")
-def while_(node: Node, *state: Value, cond_subgraph_index: int, body_subgraph_index: int) -> tuple[Value, ...]:
+def while_(node: TfliteNode, *state: Value, cond_subgraph_index: int, body_subgraph_index: int) -> tuple[Value, ...]:
     """A Loop whose condition is computed before the first step and behind each."""
     _refuse_variables(state)
     (first,) = node.inline(cond_subgraph_index, state)
-    inner = Builder(node.scope.builder)
+    inner = OnnxBuilder(node.scope.builder)
     step = inner.value("step", ir.DataType.INT64, ())
     go_on = inner.value("go_on", ir.DataType.BOOL, ())
     carried = [_carried(node, inner, body_subgraph_index, place, value) for place, value in enumerate(state)]
@@ -38,9 +38,9 @@ def _refuse_variables(values: Sequence[Value]) -> None:
     refuse_if(any(value.dtype is None for value in values), "variables, or values of unknown type, in a loop's state")
 
 
-def _carried(node: Node, inner: Builder, subgraph: int, place: int, value: Value) -> Value:
+def _carried(node: TfliteNode, inner: OnnxBuilder, subgraph: int, place: int, value: Value) -> Value:
     """Make a body's input: of the type that is computed with, and of the shape that the body's own tensor has."""
-    graph = node.scope.model.subgraphs[subgraph]
+    graph = node.scope.file.model.subgraphs[subgraph]
     tensor = graph.tensors[numbers(graph.inputs)[place]]
     sizes = numbers(tensor.shapeSignature) or numbers(tensor.shape)
     known = bool(sizes) or tensor.hasRank
@@ -48,21 +48,15 @@ def _carried(node: Node, inner: Builder, subgraph: int, place: int, value: Value
     return inner.value(text(tensor.name), value.dtype, shape if known else None)
 
 
-def _truth(builder: Builder, value: Value) -> Value:
+def _truth(builder: OnnxBuilder, value: Value) -> Value:
     """A condition as a scalar: TFLite takes any tensor of one element."""
     if value.shape is not None and len(value.shape) == 0:
         return value
-    shape = builder.constant(_empty_shape())
+    shape = builder.constant(np.zeros(0, np.int64))
     return described(builder.emit("Reshape", [value, shape])[0], ir.DataType.BOOL, ())
 
 
-def _empty_shape() -> Any:
-    import numpy as np
-
-    return np.zeros(0, np.int64)
-
-
-def _own(builder: Builder, values: Sequence[Value]) -> list[Value]:
+def _own(builder: OnnxBuilder, values: Sequence[Value]) -> list[Value]:
     """Return values that a body's own nodes make, each another one."""
     made: list[Value] = []
     nodes = {id(node) for node in builder.nodes}
@@ -74,7 +68,7 @@ def _own(builder: Builder, values: Sequence[Value]) -> list[Value]:
 
 @op("IF")
 def if_(
-    node: Node, condition: Value, *inputs: Value, then_subgraph_index: int, else_subgraph_index: int
+    node: TfliteNode, condition: Value, *inputs: Value, then_subgraph_index: int, else_subgraph_index: int
 ) -> tuple[Value, ...]:
     """One of two branches, which use the values outside as they are."""
     branches = [_branch(node, index, inputs) for index in (then_subgraph_index, else_subgraph_index)]
@@ -84,19 +78,19 @@ def if_(
     return tuple(described(result, dtype, None) for result, dtype in zip(made, types, strict=True))
 
 
-def _branch(node: Node, subgraph: int, inputs: Sequence[Value]) -> Graph:
+def _branch(node: TfliteNode, subgraph: int, inputs: Sequence[Value]) -> Graph:
     inner, results = node.body(subgraph, inputs)
     return inner.graph([], _own(inner, results), "branch", body=True)
 
 
 @op("CALL")
-def call(node: Node, *inputs: Value, subgraph: int) -> tuple[Value, ...]:
+def call(node: TfliteNode, *inputs: Value, subgraph: int) -> tuple[Value, ...]:
     """Another subgraph, written in this place."""
     return tuple(node.inline(subgraph, inputs))
 
 
 @op("CALL_ONCE")
-def call_once(node: Node, *, init_subgraph_index: int = 0) -> tuple[Value, ...]:
+def call_once(node: TfliteNode, *, init_subgraph_index: int = 0) -> tuple[Value, ...]:
     """A subgraph that gives variables their first values."""
     with node.initializing():
         node.inline(init_subgraph_index, [])
@@ -104,7 +98,9 @@ def call_once(node: Node, *, init_subgraph_index: int = 0) -> tuple[Value, ...]:
 
 
 @op("VAR_HANDLE")
-def var_handle(node: Node, *, container: str | bytes | None = None, shared_name: str | bytes | None = None) -> Value:
+def var_handle(
+    node: TfliteNode, *, container: str | bytes | None = None, shared_name: str | bytes | None = None
+) -> Value:
     """The name of a variable: a value that no ONNX node may use."""
     handle: Value = ir.Value(name=f"variable {text(container or '')}/{text(shared_name or '')}")
     node.scope.bind(numbers(node.operator.outputs)[0], handle)
@@ -112,7 +108,7 @@ def var_handle(node: Node, *, container: str | bytes | None = None, shared_name:
 
 
 @op("ASSIGN_VARIABLE")
-def assign_variable(node: Node, handle: Value, value: Value) -> tuple[Value, ...]:
+def assign_variable(node: TfliteNode, handle: Value, value: Value) -> tuple[Value, ...]:
     """A variable's first value; later ones are state between runs, which an ONNX graph does not have."""
     refuse_if(not node.is_initializing, f"{handle.name} is written at run time: state between runs")
     refuse_if(array_of(value) is None, f"the first value of {handle.name} is computed")
@@ -121,7 +117,7 @@ def assign_variable(node: Node, handle: Value, value: Value) -> tuple[Value, ...
 
 
 @op("READ_VARIABLE")
-def read_variable(node: Node, handle: Value) -> Value:
+def read_variable(node: TfliteNode, handle: Value) -> Value:
     """The value that a variable was given at the start."""
     found = node.variables.get(str(handle.name))
     if found is None:

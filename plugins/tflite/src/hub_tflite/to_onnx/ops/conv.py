@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_tflite.schema import numbers
-from hub_tflite.to_onnx.errors import refuse_if
-from hub_tflite.to_onnx.table import op
+from hub_onnxgraph.errors import refuse_if
+from hub_tflite.to_onnx.registry import op
 from hub_tflite.to_onnx.windows import SAME, Window, channels_first, channels_last
+from hub_tflitefile.schema import numbers
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 
-def _convolve(node: Node, x: Value, w: Value, bias: Value | None, window: Window, group: int) -> Value:
+def _convolve(node: TfliteNode, x: Value, w: Value, bias: Value | None, window: Window, group: int) -> Value:
     """Write Conv for an input of channels last and weights that are ONNX's already."""
     rank = node.rank(x)
     pads = window.pads(node.shape(x)[1:-1])
@@ -29,7 +29,7 @@ def _convolve(node: Node, x: Value, w: Value, bias: Value | None, window: Window
 
 @op("CONV_2D", 8)
 def conv_2d(  # noqa: PLR0913 - the operator's own options
-    node: Node,
+    node: TfliteNode,
     x: Value,
     w: Value,
     bias: Value | None = None,
@@ -49,7 +49,7 @@ def conv_2d(  # noqa: PLR0913 - the operator's own options
 
 @op("DEPTHWISE_CONV_2D", 7)
 def depthwise_conv_2d(  # noqa: PLR0913 - the operator's own options
-    node: Node,
+    node: TfliteNode,
     x: Value,
     w: Value,
     bias: Value | None = None,
@@ -73,7 +73,7 @@ def depthwise_conv_2d(  # noqa: PLR0913 - the operator's own options
 
 @op("CONV_3D")
 def conv_3d(  # noqa: PLR0913 - the operator's own options
-    node: Node,
+    node: TfliteNode,
     x: Value,
     w: Value,
     bias: Value | None = None,
@@ -93,14 +93,14 @@ def conv_3d(  # noqa: PLR0913 - the operator's own options
     return _convolve(node, x, node.transpose(w, (4, 3, 0, 1, 2)), bias, window, channels // inner)
 
 
-def _wanted(node: Node, shape: Value) -> list[int | None]:
+def _wanted(node: TfliteNode, shape: Value) -> list[int | None]:
     """Return the wanted spatial sizes: from the operand, or from the file's record of the result."""
     known = node.known(shape)
     sizes = numbers(known if known is not None else node.result().shapeSignature)
     return [size if size >= 0 else None for size in sizes[1:-1]] or [None]
 
 
-def _deconvolve(node: Node, shape: Value, x: Value, w: Value, bias: Value | None, window: Window) -> Value:
+def _deconvolve(node: TfliteNode, shape: Value, x: Value, w: Value, bias: Value | None, window: Window) -> Value:
     """Write ConvTranspose: TFLite names the result's size, ONNX what is cut from the full one."""
     sizes, wanted = node.shape(x)[1:-1], _wanted(node, shape)
     first = channels_first(node, x)
@@ -115,7 +115,7 @@ def _deconvolve(node: Node, shape: Value, x: Value, w: Value, bias: Value | None
 
 
 def _conv_transpose(
-    node: Node, first: Value, weights: tuple[Value, Value | None], window: Window, **attributes: list[int]
+    node: TfliteNode, first: Value, weights: tuple[Value, Value | None], window: Window, **attributes: list[int]
 ) -> Value:
     kernel, strides, dilations = (list(part) for part in window[:3])
     return node.emit(
@@ -133,7 +133,7 @@ def _crop(window: Window, axis: int, size: int, wanted: int) -> tuple[int, int, 
     return begin, total - begin, missing
 
 
-def _cut(node: Node, shape: Value, first: Value, weights: tuple[Value, Value | None], window: Window) -> Value:
+def _cut(node: TfliteNode, shape: Value, first: Value, weights: tuple[Value, Value | None], window: Window) -> Value:
     """Write the full convolution and cut the wanted sizes out of it at run time."""
     axes = list(range(len(window.strides)))
     full = _conv_transpose(node, first, weights, window, output_padding=[stride - 1 for stride in window.strides])
@@ -151,7 +151,7 @@ def _cut(node: Node, shape: Value, first: Value, weights: tuple[Value, Value | N
 
 @op("TRANSPOSE_CONV", 5)
 def transpose_conv(  # noqa: PLR0913 - the operator's own options
-    node: Node,
+    node: TfliteNode,
     shape: Value,
     w: Value,
     x: Value,
@@ -168,7 +168,7 @@ def transpose_conv(  # noqa: PLR0913 - the operator's own options
 
 @op("CONV_3D_TRANSPOSE")
 def conv_3d_transpose(  # noqa: PLR0913 - the operator's own options
-    node: Node,
+    node: TfliteNode,
     shape: Value,
     w: Value,
     x: Value,

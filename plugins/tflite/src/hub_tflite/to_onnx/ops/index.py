@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_tflite.to_onnx.errors import refuse_if
+from hub_onnxgraph.errors import refuse_if
 from hub_tflite.to_onnx.lazy import ir, np
-from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.registry import op
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 
 @op("GATHER", 7)
-def gather(node: Node, x: Value, indices: Value, *, axis: int = 0, batch_dims: int = 0) -> Value:
+def gather(node: TfliteNode, x: Value, indices: Value, *, axis: int = 0, batch_dims: int = 0) -> Value:
     """Slices of an axis; with batch axes, each row picks from its own."""
     if batch_dims == 0:
         return node.emit("Gather", x, indices, axis=axis)
@@ -36,19 +36,19 @@ def gather(node: Node, x: Value, indices: Value, *, axis: int = 0, batch_dims: i
 
 
 @op("EMBEDDING_LOOKUP", 5)
-def embedding_lookup(node: Node, ids: Value, rows: Value) -> Value:
+def embedding_lookup(node: TfliteNode, ids: Value, rows: Value) -> Value:
     """Rows of a table."""
     return node.emit("Gather", rows, ids, axis=0)
 
 
 @op("GATHER_ND", 5)
-def gather_nd(node: Node, x: Value, indices: Value) -> Value:
+def gather_nd(node: TfliteNode, x: Value, indices: Value) -> Value:
     """Slices at places of the first axes."""
     return node.emit("GatherND", x, node.int64(indices))
 
 
 @op("SCATTER_ND")
-def scatter_nd(node: Node, indices: Value, updates: Value, shape: Value) -> Value:
+def scatter_nd(node: TfliteNode, indices: Value, updates: Value, shape: Value) -> Value:
     """Zeros with updates added at places: those of one place are summed."""
     empty = node.emit("Expand", node.like(updates, 0), node.int64(shape))
     return node.emit("ScatterND", empty, node.int64(indices), updates, reduction="add")
@@ -56,7 +56,7 @@ def scatter_nd(node: Node, indices: Value, updates: Value, shape: Value) -> Valu
 
 @op("SPARSE_TO_DENSE", 3)
 def sparse_to_dense(
-    node: Node, indices: Value, shape: Value, values: Value, default: Value, *, validate_indices: bool = False
+    node: TfliteNode, indices: Value, shape: Value, values: Value, default: Value, *, validate_indices: bool = False
 ) -> Value:
     """A default with values at places; places are a row each, or one axis' indices."""
     del validate_indices  # a check at run time that changes no result
@@ -73,19 +73,19 @@ def sparse_to_dense(
 
 
 @op("TILE", 3)
-def tile(node: Node, x: Value, repeats: Value) -> Value:
+def tile(node: TfliteNode, x: Value, repeats: Value) -> Value:
     """Copies side by side."""
     return node.emit("Tile", x, node.int64(repeats))
 
 
 @op("BROADCAST_TO", 3, oldest=2)
-def broadcast_to(node: Node, x: Value, shape: Value) -> Value:
+def broadcast_to(node: TfliteNode, x: Value, shape: Value) -> Value:
     """Copies along axes of size 1."""
     return node.emit("Expand", x, node.int64(shape))
 
 
 @op("BROADCAST_ARGS")
-def broadcast_args(node: Node, first: Value, second: Value) -> Value:
+def broadcast_args(node: TfliteNode, first: Value, second: Value) -> Value:
     """The shape that two shapes broadcast to."""
     ranks = [*node.sizes(first), *node.sizes(second)]
     sizes = []
@@ -98,25 +98,25 @@ def broadcast_args(node: Node, first: Value, second: Value) -> Value:
 
 
 @op("FILL", 4)
-def fill(node: Node, shape: Value, value: Value) -> Value:
+def fill(node: TfliteNode, shape: Value, value: Value) -> Value:
     """One value everywhere."""
     return node.emit("Expand", value, node.int64(shape))
 
 
 @op("RANGE", 2)
-def range_(node: Node, start: Value, limit: Value, delta: Value) -> Value:
+def range_(node: TfliteNode, start: Value, limit: Value, delta: Value) -> Value:
     """Numbers from a start up to a limit."""
     return node.emit("Range", start, limit, delta)
 
 
 @op("RANK")
-def rank_of(node: Node, x: Value) -> Value:
+def rank_of(node: TfliteNode, x: Value) -> Value:
     """The number of axes."""
     return node.constant(node.rank(x), node.result_type())
 
 
 @op("ONE_HOT")
-def one_hot(node: Node, indices: Value, depth: Value, on: Value, off: Value, *, axis: int = -1) -> Value:
+def one_hot(node: TfliteNode, indices: Value, depth: Value, on: Value, off: Value, *, axis: int = -1) -> Value:
     """`on` at each index, else `off`, also for an index outside: ONNX's OneHot takes -1 for the last."""
     rank = node.rank(indices)
     place = axis % (rank + 1)
@@ -129,12 +129,12 @@ def one_hot(node: Node, indices: Value, depth: Value, on: Value, off: Value, *, 
     return node.emit("Where", here, on, off)
 
 
-def _diagonal(node: Node, rows: int, columns: int) -> Value:
+def _diagonal(node: TfliteNode, rows: int, columns: int) -> Value:
     return node.constant(np.eye(rows, columns, dtype=np.bool_))
 
 
 @op("MATRIX_DIAG")
-def matrix_diag(node: Node, x: Value) -> Value:
+def matrix_diag(node: TfliteNode, x: Value) -> Value:
     """Matrices with the last axis as their diagonals."""
     (size,) = node.sizes(x, [-1])
     here = _diagonal(node, size, size)
@@ -142,7 +142,7 @@ def matrix_diag(node: Node, x: Value) -> Value:
 
 
 @op("MATRIX_SET_DIAG")
-def matrix_set_diag(node: Node, x: Value, diagonal: Value) -> Value:
+def matrix_set_diag(node: TfliteNode, x: Value, diagonal: Value) -> Value:
     """Matrices with other diagonals."""
     rows, columns = node.sizes(x, [-2, -1])
     missing = columns - min(rows, columns)
@@ -153,7 +153,7 @@ def matrix_set_diag(node: Node, x: Value, diagonal: Value) -> Value:
     return node.emit("Where", _diagonal(node, rows, columns), row, x)
 
 
-def _selected(node: Node, operands: tuple[Value, ...], score: Value, count: Value) -> tuple[Value, Value]:
+def _selected(node: TfliteNode, operands: tuple[Value, ...], score: Value, count: Value) -> tuple[Value, Value]:
     """Write ONNX's suppression for one class: the kept boxes, filled up with zeros to `count`, and their number."""
     boxes, scores, overlap = operands
     found = node.emit(
@@ -170,7 +170,7 @@ def _selected(node: Node, operands: tuple[Value, ...], score: Value, count: Valu
 
 @op("NON_MAX_SUPPRESSION_V4")
 def non_max_suppression_v4(
-    node: Node, boxes: Value, scores: Value, count: Value, overlap: Value, score: Value
+    node: TfliteNode, boxes: Value, scores: Value, count: Value, overlap: Value, score: Value
 ) -> tuple[Value, ...]:
     """The best boxes that do not overlap."""
     kept, number = _selected(node, (boxes, scores, overlap), score, node.int64(count))
@@ -179,7 +179,7 @@ def non_max_suppression_v4(
 
 @op("NON_MAX_SUPPRESSION_V5")
 def non_max_suppression_v5(  # noqa: PLR0913, PLR0917 - the operator's own operands
-    node: Node, boxes: Value, scores: Value, count: Value, overlap: Value, score: Value, sigma: Value
+    node: TfliteNode, boxes: Value, scores: Value, count: Value, overlap: Value, score: Value, sigma: Value
 ) -> tuple[Value, ...]:
     """As V4, with the scores of the boxes that are kept; scores that shrink with overlap are not in ONNX."""
     known = node.known(sigma)

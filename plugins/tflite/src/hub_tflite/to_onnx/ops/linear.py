@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_tflite.to_onnx.errors import refuse_if
-from hub_tflite.to_onnx.table import op
+from hub_onnxgraph.errors import refuse_if
+from hub_tflite.to_onnx.registry import op
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 _MATRIX = 2
 
 
 @op("FULLY_CONNECTED", 14)
 def fully_connected(
-    node: Node,
+    node: TfliteNode,
     x: Value,
     w: Value,
     bias: Value | None = None,
@@ -38,11 +38,11 @@ def fully_connected(
 
 
 @op("BATCH_MATMUL", 4)
-def batch_matmul(node: Node, x: Value, y: Value, *, adj_x: bool = False, adj_y: bool = False) -> Value:
+def batch_matmul(node: TfliteNode, x: Value, y: Value, *, adj_x: bool = False, adj_y: bool = False) -> Value:
     """Products of stacked matrices, each factor transposed on demand."""
     return node.emit("MatMul", _adjoint(node, x) if adj_x else x, _adjoint(node, y) if adj_y else y)
 
 
-def _adjoint(node: Node, value: Value) -> Value:
+def _adjoint(node: TfliteNode, value: Value) -> Value:
     rank = node.rank(value)
     return node.transpose(value, [*range(rank - 2), rank - 1, rank - 2])

@@ -7,33 +7,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_tflite.to_onnx.errors import refuse_if
+from hub_onnxgraph.errors import refuse_if
 from hub_tflite.to_onnx.lazy import ir, np
-from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.registry import op
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 _MOST_BITS = 16
 
 
 @op("QUANTIZE", 4)
-def quantize(node: Node, x: Value) -> Value:  # noqa: ARG001 - the importer rounds
+def quantize(node: TfliteNode, x: Value) -> Value:  # noqa: ARG001 - the importer rounds
     """Rounding to the result's grid, from reals or from another grid."""
     return x
 
 
 @op("DEQUANTIZE", 6)
-def dequantize(node: Node, x: Value) -> Value:
+def dequantize(node: TfliteNode, x: Value) -> Value:
     """The real values; float16 and bfloat16 become float32."""
     return x if x.dtype == ir.DataType.FLOAT else node.emit("Cast", x, to=int(ir.DataType.FLOAT))
 
 
 @op("FAKE_QUANT", 2)
 def fake_quant(  # the options' own names
-    node: Node,
+    node: TfliteNode,
     x: Value,
     *,
     min: float,  # noqa: A002

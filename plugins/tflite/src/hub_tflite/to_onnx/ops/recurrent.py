@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hub_onnxgraph.errors import refuse_if
 from hub_tflite.to_onnx import cells, quantized
 from hub_tflite.to_onnx.activation import activate
-from hub_tflite.to_onnx.errors import refuse_if
-from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.cells import present
+from hub_tflite.to_onnx.lazy import ir
+from hub_tflite.to_onnx.registry import op
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 _TIME_FIRST = (1, 0, 2)
 _FULL, _BASIC = 0, 1
@@ -31,10 +33,10 @@ def _cell(given: _Given, state: tuple[Value, Value], settings: tuple[int, float,
     )  # fmt: skip
 
 
-def _with_bias(node: Node, given: list[Value | None]) -> list[Value | None]:
+def _with_bias(node: TfliteNode, given: list[Value | None]) -> list[Value | None]:
     """Let absent biases be zeros; a coupled gate has none."""
-    units = node.shape(_present(given[1], "weights of the forget gate"))[0] or 0
-    zeros = node.constant([0.0] * units, node_float())
+    units = node.shape(present(given[1], "weights of the forget gate"))[0] or 0
+    zeros = node.constant([0.0] * units, ir.DataType.FLOAT)
     made = list(given)
     for gate in range(4):
         if made[11 + gate] is None:
@@ -44,30 +46,17 @@ def _with_bias(node: Node, given: list[Value | None]) -> list[Value | None]:
     return made
 
 
-def node_float() -> Any:
-    """The element type of weights."""
-    from hub_tflite.to_onnx.lazy import np
-
-    return np.float32
-
-
-def _present(value: Value | None, what: str) -> Value:
-    refuse_if(value is None, f"{what} are absent")
-    assert value is not None  # noqa: S101 - for the type checker
-    return value
-
-
-def _time_first(node: Node, x: Value, *, time_major: bool) -> Value:
+def _time_first(node: TfliteNode, x: Value, *, time_major: bool) -> Value:
     return x if time_major else node.transpose(x, _TIME_FIRST)
 
 
-def _noted(node: Node) -> None:
+def _noted(node: TfliteNode) -> None:
     node.note(f"{node.name} keeps state between calls in LiteRT; here it starts at zero in each run")
 
 
 @op("UNIDIRECTIONAL_SEQUENCE_LSTM", 4)
 def sequence_lstm(
-    node: Node,
+    node: TfliteNode,
     x: Value,
     *given: Value | None,
     fused_activation_function: int,
@@ -78,7 +67,7 @@ def sequence_lstm(
     """An LSTM over time."""
     refuse_if(len(given) not in {19, 23}, f"{len(given) + 1} inputs")
     weights = _with_bias(node, [*given[:17], *given[19:]])
-    state = _present(given[17], "states"), _present(given[18], "states")
+    state = present(given[17], "states"), present(given[18], "states")
     cell = _cell(weights, state, (fused_activation_function, cell_clip, proj_clip))
     rounding = node.result() if quantized.is_quantized(node.result()) else None
     sequence = _time_first(node, x, time_major=time_major)
@@ -91,7 +80,7 @@ def sequence_lstm(
 
 @op("LSTM", 4)
 def lstm(
-    node: Node,
+    node: TfliteNode,
     x: Value,
     *given: Value | None,
     fused_activation_function: int,
@@ -106,7 +95,7 @@ def lstm(
         return _basic(node, x, given)
     refuse_if(len(given) not in {19, 23}, f"{len(given) + 1} inputs")
     weights = _with_bias(node, [*given[:17], *given[19:]])
-    state = _present(given[17], "states"), _present(given[18], "states")
+    state = present(given[17], "states"), present(given[18], "states")
     cell = _cell(weights, state, (fused_activation_function, cell_clip, proj_clip))
     rounding = node.result() if quantized.is_quantized(node.result()) else None
     size = [1, *(dim or -1 for dim in node.shape(x))]
@@ -117,10 +106,10 @@ def lstm(
     return h
 
 
-def _basic(node: Node, x: Value, given: _Given) -> tuple[Value, ...]:
+def _basic(node: TfliteNode, x: Value, given: _Given) -> tuple[Value, ...]:
     """The kernel with one matrix for all gates, in the order i, c, f, o, and its state as inputs and outputs."""
     refuse_if(len(given) != 4, f"{len(given) + 1} inputs of the basic kernel")  # noqa: PLR2004 - h, weights, bias, c
-    h, w, bias, c = (_present(value, "inputs") for value in given)
+    h, w, bias, c = (present(value, "inputs") for value in given)
     joined = node.emit("Concat", x, h, axis=-1)
     gates = node.emit("Gemm", joined, w, bias, transB=1)
     i, g, f, o = node.emits("Split", gates, outputs=4, axis=-1, num_outputs=4)
@@ -135,7 +124,7 @@ def _basic(node: Node, x: Value, given: _Given) -> tuple[Value, ...]:
 
 @op("BIDIRECTIONAL_SEQUENCE_LSTM", 3)
 def bidirectional_lstm(  # noqa: PLR0913 - the operator's own options
-    node: Node,
+    node: TfliteNode,
     x: Value,
     *given: Value | None,
     fused_activation_function: int,
@@ -151,7 +140,7 @@ def bidirectional_lstm(  # noqa: PLR0913 - the operator's own options
     sequence = _time_first(node, x, time_major=time_major)
     results = []
     for backward, (first, state) in enumerate(((0, 34), (17, 36))):
-        pair = _present(given[state], "states"), _present(given[state + 1], "states")
+        pair = present(given[state], "states"), present(given[state + 1], "states")
         cell = _cell(_with_bias(node, list(given[first : first + 17])), pair, settings)
         outputs, h, c = cells.over_time(node, sequence, cell, reverse=bool(backward))
         node.keep(state + 1, h)
@@ -163,7 +152,7 @@ def bidirectional_lstm(  # noqa: PLR0913 - the operator's own options
 
 @op("UNIDIRECTIONAL_SEQUENCE_RNN", 3)
 def sequence_rnn(  # noqa: PLR0913 - the operator's own operands
-    node: Node,
+    node: TfliteNode,
     x: Value,
     w: Value,
     r: Value,
@@ -183,7 +172,7 @@ def sequence_rnn(  # noqa: PLR0913 - the operator's own operands
 
 @op("BIDIRECTIONAL_SEQUENCE_RNN", 3)
 def bidirectional_rnn(
-    node: Node,
+    node: TfliteNode,
     x: Value,
     *given: Value | None,
     fused_activation_function: int,
@@ -195,7 +184,7 @@ def bidirectional_rnn(
     sequence = _time_first(node, x, time_major=time_major)
     results = []
     for backward in (0, 1):
-        weights = [_present(value, "weights") for value in given[4 * backward : 4 * backward + 4]]
+        weights = [present(value, "weights") for value in given[4 * backward : 4 * backward + 4]]
         outputs, last = cells.rnn(node, sequence, weights, fused_activation_function, reverse=bool(backward))
         node.keep(4 * backward + 4, last)
         results.append(outputs if time_major else node.transpose(outputs, _TIME_FIRST))
@@ -205,7 +194,7 @@ def bidirectional_rnn(
 
 @op("RNN", 3)
 def rnn(  # noqa: PLR0913 - the operator's own operands
-    node: Node, x: Value, w: Value, r: Value, bias: Value, state: Value, *, fused_activation_function: int
+    node: TfliteNode, x: Value, w: Value, r: Value, bias: Value, state: Value, *, fused_activation_function: int
 ) -> Value:
     """One step of a recurrence, x [batch, inputs]."""
     product = node.emit("Gemm", x, w, bias, transB=1)
@@ -218,7 +207,7 @@ def rnn(  # noqa: PLR0913 - the operator's own operands
 
 @op("SVDF", 4)
 def svdf(
-    node: Node,
+    node: TfliteNode,
     x: Value,
     features: Value,
     times: Value,

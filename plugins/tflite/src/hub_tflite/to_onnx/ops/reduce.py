@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_tflite.to_onnx.errors import refuse_if
+from hub_onnxgraph.errors import refuse_if
 from hub_tflite.to_onnx.lazy import ir
 from hub_tflite.to_onnx.ops.elementwise import wide
-from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.registry import op
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 
-def _reduce(node: Node, kind: str, x: Value, axes: Value, *, keep: bool) -> Value:
+def _reduce(node: TfliteNode, kind: str, x: Value, axes: Value, *, keep: bool) -> Value:
     """No axes mean no reduction, as in TFLite."""
     known = node.known(axes)
     operand = node.int64(axes) if known is None else node.constant([int(a) for a in known.reshape(-1)])
@@ -24,8 +24,8 @@ def _reduce(node: Node, kind: str, x: Value, axes: Value, *, keep: bool) -> Valu
 
 def _reducer(name: str, kind: str, newest: int) -> None:
     @op(name, newest)
-    def write(node: Node, x: Value, axes: Value, *, keep_dims: bool = False) -> Value:
-        return node.cast(_reduce(node, kind, wide(node, x), axes, keep=keep_dims), x.dtype)
+    def write(node: TfliteNode, x: Value, axes: Value, *, keep_dims: bool = False) -> Value:
+        return node.cast(_reduce(node, kind, wide(node, x), axes, keep=keep_dims), node.dtype(x))
 
 
 for _name, _kind, _newest in (
@@ -37,7 +37,7 @@ for _name, _kind, _newest in (
 
 def _truth_reducer(name: str, kind: str) -> None:
     @op(name)
-    def write(node: Node, x: Value, axes: Value, *, keep_dims: bool = False) -> Value:
+    def write(node: TfliteNode, x: Value, axes: Value, *, keep_dims: bool = False) -> Value:
         numbers = node.cast(x, ir.DataType.INT32)
         return node.cast(_reduce(node, kind, numbers, axes, keep=keep_dims), ir.DataType.BOOL)
 
@@ -48,7 +48,7 @@ _truth_reducer("REDUCE_ALL", "ReduceMin")
 
 def _place(name: str, kind: str) -> None:
     @op(name, 3)
-    def write(node: Node, x: Value, axis: Value, *, output_type: int = 0) -> Value:
+    def write(node: TfliteNode, x: Value, axis: Value, *, output_type: int = 0) -> Value:
         del output_type  # the output tensor says it as well
         (along,) = node.integers(axis, "the axis")
         refuse_if(node.rank(x) == 0, "a scalar")
@@ -61,20 +61,20 @@ _place("ARG_MIN", "ArgMin")
 
 
 @op("CUMSUM")
-def cumsum(node: Node, x: Value, axis: Value, *, exclusive: bool = False, reverse: bool = False) -> Value:
+def cumsum(node: TfliteNode, x: Value, axis: Value, *, exclusive: bool = False, reverse: bool = False) -> Value:
     """Sums of all elements up to each place of an axis."""
     return node.emit("CumSum", x, axis, exclusive=int(exclusive), reverse=int(reverse))
 
 
 @op("TOPK_V2", 3)
-def topk(node: Node, x: Value, count: Value) -> tuple[Value, Value]:
+def topk(node: TfliteNode, x: Value, count: Value) -> tuple[Value, Value]:
     """The largest values of the last axis, and where they are."""
     values, places = node.emits("TopK", wide(node, x), node.reshape(node.int64(count), (1,)), outputs=2, axis=-1)
-    return node.cast(values, x.dtype), node.cast(places, node.result_type(1))
+    return node.cast(values, node.dtype(x)), node.cast(places, node.result_type(1))
 
 
 @op("UNIQUE")
-def unique(node: Node, x: Value, *, idx_out_type: int = 0) -> tuple[Value, Value]:
+def unique(node: TfliteNode, x: Value, *, idx_out_type: int = 0) -> tuple[Value, Value]:
     """The distinct elements in order of appearance, and which one each element is."""
     del idx_out_type  # the output tensor says it as well
     values, _, places, _ = node.emits("Unique", x, outputs=4, sorted=0)
@@ -82,6 +82,6 @@ def unique(node: Node, x: Value, *, idx_out_type: int = 0) -> tuple[Value, Value
 
 
 @op("WHERE", 2)
-def where(node: Node, condition: Value) -> Value:
+def where(node: TfliteNode, condition: Value) -> Value:
     """The places of all elements that are not zero, one row each."""
     return node.emit("Transpose", node.emit("NonZero", condition), perm=[1, 0])

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_tflite.to_onnx.errors import refuse_if
+from hub_onnxgraph.errors import refuse_if
 from hub_tflite.to_onnx.lazy import np
-from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.registry import op
 from hub_tflite.to_onnx.windows import channels_first, channels_last
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 
-def _resized(node: Node, x: Value, size: Value, **attributes: str) -> Value:
+def _resized(node: TfliteNode, x: Value, size: Value, **attributes: str) -> Value:
     """Resize the two spatial axes."""
     first = channels_first(node, x)
     # All four sizes: ONNX Runtime's own transpose optimizer (1.32) takes two sizes with `axes` for sizes of all axes.
@@ -24,11 +24,11 @@ def _resized(node: Node, x: Value, size: Value, **attributes: str) -> Value:
     return channels_last(node, result, 4)
 
 
-def _first_two(node: Node, value: Value) -> Value:
+def _first_two(node: TfliteNode, value: Value) -> Value:
     """The sizes of batch and channels."""
     sizes = node.shape(value)[:2]
     if None not in sizes:
-        return node.constant(sizes)
+        return node.constant(node.sizes(value, range(2)))
     return node.emit("Shape", value, end=2)
 
 
@@ -39,7 +39,7 @@ def _coordinates(*, align_corners: bool, half_pixel_centers: bool) -> str:
 
 @op("RESIZE_BILINEAR", 4)
 def resize_bilinear(
-    node: Node, x: Value, size: Value, *, align_corners: bool = False, half_pixel_centers: bool = False
+    node: TfliteNode, x: Value, size: Value, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Value:
     """Linear between neighbours."""
     mode = _coordinates(align_corners=align_corners, half_pixel_centers=half_pixel_centers)
@@ -48,7 +48,7 @@ def resize_bilinear(
 
 @op("RESIZE_NEAREST_NEIGHBOR", 4)
 def resize_nearest_neighbor(
-    node: Node, x: Value, size: Value, *, align_corners: bool = False, half_pixel_centers: bool = False
+    node: TfliteNode, x: Value, size: Value, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Value:
     """The nearest element: rounded half up with either option, down without."""
     mode = _coordinates(align_corners=align_corners, half_pixel_centers=half_pixel_centers)
@@ -57,25 +57,25 @@ def resize_nearest_neighbor(
 
 
 @op("SPACE_TO_DEPTH", 2)
-def space_to_depth(node: Node, x: Value, *, block_size: int) -> Value:
+def space_to_depth(node: TfliteNode, x: Value, *, block_size: int) -> Value:
     """Blocks of space become channels: row, column, channel, as in ONNX."""
     return channels_last(node, node.emit("SpaceToDepth", channels_first(node, x), blocksize=block_size), 4)
 
 
 @op("DEPTH_TO_SPACE", 2)
-def depth_to_space(node: Node, x: Value, *, block_size: int) -> Value:
+def depth_to_space(node: TfliteNode, x: Value, *, block_size: int) -> Value:
     """Channels become blocks of space: row, column, channel, as in ONNX's mode DCR."""
     return channels_last(node, node.emit("DepthToSpace", channels_first(node, x), blocksize=block_size, mode="DCR"), 4)
 
 
-def _spaces(node: Node, x: Value, blocks: list[int]) -> tuple[list[int], list[int]]:
+def _spaces(node: TfliteNode, x: Value, blocks: list[int]) -> tuple[list[int], list[int]]:
     """Return the sizes of the axes that blocks go over, and of those behind them."""
     sizes = node.sizes(x, range(1, node.rank(x)))
     return sizes[: len(blocks)], sizes[len(blocks) :]
 
 
 @op("SPACE_TO_BATCH_ND", 4)
-def space_to_batch_nd(node: Node, x: Value, block: Value, paddings: Value) -> Value:
+def space_to_batch_nd(node: TfliteNode, x: Value, block: Value, paddings: Value) -> Value:
     """Pad, then move the places within blocks in front of the batch."""
     blocks, around = node.integers(block, "the block"), node.integers(paddings, "the padding")
     count = len(blocks)
@@ -92,7 +92,7 @@ def space_to_batch_nd(node: Node, x: Value, block: Value, paddings: Value) -> Va
 
 
 @op("BATCH_TO_SPACE_ND", 4)
-def batch_to_space_nd(node: Node, x: Value, block: Value, crops: Value) -> Value:
+def batch_to_space_nd(node: TfliteNode, x: Value, block: Value, crops: Value) -> Value:
     """Move places within blocks back from in front of the batch, then crop."""
     blocks, around = node.integers(block, "the block"), node.integers(crops, "the crop")
     count = len(blocks)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hub_tflite.to_onnx.lazy import np
-from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.registry import op
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 
-def _edge(x: Value, *, lowest: bool) -> Any:
-    """The lowest or highest number of a value's type."""
-    dtype = x.dtype.numpy()
-    limits = np.finfo(dtype) if np.issubdtype(dtype, np.floating) else np.iinfo(dtype)
-    return limits.min if lowest else limits.max
-
-
-def _scattered(node: Node, x: Value, ids: Value, count: Value, start: Value, reduction: str) -> Value:
+def _scattered(node: TfliteNode, x: Value, ids: Value, count: Value, start: Value, reduction: str) -> Value:
     """Combine the rows of each id; rows of negative ids go to a row more, which is cut off."""
     one, rank = node.constant([1]), node.rank(ids)
     number = node.reshape(node.int64(count), (1,))
@@ -35,7 +27,7 @@ def _scattered(node: Node, x: Value, ids: Value, count: Value, start: Value, red
 
 
 @op("SEGMENT_SUM")
-def segment_sum(node: Node, x: Value, ids: Value) -> Value:
+def segment_sum(node: TfliteNode, x: Value, ids: Value) -> Value:
     """The sum of the rows of each id; there are as many segments as the last id says."""
     last = node.emit("Gather", node.int64(ids), node.constant([-1]))
     count = node.emit("Add", last, node.constant([1]))
@@ -43,24 +35,24 @@ def segment_sum(node: Node, x: Value, ids: Value) -> Value:
 
 
 @op("UNSORTED_SEGMENT_SUM")
-def unsorted_segment_sum(node: Node, x: Value, ids: Value, count: Value) -> Value:
+def unsorted_segment_sum(node: TfliteNode, x: Value, ids: Value, count: Value) -> Value:
     """The sum of the rows of each id."""
     return _scattered(node, x, ids, count, node.like(x, 0), "add")
 
 
 @op("UNSORTED_SEGMENT_PROD")
-def unsorted_segment_prod(node: Node, x: Value, ids: Value, count: Value) -> Value:
+def unsorted_segment_prod(node: TfliteNode, x: Value, ids: Value, count: Value) -> Value:
     """The product of the rows of each id."""
     return _scattered(node, x, ids, count, node.like(x, 1), "mul")
 
 
 @op("UNSORTED_SEGMENT_MAX")
-def unsorted_segment_max(node: Node, x: Value, ids: Value, count: Value) -> Value:
+def unsorted_segment_max(node: TfliteNode, x: Value, ids: Value, count: Value) -> Value:
     """The largest of the rows of each id; the lowest number where there is none."""
-    return _scattered(node, x, ids, count, node.like(x, _edge(x, lowest=True)), "max")
+    return _scattered(node, x, ids, count, node.like(x, node.dtype(x).min), "max")
 
 
 @op("UNSORTED_SEGMENT_MIN")
-def unsorted_segment_min(node: Node, x: Value, ids: Value, count: Value) -> Value:
+def unsorted_segment_min(node: TfliteNode, x: Value, ids: Value, count: Value) -> Value:
     """The smallest of the rows of each id; the highest number where there is none."""
-    return _scattered(node, x, ids, count, node.like(x, _edge(x, lowest=False)), "min")
+    return _scattered(node, x, ids, count, node.like(x, node.dtype(x).max), "min")

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub_tflite.to_onnx.errors import refuse_if
+from hub_onnxgraph.errors import refuse_if
 from hub_tflite.to_onnx.lazy import np
-from hub_tflite.to_onnx.table import op
+from hub_tflite.to_onnx.registry import op
 
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-    from hub_tflite.to_onnx.importer import Node
+    from hub_tflite.to_onnx.node import TfliteNode
 
 _END = 2**63 - 1
 _BEGIN = -_END
@@ -58,7 +58,7 @@ def _entries(masks: Masks, count: int, rank: int) -> list[Entry]:
 class _Indices:
     """The begins, ends and strides, constants or not."""
 
-    node: Node
+    node: TfliteNode
     begin: Value
     end: Value
     strides: list[int]
@@ -86,7 +86,7 @@ class _Indices:
 
 @op("STRIDED_SLICE", 8)
 def strided_slice(  # noqa: PLR0913 - the operator's own options
-    node: Node,
+    node: TfliteNode,
     x: Value,
     begin: Value,
     end: Value,
@@ -129,7 +129,7 @@ def _new_axes(entries: Sequence[Entry]) -> list[int]:
 
 
 @op("SLICE", 7)
-def slice_(node: Node, x: Value, begin: Value, size: Value) -> Value:
+def slice_(node: TfliteNode, x: Value, begin: Value, size: Value) -> Value:
     """A part of given size on every axis; -1 goes on to the end."""
     starts, sizes = node.int64(begin), node.int64(size)
     minus, end = node.constant([-1]), node.constant([_END])
@@ -138,14 +138,14 @@ def slice_(node: Node, x: Value, begin: Value, size: Value) -> Value:
 
 
 @op("SPLIT", 4)
-def split(node: Node, axis: Value, x: Value, *, num_splits: int) -> tuple[Value, ...]:
+def split(node: TfliteNode, axis: Value, x: Value, *, num_splits: int) -> tuple[Value, ...]:
     """Equal parts of an axis."""
     (along,) = node.integers(axis, "the axis")
     return node.emits("Split", x, outputs=num_splits, axis=along, num_outputs=num_splits)
 
 
 @op("SPLIT_V", 2)
-def split_v(node: Node, x: Value, sizes: Value, axis: Value, *, num_splits: int) -> tuple[Value, ...]:
+def split_v(node: TfliteNode, x: Value, sizes: Value, axis: Value, *, num_splits: int) -> tuple[Value, ...]:
     """Parts of given sizes of an axis; one -1 takes what is left."""
     (along,) = node.integers(axis, "the axis")
     parts = node.integers(sizes, "the sizes")
@@ -157,19 +157,19 @@ def split_v(node: Node, x: Value, sizes: Value, axis: Value, *, num_splits: int)
 
 
 @op("PACK", 4)
-def pack(node: Node, *xs: Value, axis: int, values_count: int) -> Value:
+def pack(node: TfliteNode, *xs: Value, axis: int, values_count: int) -> Value:
     """Inputs as slices of a new axis."""
     refuse_if(values_count not in {0, len(xs)}, f"{values_count} values and {len(xs)} inputs")
     return node.emit("Concat", *(node.emit("Unsqueeze", x, node.constant([axis])) for x in xs), axis=axis)
 
 
 @op("UNPACK", 4)
-def unpack(node: Node, x: Value, *, axis: int, num: int) -> tuple[Value, ...]:
+def unpack(node: TfliteNode, x: Value, *, axis: int, num: int) -> tuple[Value, ...]:
     """The slices of an axis."""
     return tuple(node.emit("Gather", x, node.constant(place), axis=axis) for place in range(num))
 
 
-def reversed_along(node: Node, x: Value, axes: Sequence[int]) -> Value:
+def reversed_along(node: TfliteNode, x: Value, axes: Sequence[int]) -> Value:
     """Write a slice that runs backwards over some axes."""
     count = len(axes)
     bounds = [node.constant([bound] * count) for bound in (_END, _BEGIN)]
@@ -177,14 +177,14 @@ def reversed_along(node: Node, x: Value, axes: Sequence[int]) -> Value:
 
 
 @op("REVERSE_V2", 3)
-def reverse(node: Node, x: Value, axes: Value) -> Value:
+def reverse(node: TfliteNode, x: Value, axes: Value) -> Value:
     """Backwards along axes."""
     along = node.integers(axes, "the axes")
     return reversed_along(node, x, along) if along else node.emit("Identity", x)
 
 
 @op("REVERSE_SEQUENCE")
-def reverse_sequence(node: Node, x: Value, lengths: Value, *, seq_dim: int, batch_dim: int = 0) -> Value:
+def reverse_sequence(node: TfliteNode, x: Value, lengths: Value, *, seq_dim: int, batch_dim: int = 0) -> Value:
     """The first elements of each row backwards; ONNX has it for the first two axes."""
     rank = node.rank(x)
     order = [batch_dim % rank, seq_dim % rank]
@@ -196,7 +196,7 @@ def reverse_sequence(node: Node, x: Value, lengths: Value, *, seq_dim: int, batc
 
 
 @op("MIRROR_PAD", 3)
-def mirror_pad(node: Node, x: Value, paddings: Value, *, mode: int) -> Value:
+def mirror_pad(node: TfliteNode, x: Value, paddings: Value, *, mode: int) -> Value:
     """The reflection around the border, without (0) or with (1) the border itself; ONNX has the first."""
     refuse_if(mode not in {0, 1}, f"mode {mode}")
     around = np.asarray(node.integers(paddings, "the padding")).reshape(-1, 2)
@@ -207,7 +207,7 @@ def mirror_pad(node: Node, x: Value, paddings: Value, *, mode: int) -> Value:
     return x
 
 
-def _symmetric(node: Node, x: Value, axis: int, before: int, after: int) -> Value:
+def _symmetric(node: TfliteNode, x: Value, axis: int, before: int, after: int) -> Value:
     along, back = node.constant([axis]), node.constant([-1])
     parts = [x]
     if before:
@@ -218,7 +218,7 @@ def _symmetric(node: Node, x: Value, axis: int, before: int, after: int) -> Valu
 
 
 @op("DYNAMIC_UPDATE_SLICE", 5)
-def dynamic_update_slice(node: Node, x: Value, update: Value, start: Value) -> Value:
+def dynamic_update_slice(node: TfliteNode, x: Value, update: Value, start: Value) -> Value:
     """X with the update written over it at a place, which is moved so that the update fits (StableHLO)."""
     whole, part = node.sizes(x), node.sizes(update)
     last = node.constant([w - p for w, p in zip(whole, part, strict=True)])
@@ -229,7 +229,7 @@ def dynamic_update_slice(node: Node, x: Value, update: Value, start: Value) -> V
 
 @op("STABLEHLO_PAD")
 def stablehlo_pad(
-    node: Node,
+    node: TfliteNode,
     x: Value,
     value: Value,
     *,
@@ -243,7 +243,7 @@ def stablehlo_pad(
 
 
 @op("DILATE")
-def dilate(node: Node, x: Value, steps: Value, value: Value) -> Value:
+def dilate(node: TfliteNode, x: Value, steps: Value, value: Value) -> Value:
     """A constant between the elements: each gets an axis of its own, is padded there, and the last padding is cut."""
     sizes, factors = node.sizes(x), node.integers(steps, "the dilations")
     paired = node.reshape(x, [part for size in sizes for part in (size, 1)])
@@ -256,7 +256,7 @@ def dilate(node: Node, x: Value, steps: Value, value: Value) -> Value:
 
 @op("STABLEHLO_COMPOSITE")
 def stablehlo_composite(
-    node: Node,
+    node: TfliteNode,
     *xs: Value,
     decomposition_subgraph_index: int,
     name: bytes | str = "",

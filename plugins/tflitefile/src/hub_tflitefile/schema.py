@@ -7,12 +7,18 @@ files above 2 GiB have them. Only the first is written, so that every reader in 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from hub.spec import DType, ModelNotFound, ModelUnreadable, UnsupportedModel
+
+if TYPE_CHECKING:
+    from hub_tflitefile.tables import Bytes, Integers, ModelT, OperatorT, SubGraphT, TensorT
 
 IDENTIFIER = b"TFL3"
 FLATBUFFER_LIMIT = 2**31 - 1
@@ -27,10 +33,8 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def _schema() -> Any:
-    from ai_edge_litert import schema_py_generated
-
-    return schema_py_generated
+def _schema() -> ModuleType:
+    return import_module("ai_edge_litert.schema_py_generated")
 
 
 @cache
@@ -43,15 +47,22 @@ def code_of(enum: str, name: str) -> int:
     return int(getattr(getattr(_schema(), enum), name))
 
 
-def new(table: str, **fields: Any) -> Any:  # the fields are the schema's own
-    """Makes an empty table object (`TensorT`, `OperatorT`, …) and sets the given fields."""
-    made = getattr(_schema(), table)()
+Table = TypeVar("Table")
+
+
+@overload
+def new(table: type[Table], **fields: Any) -> Table: ...
+@overload
+def new(table: str, **fields: Any) -> Any: ...
+def new(table: type[Table] | str, **fields: Any) -> Any:  # the fields are the schema's own
+    """Makes an empty table object (`tables.TensorT`, `"AddOptionsT"`, …) and sets the given fields."""
+    made = getattr(_schema(), table if isinstance(table, str) else table.__name__)()
     for field, value in fields.items():
         setattr(made, field, value)
     return made
 
 
-def operator_name(model: Any, operator: Any) -> str:
+def operator_name(model: ModelT, operator: OperatorT) -> str:
     """Returns the builtin's name, or `custom::Name` for a custom operator (Flex operators are named `Flex…`)."""
     code = model.operatorCodes[operator.opcodeIndex]
     number = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
@@ -59,12 +70,12 @@ def operator_name(model: Any, operator: Any) -> str:
     return f"custom::{text(code.customCode)}" if name == "CUSTOM" else name
 
 
-def type_name(tensor: Any) -> str:
+def type_name(tensor: TensorT) -> str:
     """Returns the element type's name in the schema: `FLOAT32`."""
     return _names("TensorType").get(int(tensor.type), f"type {tensor.type}")
 
 
-def dtype_of(tensor: Any) -> DType:
+def dtype_of(tensor: TensorT) -> DType:
     """Returns the element type, `DType.UNKNOWN` where the contract has no word for it."""
     return _DTYPES.get(type_name(tensor), DType.UNKNOWN)
 
@@ -74,22 +85,45 @@ def text(value: bytes | str | None) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value or ""
 
 
-def numbers(values: Any) -> list[int]:
+def numbers(values: Integers | None) -> list[int]:
     """Returns a vector of the schema (an array, a list, or None when absent) as a list of integers."""
     return [] if values is None else [int(value) for value in values]
 
 
-def constant(model: Any, tensor: Any) -> Any:
-    """Returns the bytes of a constant tensor as a uint8 array, or None for an activation."""
+def constant(model: ModelT, tensor: TensorT) -> Bytes | None:
+    """Returns the bytes of a constant tensor, or None for an activation."""
     data = model.buffers[tensor.buffer].data
     return None if data is None or len(data) == 0 else data
 
 
-def operators(model: Any) -> Iterator[tuple[Any, Any]]:
+def content(model: ModelT, tensor: TensorT) -> Bytes:
+    """Returns the bytes of a tensor that is known to be a constant.
+
+    Raises:
+        ValueError: It is none.
+    """
+    data = constant(model, tensor)
+    if data is None:
+        raise ValueError(f"{text(tensor.name)} is no constant")
+    return data
+
+
+def operators(model: ModelT) -> Iterator[tuple[SubGraphT, OperatorT]]:
     """Yields (subgraph, operator) in execution order."""
-    for graph in model.subgraphs or []:
-        for operator in graph.operators or []:
+    for graph in model.subgraphs:
+        for operator in graph.operators:
             yield graph, operator
+
+
+def operator_counts(model: ModelT) -> dict[str, int]:
+    """Returns operator name -> how often it stands in all subgraphs, sorted by name."""
+    return dict(sorted(Counter(operator_name(model, operator) for _, operator in operators(model)).items()))
+
+
+def custom_operators(model: ModelT) -> tuple[str, ...]:
+    """Returns the operators that the plain runtime does not have, Flex operators among them, sorted."""
+    unknown = ("custom::", "builtin ")
+    return tuple(sorted(name.removeprefix("custom::") for name in operator_counts(model) if name.startswith(unknown)))
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -133,7 +167,7 @@ def verify(content: bytes, path: str | Path) -> None:
         ) from error
 
 
-def read(path: str | Path) -> Any:
+def read(path: str | Path) -> ModelT:
     """Reads a file into a tree of schema objects, every buffer inlined.
 
     Raises:
@@ -145,11 +179,11 @@ def read(path: str | Path) -> Any:
     return parse(content, path)
 
 
-def parse(content: bytes, path: str | Path = "the model") -> Any:
+def parse(content: bytes, path: str | Path = "the model") -> ModelT:
     """Parses verified bytes; see `read`."""
     schema = _schema()
     try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        model: ModelT = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
         _inline_buffers(model, content)
         _check_indices(model)
     except _UNREADABLE as error:
@@ -157,7 +191,7 @@ def parse(content: bytes, path: str | Path = "the model") -> Any:
     return model
 
 
-def _inline_buffers(model: Any, content: bytes) -> None:
+def _inline_buffers(model: ModelT, content: bytes) -> None:
     import numpy as np
 
     for buffer in model.buffers or []:
@@ -174,7 +208,7 @@ def has_outside_buffers(content: bytes) -> bool:
     return any(model.Buffers(index).Offset() > 1 for index in range(model.BuffersLength()))
 
 
-def _check_indices(model: Any) -> None:
+def _check_indices(model: ModelT) -> None:
     if not model.subgraphs or not model.buffers:
         raise ValueError("no subgraph or no buffers")
     for graph in model.subgraphs:
@@ -182,11 +216,18 @@ def _check_indices(model: Any) -> None:
             setattr(graph, name, getattr(graph, name) or [])
         used = [*numbers(graph.inputs), *numbers(graph.outputs)]
         used += [i for op in graph.operators for i in (*numbers(op.inputs), *numbers(op.outputs))]
+        used += [index for tensor in graph.tensors for index in _stored_beside(tensor)]
         _within(used, len(graph.tensors), "tensor", low=-1)
         _within([op.opcodeIndex for op in graph.operators], len(model.operatorCodes or []), "operator code")
         _within([tensor.buffer for tensor in graph.tensors], len(model.buffers), "buffer")
     for signature in model.signatureDefs or []:
         _within([signature.subgraphIndex], len(model.subgraphs), "subgraph")
+
+
+def _stored_beside(tensor: TensorT) -> list[int]:
+    """Tensors that hold scales and zero points of blocks; 0 or less says that there are none."""
+    details = None if tensor.quantization is None else tensor.quantization.details
+    return [getattr(details, field, 0) for field in ("scales", "zeroPoints") if getattr(details, field, 0)]
 
 
 def _within(indices: list[int], size: int, what: str, low: int = 0) -> None:
@@ -195,7 +236,7 @@ def _within(indices: list[int], size: int, what: str, low: int = 0) -> None:
         raise ValueError(f"{what} {wrong[0]} of {size} is referred to")
 
 
-def to_bytes(model: Any) -> bytes:
+def to_bytes(model: ModelT) -> bytes:
     """Packs one self-contained flatbuffer, every buffer inside it.
 
     Raises:

@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import (
     YES,
@@ -29,14 +29,16 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
-from hub_tflite.describe import border, signature_of
-from hub_tflite.schema import numbers, operator_name, operators, read, text, to_bytes
+from hub_tflite.describe import signature_of
+from hub_tflitefile.interface import interface_of
+from hub_tflitefile.schema import numbers, operator_name, operators, read, text, to_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
     from onnx_ir import Model, Shape, Value
 
     from hub.spec import TensorSpec
+    from hub_tflitefile.tables import ModelT
 
 OPSET = 17
 """The newest that all of tf2onnx 1.17's handlers of TFLite operators were written for."""
@@ -57,7 +59,7 @@ def _tensorflow() -> str:
     return "tensorflow>=2.19"
 
 
-def dropped_biases(model: Any) -> list[str]:
+def dropped_biases(model: ModelT) -> list[str]:
     """Return the names of results of FULLY_CONNECTED whose bias tf2onnx would drop."""
     found = []
     for graph, operator in operators(model):
@@ -92,7 +94,7 @@ def convert_second(source: Path, output: Path, scratch: Path) -> StepOutput:
     dropped = dropped_biases(model)
     if dropped:
         raise UnsupportedModel(f"tf2onnx drops the bias of FULLY_CONNECTED in {', '.join(dropped[:3])}")
-    graph, inputs, outputs = border(model)
+    graph, inputs, outputs = interface_of(model)
     # tf2onnx goes by names: the copy's tensors are numbered, and it reads only weights inside the flatbuffer.
     for number, subgraph in enumerate(model.subgraphs):
         for place, tensor in enumerate(subgraph.tensors):
@@ -117,10 +119,10 @@ def _run(path: Path) -> ModelProto:
         import tf2onnx.convert
 
         try:
-            made, _ = tf2onnx.convert.from_tflite(str(path), opset=OPSET)
+            made: tuple[ModelProto, object] = tf2onnx.convert.from_tflite(str(path), opset=OPSET)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
             raise StepError(f"tf2onnx failed: {type(error).__name__}: {str(error)[:300]}") from error
-    return made
+    return made[0]
 
 
 def _check(made: ModelProto) -> None:
