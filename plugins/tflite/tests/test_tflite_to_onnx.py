@@ -173,7 +173,7 @@ def test_open_sizes_are_fixed_on_request(network: Any, tmp_path: Path) -> None:
 def test_the_transpose_count_sees_a_pass_that_does_nothing(
     network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout.Layout, "run", lambda _: None)
+    monkeypatch.setattr(layout.LayoutPass, "run", lambda _: None)
     convert(network("cnn_bn"), tmp_path / "result.onnx")
     assert _transposes(tmp_path / "result.onnx") > _TRANSPOSES["cnn_bn"]
 
@@ -265,7 +265,7 @@ def _judged(seed: int, folder: Path) -> tuple[str, int]:
 def test_random_graphs_survive_the_layout_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_pass = [_judged(seed, tmp_path) for seed in range(60)]
     assert [said for said, _ in with_pass if said] == []
-    monkeypatch.setattr(layout.Layout, "run", lambda _: None)
+    monkeypatch.setattr(layout.LayoutPass, "run", lambda _: None)
     without = [_judged(seed, tmp_path) for seed in range(60)]
     assert [said for said, _ in without if said] == []
     worse = [(seed, a, b) for seed, ((_, a), (_, b)) in enumerate(zip(with_pass, without, strict=True)) if a > b]
