@@ -133,11 +133,7 @@ def test_types_name_what_they_hold(package: str) -> None:
 CIRCLES = {
     ("hub_onnxruntime.execution", "hub_onnxruntime.operators", "hub_onnxruntime.session"): "a ground module",
     ("hub_openvino.execution", "hub_openvino.session"): "explain asked of the runtime",
-    (
-        "hub_pytorch.onnx_importer.lazy", "hub_pytorch.onnx_importer.sizes", "hub_pytorch.onnx_importer.tracing",
-    ): "sizes takes plain torch",
-    ("hub_pytorch.onnx_importer.ops.resize", "hub_pytorch.onnx_importer.ops.resize_dynamic"): "in hub_onnxgraph",
-}  # fmt: skip
+}
 
 
 def test_no_other_modules_import_each_other() -> None:
