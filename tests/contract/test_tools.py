@@ -58,9 +58,7 @@ def test_a_tool_gets_its_own_copy_with_the_side_files(tmp_path: Path) -> None:
         sha256="",
         size_bytes=0,
     )
-    job = ConvertJob(
-        edge="x", source=artifact, target=State(format="toy"), output=str(tmp_path / "out"), scratch=str(scratch)
-    )
+    job = ConvertJob(source=artifact, target=State(format="toy"), output=str(tmp_path / "out"), scratch=str(scratch))
     copy = private_copy(job)
     copy.write_text("overwritten by the tool")
     assert sorted(file.name for file in scratch.iterdir()) == ["net.bin", "net.param"]
