@@ -18,7 +18,8 @@ from hub._parity import POLICIES, carried
 from hub._plugins import Registry
 from hub._receipt import read_receipt
 from hub._reference import samples_and_reference
-from hub._request import Request, Source, choose_numerics, did_you_mean, parse_numerics
+from hub._repeat import repeated
+from hub._request import Request, Source, choose_numerics, default_output, did_you_mean, parse_numerics, parse_source
 from hub._routing import Plan
 from hub._runner import Runner
 from hub._sampling import prepare_samples
@@ -121,14 +122,6 @@ def _executed(request: Request, runner: Runner, opened: Opened, how: RuntimeOpti
     raise refused or ShapeNeeded("no size was tried")
 
 
-def default_output(source: Source, registry: Registry, target: str, numerics: Numerics | None) -> str:
-    """`digits.int8.tflite` for `models/digits.pt2`, here; `digits.tflite` when no precision is asked."""
-    stem = Path(source.path).stem if source.path else source.builder.partition(":")[0].rpartition(".")[2]
-    suffix = registry.suffix_of(target)
-    word = numerics.value if numerics else target
-    return f"{stem}.{word}{suffix}" if numerics or suffix == Path(source.path).suffix else f"{stem}{suffix}"
-
-
 def convert(  # noqa: PLR0913 the whole request as keywords, like the command line
     model: Any,
     to: str,
@@ -172,8 +165,9 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     registry = Registry()
     with tempfile.TemporaryDirectory(prefix="hub-") as folder:
         source = source_of(model, Path(folder), registry, example_inputs, str(weights))
-        offered = registry.numerics_of(to, Path(output))
-        numerics, announced = choose_numerics(precision, calibration=calibration is not None, offered=offered)
+        numerics, announced = choose_numerics(
+            precision, calibration=calibration is not None, offered=lambda: registry.numerics_of(to, Path(output))
+        )
         request = Request(
             source=source,
             target=to,
@@ -188,7 +182,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
             strict=strict,
             force=force,
         )
-        return run_request(request, registry, events)
+        return repeated(request) or run_request(request, registry, events)
 
 
 def source_of(model: Any, folder: Path, registry: Registry, example_inputs: Any = None, weights: str = "") -> Source:
@@ -203,17 +197,6 @@ def source_of(model: Any, folder: Path, registry: Registry, example_inputs: Any 
             hint="give a path, a torch.nn.Module or a keras.Model; `hub plugins` shows what is installed",
         )
     return Source(path=str(path))
-
-
-def parse_source(text: str, weights: str = "") -> Source:
-    """Tell a path from `package.module:builder`."""
-    module, colon, function = text.partition(":")
-    names = [*module.split("."), function]
-    if colon and not Path(text).exists() and all(name.isidentifier() for name in names):
-        return Source(builder=text, weights=weights)
-    if weights:
-        raise UsageError("--weights goes with a builder", hint="name the builder: hub convert package.module:function")
-    return Source(path=text)
 
 
 def _data_spec(data: Any, folder: Path, name: str) -> str:

@@ -8,7 +8,7 @@ from hub import _effects
 from hub._bindings import options_for
 from hub._candidate import Candidate
 from hub._events import Events
-from hub._files import check_output, check_side_files, publish
+from hub._files import check_output, check_side_files, encode_receipt, publish
 from hub._goals import RouteFailed, all_failed, goals_of, refuse_quantizing_twice, wanted_numerics
 from hub._history import History
 from hub._identify import identify
@@ -16,8 +16,9 @@ from hub._measure import Reference, adapt_samples, measure, outputs_of, self_noi
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._plugins import versions_of
-from hub._receipt import Proof, encode_receipt, make_receipt
+from hub._receipt import Proof, make_receipt
 from hub._reference import samples_and_reference
+from hub._repeat import remember
 from hub._request import Request, check_target
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
@@ -111,7 +112,10 @@ class Conversion:
         side = _side_files(proof.result)
         check_side_files(side, request.destination, force=request.force, inputs=opened.summary.files)
         receipt = make_receipt(request, plan, proof, self._attempts)
-        publish(Path(proof.result.artifact.path), encode_receipt(receipt), request.destination, side)
+        artifact = Path(proof.result.artifact.path)
+        publish(artifact, encode_receipt(receipt), request.destination, side)
+        if all(self._runner.registry.edges[edge].deterministic for edge in receipt.route.edges):
+            remember(self._runner.store, request, receipt, artifact, side)
         return receipt
 
     def _first_right_route(self, opened: Opened, plan: Plan, samples: Samples, reference: Reference) -> Proof:

@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hub.spec import OutputExists, OutputNotWritable, StoreError, UsageError
+import msgspec
+
+from hub.spec import OutputExists, OutputNotWritable, Receipt, StoreError, UsageError
 
 _CHUNK = 1 << 20
 
@@ -138,6 +140,11 @@ def check_side_files(side: Iterable[Path], destination: Path, *, force: bool, in
         if place.exists() and not force:
             hint = "replace it with --force, or name another path with -o"
             raise OutputExists(f"{place} exists, and goes with {destination.name}", hint=hint)
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """The receipt as JSON for people and machines."""
+    return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
 
 
 def publish(artifact: Path, receipt: bytes, destination: Path, side: Sequence[Path] = ()) -> None:

@@ -64,13 +64,17 @@ def source_digest(package: str, distribution: str = "") -> str:
 
     A plugin at work changes faster than its version.
     """
-    files = [file for name in (package, *libraries_of(distribution)) for file in _python_files(name)]
+    files = [file for name in (package, *libraries_of(distribution)) for file in python_files(name)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def _python_files(package: str) -> list[Path]:
+def python_files(package: str) -> list[Path]:
+    """The source files of a package, or of a single module; none of one that is not installed."""
     found = importlib.util.find_spec(package)
-    return sorted(Path(found.origin).parent.rglob("*.py")) if found and found.origin else []
+    if not found or not found.origin:
+        return []
+    own = Path(found.origin)
+    return sorted(own.parent.rglob("*.py")) if found.submodule_search_locations else [own]
 
 
 def libraries_of(distribution: str) -> list[str]:
@@ -97,9 +101,20 @@ class Registry:
     """Everything that the installed plugins offer."""
 
     def __init__(self) -> None:
-        self.manager = pluggy.PluginManager(PROJECT)
-        self.manager.add_hookspecs(hub_hooks)
-        self.plugins = tuple(self._load(entry) for entry in _entry_points())
+        self._plugins: tuple[Plugin, ...] = ()
+
+    @cached_property
+    def manager(self) -> pluggy.PluginManager:
+        """The hooks, with every plugin loaded when first asked for: a conversion that is only repeated needs none."""
+        manager = self.__dict__["manager"] = pluggy.PluginManager(PROJECT)  # what is loaded below asks for it too
+        manager.add_hookspecs(hub_hooks)
+        self._plugins = tuple(self._load(entry) for entry in _entry_points())
+        return manager
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """The installed plugins."""
+        return self._plugins if self.manager else ()
 
     def _load(self, entry: importlib.metadata.EntryPoint) -> Plugin:
         error = self._register(entry)
@@ -354,11 +369,12 @@ def versions_of(requirements: tuple[str, ...]) -> dict[str, str]:
     """Installed versions of the distributions that requirement lines name; empty string for a missing one."""
     from packaging.requirements import Requirement
 
-    return {Requirement(line).name: _version(Requirement(line).name) for line in requirements}
+    return {Requirement(line).name: version_of(Requirement(line).name) for line in requirements}
 
 
 @functools.cache
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """The installed version of a distribution; empty for a missing one."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -371,5 +387,7 @@ def missing_requirements(requirements: tuple[str, ...]) -> list[str]:
 
     parsed = [Requirement(line) for line in requirements]
     return [
-        str(r) for r in parsed if not _version(r.name) or not r.specifier.contains(_version(r.name), prereleases=True)
+        str(r)
+        for r in parsed
+        if not version_of(r.name) or not r.specifier.contains(version_of(r.name), prereleases=True)
     ]

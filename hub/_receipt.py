@@ -151,11 +151,6 @@ def _changes(direction: str, name: str, chain: Chain) -> Iterator[IoBinding]:
             name = bound.target
 
 
-def encode_receipt(receipt: Receipt) -> bytes:
-    """The receipt as JSON for people and machines."""
-    return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
-
-
 def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
     """The receipt beside an artifact, if there is one and it is this artifact's.
 

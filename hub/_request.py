@@ -1,12 +1,16 @@
 """What a user asks for, parsed and frozen; names checked with did-you-mean."""
 
 import difflib
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from hub.spec import ConvertOptions, Numerics, ParityPolicy, UnknownName
+from hub.spec import ConvertOptions, Numerics, ParityPolicy, UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from hub._plugins import Registry
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,10 +95,12 @@ _WITHOUT_DATA = {
 }
 
 
-def choose_numerics(name: str, *, calibration: bool, offered: Container[Numerics]) -> tuple[Numerics | None, str]:
+def choose_numerics(
+    name: str, *, calibration: bool, offered: Callable[[], Container[Numerics]]
+) -> tuple[Numerics | None, str]:
     """The precision of a name (None for an empty one), and what must be said about the choice.
 
-    `offered` are the precisions that the target has.
+    `offered` gives the precisions that the target has; it is asked where the name leaves that open.
     """
     if not name:
         return None, ""
@@ -102,7 +108,8 @@ def choose_numerics(name: str, *, calibration: bool, offered: Container[Numerics
         return parse_numerics(name), ""
     if calibration:
         return Numerics.INT8, ""
-    chosen = next((item for item in _WITHOUT_DATA if item in offered), Numerics.INT8_DYNAMIC)
+    there = offered()
+    chosen = next((item for item in _WITHOUT_DATA if item in there), Numerics.INT8_DYNAMIC)
     return chosen, f"--int8 without --calibration means {chosen.value}: {_WITHOUT_DATA[chosen]}"
 
 
@@ -128,3 +135,22 @@ def check_target(name: str, formats: Iterable[str]) -> str:
     if name not in known:
         raise UnknownName(f"there is no target {name!r}", hint=did_you_mean(name, known))
     return name
+
+
+def parse_source(text: str, weights: str = "") -> Source:
+    """Tell a path from `package.module:builder`."""
+    module, colon, function = text.partition(":")
+    names = [*module.split("."), function]
+    if colon and not Path(text).exists() and all(name.isidentifier() for name in names):
+        return Source(builder=text, weights=weights)
+    if weights:
+        raise UsageError("--weights goes with a builder", hint="name the builder: hub convert package.module:function")
+    return Source(path=text)
+
+
+def default_output(source: Source, registry: "Registry", target: str, numerics: Numerics | None) -> str:
+    """`digits.int8.tflite` for `models/digits.pt2`, here; `digits.tflite` when no precision is asked."""
+    stem = Path(source.path).stem if source.path else source.builder.partition(":")[0].rpartition(".")[2]
+    suffix = registry.suffix_of(target)
+    word = numerics.value if numerics else target
+    return f"{stem}.{word}{suffix}" if numerics or suffix == Path(source.path).suffix else f"{stem}{suffix}"

@@ -5,9 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from hub._api import check_variant, parse_source, session
+from hub._api import check_variant, session
 from hub._opening import Opened, open_model
 from hub._plugins import Registry
+from hub._request import parse_source
 from hub.spec import (
     ConvertOptions,
     Execution,

@@ -98,15 +98,9 @@ def check_speed(speed: Speed, least: float) -> None:
     """
     if least and speed.speedup < least:
         raise TooSlow(
-            f"{in_words(speed)}; {least:g}x is required, on {speed.processor}",
+            f"{speed}; {least:g}x is required, on {speed.processor}",
             hint=f"accept less: --require-speedup {max(0.1, speed.speedup - 0.05):.1f}, or leave it out",
         )
-
-
-def in_words(speed: Speed) -> str:
-    """`1.53x as fast as its float form (1.49 to 1.60 over 15 rounds)`."""
-    what = "its float form" if speed.baseline == "float" else "the source"
-    return f"{speed.speedup:.2f}x as fast as {what} ({speed.slowest:.2f} to {speed.fastest:.2f}, {speed.rounds} rounds)"
 
 
 def explain(runner: Runner, result: Candidate, reference: Reference, policy: ParityPolicy) -> Performance:
@@ -142,7 +136,7 @@ def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tupl
     why = "; ".join(execution.obstacles) if execution else ""
     reason = f": {why}" if why else ""
     how = "slower" if speed.speedup < CLEARLY else "no faster"
-    return (f"{numerics} is {how} here: {in_words(speed)} on {speed.processor}{reason}",)
+    return (f"{numerics} is {how} here: {speed} on {speed.processor}{reason}",)
 
 
 CLEARLY = 0.95

@@ -90,14 +90,20 @@ def convert_command(**values: Any) -> None:
     if values["dry_run"]:
         _show_plan(values)
         return
-    from hub._api import run_request
     from hub._plugins import Registry
+    from hub._repeat import repeated
     from hub.cli.render import Progress, show_receipt
 
     registry = Registry()
     request = _request(values, registry)
     with Progress(quiet=values["quiet"], verbose=values["verbose"]) as progress:
-        receipt = run_request(request, registry, progress)
+        receipt = repeated(request)
+        if receipt:
+            progress.noted("done before, of the same files with the same tools: taken from the cache")
+        else:
+            from hub._api import run_request
+
+            receipt = run_request(request, registry, progress)
     show_receipt(receipt, as_json=values["as_json"], quiet=values["quiet"], verbose=values["verbose"])
 
 
@@ -122,12 +128,14 @@ def _show_plan(values: dict[str, Any]) -> None:
 
 
 def _request(values: dict[str, Any], registry: "Registry") -> "Request":
-    from hub._api import default_output, parse_source
-    from hub._request import Request, choose_numerics
+    from hub._request import Request, choose_numerics, default_output, parse_source
 
     source = parse_source(values["model"], values["weights"])
-    offered = registry.numerics_of(values["target"], Path(values["output"]))
-    numerics, announced = choose_numerics(_precision(values), calibration=bool(values["calibration"]), offered=offered)
+    numerics, announced = choose_numerics(
+        _precision(values),
+        calibration=bool(values["calibration"]),
+        offered=lambda: registry.numerics_of(values["target"], Path(values["output"])),
+    )
     return Request(
         source=source,
         target=values["target"],

@@ -31,11 +31,9 @@ def execution_facts(report: ExecutionReport, source: Mapping[str, int]) -> Itera
 
 def speed_facts(speed: Speed) -> Iterator[tuple[str, str]]:
     """What a summary says of the times."""
-    from hub._speed import in_words
-
     colour = "green" if speed.speedup >= 1 else "yellow"
     earlier = ", measured earlier" if speed.cached else ""
-    yield "speed", f"[{colour}]{escape(in_words(speed))}[/] on {escape(speed.processor)}{earlier}"
+    yield "speed", f"[{colour}]{escape(str(speed))}[/] on {escape(speed.processor)}{earlier}"
     times = (f"{timing.model} {_milliseconds(timing.seconds)} in {timing.runtime}" for timing in speed.timings)
     yield "", escape("; ".join(times))
 

@@ -20,8 +20,9 @@ def inspect_command(**values: Any) -> None:
 
     With --layers also how its runtime executes it: what was fused, in which precision, by whom, for how long.
     """
-    from hub._api import inspect_source, parse_source
+    from hub._api import inspect_source
     from hub._plugins import Registry
+    from hub._request import parse_source
     from hub.cli.render import show_model
 
     source = parse_source(values["model"], values["weights"])

@@ -1,5 +1,7 @@
 """Results as tables for people, or as one JSON document."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,10 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hub._opening import Opened
 from hub._plugins import Registry, missing_requirements
-from hub._request import Request
-from hub._routing import Plan
 from hub._store import cache_root
 from hub.cli.executed import result_facts, show_execution
 from hub.spec import (
@@ -36,6 +35,9 @@ from hub.spec import (
 if TYPE_CHECKING:
     from rich.status import Status
 
+    from hub._opening import Opened
+    from hub._request import Request
+    from hub._routing import Plan
     from hub.spec.calibration import Feeds
 
 
@@ -381,7 +383,7 @@ def _problems(registry: Registry) -> Iterator[tuple[str, str]]:
             yield f"edge {edge.id} misses {', '.join(missing)}", f"pip install {' '.join(repr(m) for m in missing)}"
 
 
-def save_outputs(outputs: "list[Feeds]", path: Path, *, as_json: bool) -> None:
+def save_outputs(outputs: list[Feeds], path: Path, *, as_json: bool) -> None:
     """Write outputs, stacked along a new first axis, and say what they are."""
     import numpy as np
 

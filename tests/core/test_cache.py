@@ -1,5 +1,6 @@
 """The cache: finished steps are reused, failures and damage are not, and a killed run leaves nothing behind."""
 
+import hashlib
 import json
 import os
 import signal
@@ -47,6 +48,78 @@ def test_a_second_run_takes_every_step_from_the_cache(hub: Hub, toy: Path, cache
     assert not list(cache.glob("scratch/*"))
 
 
+def repeated(ran: Any) -> bool:
+    """Whether the conversion as a whole came from the cache."""
+    return "done before" in ran.err
+
+
+def test_a_repeated_conversion_is_delivered_as_it_was(hub: Hub, toy: Path) -> None:
+    first, again = convert(hub, toy), convert(hub, toy)
+    assert (repeated(first), repeated(again)) == (False, True)
+    before, after = first.json, again.json
+    for receipt in (before, after):
+        receipt.pop("created")
+        receipt["steps"] = [step | {"cached": None} for step in receipt["steps"]]
+        receipt["speed"] |= {"cached": None}
+    assert after == before
+    written = toy.with_name("out.toybin")
+    assert hashlib.sha256(written.read_bytes()).hexdigest() == after["result"]["sha256"]
+    assert hub("verify", toy, written, "--json").status == 0
+
+
+def test_a_repeated_conversion_imports_no_plugin(hub: Hub, toy: Path) -> None:
+    convert(hub, toy)
+    words = ["convert", str(toy), "--to", "toybin", "--fp16", "-o", str(toy.with_name("out.toybin")), "--force"]
+    code = (
+        f"import sys\nfrom hub.cli import main\ntry: main({words!r})\nexcept SystemExit as end: assert not end.code\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "done before" in done.stderr
+    imported = done.stderr.splitlines()[-1].split()
+    assert not {"numpy", "hub._engine", "hub._api"} & set(imported)
+    assert not [name for name in imported if name.startswith("hub_")]
+
+
+@pytest.mark.parametrize("what", ["name", "gate", "variable", "installed", "speed", "tool"])
+def test_what_a_conversion_hangs_on_is_not_repeated_when_it_changes(
+    hub: Hub, install: Callable[..., Path], toy: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    convert(hub, toy)
+    output, more = toy.with_name("out.toybin"), []
+    if what == "name":
+        output = toy.with_name("other.toybin")
+    elif what == "gate":
+        more = ["--min-cosine", "0.5"]
+    elif what == "speed":
+        more = ["--require-speedup", "0.0001"]
+    elif what == "variable":
+        monkeypatch.setenv("HUB_ANYTHING", "1")
+    elif what == "installed":
+        install("silent", "plugin_silent", '"""Offers nothing."""\n')
+    else:
+        from hub import _plugins
+
+        known = _plugins.version_of
+        monkeypatch.setattr(_plugins, "version_of", lambda name: "99.0" if name == "numpy" else known(name))
+    ran = hub("convert", toy, "--to", "toybin", "--fp16", "-o", output, "--force", "--json", *more)
+    assert ran.status == 0, ran.err
+    assert not repeated(ran)
+
+
+def test_a_repeated_conversion_respects_what_is_at_the_output(hub: Hub, toy: Path) -> None:
+    convert(hub, toy)
+    ran = hub("convert", toy, "--to", "toybin", "--fp16", "-o", toy.with_name("out.toybin"), "--json")
+    assert ran.error["code"] == "output-exists"
+
+
+def test_a_conversion_on_whose_way_something_failed_is_tried_again(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("raise")
+    first, again = convert(hub, toy), convert(hub, toy)
+    assert first.json["failed_attempts"]
+    assert not repeated(again)
+
+
 def test_another_target_reuses_the_steps_that_both_have(hub: Hub, toy: Path, samples: Path) -> None:
     convert(hub, toy, "--calibration", samples)
     output = toy.with_name("out.toybin")
@@ -79,8 +152,8 @@ def test_another_version_of_a_tool_is_another_step(hub: Hub, toy: Path, monkeypa
     convert(hub, toy)
     from hub import _plugins
 
-    known = _plugins._version
-    monkeypatch.setattr(_plugins, "_version", lambda name: "99.0" if name == "numpy" else known(name))
+    known = _plugins.version_of
+    monkeypatch.setattr(_plugins, "version_of", lambda name: "99.0" if name == "numpy" else known(name))
     assert steps(convert(hub, toy)) == {"toy.bin": True, "toy.fp16": False}  # only toy.fp16 requires numpy
 
 

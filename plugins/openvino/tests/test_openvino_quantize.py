@@ -217,8 +217,8 @@ def test_depthwise_weights_can_stay_in_float_where_there_are_some(voice: Source,
     assert summary.state.numerics is Numerics.INT8_WEIGHTS
     words = {layer.operator: layer.precision for layer in summary.layers if "Convolution" in layer.operator}
     assert words == {"Convolution": "int8-weights", "GroupConvolution": "fp32"}
-    assert not EDGES[edge].check(describe(voice.path), ConvertOptions())
-    assert EDGES[edge].check(describe(text.path), ConvertOptions())
+    assert not edge.check(describe(voice.path), ConvertOptions())
+    assert edge.check(describe(text.path), ConvertOptions())
 
 
 def test_the_file_says_whether_activations_are_quantized_on_the_fly(files: Source, made: Made) -> None:
