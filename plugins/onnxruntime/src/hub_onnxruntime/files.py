@@ -7,10 +7,13 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExternalDataError, ModelNotFound, ModelUnreadable, UnsupportedModel
 from hub_onnxruntime.identify import Kind, probe
+
+if TYPE_CHECKING:
+    import onnx
 
 # A protocol buffer cannot be larger (onnx.checker.MAXIMUM_PROTOBUF).
 MAX_PROTOBUF_BYTES = 2**31 - 1
@@ -26,7 +29,7 @@ class ExternalTensor(NamedTuple):
     length: int
 
 
-def graphs(graph: Any) -> Iterator[Any]:
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yields a GraphProto and every subgraph under it, outermost first."""
     yield graph
     for node in graph.node:
@@ -37,7 +40,7 @@ def graphs(graph: Any) -> Iterator[Any]:
                 yield from graphs(subgraph)
 
 
-def all_nodes(model: Any) -> Iterator[Any]:
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Yields every NodeProto of a model: main graph, subgraphs and local functions."""
     for graph in graphs(model.graph):
         yield from graph.node
@@ -45,7 +48,7 @@ def all_nodes(model: Any) -> Iterator[Any]:
         yield from function.node
 
 
-def all_tensors(model: Any) -> Iterator[Any]:
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yields every TensorProto that a model stores: initializers and attribute tensors, subgraphs included."""
     for graph in graphs(model.graph):
         yield from graph.initializer
@@ -56,12 +59,12 @@ def all_tensors(model: Any) -> Iterator[Any]:
             yield from attribute.tensors
 
 
-def external_tensors(model: Any) -> list[ExternalTensor]:
+def external_tensors(model: onnx.ModelProto) -> list[ExternalTensor]:
     """Returns the tensors that are stored outside the file, read from a model loaded without external data."""
     return [place for place in map(place_of, all_tensors(model)) if place is not None]
 
 
-def place_of(tensor: Any) -> ExternalTensor | None:
+def place_of(tensor: onnx.TensorProto) -> ExternalTensor | None:
     """Returns where a tensor is stored outside the file; None when it is inside."""
     from onnx import TensorProto
 
@@ -104,12 +107,12 @@ def external_path(folder: Path, tensor: ExternalTensor) -> Path:
     return path
 
 
-def external_files(model: Any, folder: Path) -> list[Path]:
+def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
     """Returns each file of external data once, in order of first use; raises as `external_path`."""
     return list(dict.fromkeys(external_path(folder, tensor) for tensor in external_tensors(model)))
 
 
-def check_versions(model: Any) -> None:
+def check_versions(model: onnx.ModelProto) -> None:
     """Refuses a model that is newer than the installed onnx library.
 
     Raises:
@@ -138,7 +141,7 @@ def _decode_error() -> type[Exception]:
     return error
 
 
-def load_structure(path: Path) -> Any:
+def load_structure(path: Path) -> onnx.ModelProto:
     """Loads a model without its external data and checks that it can be read at all.
 
     Raises:
@@ -164,21 +167,26 @@ def load_structure(path: Path) -> Any:
     return model
 
 
-def load(path: Path) -> Any:
+def load(path: Path) -> onnx.ModelProto:
     """Loads a model with all its data in memory; its external data is checked before any byte of it is read.
 
     Raises:
         HubError: As `load_structure` and `external_path`.
     """
-    from onnx.external_data_helper import load_external_data_for_model
-
     model = load_structure(path)
-    if external_files(model, path.parent):
-        load_external_data_for_model(model, str(path.parent))
+    for tensor in all_tensors(model):
+        place = place_of(tensor)
+        if place is not None:
+            with external_path(path.parent, place).open("rb") as file:
+                file.seek(place.offset)
+                # onnx's own loader refuses files with a second hard link, which stores of models are made of
+                tensor.raw_data = file.read(place.length or -1)
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
     return model
 
 
-def check(model: Any, folder: Path) -> None:
+def check(model: onnx.ModelProto, folder: Path) -> None:
     """Checks a model with onnx's checker; a light one by its path in `folder`, where its data is.
 
     Raises:
@@ -195,7 +203,7 @@ def check(model: Any, folder: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def save(model: Any, path: Path) -> None:
+def save(model: onnx.ModelProto, path: Path) -> None:
     """Writes a model as one file; its external data, if any, is left where it is.
 
     Raises:

@@ -1,24 +1,37 @@
-"""Small edits of an ONNX graph: names, constants, renaming. All of them change the model they are given."""
+"""Names and constants of an ONNX graph, and the way from onnx-ir's graphs back to ONNX's."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hub_onnxruntime.files import graphs, place_of
-from hub_onnxruntime.signature import real_inputs
+from hub_onnxruntime.files import graphs
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import onnx
+    import onnx_ir as ir
 
     Array = npt.NDArray[np.generic]
 
 
-def subgraphs(node: Any) -> Iterator[Any]:
+def proto_of(model: ir.Model) -> onnx.ModelProto:
+    """Returns a model as ONNX writes it, without the second record of each stored tensor's type that onnx-ir adds."""
+    import onnx_ir as ir
+
+    proto = ir.to_proto(model)
+    for graph in graphs(proto.graph):
+        stored = {tensor.name for tensor in graph.initializer}
+        values = [value for value in graph.value_info if value.name not in stored]
+        del graph.value_info[:]
+        graph.value_info.extend(values)
+    return proto
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Yields the graphs that a node holds directly."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -26,7 +39,7 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
-def defined_names(graph: Any) -> set[str]:
+def defined_names(graph: onnx.GraphProto) -> set[str]:
     """Returns every tensor name that a graph defines itself, without its subgraphs."""
     names = {value.name for value in graph.input}
     names.update(tensor.name for tensor in graph.initializer)
@@ -35,7 +48,7 @@ def defined_names(graph: Any) -> set[str]:
     return names
 
 
-def all_names(graph: Any) -> set[str]:
+def all_names(graph: onnx.GraphProto) -> set[str]:
     """Returns every tensor name that a graph and its subgraphs define."""
     return {name for inner in graphs(graph) for name in defined_names(inner)}
 
@@ -48,63 +61,29 @@ def fresh_name(wish: str, taken: set[str]) -> str:
     return name
 
 
-def rename(nodes: Iterable[Any], names: Mapping[str, str]) -> None:
+def rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
     """Renames tensors in nodes, and inside the nodes' subgraphs."""
     for node in nodes:
-        for names_of in (node.input, node.output):
-            names_of[:] = [names.get(name, name) for name in names_of]
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
         for graph in subgraphs(node):
-            _rename_graph(graph, names)
+            for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+                value.name = names.get(value.name, value.name)
+            rename(graph.node, names)
 
 
-def _rename_graph(graph: Any, names: Mapping[str, str]) -> None:
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        value.name = names.get(value.name, value.name)
-    rename(graph.node, names)
-
-
-# Attributes of a Constant node that hold numbers instead of a tensor (opset 12) -> element type.
-_NUMBERS = {"value_int": "int64", "value_ints": "int64", "value_float": "float32", "value_floats": "float32"}
-
-
-def constant_arrays(graph: Any, limit: int) -> dict[str, Array]:
-    """Returns the constants of up to `limit` elements inside the file: initializers and Constant nodes."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    arrays = {}
-    for node in graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.name == "value":
-                tensors[node.output[0]] = attribute.t
-            elif attribute.name in _NUMBERS:
-                arrays[node.output[0]] = np.array(helper.get_attribute_value(attribute), _NUMBERS[attribute.name])
-    inside = {name: tensor for name, tensor in tensors.items() if place_of(tensor) is None}
-    small = {name: tensor for name, tensor in inside.items() if math.prod(tensor.dims) <= limit}
-    return arrays | {name: numpy_helper.to_array(tensor) for name, tensor in small.items()}
-
-
-def add_constant(graph: Any, name: str, array: Array) -> None:
+def add_constant(graph: onnx.GraphProto, name: str, array: Array) -> None:
     """Stores an array under a name."""
     from onnx import numpy_helper
 
     graph.initializer.append(numpy_helper.from_array(array, name))
 
 
-def drop_initializer_inputs(model: Any) -> int:
-    """Removes from the inputs what is an initializer too (IR version 3 wrote both); returns how many."""
-    kept = real_inputs(model.graph)
-    dropped = len(model.graph.input) - len(kept)
-    if dropped:
-        values = [value.__class__.FromString(value.SerializeToString()) for value in kept]
-        del model.graph.input[:]
-        model.graph.input.extend(values)
-    return dropped
+def name_nodes(model: onnx.ModelProto) -> int:
+    """Gives every node of every graph a name that no other node has; returns how many were renamed.
 
-
-def name_nodes(model: Any) -> int:
-    """Gives every node of every graph a name that no other node has; returns how many were renamed."""
+    onnx-ir's `NameFixPass` looks at each graph by itself; ONNX Runtime's profile names the nodes of all of them.
+    """
     nodes = [node for graph in graphs(model.graph) for node in graph.node]
     counts = Counter(node.name for node in nodes)
     taken = {name for name in counts if name}
@@ -114,7 +93,7 @@ def name_nodes(model: Any) -> int:
     return len(renamed)
 
 
-def prune(graph: Any) -> None:
+def prune(graph: onnx.GraphProto) -> None:
     """Removes nodes and initializers that no output needs."""
     needed = {value.name for value in graph.output}
     kept = []
@@ -122,15 +101,14 @@ def prune(graph: Any) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(_uses(node))
-    nodes = [node.__class__.FromString(node.SerializeToString()) for node in reversed(kept)]
     del graph.node[:]
-    graph.node.extend(nodes)
-    for index in reversed(range(len(graph.initializer))):
+    graph.node.extend(reversed(kept))
+    for index in reversed(range(len(graph.initializer))):  # one by one: the others are not copied
         if graph.initializer[index].name not in needed:
             del graph.initializer[index]
 
 
-def _uses(node: Any) -> set[str]:
+def _uses(node: onnx.NodeProto) -> set[str]:
     """Returns the names that a node reads, also from inside its subgraphs."""
     used = set(node.input)
     for graph in subgraphs(node):

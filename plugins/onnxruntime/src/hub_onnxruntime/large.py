@@ -1,20 +1,21 @@
 """Models of gigabytes: their large tensors stay in files, so that the graph can be worked on as a small one.
 
 A *light* model is an ONNX model whose tensors above `KEPT_BYTES` are external data in one folder, where ONNX Runtime
-and the checker find them when the model is written there. Bytes move from file to file, a piece at a time.
+and the checker find them when the model is written there. onnx-ir moves the bytes from file to file, a piece at a time.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 from hub_onnxruntime.files import ExternalTensor, all_tensors, external_path, place_of
+from hub_onnxruntime.graphs import proto_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import onnx
+    import onnx_ir as ir
 
 LARGE_BYTES = 2**30
 """From here on models are made light. One protocol buffer ends at 2 GiB, and tools copy what they are given."""
@@ -24,7 +25,6 @@ KEPT_BYTES = 2**19
 
 WEIGHTS = "weights.data"
 _ALIGNMENT = 4096  # of external data, so that it can be mapped (ONNX's external data format)
-_CHUNK = 2**24
 
 
 def size_on_disk(path: Path, outside: list[Path]) -> int:
@@ -32,7 +32,26 @@ def size_on_disk(path: Path, outside: list[Path]) -> int:
     return sum(os.path.getsize(file) for file in (path, *outside))  # noqa: PTH202 - no stat object needed
 
 
-def lighten(model: Any, source: Path, folder: Path) -> int:
+def opened(model: onnx.ModelProto, folder: Path) -> ir.Model:
+    """Returns a light model as onnx-ir's, its data in `folder`."""
+    import onnx_ir as ir
+
+    result = ir.from_proto(model)
+    ir.external_data.set_base_dir(result.graph, folder)
+    return result
+
+
+def move_out(model: ir.Model, data: Path) -> onnx.ModelProto:
+    """Writes the large tensors of a model to a new file; what is small and outside comes into the model."""
+    import onnx_ir as ir
+
+    ir.external_data.unload_from_model(
+        model, data.parent, data.name, size_threshold_bytes=KEPT_BYTES, alignment=_ALIGNMENT, align_threshold=0
+    )
+    return proto_of(model)
+
+
+def lighten(model: onnx.ModelProto, source: Path, folder: Path) -> int:
     """Makes a model light, in place. Its data is copied: onnx's checker refuses links, hard ones too.
 
     Args:
@@ -46,113 +65,46 @@ def lighten(model: Any, source: Path, folder: Path) -> int:
     Raises:
         ExternalDataError: As `hub_onnxruntime.files.external_path`.
     """
-    path = folder / WEIGHTS
-    with path.open("wb") as file:
-        for tensor in all_tensors(model):
-            place = place_of(tensor)
-            if place is None:
-                _move_out(tensor, file, path.name)
-            elif 0 < place.length <= KEPT_BYTES:
-                _take_in(tensor, external_path(source, place), place)
-            else:
-                _append(tensor, file, path.name, _chunks(external_path(source, place), place))
-    return path.stat().st_size
+    import onnx_ir as ir
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    light = ir.from_proto(model)
+    LiftConstantsToInitializersPass(size_limit=0)(light)
+    for graph in light.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _found(value.const_value, source)
+    model.CopyFrom(move_out(light, folder / WEIGHTS))
+    return (folder / WEIGHTS).stat().st_size
 
 
-def move_out(model: Any, folder: Path) -> None:
-    """Moves the large tensors that a light model got since it was made light into a file of their own."""
-    path = folder / f"more-{WEIGHTS}"
-    if any(map(_is_held, all_tensors(model))):
-        with path.open("wb") as file:
-            for tensor in all_tensors(model):
-                _move_out(tensor, file, path.name)
-
-
-def forget_data(model: Any) -> None:
-    """Drops the bytes of large tensors, for a reader that needs their types and shapes only."""
-    for tensor in filter(_is_held, all_tensors(model)):
-        _point_to(tensor, "", 0, 0)
-
-
-def write_large(model: Any, folder: Path, target: Path) -> None:
+def write_large(model: onnx.ModelProto, folder: Path, target: Path) -> None:
     """Writes a light model with its data beside it, in `<target>.data`.
 
     Args:
-        model: Light, its data in `folder`. It is changed to point to the new file, and the old one is moved or read.
+        model: Light, its data in `folder`.
         folder: See `lighten`.
         target: The `.onnx` file to write.
     """
-    data = target.with_name(f"{target.name}.data")
-    tensors = [(tensor, place) for tensor in all_tensors(model) if (place := place_of(tensor))]
-    if {place.location for _, place in tensors} == {WEIGHTS} and _is_full(folder / WEIGHTS, tensors):
-        shutil.move(folder / WEIGHTS, data)
-        for tensor, place in tensors:
-            _point_to(tensor, data.name, place.offset, place.length)
-    else:
-        with data.open("wb") as file:
-            for tensor, place in tensors:
-                _append(tensor, file, data.name, _chunks(folder / place.location, place))
-    target.write_bytes(model.SerializeToString(deterministic=True))
+    written = move_out(opened(model, folder), target.with_name(f"{target.name}.data"))
+    target.write_bytes(written.SerializeToString(deterministic=True))
 
 
-def _is_full(path: Path, tensors: list[tuple[Any, ExternalTensor]]) -> bool:
-    """Whether the file holds hardly anything that no tensor needs any more."""
-    used = sum(place.length + _ALIGNMENT for _, place in tensors)
-    return path.stat().st_size <= used
-
-
-def _move_out(tensor: Any, file: BinaryIO, location: str) -> None:
-    if _is_held(tensor):
-        _append(tensor, file, location, iter([_raw(tensor)]))
-
-
-def _append(tensor: Any, file: BinaryIO, location: str, chunks: Iterator[bytes]) -> None:
-    file.write(bytes(-file.tell() % _ALIGNMENT))
-    offset = file.tell()
-    file.writelines(chunks)
-    _point_to(tensor, location, offset, file.tell() - offset)
-
-
-def _take_in(tensor: Any, path: Path, place: ExternalTensor) -> None:
-    tensor.raw_data = b"".join(_chunks(path, place))
-    tensor.ClearField("data_location")
-    del tensor.external_data[:]
-
-
-_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
-
-
-def _is_held(tensor: Any) -> bool:
-    """Whether a large tensor is inside the model, in whichever field."""
-    return place_of(tensor) is None and not tensor.string_data and tensor.ByteSize() > KEPT_BYTES
-
-
-def _raw(tensor: Any) -> bytes:
-    from onnx import numpy_helper
-
-    if not tensor.HasField("raw_data"):
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-    raw: bytes = tensor.raw_data
-    return raw
-
-
-def _point_to(tensor: Any, location: str, offset: int, length: int) -> None:
+def forget_data(model: onnx.ModelProto) -> None:
+    """Drops the bytes of large tensors, for a reader that needs their types and shapes only."""
     from onnx import TensorProto
 
-    for field in _FIELDS:
-        tensor.ClearField(field)
-    tensor.data_location = TensorProto.EXTERNAL
-    del tensor.external_data[:]
-    for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
-        tensor.external_data.add(key=key, value=text)
+    for tensor in all_tensors(model):
+        if place_of(tensor) is None and not tensor.string_data and tensor.ByteSize() > KEPT_BYTES:
+            kept = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            kept.data_location = TensorProto.EXTERNAL
+            tensor.CopyFrom(kept)
 
 
-def _chunks(path: Path, place: ExternalTensor) -> Iterator[bytes]:
-    """Yields a tensor's bytes; all to the end of the file where the length is not written (0)."""
-    left = place.length or path.stat().st_size - place.offset
-    with path.open("rb") as file:
-        file.seek(place.offset)
-        while left > 0:
-            chunk = file.read(min(left, _CHUNK))
-            left -= len(chunk) or left
-            yield chunk
+def _found(tensor: ir.ExternalTensor, folder: Path) -> ir.ExternalTensor:
+    """Returns a tensor by the path that hub has checked: onnx-ir by itself refuses files with a second hard link."""
+    import onnx_ir as ir
+
+    place = ExternalTensor(tensor.name, str(tensor.location), tensor.offset or 0, tensor.length or 0)
+    path = external_path(folder, place).resolve()
+    return ir.ExternalTensor(path, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name)

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import DType, ShapeNeeded, StepError, UnsupportedModel
 from hub_onnxruntime import large
 from hub_onnxruntime.describe import is_prepared_form, is_static_form
-from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, load, load_structure, save
-from hub_onnxruntime.float64 import narrow_float64
+from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, graphs, load, load_structure, save
+from hub_onnxruntime.float64 import is_double_inside, narrow_float64
 from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
-from hub_onnxruntime.graphs import add_constant, drop_initializer_inputs, name_nodes, prune
-from hub_onnxruntime.large import lighten, move_out, size_on_disk, write_large
+from hub_onnxruntime.graphs import add_constant, name_nodes, proto_of
+from hub_onnxruntime.large import lighten, move_out, opened, size_on_disk, write_large
 from hub_onnxruntime.operators import CONTROL_FLOW, MIN_OPSET, custom_operators, opset_of
 from hub_onnxruntime.shapes import (
     Dims,
@@ -30,10 +30,13 @@ from hub_onnxruntime.shapes import (
     open_shapes,
     write_shapes,
 )
-from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of, real_inputs, tensor_info
+from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of, tensor_info
 from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, simplify, sizes_to_try
 
 if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
     from hub.spec.calibration import Feeds
 
 _NUMERIC = frozenset(dtype.value for dtype in DType) - {DType.STRING.value, DType.UNKNOWN.value}
@@ -49,18 +52,19 @@ class Prepared(NamedTuple):
     frozen: dict[str, int | float | bool]
 
 
-def freeze_inputs(model: Any, constants: Constants, shapes: OpenShapes) -> list[str]:
-    """Turns inputs into constants; they leave the graph's inputs."""
+def freeze_inputs(graph: ir.Graph, constants: Constants, shapes: OpenShapes, kinds: Mapping[str, str]) -> list[str]:
+    """Turns inputs into constants; they leave the graph's inputs. `kinds` has each input's element type."""
     import numpy as np
+    import onnx_ir as ir
 
     notes = []
-    for value in real_inputs(model.graph):
-        info = tensor_info(value)
-        if info.name in constants:
-            array = np.full(_sizes(shapes[info.name]), constants[info.name], dtype=info.dtype)
-            model.graph.input.remove(value)
-            add_constant(model.graph, info.name, array)
-            notes.append(f"froze input {info.name!r} to {constants[info.name]}: it is no longer an input")
+    for value in [value for value in graph.inputs if value.name in constants]:
+        name = str(value.name)
+        graph.inputs.remove(value)
+        value.const_value = ir.tensor(np.full(_sizes(shapes[name]), constants[name], kinds[name]), name=name)
+        value.shape = ir.Shape(value.const_value.shape)
+        graph.register_initializer(value)
+        notes.append(f"froze input {name!r} to {constants[name]}: it is no longer an input")
     return notes
 
 
@@ -69,24 +73,24 @@ def _sizes(shape: Dims | None) -> tuple[int, ...]:
     return tuple(int(dim) for dim in shape or ())
 
 
-def inline_functions(model: Any) -> tuple[Any, list[str]]:
-    """Replaces calls of the model's local functions by their bodies."""
-    import onnx
+def inline_functions(model: ir.Model) -> list[str]:
+    """Replaces calls of the model's local functions by their bodies, in place."""
+    from onnx_ir.passes.common import InlinePass
 
     count = len(model.functions)
-    if not count:
-        return model, []
-    return onnx.inliner.inline_local_functions(model), [f"inlined {count} local functions"]
+    if count:
+        InlinePass()(model)
+    return [f"inlined {count} local functions"] if count else []
 
 
-def raise_ir(model: Any) -> list[str]:
+def raise_ir(model: ir.Model) -> list[str]:
     """Raises the IR version to the least that the opset needs and that allows stored tensors that are no inputs."""
-    before = int(model.ir_version)
+    before = model.ir_version
     model.ir_version = max(before, MIN_IR)
     return [f"raised the IR version from {before} to {MIN_IR}"] if before < MIN_IR else []
 
 
-def raise_opset(model: Any, target: int = MIN_OPSET) -> tuple[Any, list[str]]:
+def raise_opset(model: onnx.ModelProto, target: int = MIN_OPSET) -> tuple[onnx.ModelProto, list[str]]:
     """Raises the opset to the least that converters are tested with.
 
     Raises:
@@ -104,7 +108,7 @@ def raise_opset(model: Any, target: int = MIN_OPSET) -> tuple[Any, list[str]]:
     return raised, [f"raised the opset from {before} to {target}"]
 
 
-def _check_operators(model: Any) -> None:
+def _check_operators(model: onnx.ModelProto) -> None:
     foreign = custom_operators(model)
     if foreign:
         raise UnsupportedModel(
@@ -122,16 +126,25 @@ def _check_types(infos: list[TensorInfo]) -> None:
         )
 
 
-class Loaded(NamedTuple):
-    """A model in one piece, its inputs, the shapes that frozen inputs get where they have none, and notes."""
+class LoadedModel(NamedTuple):
+    """A model, its inputs, the shapes that frozen inputs get where they have none, and notes.
 
-    model: Any
+    Attributes:
+        model: In one piece, or light.
+        light: Whether its large tensors are in the scratch folder.
+        infos: Its inputs, without those that are stored.
+        scalars: Frozen input -> shape.
+        notes: What was done.
+    """
+
+    model: ir.Model
+    light: bool
     infos: list[TensorInfo]
     scalars: dict[str, tuple[int, ...]]
     notes: list[str]
 
 
-def load_whole(path: Path, scratch: Path) -> tuple[Any, list[str]]:
+def load_whole(path: Path, scratch: Path) -> tuple[onnx.ModelProto, list[str]]:
     """Loads a model into one piece, or as a light one with its large tensors in `scratch` where it takes gigabytes."""
     structure = load_structure(path)
     outside = external_files(structure, path.parent)
@@ -139,7 +152,24 @@ def load_whole(path: Path, scratch: Path) -> tuple[Any, list[str]]:
         kept = lighten(structure, path.parent, scratch)
         return structure, [f"left {kept} bytes of weights in files while working on the graph: the model is large"]
     count = len(external_tensors(structure))
-    return load(path), [f"took {count} tensors of external data into the file"] if count else []
+    return load(path) if count else structure, [f"took {count} tensors of external data into the file"] if count else []
+
+
+def write_out_sparse(model: onnx.ModelProto) -> list[str]:
+    """Stores sparse tensors in full, in place: onnx-ir and the importers have no sparse ones."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    count = 0
+    for graph in graphs(model.graph):
+        for tensor in graph.sparse_initializer:
+            values, places = numpy_helper.to_array(tensor.values), numpy_helper.to_array(tensor.indices)
+            full = np.zeros(tuple(tensor.dims), values.dtype)
+            full[np.unravel_index(places, full.shape) if places.ndim == 1 else tuple(places.T)] = values
+            add_constant(graph, tensor.values.name, full)
+            count += 1
+        del graph.sparse_initializer[:]
+    return [f"stored {count} sparse tensors in full"] if count else []
 
 
 def load_checked(path: Path, constants: Constants, scratch: Path) -> Loaded:
@@ -148,18 +178,23 @@ def load_checked(path: Path, constants: Constants, scratch: Path) -> Loaded:
     Raises:
         HubError: It cannot be read, has foreign operators or values that are no numbers, or lacks an input to freeze.
     """
-    model, notes = load_whole(path, scratch)
-    _check_operators(model)
-    infos = inputs_of(model.graph)
-    _check_types([*infos, *outputs_of(model.graph)])
+    from onnx_ir.passes.common import RemoveInitializersFromInputsPass
+
+    proto, notes = load_whole(path, scratch)
+    _check_operators(proto)
+    infos = inputs_of(proto.graph)
+    _check_types([*infos, *outputs_of(proto.graph)])
     check_names(constants, infos, "constant")
     scalars = {
         info.name: (1,) * len(info.shape or ()) for info in infos if info.name in constants and not info.is_static
     }
-    dropped = drop_initializer_inputs(model)
+    notes += write_out_sparse(proto)
+    model = opened(proto, scratch)
+    RemoveInitializersFromInputsPass()(model)
+    dropped = len(proto.graph.input) - len(model.graph.inputs)
     if dropped:
         notes.append(f"took {dropped} stored tensors out of the list of inputs")
-    return Loaded(model, infos, scalars, notes)
+    return LoadedModel(model, bool(external_tensors(proto)), infos, scalars, notes)
 
 
 def _ranked(shapes: OpenShapes) -> OpenShapes:
@@ -175,35 +210,27 @@ def _ranked(shapes: OpenShapes) -> OpenShapes:
     return shapes
 
 
-def _fold(model: Any) -> tuple[Any, list[str]]:
-    model, folded = fold_control_flow(model)
-    return model, [f"folded {folded} If nodes"] if folded else []
-
-
-def _fold_light(model: Any) -> tuple[Any, list[str]]:
+def _fold_light(model: ir.Model) -> tuple[ir.Model, list[str]]:
     """What a light model gets in place of the simplifying tools, which would load its weights and copy them."""
-    if not external_tensors(model):
-        return model, []
-    model = infer(model)
-    folded = fold_small(model)
-    prune(model.graph)
-    return model, [f"computed {folded} constant operators; no simplifying tool was run on a model of this size"]
+    folded, notes = fold_small(model)
+    count = len(model.graph) - len(folded.graph)
+    words = f"computed {count} constant operators; no simplifying tool was run on a model of this size"
+    return folded, [words, *notes]
 
 
-def _without_raising(model: Any) -> tuple[Any, list[str]]:
+def _without_raising(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     return model, [f"kept opset {opset_of(model)}"]
 
 
 # Two ways, the first that gives a right model is taken: not every graph survives the version converter.
-_WAYS: tuple[Callable[[Any], tuple[Any, list[str]]], ...] = (raise_opset, _without_raising)
+_WAYS: tuple[Callable[[onnx.ModelProto], tuple[onnx.ModelProto, list[str]]], ...] = (raise_opset, _without_raising)
 
 
-def _simplified(model: Any, oracle: Oracle, scratch: Path) -> tuple[Any, list[str]]:
+def _simplified(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> tuple[onnx.ModelProto, list[str]]:
     reasons: list[str] = []
     for way in _WAYS:
-        copy = model.__class__.FromString(model.SerializeToString())
         try:
-            lifted, notes = way(infer(copy))
+            lifted, notes = way(infer(model))
             result = simplify(infer(lifted), oracle, scratch)
         except Rejected as reason:
             reasons.append(str(reason))
@@ -215,7 +242,7 @@ def _simplified(model: Any, oracle: Oracle, scratch: Path) -> tuple[Any, list[st
     )
 
 
-def _finish(model: Any, scratch: Path) -> tuple[Any, list[str]]:
+def _finish(model: onnx.ModelProto, scratch: Path) -> tuple[onnx.ModelProto, list[str]]:
     """Infers shapes, makes names unique, and checks the model."""
     del model.graph.value_info[:]
     model = infer(model)
@@ -224,7 +251,7 @@ def _finish(model: Any, scratch: Path) -> tuple[Any, list[str]]:
     return model, [f"gave {renamed} operators names of their own"] if renamed else []
 
 
-def _check_static(model: Any) -> None:
+def _check_static(model: onnx.ModelProto) -> None:
     if not is_static_form(model):
         count = sum(node.op_type == "If" for node in all_nodes(model))
         raise UnsupportedModel(
@@ -233,13 +260,13 @@ def _check_static(model: Any) -> None:
         )
 
 
-def _check_prepared(model: Any) -> None:
+def _check_prepared(model: onnx.ModelProto) -> None:
     if not is_prepared_form(model):
         message = f"opset {opset_of(model)} could not be raised to {MIN_OPSET}, which importers start from"
         raise UnsupportedModel(message, hint="Export the model again with a newer opset.")
 
 
-def _open_notes(model: Any) -> list[str]:
+def _open_notes(model: onnx.ModelProto) -> list[str]:
     notes = []
     values = (*model.graph.value_info, *model.graph.output)
     open_ones = [value.name for value in values if not tensor_info(value).is_static]
@@ -248,12 +275,14 @@ def _open_notes(model: Any) -> list[str]:
     return notes + _stay_notes(model)
 
 
-def _stay_notes(model: Any) -> list[str]:
+def _stay_notes(model: onnx.ModelProto) -> list[str]:
     counts = Counter(node.op_type for node in all_nodes(model) if node.op_type in CONTROL_FLOW)
     return [f"{count} {name} nodes stay" for name, count in sorted(counts.items())]
 
 
-def _rework(source: Path, loaded: Loaded, shapes: OpenShapes, constants: Constants, rest: tuple[Path, int]) -> Any:
+def _rework(
+    source: Path, loaded: LoadedModel, shapes: OpenShapes, constants: Constants, rest: tuple[Path, int]
+) -> onnx.ModelProto:
     """Everything that both forms have in common; `rest` is the scratch folder and the seed."""
     import numpy as np
 
@@ -261,23 +290,27 @@ def _rework(source: Path, loaded: Loaded, shapes: OpenShapes, constants: Constan
     model, notes = loaded.model, loaded.notes
     kinds = {info.name: info.dtype for info in loaded.infos}
     frozen: Feeds = {name: np.full(_sizes(shapes[name]), value, kinds[name]) for name, value in constants.items()}
-    notes += raise_ir(model) + freeze_inputs(model, constants, shapes)
-    feeds = [random_feeds(model, seed, sizes) | frozen for sizes in sizes_to_try(model)]
-    for step in (inline_functions, _fold, _fold_light):
-        model, said = step(model)
-        notes += said
-    oracle = Oracle(source, feeds, scratch)
-    model, said = _simplified(model, oracle, scratch)
-    light = bool(external_tensors(model))
-    notes += oracle.notes + said + narrow_float64(model, scratch)
-    if light:  # what was narrowed is inside the model now
-        move_out(model, scratch)
-    model, said = _finish(model, scratch)
+    notes += raise_ir(model) + freeze_inputs(model.graph, constants, shapes, kinds) + inline_functions(model)
+    model, said = fold_control_flow(model)
     notes += said
-    return model
+    if loaded.light:
+        model, said = _fold_light(model)
+        notes += said
+    proto = proto_of(model)
+    oracle = Oracle(source, [random_feeds(proto, seed, sizes) | frozen for sizes in sizes_to_try(proto)], scratch)
+    proto, said = _simplified(proto, oracle, scratch)
+    notes += oracle.notes + said
+    typed = infer(proto)
+    if is_double_inside(typed):
+        model = opened(typed, scratch)
+        notes += narrow_float64(model)
+        proto = move_out(model, scratch / "narrowed.data") if loaded.light else proto_of(model)
+    proto, said = _finish(proto, scratch)
+    notes += said
+    return proto
 
 
-def _write(model: Any, target: Path, scratch: Path) -> None:
+def _write(model: onnx.ModelProto, target: Path, scratch: Path) -> None:
     if external_tensors(model):
         write_large(model, scratch, target)
     else:
@@ -301,7 +334,7 @@ def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants
     """
     loaded = load_checked(source, constants, scratch)
     fixed = full_shapes(loaded.infos, loaded.scalars | dict(shapes))
-    loaded.notes.extend(write_shapes(loaded.model, fixed))
+    loaded.notes.extend(write_shapes(loaded.model.graph, fixed))
     model = _rework(source, loaded, fixed, constants, (scratch, seed))
     _check_static(model)
     _write(model, target, scratch)
@@ -330,7 +363,7 @@ def prepare_dynamic(
     """
     loaded = load_checked(source, constants, scratch)
     known = _ranked(open_shapes(loaded.infos, loaded.scalars | dict(shapes)))
-    loaded.notes.extend(name_dims(loaded.model) + write_shapes(loaded.model, known))
+    loaded.notes.extend(name_dims(loaded.model.graph, loaded.infos) + write_shapes(loaded.model.graph, known))
     model = _rework(source, loaded, known, constants, (scratch, seed))
     _check_prepared(model)
     _write(model, target, scratch)

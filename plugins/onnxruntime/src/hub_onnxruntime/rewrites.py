@@ -7,16 +7,18 @@ Runtime computes inside the convolution, and put the others into weights and bia
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_onnxruntime.files import external_files, load, load_structure, save
 from hub_onnxruntime.fusions import Fused, check_same
-from hub_onnxruntime.graphs import constant_arrays
+from hub_onnxruntime.graphs import proto_of
 from hub_onnxruntime.prepare import raise_opset
 from hub_onnxruntime.signature import dtype_name
 from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, restore_inputs, sizes_to_try
+
+if TYPE_CHECKING:
+    import onnx
 
 HARD_SWISH_OPSET = 14
 """The first that has HardSwish."""
@@ -26,30 +28,20 @@ _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLi
 _NARROW = frozenset({"float16", "bfloat16", "int8", "uint8", "int4", "uint4"})
 
 
-def has_pattern(model: Any) -> bool:
-    """Whether a rule may fit: a convolution, and a sum that is clipped or a scalar that is multiplied, in float32.
+def may_fit(model: onnx.ModelProto) -> bool:
+    """Whether a rule may fit: there is a convolution, all in float32, and what a rule looks for behind or before it.
 
     Where weights are stored in anything narrower, onnxscript would fold the casts that make them float.
     """
     kinds = {node.op_type for node in model.graph.node}
     stored = {dtype_name(tensor.data_type) for tensor in model.graph.initializer}
-    if "Conv" not in kinds or kinds & _QUANTIZED or stored & _NARROW:
-        return False
-    makers = {name: node.op_type for node in model.graph.node for name in node.output}
-    scalars = set(constant_arrays(model.graph, 1))
-    return any(_fits(node, makers, scalars) for node in model.graph.node)
-
-
-def _fits(node: Any, makers: dict[str, str], scalars: Iterable[str]) -> bool:
-    if node.op_type == "Clip":
-        return makers.get(node.input[0]) == "Add"
-    return node.op_type == "Mul" and any(name in scalars for name in node.input)
+    return {"Conv", "Mul", "Add"} <= kinds and not (kinds & _QUANTIZED or stored & _NARROW)
 
 
 def rewritten(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
     """Returns a file with the rewrites of `rewrite`, or the source itself where there are none; and notes."""
     structure = load_structure(source)
-    if external_files(structure, source.parent) or not has_pattern(structure):
+    if external_files(structure, source.parent) or not may_fit(structure):
         return source, []
     done = rewrite(load(source), scratch, seed)
     if not done.fused:
@@ -59,7 +51,7 @@ def rewritten(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
     return path, done.notes
 
 
-def rewrite(model: Any, scratch: Path, seed: int) -> Fused:
+def rewrite(model: onnx.ModelProto, scratch: Path, seed: int) -> Fused:
     """Applies the rules where they leave fewer operators and the graph computes the same.
 
     Args:
@@ -70,36 +62,41 @@ def rewrite(model: Any, scratch: Path, seed: int) -> Fused:
     Returns:
         The model as it was, where no rule fits it or the result is wrong.
     """
-    path = scratch / "unwritten.onnx"
-    save(model, path)
-    oracle = Oracle(path, [random_feeds(model, seed, sizes) for sizes in sizes_to_try(model)], scratch)
     try:
-        candidate = _by_rules(raise_opset(model, HARD_SWISH_OPSET)[0])
-        before, after = _operators(model), _operators(candidate)
-        if after >= before:
+        candidate = _by_rules(model)
+        if candidate is None:
             return Fused(model, [])
+        path = scratch / "unwritten.onnx"
+        save(model, path)
+        oracle = Oracle(path, [random_feeds(model, seed, sizes) for sizes in sizes_to_try(model)], scratch)
         check_same(model, candidate, oracle)
     except Rejected as reason:
         return Fused(model, [f"undid the rewrites of onnxscript: {reason}"])
+    before, after = _operators(model), _operators(candidate)
     words = f"onnxscript: hard swishes, and scalars beside convolutions: {before} -> {after} operators"
     return Fused(candidate, ["; ".join([words, *oracle.notes])], fused=True)
 
 
-def _operators(model: Any) -> int:
+def _operators(model: onnx.ModelProto) -> int:
     return sum(node.op_type != "Constant" for node in model.graph.node)
 
 
-def _by_rules(model: Any) -> Any:
-    from onnxscript.rewriter import rewrite as apply
+def _by_rules(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Returns a rewritten copy; None where no rule makes it smaller."""
+    import onnx_ir as ir
+    from onnxscript import rewriter
     from onnxscript.rewriter.pattern import RewriteRuleSet
     from onnxscript.rewriter.rules import common
 
     affine = RewriteRuleSet([common.conv_affine_fusion_rule, common.affine_conv_fusion_rule], commute=True)
-    result = model.__class__.FromString(model.SerializeToString())
     try:
+        result = ir.from_proto(raise_opset(model, HARD_SWISH_OPSET)[0])
         for rules in (affine, common.fuse_hardswish_rules()):
-            result = apply(result, pattern_rewrite_rules=rules)
+            result = rewriter.rewrite(result, pattern_rewrite_rules=rules)
+        candidate = proto_of(result)
+    except Rejected:
+        raise
     except Exception as error:  # the boundary to rules that raise whatever they meet: the graph stays as it is
         raise Rejected(f"they failed with {type(error).__name__}: {str(error)[:200]}") from error
-    restore_inputs(model, result)
-    return result
+    restore_inputs(model, candidate)
+    return candidate if _operators(candidate) < _operators(model) else None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import ShapeNeeded, UnknownName, UsageError
-from hub_onnxruntime.signature import ANONYMOUS, TensorInfo, inputs_of, real_inputs, tensor_info
+from hub_onnxruntime.signature import ANONYMOUS, TensorInfo
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Dims = tuple[int | str, ...]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -100,51 +103,46 @@ def _fixed(shape: Dims | None) -> tuple[int, ...] | None:
     return sizes if shape is not None and len(sizes) == len(shape) else None
 
 
-def write_shapes(model: Any, shapes: OpenShapes) -> list[str]:
+def write_shapes(graph: ir.Graph, shapes: OpenShapes) -> list[str]:
     """Writes shapes into the inputs, symbols by name, and forgets every shape that was derived from other ones."""
+    import onnx_ir as ir
+
     changed = []
-    for value in real_inputs(model.graph):
-        info = tensor_info(value)
-        wanted = shapes[info.name]
+    for value in graph.inputs:
+        wanted = shapes[str(value.name)]
         if wanted is None:
             continue
-        if info.shape is None or _fixed_dims(info.shape) != _fixed_dims(wanted):
-            changed.append(f"fixed input {info.name!r} to {'x'.join(map(str, wanted)) or 'a scalar'}")
-        _write(value.type.tensor_type.shape, wanted)
+        if value.shape is None or sum(map(_is_fixed, value.shape)) != sum(map(_is_fixed, wanted)):
+            changed.append(f"fixed input {value.name!r} to {'x'.join(map(str, wanted)) or 'a scalar'}")
+        value.shape = ir.Shape(wanted)
     if changed:
-        for value in model.graph.output:
-            value.type.tensor_type.ClearField("shape")
-    del model.graph.value_info[:]
+        for value in graph.outputs:
+            value.shape = None
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = value.type = None
     return changed
 
 
-def _fixed_dims(dims: Dims) -> int:
-    return sum(isinstance(dim, int) for dim in dims)
+def _is_fixed(dim: int | str | ir.SymbolicDim) -> bool:
+    """Whether a dim is a size; exporters also write 0 and -1 for one that they do not know."""
+    return isinstance(dim, int) and dim > 0
 
 
-def _write(shape: Any, dims: Dims) -> None:
-    shape.SetInParent()
-    del shape.dim[:]
-    for size in dims:
-        if isinstance(size, int):
-            shape.dim.add().dim_value = size
-        else:
-            shape.dim.add().dim_param = size
-
-
-def name_dims(model: Any) -> list[str]:
+def name_dims(graph: ir.Graph, infos: list[TensorInfo]) -> list[str]:
     """Gives each open dim of an input that says nothing (unset, 0, `?`) a name of its own, `<input>_dim<index>`.
 
     Outputs whose dims say nothing lose them: shape inference writes what follows from the inputs.
     """
-    infos = inputs_of(model.graph)
-    silent = sum(map(_silent_dims, real_inputs(model.graph)))
-    write_shapes(model, {info.name: info.shape for info in infos})
-    for value in model.graph.output:
+    silent = sum(_silent_dims(value) for value in graph.inputs)
+    write_shapes(graph, {info.name: info.shape for info in infos})
+    for value in graph.outputs:
         if _silent_dims(value):
-            value.type.tensor_type.ClearField("shape")
+            value.shape = None
     return [f"gave {silent} open dims that had no name one each"] if silent else []
 
 
-def _silent_dims(value: Any) -> int:
-    return sum(dim.dim_value <= 0 and dim.dim_param in ANONYMOUS for dim in value.type.tensor_type.shape.dim)
+def _silent_dims(value: ir.Value) -> int:
+    words = (dim if isinstance(dim, int) else dim.value or "" for dim in value.shape or ())
+    return sum(word in ANONYMOUS if isinstance(word, str) else word <= 0 for word in words)

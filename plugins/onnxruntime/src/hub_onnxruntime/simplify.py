@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub_onnxruntime import compare
 from hub_onnxruntime.files import check, external_tensors, save
 from hub_onnxruntime.signature import inputs_of, outputs_of
 
 if TYPE_CHECKING:
+    import onnx
+
     from hub.spec.calibration import Feeds
 
 # Simplifying reorders float32 sums (1e-6 to 1e-4 on the networks measured); a wrong graph is off by 1e-2 and more.
@@ -26,7 +29,7 @@ _TIMEOUT_S = 900
 class Simplified(NamedTuple):
     """A simplified model, what made it, and what was said about the tools before it."""
 
-    model: Any
+    model: onnx.ModelProto
     notes: list[str]
 
 
@@ -34,13 +37,14 @@ class Rejected(Exception):
     """This tool's result is no good; the text says why."""
 
 
-def _onnxslim(model: Any, _scratch: Path) -> Any:
+def _onnxslim(model: onnx.ModelProto, _scratch: Path) -> onnx.ModelProto:
     import onnxslim
 
-    return onnxslim.slim(model)
+    simplified: onnx.ModelProto = onnxslim.slim(model)
+    return simplified
 
 
-def _ort_basic(model: Any, scratch: Path) -> Any:
+def _ort_basic(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
     import onnx
 
     source, target = scratch / "ort-basic-in.onnx", scratch / "ort-basic-out.onnx"
@@ -51,21 +55,22 @@ def _ort_basic(model: Any, scratch: Path) -> Any:
     return onnx.load(target)
 
 
-def _onnxsim(model: Any, _scratch: Path) -> Any:
+def _onnxsim(model: onnx.ModelProto, _scratch: Path) -> onnx.ModelProto:
     onnxsim = importlib.import_module("onnxsim")  # optional: without it the next tool is tried
+    simplified: onnx.ModelProto
     simplified, valid = onnxsim.simplify(model)
     if not valid:
         raise Rejected("its own check failed")
     return simplified
 
 
-def _unchanged(model: Any, _scratch: Path) -> Any:
+def _unchanged(model: onnx.ModelProto, _scratch: Path) -> onnx.ModelProto:
     return model
 
 
 _UNSIMPLIFIED = "no tool"
 # In the order of how many hard graphs they got right (onnxslim 9 of 9, ONNX Runtime 8, onnxsim 6).
-TOOLS: dict[str, Callable[[Any, Path], Any]] = {
+TOOLS: dict[str, Callable[[onnx.ModelProto, Path], onnx.ModelProto]] = {
     "onnxslim": _onnxslim,
     "ONNX Runtime's basic optimization": _ort_basic,
     "onnxsim": _onnxsim,
@@ -101,7 +106,7 @@ _SIZES = (
 )  # fmt: skip
 
 
-def sizes_to_try(model: Any) -> list[dict[str, int]]:
+def sizes_to_try(model: onnx.ModelProto) -> list[dict[str, int]]:
     """Returns sizes for the open dims of a model's inputs, the likeliest to fit first; `[{}]` for a static model."""
     shapes = [info.shape or () for info in inputs_of(model.graph)]
     leading = {shape[0] for shape in shapes if shape and isinstance(shape[0], str)}
@@ -114,7 +119,7 @@ def sizes_to_try(model: Any) -> list[dict[str, int]]:
     return [dict(item) for item in dict.fromkeys(tuple(sorted(sizes.items())) for sizes in tried)]
 
 
-def random_feeds(model: Any, seed: int, sizes: Mapping[str, int] | None = None) -> Feeds:
+def random_feeds(model: onnx.ModelProto, seed: int, sizes: Mapping[str, int] | None = None) -> Feeds:
     """Returns inputs: normal floats, integers 0 and 1 (valid as token, index and flag), booleans.
 
     Args:
@@ -160,7 +165,7 @@ class Oracle:
         for file, item in zip(self._files, feeds, strict=True):
             np.savez(file, **item)  # type: ignore[arg-type]  # numpy's stub takes a bool named allow_pickle
 
-    def error_of(self, candidate: Any) -> tuple[float, float]:
+    def error_of(self, candidate: onnx.ModelProto) -> tuple[float, float]:
         """Returns (largest relative error, the original's own noise).
 
         Raises:
@@ -186,7 +191,7 @@ def _words(feeds: Feeds) -> str:
     return ", ".join(f"{name}={'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
 
 
-def _check_border(before: Any, after: Any) -> None:
+def _check_signature(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
     for read in (inputs_of, outputs_of):
         wanted = [(info.name, info.dtype) for info in read(before.graph)]
         found = [(info.name, info.dtype) for info in read(after.graph)]
@@ -194,20 +199,20 @@ def _check_border(before: Any, after: Any) -> None:
             raise Rejected(f"it changed inputs or outputs from {wanted} to {found}")
 
 
-def _check(before: Any, after: Any, oracle: Oracle) -> None:
+def _check(before: onnx.ModelProto, after: onnx.ModelProto, oracle: Oracle) -> None:
     import onnx
 
     try:
         check(after, oracle.scratch)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise Rejected(f"it wrote an invalid model: {str(error).strip().splitlines()[0]}") from error
-    _check_border(before, after)
+    _check_signature(before, after)
     difference, noise = oracle.error_of(after)
     if difference > max(WRONG_ABOVE, 10 * noise):
         raise Rejected(f"its result differs by {difference:.2g} relative from the original in ONNX Runtime")
 
 
-def restore_inputs(before: Any, after: Any) -> None:
+def restore_inputs(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
     """Puts back, in their order, inputs that a tool removed because nothing reads them, and the names of open dims."""
     kept = {info.name for info in inputs_of(after.graph)}
     if kept <= {info.name for info in inputs_of(before.graph)}:
@@ -215,10 +220,9 @@ def restore_inputs(before: Any, after: Any) -> None:
         after.graph.input.extend(before.graph.input)
 
 
-def _attempt(name: str, model: Any, oracle: Oracle, scratch: Path) -> Any:
-    copy = model.__class__.FromString(model.SerializeToString())
+def _attempt(name: str, model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> onnx.ModelProto:
     try:
-        result = TOOLS[name](copy, scratch)
+        result = TOOLS[name](copy.deepcopy(model), scratch)
     except Rejected:
         raise
     except Exception as error:  # the boundary to tools that raise whatever they meet: any failure means the next tool
@@ -228,7 +232,9 @@ def _attempt(name: str, model: Any, oracle: Oracle, scratch: Path) -> Any:
     return result
 
 
-def attempts(model: Any, oracle: Oracle, scratch: Path) -> Iterator[tuple[str, Any, str]]:
+def attempts(
+    model: onnx.ModelProto, oracle: Oracle, scratch: Path
+) -> Iterator[tuple[str, onnx.ModelProto | None, str]]:
     """Yields (tool, model or None, reason) for each tool in turn."""
     for name in (_UNSIMPLIFIED,) if external_tensors(model) else TOOLS:
         try:
@@ -237,7 +243,7 @@ def attempts(model: Any, oracle: Oracle, scratch: Path) -> Iterator[tuple[str, A
             yield name, None, str(reason)
 
 
-def simplify(model: Any, oracle: Oracle, scratch: Path) -> Simplified:
+def simplify(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> Simplified:
     """Returns the first tool's result that is valid, keeps the inputs and outputs, and computes the same.
 
     Raises:
