@@ -13,10 +13,10 @@ from onnx import helper
 
 from hub.spec import Execution, Processor
 from hub_onnxruntime import execution as execution_module
-from hub_onnxruntime import session as session_module
+from hub_onnxruntime import runtime_options
 from hub_onnxruntime.accounting import account
 from hub_onnxruntime.profiling import kernels_of
-from hub_onnxruntime.session import OrtSession
+from hub_onnxruntime.runtime import ExplainedSession
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from plugins.onnxruntime.tests import ort_models as models
 from tests.zoo import fetch
@@ -25,7 +25,7 @@ MULTIPLY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "MatMulInteger"}
 
 
 def explained(path: Path, feeds: dict[str, Any]) -> Execution:
-    return OrtSession(path, threads=1).execution(feeds)
+    return ExplainedSession(path, threads=1).execution(feeds)
 
 
 def operators(path: Path) -> Counter[str]:
@@ -221,33 +221,33 @@ def test_products_that_saturate_by_default_are_told_and_computed_exactly_where_p
     features: set[str], saturates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chip = Processor(name="some chip", features=frozenset(features))
-    for module in (execution_module, session_module):
+    for module in (execution_module, runtime_options):
         monkeypatch.setattr(module, "processor", lambda: chip)
     path = models.dynamic(models.attention(tmp_path), tmp_path)
     feeds = {"x": np.ones((2, 5, 32), np.float32)}
-    assert OrtSession(path).exact == saturates
-    assert not OrtSession(path).execution(feeds).deviations
-    said = OrtSession(path, exact=False).execution(feeds).deviations
+    assert ExplainedSession(path).exact == saturates
+    assert not ExplainedSession(path).execution(feeds).deviations
+    said = ExplainedSession(path, exact=False).execution(feeds).deviations
     assert bool(said) == saturates
-    assert all("multiply u8 by s8" in text and f"{session_module.EXACT}=1" in text for text in said)
+    assert all("multiply u8 by s8" in text and f"{runtime_options.EXACT}=1" in text for text in said)
 
 
 def test_integers_in_weights_alone_are_left_to_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime's exact mode takes the zero points of such weights apart."""
     chip = Processor(name="some chip", features=frozenset({"avx2"}))
-    monkeypatch.setattr(session_module, "processor", lambda: chip)
+    monkeypatch.setattr(runtime_options, "processor", lambda: chip)
     stored = {"w": np.ones((4, 4), np.int8), "s": np.float32(1), "z": np.int8(0)}
     nodes = [
         helper.make_node("DequantizeLinear", ["w", "s", "z"], ["f"]),
         helper.make_node("MatMul", ["x", "f"], ["y"]),
     ]
     model = graphs.model(nodes, [graphs.value("x", [1, 4])], [graphs.value("y", [1, 4])], stored)
-    assert not OrtSession(graphs.saved(model, tmp_path / "m.onnx")).exact
-    assert not OrtSession(tmp_path / "m.onnx", content=model.SerializeToString()).exact
+    assert not ExplainedSession(graphs.saved(model, tmp_path / "m.onnx")).exact
+    assert not ExplainedSession(tmp_path / "m.onnx", content=model.SerializeToString()).exact
 
 
 def test_the_session_can_be_used_as_before_afterwards() -> None:
-    session, feeds = OrtSession(fetch.path("ocr_cls")), models.sample("ocr_cls")
+    session, feeds = ExplainedSession(fetch.path("ocr_cls")), models.sample("ocr_cls")
     before = session.run(feeds)
     session.execution(feeds)
     after = session.run(feeds)

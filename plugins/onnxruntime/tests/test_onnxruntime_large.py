@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hub.spec import ExternalDataError
 from hub_onnxruntime import large
 from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.files import external_tensors, load
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
+from hub_onnxruntime.runtime import ExplainedSession
 from hub_onnxruntime.session import OrtSession
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 
@@ -131,15 +134,55 @@ def test_small_tensors_outside_come_into_the_graph(tmp_path: Path, monkeypatch: 
 @pytest.mark.usefixtures("low_limits")
 def test_a_wrong_offset_is_a_wrong_result_and_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted fault: the comparison with the original sees it."""
-    monkeypatch.setattr(large, "_chunks", lambda path, place: iter([path.read_bytes()[: place.length]]))
+    right = large._found
+
+    def wrong(tensor: ir.ExternalTensor, folder: Path) -> ir.ExternalTensor:
+        found = right(tensor, folder)
+        return ir.ExternalTensor(found.path, 0, found.length, found.dtype, shape=found.shape, name=found.name)
+
+    monkeypatch.setattr(large, "_found", wrong)
     with pytest.raises(Exception, match="differs by"):
         prepared(stacked(tmp_path, 32, 3), tmp_path)
+
+
+@pytest.mark.parametrize("limit", [2**12, 2**30], ids=["large", "small"])
+def test_data_with_a_second_hard_link_is_read(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of models are made of them; the loaders of onnx and onnx-ir refuse them."""
+    monkeypatch.setattr(large, "LARGE_BYTES", limit)
+    monkeypatch.setattr(large, "KEPT_BYTES", 2**10)
+    source = stacked(tmp_path, 32, 2)
+    (tmp_path / "store").hardlink_to(tmp_path / "weights.bin")
+    _, target = prepared(source, tmp_path)
+    assert same(source, target, 32)
+
+
+@pytest.mark.usefixtures("low_limits")
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "link.bin"])
+def test_data_of_a_large_model_outside_its_folder_is_refused(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    source = stacked(folder, 32, 2)
+    (tmp_path / "secret.bin").write_bytes(bytes(8192))
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    model = onnx.load(source, load_external_data=False)
+    model.graph.initializer[1].external_data[0].value = location
+    with pytest.raises(ExternalDataError, match="outside the model's folder"):
+        prepared(graphs.saved(model, source), tmp_path)
+    for check in (large.lighten, lambda model, source, _: large.opened(model, source)):  # and where nobody asked before
+        with pytest.raises((ExternalDataError, ValueError), match="outside"):
+            read(check(model, folder, tmp_path))
+
+
+def read(light: Any) -> None:
+    """Reads every tensor of a model, as whoever writes it does."""
+    for value in light.graph.initializers.values():
+        value.const_value.numpy()
 
 
 def test_intermediates_of_a_model_with_external_data(tmp_path: Path) -> None:
     source = stacked(tmp_path, 32, 2)
     feeds = {"x": np.random.default_rng(1).standard_normal((3, 32)).astype(np.float32)}
-    session = OrtSession(source)
+    session = ExplainedSession(source)
     inner = session.intermediate(["r1"]).run(feeds)["r1"]
     assert np.allclose(inner.reshape(3, 2, 16), session.run(feeds)["y"], 1e-6)
     assert session.execution(feeds).layers

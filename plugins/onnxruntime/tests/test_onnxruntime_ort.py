@@ -12,6 +12,7 @@ import pytest
 from hub.spec import DescribeJob, ModelNotFound, ModelSummary, ModelUnreadable, Numerics, StepError, UnsupportedModel
 from hub_onnxruntime.describe import OnnxFormat, summarize
 from hub_onnxruntime.plugin import hub_identify_format
+from hub_onnxruntime.runtime import ExplainedSession
 from hub_onnxruntime.session import OrtSession
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from plugins.onnxruntime.tests import ort_models as models
@@ -117,7 +118,7 @@ def test_its_session_has_no_intermediates_and_says_why(small: Path) -> None:
 
 
 def test_its_execution_is_what_is_in_the_file(small: Path) -> None:
-    execution = OrtSession(small).execution({"x": np.ones((1, 3, 32), np.float32)})
+    execution = ExplainedSession(small).execution({"x": np.ones((1, 3, 32), np.float32)})
     assert execution.operators == read(small).operators
     assert Counter(layer.operator for layer in execution.layers) == execution.operators
     assert all(layer.covers == (layer.operator,) for layer in execution.layers)

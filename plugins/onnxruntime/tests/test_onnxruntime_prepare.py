@@ -119,6 +119,44 @@ def test_nested_ifs_on_a_flag_and_on_a_size(flag: bool, batch: int, wanted: floa
     assert np.array_equal(y, np.full((batch, 4), wanted, np.float32))
 
 
+@pytest.mark.parametrize("given", [("a", "a"), ("a", "b"), ("w", "w"), ("w", "a")])
+def test_a_branch_may_give_one_value_twice_or_a_stored_one(given: tuple[str, str], tmp_path: Path) -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
+    stored = [onnx.numpy_helper.from_array(np.full((2, 4), 7, np.float32), "w")]
+    values = [graphs.value(name, [2, 4]) for name in given]
+    then = helper.make_graph(nodes, "then", [], values, stored)
+    other = helper.make_graph(
+        [helper.make_node("Abs", ["x"], [name]) for name in "cd"],
+        "else",
+        [],
+        [graphs.value(name, [2, 4]) for name in "cd"],
+    )
+    choice = helper.make_node("If", ["flag"], ["y", "z"], then_branch=then, else_branch=other)
+    outputs = [graphs.value("y", [2, 4]), graphs.value("z", [2, 4])]
+    proto = graphs.model([choice], [graphs.value("x", [2, 4])], outputs, {"flag": np.ones((), bool)})
+    done, static = run(graphs.saved(proto, tmp_path / "m.onnx"), tmp_path)
+    assert "folded 1 of 1 If nodes" in done.notes
+    from hub_onnxruntime.session import OrtSession
+
+    found = OrtSession(static).run({"x": np.ones((2, 4), np.float32)})
+    wanted = {"a": -1.0, "b": 1.0, "w": 7.0}
+    assert [float(found[name][0, 0]) for name in "yz"] == [wanted[name] for name in given]
+
+
+def test_sparse_tensors_are_stored_in_full(tmp_path: Path) -> None:
+    proto = graphs.dense()
+    full = np.zeros((4, 3), np.float32)
+    full[1, 2], full[3, 0] = 2.0, -3.0
+    for name, places in (("flat", np.array([5, 9])), ("pairs", np.array([[1, 2], [3, 0]]))):
+        del proto.graph.initializer[:], proto.graph.sparse_initializer[:]
+        values, indices = np.array([2.0, -3.0], np.float32), places.astype(np.int64)
+        parts = (onnx.numpy_helper.from_array(values, "w"), onnx.numpy_helper.from_array(indices, "indices"))
+        proto.graph.sparse_initializer.append(helper.make_sparse_tensor(*parts, [4, 3]))
+        done, static = run(graphs.saved(proto, tmp_path / f"{name}.onnx"), tmp_path)
+        assert "stored 1 sparse tensors in full" in done.notes
+        assert np.array_equal(onnx.numpy_helper.to_array(onnx.load(static).graph.initializer[0]), full)
+
+
 def test_an_if_that_only_a_run_decides_is_refused_with_the_flag(tmp_path: Path) -> None:
     source = graphs.saved(graphs.on_flag(), tmp_path / "m.onnx")
     with pytest.raises(UnsupportedModel, match="If nodes depend on values") as caught:

@@ -22,7 +22,8 @@ from hub.spec import (
     UnknownName,
 )
 from hub_onnxruntime.describe import OnnxFormat
-from hub_onnxruntime.session import OrtRuntime, OrtSession
+from hub_onnxruntime.runtime import OrtRuntime
+from hub_onnxruntime.session import OrtSession
 from plugins.onnxruntime.tests import ort_models as models
 
 

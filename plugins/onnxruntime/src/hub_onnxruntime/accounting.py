@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub_onnxruntime.graphs import subgraphs
 from hub_onnxruntime.numerics import operator_key
+
+if TYPE_CHECKING:
+    import onnx
 
 REORDERS = frozenset({"ReorderInput", "ReorderOutput", "MemcpyFromHost", "MemcpyToHost"})
 """Nodes that ONNX Runtime adds to change a layout or a place, never a value."""
@@ -36,14 +39,14 @@ class Graph:
         stored: Tensors in the file: initializers, and outputs of `Constant`.
     """
 
-    def __init__(self, graph: Any) -> None:
-        self.nodes: list[Any] = []
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.nodes: list[onnx.NodeProto] = []
         self.makers: dict[str, int] = {}
         self.stored: set[str] = set()
         self.named: dict[str, int] = {}
         self._add(graph)
 
-    def _add(self, graph: Any) -> None:
+    def _add(self, graph: onnx.GraphProto) -> None:
         self.stored |= {tensor.name for tensor in graph.initializer}
         self.stored |= {tensor.values.name for tensor in graph.sparse_initializer}
         for node in graph.node:
@@ -56,7 +59,7 @@ class Graph:
             self.named.setdefault(node.name, len(self.nodes))
             self.nodes.append(node)
 
-    def maker(self, name: str) -> Any | None:
+    def maker(self, name: str) -> onnx.NodeProto | None:
         """Returns the node that makes a tensor; None for an input or a stored one."""
         index = self.makers.get(name)
         return None if index is None else self.nodes[index]
@@ -82,7 +85,7 @@ class Account(NamedTuple):
     """
 
     covers: list[tuple[int, ...]]
-    nodes: list[Any]
+    nodes: list[onnx.NodeProto]
 
     def eliminated(self, executed: Sequence[int]) -> list[str]:
         """Operators of the file that none of these executed nodes stands for."""
@@ -94,7 +97,7 @@ class Account(NamedTuple):
         return tuple(operator_key(self.nodes[index]) for index in self.covers[place])
 
 
-def account(file: Any, executed: Any) -> Account:
+def account(file: onnx.GraphProto, executed: onnx.GraphProto) -> Account:
     """Settles the account of a file's graph (a GraphProto) against the executed one; every node has a name."""
     books = _Books(Graph(file), Graph(executed))
     return Account([books.covered(index) for index in range(len(books.executed.nodes))], books.file.nodes)
@@ -118,17 +121,17 @@ class _Books:
             self._from_name(node)
         self.existing = set(self.alias.values())
 
-    def anchor(self, node: Any) -> Any | None:
+    def anchor(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """Returns the file's node of the same type that an executed node was made of, where a name tells."""
         makers = (self.file.maker(name) for name in node.output)
         named = self._named(node.name)
         candidates = [*makers, *named]
         return next((item for item in candidates if item is not None and _is_form_of(node, item)), None)
 
-    def _is_added(self, node: Any) -> bool:
+    def _is_added(self, node: onnx.NodeProto) -> bool:
         return node.op_type in REORDERS or (node.op_type in _MOVES and self.anchor(node) is None)
 
-    def _named(self, name: str) -> Iterator[Any]:
+    def _named(self, name: str) -> Iterator[onnx.NodeProto]:
         match = _RENAMED.match(name)
         bare = match.group(1) if match else name
         for word in (name, bare):
@@ -141,7 +144,7 @@ class _Books:
             yield maker
             maker = next((m for given in maker.input if (m := self.file.maker(given)) is not None), None)
 
-    def _from_consumer(self, node: Any) -> None:
+    def _from_consumer(self, node: onnx.NodeProto) -> None:
         """A tensor that a node takes where its original takes another one is that one."""
         if self._is_added(node):
             pairs = list(zip(node.input, (self.alias.get(name, name) for name in node.output), strict=False))
@@ -161,7 +164,7 @@ class _Books:
             return theirs
         return theirs if maker is None or maker.op_type == "DequantizeLinear" else str(dequantize.input[0])
 
-    def _from_name(self, node: Any) -> None:
+    def _from_name(self, node: onnx.NodeProto) -> None:
         """What a node gives is what its original gives, where no consumer said otherwise."""
         if self._is_added(node):
             given = self.alias.get(node.input[0], "")
@@ -187,7 +190,7 @@ class _Books:
             self._walk(root, node, given, found)
         return tuple(sorted(found))
 
-    def _walk(self, name: str, node: Any, given: set[str], found: set[int]) -> None:
+    def _walk(self, name: str, node: onnx.NodeProto, given: set[str], found: set[int]) -> None:
         stack = [name]
         while stack:
             index = self.file.makers.get(stack.pop())
@@ -201,14 +204,14 @@ class _Books:
                 if made is not None and inner not in self.existing and not folded:
                     stack.append(inner)
 
-    def _inputs(self, maker: Any, node: Any) -> list[str]:
+    def _inputs(self, maker: onnx.NodeProto, node: onnx.NodeProto) -> list[str]:
         """What a file's node takes, without what the executed node of the same type takes ready made."""
         if maker.op_type != node.op_type or len(maker.input) != len(node.input):
             return list(maker.input)
         pairs = zip(maker.input, node.input, strict=True)
         return [theirs for theirs, mine in pairs if mine not in self.executed.stored]
 
-    def _branch(self, maker: Any, node: Any) -> list[str]:
+    def _branch(self, maker: onnx.NodeProto, node: onnx.NodeProto) -> list[str]:
         """For an `If` that was decided beforehand: the output of the branch whose last operator runs in its place."""
         if maker.op_type != "If" or node.op_type == "If":
             return []
@@ -217,13 +220,13 @@ class _Books:
         return [name for name, last in made if last is not None and last.op_type == node.op_type][:1]
 
 
-def _is_form_of(node: Any, original: Any) -> bool:
+def _is_form_of(node: onnx.NodeProto, original: onnx.NodeProto) -> bool:
     """Whether an executed node is a file's node as it is, in integers, or with an activation more or less."""
     kind = original.op_type
     return node.op_type in {kind, f"QLinear{kind}", f"Q{kind}"} or {kind, node.op_type} == {"Conv", "FusedConv"}
 
 
-def _operands(node: Any, original: Any) -> list[tuple[str, str]]:
+def _operands(node: onnx.NodeProto, original: onnx.NodeProto) -> list[tuple[str, str]]:
     """Pairs the tensors that an executed node computes with and those of its original.
 
     Integer operators take a scale and a zero point behind each operand (QLinearConcat before the first as well).

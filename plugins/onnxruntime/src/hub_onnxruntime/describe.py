@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import DescribeJob, Dim, DType, ModelSummary, Numerics, Signature, State, TensorSpec
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
@@ -19,6 +19,9 @@ from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_
 from hub_onnxruntime.ort_file import load_ort, ort_version
 from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of
 
+if TYPE_CHECKING:
+    import onnx
+
 
 def tensor_spec(info: TensorInfo) -> TensorSpec:
     """Makes the contract's record of one input or output; an unknown rank becomes one symbolic dim `<name>_rank`."""
@@ -27,7 +30,7 @@ def tensor_spec(info: TensorInfo) -> TensorSpec:
     return TensorSpec(name=info.name, dtype=dtype, shape=tuple(Dim.of(dim) for dim in shape))
 
 
-def signature_of(graph: Any) -> Signature:
+def signature_of(graph: onnx.GraphProto) -> Signature:
     """Returns the inputs that must be fed and the outputs, in the file's order."""
     return Signature(
         inputs=tuple(map(tensor_spec, inputs_of(graph))),
@@ -35,7 +38,7 @@ def signature_of(graph: Any) -> Signature:
     )
 
 
-def with_inferred_shapes(model: Any) -> Any:
+def with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with ONNX's shape inference applied, or as it was where that fails."""
     import onnx
 
@@ -45,12 +48,12 @@ def with_inferred_shapes(model: Any) -> Any:
         return model  # a reader reports; what the file says itself still holds
 
 
-def parameter_count(model: Any) -> int:
+def parameter_count(model: onnx.ModelProto) -> int:
     """Returns the number of elements of every stored tensor: initializers, and constants inside nodes."""
     return sum(math.prod(tensor.dims) for tensor in all_tensors(model))
 
 
-def _versions(model: Any) -> dict[str, str]:
+def _versions(model: onnx.ModelProto) -> dict[str, str]:
     versions = {f"opset {entry.domain or 'ai.onnx'}": str(entry.version) for entry in model.opset_import}
     versions["ir"] = str(model.ir_version)
     if model.producer_name:
@@ -58,13 +61,13 @@ def _versions(model: Any) -> dict[str, str]:
     return versions
 
 
-def is_static_form(model: Any) -> bool:
+def is_static_form(model: onnx.ModelProto) -> bool:
     """Whether every input has a fixed shape and no `If` is left."""
     shapes = all(info.is_static for info in inputs_of(model.graph))
     return shapes and not any(node.op_type == "If" for node in all_nodes(model))
 
 
-def is_prepared_form(model: Any) -> bool:
+def is_prepared_form(model: onnx.ModelProto) -> bool:
     """Whether importers can start from it: a recent opset, standard operators only, no functions, every rank known.
 
     Open dims, `If`, `Loop` and `Scan` may be in it. Float64 is left at the border only.
@@ -74,12 +77,12 @@ def is_prepared_form(model: Any) -> bool:
     return recent and ranked and not custom_operators(model) and not is_double_inside(model)
 
 
-def is_runtime_form(model: Any) -> bool:
+def is_runtime_form(model: onnx.ModelProto) -> bool:
     """Whether ONNX Runtime knows every operator: those of the standard, and its own."""
     return not foreign_operators(model)
 
 
-def _form_of(model: Any, claimed: str) -> str:
+def _form_of(model: onnx.ModelProto, claimed: str) -> str:
     forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
     holds = forms.get(claimed)
     return claimed if holds and holds(model) else ""
@@ -111,7 +114,7 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     )
 
 
-def _used_versions(model: Any) -> dict[str, str]:
+def _used_versions(model: onnx.ModelProto) -> dict[str, str]:
     """An `.ort` file imports every operator set that its writer knew."""
     used = {node.domain or "ai.onnx" for node in all_nodes(model)}
     return {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, processor
 from hub_onnxruntime.accounting import REORDERS, Account, Graph, account
@@ -21,9 +21,11 @@ from hub_onnxruntime.numerics import (
 )
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.profiling import RUNS, Kernel, Profile, run_profiled
-from hub_onnxruntime.session import EXACT
+from hub_onnxruntime.runtime_options import EXACT, VARIANTS
 
 if TYPE_CHECKING:
+    import onnx
+
     from hub.spec.calibration import Feeds
     from hub_onnxruntime.session import OrtSession
 
@@ -38,7 +40,7 @@ class _Executed(NamedTuple):
     """One executed node: what the profile and what the graph say."""
 
     kernel: Kernel
-    node: Any | None
+    node: onnx.NodeProto | None
     place: int | None
     precision: str
 
@@ -73,11 +75,11 @@ def explain(session: OrtSession, feeds: Feeds) -> Execution:
     )
 
 
-def _counted(words: Any) -> dict[str, int]:
+def _counted(words: Iterable[str]) -> dict[str, int]:
     return dict(Counter(words).most_common())
 
 
-def _file_model(session: OrtSession) -> Any:
+def _file_model(session: OrtSession) -> onnx.ModelProto:
     """The file's graph with a name on every node, so that the profile can be joined with it."""
     if session.is_ort:
         return load_ort(session.path)
@@ -86,7 +88,7 @@ def _file_model(session: OrtSession) -> Any:
     return model
 
 
-def _profiled(session: OrtSession, file: Any, feeds: Feeds) -> Profile:
+def _profiled(session: OrtSession, file: onnx.ModelProto, feeds: Feeds) -> Profile:
     options = session.options()
     run = functools.partial(session.run_in, feeds=feeds)
     if session.is_ort:
@@ -103,7 +105,7 @@ def _executed(kernel: Kernel, graph: Graph) -> _Executed:
     return _Executed(kernel, node, place, _precision(kernel, node, graph))
 
 
-def _precision(kernel: Kernel, node: Any | None, graph: Graph) -> str:
+def _precision(kernel: Kernel, node: onnx.NodeProto | None, graph: Graph) -> str:
     """The element type that a kernel computes in, from its own and from the types that really went in and out."""
     kind, types = kernel.operator, {*kernel.inputs, *kernel.outputs}
     if kind in _CONVERSIONS:
@@ -120,11 +122,11 @@ def _precision(kernel: Kernel, node: Any | None, graph: Graph) -> str:
     return "int8" if set(kernel.outputs) & _BYTES else "integer"
 
 
-def _bits(node: Any | None) -> int:
+def _bits(node: onnx.NodeProto | None) -> int:
     return next((int(a.i) for a in node.attribute if a.name == "bits"), 4) if node is not None else 4
 
 
-def _is_dynamic(node: Any | None, graph: Graph) -> bool:
+def _is_dynamic(node: onnx.NodeProto | None, graph: Graph) -> bool:
     """Whether the first input, through operators that move it, was quantized at run time."""
     while node is not None and node.input:
         maker = graph.maker(node.input[0])
@@ -147,8 +149,6 @@ def _layer(item: _Executed, books: Account, total: float) -> ExecutedLayer:
 
 
 def _settings(session: OrtSession) -> dict[str, str]:
-    from hub_onnxruntime.session import VARIANTS
-
     options = session.options()
     threads = options.intra_op_num_threads
     return {
@@ -178,7 +178,7 @@ def _no_dot_product(nodes: Sequence[_Executed]) -> str:
 
 
 def _saturates(nodes: Sequence[_Executed], session: OrtSession) -> str:
-    """Says so where ONNX Runtime's default computes int8 wrong on this processor; see `session.EXACT`."""
+    """Says so where ONNX Runtime's default computes int8 wrong on this processor; see `runtime_options.EXACT`."""
     count = sum(_multiplies(item) and {"uint8", "int8"} <= set(item.kernel.inputs) for item in nodes)
     if session.exact or not count or processor().has_integer_dot is not False:
         return ""
@@ -201,7 +201,7 @@ def _not_fused(nodes: Sequence[_Executed], graph: Graph) -> str:
     return f"{len(between)} QDQ pairs not fused: between them compute in float {named}{more}"
 
 
-def _is_dequantized(node: Any, graph: Graph) -> bool:
+def _is_dequantized(node: onnx.NodeProto, graph: Graph) -> bool:
     """Whether the first input is an activation that comes out of a DequantizeLinear, reordered at most."""
     maker = graph.maker(node.input[0])
     while maker is not None and maker.op_type in REORDERS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import DType, Finding
 from hub_onnxruntime import large
@@ -24,10 +24,13 @@ from hub_onnxruntime.operators import (
 )
 from hub_onnxruntime.signature import dtype_name, inputs_of, outputs_of
 
+if TYPE_CHECKING:
+    import onnx
+
 DTYPES = frozenset(dtype.value for dtype in DType)
 
 
-def _foreign_findings(model: Any) -> list[Finding]:
+def _foreign_findings(model: onnx.ModelProto) -> list[Finding]:
     others = foreign_operators(model)
     if not others:
         return []
@@ -39,7 +42,7 @@ def _foreign_findings(model: Any) -> list[Finding]:
     return [Finding(code="custom-operators", message=message, hint=hint, blocking=True)]
 
 
-def _runtime_findings(model: Any) -> list[Finding]:
+def _runtime_findings(model: onnx.ModelProto) -> list[Finding]:
     runtime = [name for name in custom_operators(model) if is_runtime_operator(name)]
     if not runtime:
         return []
@@ -48,7 +51,7 @@ def _runtime_findings(model: Any) -> list[Finding]:
     return [Finding(code="runtime-operators", message=message, hint=hint)]
 
 
-def _control_flow_findings(model: Any) -> list[Finding]:
+def _control_flow_findings(model: onnx.ModelProto) -> list[Finding]:
     counts = Counter(node.op_type for node in all_nodes(model) if node.op_type in CONTROL_FLOW)
     if not counts:
         return []
@@ -57,7 +60,7 @@ def _control_flow_findings(model: Any) -> list[Finding]:
     return [Finding(code="control-flow", message=f"control flow inside: {found}", hint=hint)]
 
 
-def _flag_findings(model: Any) -> list[Finding]:
+def _flag_findings(model: onnx.ModelProto) -> list[Finding]:
     """Names scalar integer inputs of a model with `If`: they choose a branch, so a random value for them fails."""
     if not any(node.op_type == "If" for node in all_nodes(model)):
         return []
@@ -69,7 +72,7 @@ def _flag_findings(model: Any) -> list[Finding]:
     ]
 
 
-def _float64_findings(model: Any) -> list[Finding]:
+def _float64_findings(model: onnx.ModelProto) -> list[Finding]:
     count = sum(dtype_name(tensor.data_type) == "float64" for tensor in all_tensors(model))
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     count += sum(dtype_name(value.type.tensor_type.elem_type) == "float64" for value in values)
@@ -79,7 +82,7 @@ def _float64_findings(model: Any) -> list[Finding]:
     return [Finding(code="float64-inside", message=f"{count} tensors are float64", hint=hint)]
 
 
-def _dim_findings(model: Any) -> list[Finding]:
+def _dim_findings(model: onnx.ModelProto) -> list[Finding]:
     findings = []
     for info in inputs_of(model.graph):
         symbols = [dim for dim in info.shape or () if isinstance(dim, str)]
@@ -100,7 +103,7 @@ def _first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (f" and {more} more" if more > 0 else "")
 
 
-def _float_findings(model: Any) -> list[Finding]:
+def _float_findings(model: onnx.ModelProto) -> list[Finding]:
     found = find_numerics(model)
     if not found.left_float:
         return []
@@ -108,7 +111,7 @@ def _float_findings(model: Any) -> list[Finding]:
     return [Finding(code="left-in-float", message=message)]
 
 
-def _type_findings(model: Any) -> list[Finding]:
+def _type_findings(model: onnx.ModelProto) -> list[Finding]:
     values = [*inputs_of(model.graph), *outputs_of(model.graph)]
     odd = [f"{info.name} ({info.dtype})" for info in values if info.dtype not in DTYPES]
     if not odd:
@@ -118,7 +121,7 @@ def _type_findings(model: Any) -> list[Finding]:
     return [Finding(code="not-a-tensor", message=message, hint=hint, blocking=True)]
 
 
-def _version_findings(model: Any) -> list[Finding]:
+def _version_findings(model: onnx.ModelProto) -> list[Finding]:
     refusal = refused_version(model)
     if refusal:
         message = f"opset {opset_of(model)} in IR version {model.ir_version}: {refusal}"
@@ -130,7 +133,7 @@ def _version_findings(model: Any) -> list[Finding]:
     return []
 
 
-def _kernel_findings(model: Any) -> list[Finding]:
+def _kernel_findings(model: onnx.ModelProto) -> list[Finding]:
     missing = without_kernel(model)
     if not missing:
         return []
@@ -139,7 +142,7 @@ def _kernel_findings(model: Any) -> list[Finding]:
     return [Finding(code="no-kernel", message=message, hint=hint)]
 
 
-def _function_findings(model: Any) -> list[Finding]:
+def _function_findings(model: onnx.ModelProto) -> list[Finding]:
     if not model.functions:
         return []
     names = _first_few([function.name for function in model.functions])
@@ -147,7 +150,7 @@ def _function_findings(model: Any) -> list[Finding]:
     return [Finding(code="local-functions", message=message, hint="They are inlined when the graph is prepared.")]
 
 
-def external_findings(model: Any) -> list[Finding]:
+def external_findings(model: onnx.ModelProto) -> list[Finding]:
     """Says which data files belong to a model, as it is written in the file."""
     tensors = external_tensors(model)
     if not tensors:

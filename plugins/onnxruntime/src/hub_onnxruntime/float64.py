@@ -67,12 +67,12 @@ def _narrowed(tensor: ir.TensorProtocol) -> ir.LazyTensor:
     import numpy as np
     import onnx_ir as ir
 
-    def narrow() -> ir.Tensor:
+    def narrow() -> ir.TensorProtocol:
         array, largest = tensor.numpy(), np.finfo(np.float32).max
         clamped = np.where(np.isfinite(array), np.clip(array, -largest, largest), array)
         return ir.Tensor(clamped.astype(np.float32), name=tensor.name)
 
-    return ir.LazyTensor(narrow, ir.DataType.FLOAT, ir.Shape(tensor.shape), name=tensor.name)
+    return ir.LazyTensor(narrow, ir.DataType.FLOAT, ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
 def _narrow_attributes(node: ir.Node) -> tuple[int, int]:

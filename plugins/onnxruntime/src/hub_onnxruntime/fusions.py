@@ -12,8 +12,9 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub_onnxruntime.files import all_nodes, save
 from hub_onnxruntime.numerics import operator_key
@@ -21,6 +22,8 @@ from hub_onnxruntime.simplify import WRONG_ABOVE, Oracle, Rejected, random_feeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import onnx
 
 FAMILIES = ("bert", "gpt2", "bart", "clip", "conformer", "t5")
 """Model families of `onnxruntime.transformers.optimizer.MODEL_TYPES`, in the order they are tried."""
@@ -34,12 +37,12 @@ SPOILERS = ("ConstantSharing", "MatMulAddFusion", "ReshapeFusion")
 class Fused(NamedTuple):
     """A graph with fusions, what was done and undone, and whether it is another one than before."""
 
-    model: Any
+    model: onnx.ModelProto
     notes: list[str]
     fused: bool = False
 
 
-def looks_like_a_transformer(model: Any) -> bool:
+def looks_like_a_transformer(model: onnx.ModelProto) -> bool:
     """Whether there is something for the fusions: attention, or layer normalization."""
     counts = Counter(node.op_type for node in all_nodes(model))
     attention = counts["Softmax"] and counts["MatMul"] > counts["Softmax"]
@@ -47,7 +50,7 @@ def looks_like_a_transformer(model: Any) -> bool:
     return bool(attention or spelled_out or any(counts[name] for name in _NORMS))
 
 
-def fuse(model: Any, scratch: Path, seed: int) -> Fused:
+def fuse(model: onnx.ModelProto, scratch: Path, seed: int) -> Fused:
     """Applies the family's fusions that fit best, attention first.
 
     Args:
@@ -74,9 +77,9 @@ def fuse(model: Any, scratch: Path, seed: int) -> Fused:
     return Fused(model, [*notes, *_left_over(wanted, model, model)])
 
 
-def _candidates(model: Any, wanted: int) -> tuple[dict[str, Any], list[str]]:
+def _candidates(model: onnx.ModelProto, wanted: int) -> tuple[dict[str, onnx.ModelProto], list[str]]:
     """Returns family -> fused graph, no two of the same operators, up to the first that fuses all attention."""
-    found: dict[str, Any] = {}
+    found: dict[str, onnx.ModelProto] = {}
     seen: list[dict[str, int]] = [{}]
     notes = []
     for family in FAMILIES if wanted else FAMILIES[:1]:
@@ -93,7 +96,7 @@ def _candidates(model: Any, wanted: int) -> tuple[dict[str, Any], list[str]]:
     return found, notes
 
 
-def _attention_blocks(model: Any) -> int:
+def _attention_blocks(model: onnx.ModelProto) -> int:
     """How many Softmax stand between two MatMul: behind a scale and a mask at most, and directly before the second."""
     makers = {name: node for node in model.graph.node for name in node.output}
     before = {node.output[0] for node in model.graph.node if node.op_type == "Softmax" and _is_scores(node, makers)}
@@ -101,7 +104,7 @@ def _attention_blocks(model: Any) -> int:
     return len(before & used)
 
 
-def _is_scores(node: Any, makers: Mapping[str, Any], steps: int = 4) -> bool:
+def _is_scores(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], steps: int = 4) -> bool:
     ahead = [makers[name] for name in node.input if name in makers]
     if any(maker.op_type == "MatMul" for maker in ahead):
         return True
@@ -111,24 +114,24 @@ def _is_scores(node: Any, makers: Mapping[str, Any], steps: int = 4) -> bool:
 _BETWEEN = frozenset({"Add", "Mul", "Div", "Where", "Cast", "Reshape", "Max", "Clip"})
 
 
-def _counts(model: Any) -> Counter[str]:
+def _counts(model: onnx.ModelProto) -> Counter[str]:
     return Counter(map(operator_key, all_nodes(model)))
 
 
-def _made(before: Any, after: Any) -> dict[str, int]:
+def _made(before: onnx.ModelProto, after: onnx.ModelProto) -> dict[str, int]:
     """Operators of ONNX Runtime's that the fusions made -> how many."""
     made = _counts(after) - _counts(before)
     return {name.split("::")[1]: count for name, count in sorted(made.items()) if "::" in name}
 
 
-def _score(after: Any, before: Any) -> tuple[int, int]:
+def _score(after: onnx.ModelProto, before: onnx.ModelProto) -> tuple[int, int]:
     """(attention blocks, operators saved)."""
     made = _made(before, after)
     attention = sum(count for name, count in made.items() if name in _ATTENTION)
     return attention, len(before.graph.node) - len(after.graph.node) if made else 0
 
 
-def check_same(model: Any, fused: Any, oracle: Oracle) -> None:
+def check_same(model: onnx.ModelProto, fused: onnx.ModelProto, oracle: Oracle) -> None:
     """Compares a fused graph with the one before.
 
     Raises:
@@ -141,8 +144,7 @@ def check_same(model: Any, fused: Any, oracle: Oracle) -> None:
         raise Rejected(f"the result differs by {difference:.2g} relative ({_made_words(_made(model, fused))})")
 
 
-def _apply(family: str, model: Any) -> Any:
-    copy = model.__class__.FromString(model.SerializeToString())
+def _apply(family: str, model: onnx.ModelProto) -> onnx.ModelProto:
     with _quiet():
         tool = importlib.import_module("onnxruntime.transformers.optimizer")
         options = importlib.import_module("onnxruntime.transformers.fusion_options")
@@ -152,7 +154,7 @@ def _apply(family: str, model: Any) -> Any:
         if family == "bert":  # its default takes a mask for a length, which is wrong unless padding is on the right
             settings.use_raw_attention_mask()
         try:
-            fused = tool.optimize_by_fusion(copy, family, 0, 0, settings).model
+            fused: onnx.ModelProto = tool.optimize_by_fusion(deepcopy(model), family, 0, 0, settings).model
         except Exception as error:  # the boundary to matchers that raise whatever they meet: the graph stays as it is
             raise Rejected(f"they failed with {type(error).__name__}: {str(error)[:200]}") from error
     restore_inputs(model, fused)
@@ -178,13 +180,13 @@ def _made_words(made: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in made.items())
 
 
-def _words(family: str, before: Any, after: Any, oracle: Oracle) -> str:
+def _words(family: str, before: onnx.ModelProto, after: onnx.ModelProto, oracle: Oracle) -> str:
     how = f"; {oracle.notes[0]}" if oracle.notes else ""
     sizes = f"{len(before.graph.node)} -> {len(after.graph.node)} operators"
     return f"onnxruntime.transformers ({family}): {_made_words(_made(before, after))}; {sizes}{how}"
 
 
-def _left_over(wanted: int, after: Any, before: Any) -> list[str]:
+def _left_over(wanted: int, after: onnx.ModelProto, before: onnx.ModelProto) -> list[str]:
     guards = sum(node.op_type == "IsNaN" for node in before.graph.node)
     left = wanted - _score(after, before)[0]
     notes = [f"{left} attention blocks stay as single operators: no family's pattern fits them"] if left > 0 else []

@@ -13,11 +13,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import Layer, Numerics
 from hub_onnxruntime.graphs import subgraphs
 from hub_onnxruntime.signature import dtype_name
+
+if TYPE_CHECKING:
+    import onnx
 
 MULTIPLY_OPERATORS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 """Operators that multiply and accumulate: where weights and time are. All of them take the weights second or later."""
@@ -73,11 +76,11 @@ class Operand(NamedTuple):
 class Scope:
     """Names that are visible in a graph: who makes them, what is stored, which types are known."""
 
-    producers: dict[str, Any] = field(default_factory=dict)
+    producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     stored: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
 
-    def inner(self, graph: Any) -> Scope:
+    def inner(self, graph: onnx.GraphProto) -> Scope:
         """The scope of a graph inside this one."""
         made = {name: node for node in graph.node for name in node.output if name}
         values = (*graph.input, *graph.value_info, *graph.output)
@@ -103,7 +106,7 @@ class Scope:
             name = node.input[0]
         return Operand(self.stored[name], stored=True)
 
-    def _unpacked(self, node: Any) -> str:
+    def _unpacked(self, node: onnx.NodeProto) -> str:
         """The integer type of stored weights that a Cast, a Sub and this Mul make float; empty for others."""
         shifted = self.producers.get(node.input[0])
         centred = shifted is not None and shifted.op_type == "Sub"
@@ -111,14 +114,14 @@ class Scope:
         whole = integers.cast and integers.type in _NARROW and self.operand(node.input[1]).stored
         return integers.type if whole else ""
 
-    def _dequantized(self, node: Any) -> Operand:
+    def _dequantized(self, node: onnx.NodeProto) -> Operand:
         source = self.operand(node.input[0])
         kind = source.type if source.stored else self._quantized_type(node)
         maker = self.producers.get(node.input[0])
         dynamic = maker is not None and maker.op_type == "DynamicQuantizeLinear"
         return Operand(kind, stored=source.stored, quantized=True, dynamic=dynamic)
 
-    def _quantized_type(self, node: Any) -> str:
+    def _quantized_type(self, node: onnx.NodeProto) -> str:
         """The type of a DequantizeLinear's input: its zero point has the same one."""
         known = [self.types[name] for name in (*node.input[2:3], node.input[0]) if self.types.get(name)]
         return known[0] if known else "uint8"
@@ -131,13 +134,13 @@ class Scope:
         return node is not None and node.op_type == "QuantizeLinear"
 
 
-def _constant_type(node: Any) -> str:
+def _constant_type(node: onnx.NodeProto) -> str:
     if node.op_type != "Constant":
         return ""
     return next((dtype_name(a.t.data_type) for a in node.attribute if a.name == "value"), "")
 
 
-def scoped_nodes(model: Any) -> Iterable[tuple[Any, Scope]]:
+def scoped_nodes(model: onnx.ModelProto) -> Iterable[tuple[onnx.NodeProto, Scope]]:
     """Yields every node of the main graph, its subgraphs and the local functions, with the names visible to it."""
     yield from _in_graph(model.graph, Scope())
     for function in model.functions:
@@ -145,7 +148,7 @@ def scoped_nodes(model: Any) -> Iterable[tuple[Any, Scope]]:
         yield from ((node, made) for node in function.node)
 
 
-def _in_graph(graph: Any, outer: Scope) -> Iterable[tuple[Any, Scope]]:
+def _in_graph(graph: onnx.GraphProto, outer: Scope) -> Iterable[tuple[onnx.NodeProto, Scope]]:
     scope = outer.inner(graph)
     for node in graph.node:
         yield node, scope
@@ -153,7 +156,7 @@ def _in_graph(graph: Any, outer: Scope) -> Iterable[tuple[Any, Scope]]:
             yield from _in_graph(subgraph, scope)
 
 
-def precision_of(node: Any, scope: Scope) -> str:
+def precision_of(node: onnx.NodeProto, scope: Scope) -> str:
     """Returns one operator's precision: `int8`, `int16x8`, `int8-dynamic`, `int4-weights`, `fp16`, `fp32` …."""
     kind = node.op_type
     if kind in _CONVERSIONS:
@@ -169,11 +172,11 @@ def precision_of(node: Any, scope: Scope) -> str:
     return _of_operands(kind, [scope.operand(name) for name in node.input if name], scope.types.get(_first(node), ""))
 
 
-def _bits(node: Any) -> int:
+def _bits(node: onnx.NodeProto) -> int:
     return next((int(a.i) for a in node.attribute if a.name == "bits"), 4)
 
 
-def _first(node: Any) -> str:
+def _first(node: onnx.NodeProto) -> str:
     return node.output[0] if node.output else ""
 
 
@@ -221,12 +224,12 @@ class Found(NamedTuple):
     left_float: tuple[str, ...]
 
 
-def numerics_of(model: Any) -> Numerics:
+def numerics_of(model: onnx.ModelProto) -> Numerics:
     """Tells from operators and types what the model computes in. Its types must have been inferred."""
     return find_numerics(model).numerics
 
 
-def find_numerics(model: Any) -> Found:
+def find_numerics(model: onnx.ModelProto) -> Found:
     """Decides on the one word for a file.
 
     `int8` needs int8 operands in every operator that multiplies; one in float makes it `int8-mixed`. Below static
@@ -243,7 +246,7 @@ def find_numerics(model: Any) -> Found:
     return Found(numerics, tuple(still_float) if numerics.is_quantized else ())
 
 
-def _looked_up(node: Any, scope: Scope) -> str:
+def _looked_up(node: onnx.NodeProto, scope: Scope) -> str:
     """The word for a DequantizeLinear of rows looked up in a stored table of integers; empty for any other."""
     if node.op_type != "DequantizeLinear" or node.input[0] in scope.stored:
         return ""
@@ -251,7 +254,7 @@ def _looked_up(node: Any, scope: Scope) -> str:
     return f"{_NARROW[source.type]}-weights" if source.stored and source.type in _NARROW else ""
 
 
-def _multiplies(node: Any) -> bool:
+def _multiplies(node: onnx.NodeProto) -> bool:
     every = (
         MULTIPLY_OPERATORS
         | FUSED_OPERATORS
@@ -263,7 +266,7 @@ def _multiplies(node: Any) -> bool:
     return node.op_type in every
 
 
-def _static_numerics(found: Mapping[str, int], nodes: list[tuple[Any, Scope]]) -> Numerics | None:
+def _static_numerics(found: Mapping[str, int], nodes: list[tuple[onnx.NodeProto, Scope]]) -> Numerics | None:
     if found.get("int8"):
         return Numerics.INT8 if set(found) == {"int8"} else Numerics.INT8_MIXED
     if found.get("int16x8"):
@@ -278,7 +281,7 @@ def _static_numerics(found: Mapping[str, int], nodes: list[tuple[Any, Scope]]) -
     return None
 
 
-def _activation_type(node: Any, scope: Scope) -> str:
+def _activation_type(node: onnx.NodeProto, scope: Scope) -> str:
     """The element type that a QuantizeLinear gives an activation; empty for any other node."""
     if node.op_type != "QuantizeLinear" or scope.operand(node.input[0]).stored:
         return ""
@@ -298,7 +301,7 @@ def _by_weights(words: set[str]) -> Numerics | None:
     return next((numerics for wanted, numerics in _BY_WEIGHTS if wanted & words), None)
 
 
-def _by_elements(model: Any) -> Numerics:
+def _by_elements(model: onnx.ModelProto) -> Numerics:
     """A float file's word: the float type that most stored elements have."""
     from hub_onnxruntime.files import all_tensors
 
@@ -309,7 +312,7 @@ def _by_elements(model: Any) -> Numerics:
     return _HALVES.get(max(counts, key=lambda word: counts[word], default=""), Numerics.FP32)
 
 
-def layers_of(model: Any) -> tuple[Layer, ...]:
+def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
     """Returns the main graph's operators in execution order with the precision that each computes in."""
     scope = Scope().inner(model.graph)
     return tuple(
@@ -318,6 +321,6 @@ def layers_of(model: Any) -> tuple[Layer, ...]:
     )
 
 
-def operator_key(node: Any) -> str:
+def operator_key(node: onnx.NodeProto) -> str:
     """Returns `Conv`, or `domain::Operator` outside the standard domain."""
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"

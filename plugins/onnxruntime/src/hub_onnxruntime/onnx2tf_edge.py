@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Collection
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,9 +163,9 @@ def run_onnx2tf(source: Path, scratch: Path) -> tuple[Path, ModelProto, int]:
 
     model = onnx.load(source)
     private, folder = scratch / "private.onnx", scratch / "onnx2tf"
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
-    held = keep_output_layout(copy)
-    onnx.save(copy, private)
+    changed = deepcopy(model)
+    held = keep_output_layout(changed)
+    onnx.save(changed, private)
     _convert(private, folder, [value.name for value in model.graph.input])
     written = folder / "private_float32.tflite"
     if not written.is_file():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_onnxruntime.files import all_nodes
+
+if TYPE_CHECKING:
+    import onnx
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"})
 MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
@@ -20,7 +23,7 @@ RUNTIME_FORM, ORT_FORM = "onnxruntime", "ort"
 """Forms of the format that only ONNX Runtime opens: `.onnx` with its own operators, and its flatbuffer."""
 
 
-def _known_operators(model: Any) -> set[tuple[str, str]]:
+def _known_operators(model: onnx.ModelProto) -> set[tuple[str, str]]:
     import onnx
 
     opsets = {entry.domain: entry.version for entry in model.opset_import}
@@ -35,7 +38,7 @@ def _schema_domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
-def custom_operators(model: Any) -> tuple[str, ...]:
+def custom_operators(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the operators that neither the standard nor a local function defines, as `domain::Operator`, sorted."""
     known = _known_operators(model)
     used = {(node.domain, node.op_type) for node in all_nodes(model)}
@@ -48,12 +51,12 @@ def is_runtime_operator(name: str) -> bool:
     return domain in RUNTIME_DOMAINS or (domain == "ai.onnx" and operator in RUNTIME_STANDARD)
 
 
-def foreign_operators(model: Any) -> tuple[str, ...]:
+def foreign_operators(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the operators that neither the standard, nor a local function, nor ONNX Runtime defines, sorted."""
     return tuple(name for name in custom_operators(model) if not is_runtime_operator(name))
 
 
-def opset_of(model: Any) -> int:
+def opset_of(model: onnx.ModelProto) -> int:
     """Returns the version of the standard operators that the model uses; 0 where it uses none."""
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
@@ -73,7 +76,7 @@ def kernel_versions() -> dict[str, list[tuple[int, int]]]:
     return ranges
 
 
-def without_kernel(model: Any) -> list[str]:
+def without_kernel(model: onnx.ModelProto) -> list[str]:
     """Returns the standard operators that the installed ONNX Runtime has neither a CPU kernel nor a definition for.
 
     Each says which version of it the model uses, and which ones the runtime has. A Constant needs no kernel, nor does
@@ -86,7 +89,8 @@ def without_kernel(model: Any) -> list[str]:
         if not onnx.defs.has(name, opset_of(model), ""):
             continue
         schema = onnx.defs.get_schema(name, opset_of(model), "")
-        composed = schema.has_function or schema.has_context_dependent_function
+        # onnx's stub lacks both
+        composed = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
         there = sorted(set(ranges.get(name, [])))
         if not composed and not any(low <= schema.since_version <= high for low, high in there):
             missing.append(f"{name} of opset {schema.since_version} ({_kernel_words(there)})")
@@ -119,12 +123,12 @@ def version_words(name: str) -> str:
     return f"{operator} is in ONNX from opset {first}" + (f" to {min(gone) - 1}" if gone else " on")
 
 
-def refused_version(model: Any) -> str:
+def refused_version(model: onnx.ModelProto) -> str:
     """Returns why the installed ONNX Runtime opens no model of this opset and IR version; empty where it does."""
     import onnx
     import onnxruntime as ort
 
-    from hub_onnxruntime.session import runtime_failures
+    from hub_onnxruntime.runtime_options import runtime_failures
 
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -39,7 +39,10 @@ from hub_onnxruntime.numerics import operator_key
 from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.rewrites import rewritten
-from hub_onnxruntime.session import OPTIMIZED_DATA, needs_exact, runtime_failures, session_options
+from hub_onnxruntime.runtime_options import OPTIMIZED_DATA, needs_exact, runtime_failures, session_options
+
+if TYPE_CHECKING:
+    import onnx
 
 _REQUIRES = ("onnxruntime>=1.20", "onnx>=1.17")
 _FLATBUFFER_BYTES = 2**31 - 1  # offsets of a flatbuffer are signed 32-bit
@@ -125,7 +128,7 @@ def save_optimized(
     Args:
         source: The `.onnx` file, external data beside it.
         target: The file to write.
-        level: One of `hub_onnxruntime.session.VARIANTS`.
+        level: One of `hub_onnxruntime.runtime_options.VARIANTS`.
         disabled: ONNX Runtime's names of optimizers to leave out.
         data: Name of a file for the weights, beside `target`; empty to keep them in it.
         ort: Whether to write an `.ort` file.
@@ -207,7 +210,7 @@ def _fused(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
     return path, [*notes, *done.notes]
 
 
-def _tidy(model: Any, before: Any) -> None:
+def _tidy(model: onnx.ModelProto, before: onnx.ModelProto) -> None:
     """Leaves out the operator sets that ONNX Runtime imports and no node uses, and names nodes that have no name."""
     used = {node.domain for node in all_nodes(model)} | {""}
     kept = [entry for entry in model.opset_import if entry.domain in used]
@@ -217,7 +220,7 @@ def _tidy(model: Any, before: Any) -> None:
     name_nodes(model)
 
 
-def _words(before: Any, after: Any) -> str:
+def _words(before: onnx.ModelProto, after: onnx.ModelProto) -> str:
     """`ONNX Runtime: 330 -> 307 operators; new 21 com.microsoft::FusedConv; gone 21 Conv, …`."""
     old, new = (Counter(map(operator_key, all_nodes(model))) for model in (before, after))
     old.pop("Constant", None)
@@ -228,7 +231,7 @@ def _words(before: Any, after: Any) -> str:
     return "; ".join(words)
 
 
-def _cast_notes(model: Any) -> list[str]:
+def _cast_notes(model: onnx.ModelProto) -> list[str]:
     casts = sum(node.name.startswith(_INSERTED_CAST) for node in all_nodes(model))
     if not casts:
         return []

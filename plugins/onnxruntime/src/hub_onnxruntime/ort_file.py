@@ -14,10 +14,13 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hub.spec import ModelNotFound, ModelUnreadable, StepError
 from hub_onnxruntime.signature import dtype_name
+
+if TYPE_CHECKING:
+    import onnx
 
 IDENTIFIER = b"ORTM"  # `file_identifier` of ort.fbs, at bytes 4 to 8 of every flatbuffer
 _TABLES = "ort_flatbuffers_py"
@@ -52,7 +55,7 @@ def _text(value: bytes | None) -> str:
 class _Reader:
     """Turns the tables of one file into ONNX protos. `size` bounds every length: a damaged one is often enormous."""
 
-    def __init__(self, content: Any) -> None:
+    def __init__(self, content: mmap.mmap) -> None:
         self.size = len(content)
         self.content = content
 
@@ -66,7 +69,7 @@ class _Reader:
     def texts(self, table: Any, name: str) -> list[str]:
         return [_text(item) for item in self.items(table, name)]
 
-    def model(self) -> Any:
+    def model(self) -> onnx.ModelProto:
         import onnx
 
         table = _root(self.content).Model()
@@ -80,7 +83,7 @@ class _Reader:
         self.graph(table.Graph(), proto.graph)
         return proto
 
-    def graph(self, table: Any, proto: Any) -> None:
+    def graph(self, table: Any, proto: onnx.GraphProto) -> None:
         values = {_text(value.Name()): value for value in self.items(table, "NodeArgs")}
         for tensor in self.items(table, "Initializers"):
             self.tensor(tensor, proto.initializer.add())
@@ -88,13 +91,16 @@ class _Reader:
             self.tensor(tensor.Values(), proto.sparse_initializer.add().values)
         for name, value in values.items():
             self.value(name, value, proto.value_info.add())
-        for names, border in ((self.texts(table, "Inputs"), proto.input), (self.texts(table, "Outputs"), proto.output)):
+        for names, values_of in (
+            (self.texts(table, "Inputs"), proto.input),
+            (self.texts(table, "Outputs"), proto.output),
+        ):
             for name in names:
-                self.value(name, values[name], border.add())
+                self.value(name, values[name], values_of.add())
         tables = sorted(self.items(table, "Nodes"), key=lambda node: int(node.Index()))
         proto.node.extend(_in_order([self.node(node) for node in tables]))
 
-    def node(self, table: Any) -> tuple[Any, list[str]]:
+    def node(self, table: Any) -> tuple[onnx.NodeProto, list[str]]:
         """Returns a node, and the names of all that it needs, inside its subgraphs too."""
         import onnx
 
@@ -107,7 +113,7 @@ class _Reader:
             self.attribute(attribute, proto.attribute.add())
         return proto, [*proto.input, *self.texts(table, "ImplicitInputs")]
 
-    def attribute(self, table: Any, proto: Any) -> None:
+    def attribute(self, table: Any, proto: onnx.AttributeProto) -> None:
         proto.name, proto.type = _text(table.Name()), table.Type()
         proto.i, proto.f, proto.s = table.I(), table.F(), table.S() or b""
         proto.ints.extend(self.items(table, "Ints"))
@@ -117,7 +123,7 @@ class _Reader:
         if table.G():
             self.graph(table.G(), proto.g)
 
-    def tensor(self, table: Any, proto: Any) -> None:
+    def tensor(self, table: Any, proto: onnx.TensorProto) -> None:
         proto.name, proto.data_type = _text(table.Name()), table.DataType()
         dtype_name(proto.data_type)  # an error for a type that does not exist
         proto.dims.extend(self.items(table, "Dims"))
@@ -127,7 +133,7 @@ class _Reader:
         if length:
             table.RawData(length - 1)  # beyond the file's end, where it is truncated
 
-    def value(self, name: str, table: Any, proto: Any) -> None:
+    def value(self, name: str, table: Any, proto: onnx.ValueInfoProto) -> None:
         proto.name = name
         kind = table.Type()
         if kind is None or kind.ValueType() != _TENSOR:
@@ -144,14 +150,14 @@ class _Reader:
                 _dim(dim.Value(), proto.type.tensor_type.shape.dim.add())
 
 
-def _dim(table: Any, proto: Any) -> None:
+def _dim(table: Any, proto: onnx.TensorShapeProto.Dimension) -> None:
     if table is not None and table.DimType() == _VALUE:
         proto.dim_value = table.DimValue()
     elif table is not None and table.DimType() == _PARAM:
         proto.dim_param = _text(table.DimParam())
 
 
-def _in_order(nodes: list[tuple[Any, list[str]]]) -> list[Any]:
+def _in_order(nodes: list[tuple[onnx.NodeProto, list[str]]]) -> list[onnx.NodeProto]:
     """Sorts nodes, each given with all the names that it needs: their indexes are those before optimization.
 
     Raises:
@@ -184,11 +190,11 @@ def _load_tables() -> None:
     spec.loader.exec_module(module)
 
 
-def _root(content: Any) -> Any:
+def _root(content: mmap.mmap) -> Any:
     return _table("InferenceSession").GetRootAs(content, 0)
 
 
-def load_ort(path: Path) -> Any:
+def load_ort(path: Path) -> onnx.ModelProto:
     """Returns the graph of an `.ort` file as an onnx ModelProto whose stored tensors have types and shapes, no bytes.
 
     A node without a name is called `<operator>_<index>`, as by ONNX Runtime's profiler.

@@ -33,7 +33,7 @@ from hub_onnxruntime.optimize import OPTIMIZING
 from hub_onnxruntime.ort_file import is_ort
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
 from hub_onnxruntime.quantize.convert import QUANTIZING
-from hub_onnxruntime.session import OrtRuntime
+from hub_onnxruntime.runtime import OrtRuntime
 
 
 def takes_standard(summary: ModelSummary, options: ConvertOptions) -> Verdict:

@@ -62,7 +62,7 @@ def freeze_inputs(graph: ir.Graph, constants: Constants, shapes: OpenShapes, kin
         name = str(value.name)
         graph.inputs.remove(value)
         value.const_value = ir.tensor(np.full(_sizes(shapes[name]), constants[name], kinds[name]), name=name)
-        value.shape = ir.Shape(value.const_value.shape)
+        value.shape = ir.Shape(_sizes(shapes[name]))
         graph.register_initializer(value)
         notes.append(f"froze input {name!r} to {constants[name]}: it is no longer an input")
     return notes
@@ -172,7 +172,7 @@ def write_out_sparse(model: onnx.ModelProto) -> list[str]:
     return [f"stored {count} sparse tensors in full"] if count else []
 
 
-def load_checked(path: Path, constants: Constants, scratch: Path) -> Loaded:
+def load_checked(path: Path, constants: Constants, scratch: Path) -> LoadedModel:
     """Loads a model and refuses what no form of it can hold.
 
     Raises:

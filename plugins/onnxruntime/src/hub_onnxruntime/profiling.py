@@ -7,7 +7,11 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime as ort
 
 RUNS = 5
 """Runs that are counted, after one that is not: it allocates memory."""
@@ -40,11 +44,14 @@ class Profile(NamedTuple):
     """Kernels in the order of their first run, and the graph that was executed."""
 
     kernels: list[Kernel]
-    graph: Any
+    graph: onnx.GraphProto
 
 
 def run_profiled(
-    open_session: Callable[[Any], Any], options: Any, run: Callable[[Any], object], graph: Any | None = None
+    open_session: Callable[[ort.SessionOptions], ort.InferenceSession],
+    options: ort.SessionOptions,
+    run: Callable[[ort.InferenceSession], object],
+    graph: onnx.GraphProto | None = None,
 ) -> Profile:
     """Runs a model a few times in a session of its own.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import onnx
 
 # Dims that exporters write when they mean "unknown"; two of them say nothing about each other.
 ANONYMOUS = frozenset({"", "?", "None", "unk", "unknown"})
@@ -36,7 +39,7 @@ def dtype_name(elem_type: int) -> str:
     return names.get(name, name.lower())
 
 
-def _dim(dim: Any, symbol: str, taken: set[str]) -> int | str:
+def _dim(dim: onnx.TensorShapeProto.Dimension, symbol: str, taken: set[str]) -> int | str:
     if dim.HasField("dim_value") and dim.dim_value > 0:
         return int(dim.dim_value)
     name = str(dim.dim_param)
@@ -48,7 +51,7 @@ def _dim(dim: Any, symbol: str, taken: set[str]) -> int | str:
     return name
 
 
-def tensor_info(value: Any, taken: set[str] | None = None) -> TensorInfo:
+def tensor_info(value: onnx.ValueInfoProto, taken: set[str] | None = None) -> TensorInfo:
     """Reads one ValueInfoProto.
 
     An unknown dim (unset, zero, negative, `?`) becomes a symbol of its own, `<tensor>_dim<index>`. A named dim keeps
@@ -65,20 +68,20 @@ def tensor_info(value: Any, taken: set[str] | None = None) -> TensorInfo:
     return TensorInfo(value.name, dtype_name(tensor.elem_type), tuple(dims))
 
 
-def real_inputs(graph: Any) -> list[Any]:
+def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """Returns the graph's inputs without those that are initializers (IR version 3 listed both)."""
     stored = {tensor.name for tensor in graph.initializer}
     stored.update(tensor.values.name for tensor in graph.sparse_initializer)
     return [value for value in graph.input if value.name not in stored]
 
 
-def inputs_of(graph: Any) -> list[TensorInfo]:
+def inputs_of(graph: onnx.GraphProto) -> list[TensorInfo]:
     """Returns the inputs that a caller must feed, in order. No made-up symbol is one that the file uses."""
     values = real_inputs(graph)
     named = {dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim}
     return [tensor_info(value, set(named)) for value in values]
 
 
-def outputs_of(graph: Any) -> list[TensorInfo]:
+def outputs_of(graph: onnx.GraphProto) -> list[TensorInfo]:
     """Returns the outputs, in order."""
     return [tensor_info(value) for value in graph.output]

@@ -9,16 +9,18 @@ multiplied packed (MatMulNBits), which is what 4 bits are for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub_onnxruntime.files import load_structure, save
-from hub_onnxruntime.graphs import add_constant
+from hub_onnxruntime.graphs import proto_of
 from hub_onnxruntime.signature import dtype_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import onnx_ir as ir
+
+    from hub_onnxruntime.graphs import Array
 
 _HALVES = frozenset({"float16", "bfloat16"})
 _NARROW = frozenset({"int8", "uint8", "int4", "uint4"})
@@ -50,79 +52,73 @@ def foldable(source: Path, scratch: Path) -> tuple[Path, list[str]]:
         source: An `.onnx` file in one piece.
         scratch: A folder for the result.
     """
-    model = load_structure(source)
-    if any(node.op_type in _INTEGERS for node in model.graph.node):  # there, weights are read as they are
+    import onnx_ir as ir
+
+    model = ir.from_proto(load_structure(source))
+    if any(node.op_type in _INTEGERS for node in model.graph):  # there, weights are read as they are
         return source, []
-    chosen = _chosen(model.graph)
+    chosen = [node for node in model.graph if node.op_type == "DequantizeLinear" and _is_folded_by_readers(node)]
     if not chosen:
         return source, []
-    nodes = [part for node in model.graph.node for part in _parts(node, model.graph, chosen)]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    for node in chosen:
+        _unpack(model.graph, node)
     path = scratch / "foldable.onnx"
-    save(model, path)
+    save(proto_of(model), path)
     return path, [
         f"{len(chosen)} narrow weights are unpacked when the file is opened, not at each run: as fast as float"
     ]
 
 
-def _chosen(graph: Any) -> dict[str, list[int]]:
-    """Dequantized weights that only fitting operators read -> their sizes."""
-    from onnx import TensorProto
+def _is_folded_by_readers(node: ir.Node) -> bool:
+    """Whether these are stored weights with float32 scales that only fitting operators read."""
+    import onnx_ir as ir
 
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    kept = {value.name for value in graph.output}
-    readers: dict[str, set[str]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, set()).add(node.op_type)
-    found = {}
-    for node in graph.node:
-        if node.op_type != "DequantizeLinear" or any(name not in stored for name in node.input if name):
-            continue
-        sizes, name = list(stored[node.input[0]].dims), node.output[0]
-        fitting = _LAYERS | (_MATRICES if math.prod(sizes) < SMALL_MATRIX else frozenset())
-        floats = stored[node.input[1]].data_type == TensorProto.FLOAT
-        if floats and name not in kept and readers.get(name) and fitting.issuperset(readers[name]):
-            found[name] = sizes
-    return found
+    given = [value for value in node.inputs if value is not None]
+    if node.outputs[0].is_graph_output() or not all(value.is_initializer() for value in given):
+        return False
+    fitting = _LAYERS | (_MATRICES if math.prod(_sizes(given[0])) < SMALL_MATRIX else frozenset())
+    readers = {reader.op_type for reader in node.outputs[0].consumers()}
+    return given[1].dtype == ir.DataType.FLOAT and bool(readers) and fitting.issuperset(readers)
 
 
-def _parts(node: Any, graph: Any, chosen: Mapping[str, list[int]]) -> Iterator[Any]:
-    """A node as it is, or what takes the place of a DequantizeLinear: (Cast - zero point) * scale, all of one shape."""
-    from onnx import TensorProto, helper
+def _sizes(value: ir.Value) -> list[int]:
+    return list(value.shape.numpy()) if value.shape is not None else []
 
-    if node.op_type != "DequantizeLinear" or node.output[0] not in chosen:
-        yield node
-        return
-    name = node.output[0]
-    weights, scales, *zero = (given for given in node.input if given)
-    floats = f"{name}/float"
-    yield helper.make_node("Cast", [weights], [floats], name=f"{node.name}/Cast", to=TensorProto.FLOAT)
+
+def _unpack(graph: ir.Graph, node: ir.Node) -> None:
+    """Writes (Cast - zero point) * scale, all of one shape, in the place of a DequantizeLinear."""
+    import onnx_ir as ir
+    from onnx_ir.tape import Tape
+
+    tape, target = Tape(), node.outputs[0]
+    weights, scales, *zero = (value for value in node.inputs if value is not None)
+
+    def op(operator: str, inputs: Sequence[ir.Value], role: str, **written: int) -> ir.Value:
+        result = ir.Value(name=f"{target.name}/{role}")
+        return tape.op(operator, inputs, written, name=f"{node.name}/{operator}/{role}", output=result)
+
+    def spread(value: ir.Value, role: str) -> ir.Value:
+        """Brings scales or zero points to a shape that broadcasts against the weights (ONNX's DequantizeLinear)."""
+        operator, axis, how = _broadcast(node, _sizes(weights), single=math.prod(_sizes(value)) == 1)
+        stored = ir.Value(name=f"{target.name}/{role}/how", const_value=ir.tensor(how))
+        graph.register_initializer(stored)
+        return op(operator, [value, stored], role, **axis)
+
+    floats = op("Cast", [weights], "float", to=ir.DataType.FLOAT)
     if zero:
-        yield helper.make_node("Cast", zero, [f"{name}/zero"], name=f"{node.name}/Cast_1", to=TensorProto.FLOAT)
-        yield from _spread(node, f"{name}/zero", f"{name}/zeros", graph, chosen[name], stored=zero[0])
-        yield helper.make_node("Sub", [floats, f"{name}/zeros"], [f"{name}/centred"], name=f"{node.name}/Sub")
-        floats = f"{name}/centred"
-    yield from _spread(node, scales, f"{name}/scales", graph, chosen[name], stored=scales)
-    yield helper.make_node("Mul", [floats, f"{name}/scales"], [name], name=f"{node.name}/Mul")
+        zeros = spread(op("Cast", zero, "zero", to=ir.DataType.FLOAT), "zeros")
+        floats = op("Sub", [floats, zeros], "centred")
+    product = op("Mul", [floats, spread(scales, "scales")], "product")
+    ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [target], [product])
 
 
-def _spread(node: Any, source: str, target: str, graph: Any, sizes: list[int], *, stored: str) -> Iterator[Any]:
-    """Brings scales or zero points to a shape that broadcasts against the weights (ONNX's DequantizeLinear)."""
+def _broadcast(node: ir.Node, sizes: list[int], *, single: bool) -> tuple[str, dict[str, int], Array]:
+    """The operator, its attributes and its second operand that spread scales or zero points over weights."""
     import numpy as np
-    from onnx import helper
 
-    written = {a.name: int(a.i) for a in node.attribute}
-    axis = written.get("axis", 1) % max(1, len(sizes))
-    dims = next(list(tensor.dims) for tensor in graph.initializer if tensor.name == stored)
-    if written.get("block_size"):
-        operator, constant = "Gather", np.arange(sizes[axis], dtype=np.int64) // written["block_size"]
-    elif math.prod(dims) > 1:
-        operator, constant = "Reshape", np.array([-1 if at == axis else 1 for at in range(len(sizes))], np.int64)
-    else:
-        operator, constant = "Reshape", np.ones(len(sizes), np.int64)
-    add_constant(graph, f"{target}/how", constant)
-    more = {"axis": axis} if operator == "Gather" else {}
-    yield helper.make_node(operator, [source, f"{target}/how"], [target], name=f"{node.name}/{target}", **more)
+    axis = node.attributes.get_int("axis", 1) % max(1, len(sizes))
+    block = node.attributes.get_int("block_size", 0)
+    if block:
+        return "Gather", {"axis": axis}, np.arange(sizes[axis], dtype=np.int64) // block
+    kept = () if single else (axis,)
+    return "Reshape", {}, np.array([-1 if place in kept else 1 for place in range(len(sizes))], np.int64)

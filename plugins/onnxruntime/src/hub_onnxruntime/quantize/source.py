@@ -18,7 +18,8 @@ from hub_onnxruntime.quantize.placement import candidates
 from hub_onnxruntime.quantize.ranges import Observed, observe
 from hub_onnxruntime.quantize.recipe import Recipe
 from hub_onnxruntime.rewrites import rewritten
-from hub_onnxruntime.session import OrtSession, runtime_failures, session_options
+from hub_onnxruntime.runtime_options import runtime_failures, session_options
+from hub_onnxruntime.session import OrtSession
 from hub_onnxruntime.simplify import random_feeds, sizes_to_try
 from hub_quanttrials import Judge, Shelf, Trial
 

@@ -1,0 +1,51 @@
+"""ONNX Runtime as hub's runtime: what it opens, runs, and says of what it executes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from hub.spec import YES, Execution, ModelArtifact, ModelSummary, RuntimeOptions, Support, Verdict
+from hub_onnxruntime.execution import explain
+from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
+from hub_onnxruntime.session import OrtSession
+
+if TYPE_CHECKING:
+    from hub.spec.calibration import Feeds
+
+
+class ExplainedSession(OrtSession):
+    """An open model that says what ONNX Runtime executes."""
+
+    def execution(self, feeds: Feeds) -> Execution:
+        """Runs a few times on one sample and says what is executed. See `hub_onnxruntime.execution`."""
+        return explain(self, feeds)
+
+
+class OrtRuntime:
+    """ONNX Runtime, on the CPU in full float32, and int8 exactly unless `RuntimeOptions.precision` is `auto`.
+
+    Other devices are the execution providers of the installed build.
+    """
+
+    name = "onnxruntime"
+    formats = ("onnx",)
+    targets: Mapping[str, tuple[str, str]] = MappingProxyType(
+        {".onnx": ("onnx", RUNTIME_FORM), ".ort": ("onnx", ORT_FORM)}
+    )
+    variants = ("optimized",)
+    requires = ("onnxruntime>=1.20", "onnx>=1.17")
+    process = "onnx"
+
+    def check(self, summary: ModelSummary) -> Verdict:
+        """Refuses operators that neither ONNX nor ONNX Runtime defines."""
+        foreign = [name for name in summary.custom_operators if not is_runtime_operator(name)]
+        if foreign:
+            return Verdict(support=Support.NEVER, reason=f"ONNX Runtime has no operator {', '.join(foreign)}")
+        return YES
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ExplainedSession:
+        """Opens a model. See `OrtSession`."""
+        exact = options.precision != "auto"
+        return ExplainedSession(artifact.path, options.variant, options.threads, device=options.device, exact=exact)
