@@ -118,7 +118,6 @@ ANY = {
     "hub": 6.3,
     "keras": 57.9,
     "onnxgraph": 31.3,
-    "onnxruntime": 56.2,
     "openvino": 33,
     "pytorch": 43.9,
 }

@@ -15,7 +15,7 @@ from hub.spec import ShapeNeeded, UnsupportedModel, UsageError
 from hub_onnxruntime import simplify
 from hub_onnxruntime.compare import relative_error
 from hub_onnxruntime.describe import is_prepared_form, summarize
-from hub_onnxruntime.prepare import Prepared, prepare_dynamic
+from hub_onnxruntime.prepare import Preparation, prepare_dynamic
 from hub_onnxruntime.session import OrtSession
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from tests.zoo import data, fetch
@@ -41,7 +41,7 @@ CASES = [
 ]
 
 
-def run(source: Path, folder: Path, shapes: Any = None, constants: Any = None) -> tuple[Prepared, Path]:
+def run(source: Path, folder: Path, shapes: Any = None, constants: Any = None) -> tuple[Preparation, Path]:
     scratch, target = folder / "scratch", folder / "prepared.onnx"
     scratch.mkdir(exist_ok=True)
     return prepare_dynamic(source, target, scratch, shapes or {}, constants or {}), target

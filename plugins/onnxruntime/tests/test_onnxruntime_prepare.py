@@ -16,7 +16,7 @@ from onnx import helper
 from hub.spec import ShapeNeeded, UnknownName, UnsupportedModel, UsageError
 from hub_onnxruntime import compare, simplify
 from hub_onnxruntime.describe import is_static_form, signature_of, summarize
-from hub_onnxruntime.prepare import Prepared, prepare
+from hub_onnxruntime.prepare import Preparation, prepare
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from tests.zoo import data, fetch
 
@@ -58,7 +58,7 @@ def difference(original: Path, static: Path, feeds: Feeds, folder: Path) -> floa
     return float(json.loads(done.stdout.splitlines()[-1])["error"])
 
 
-def run(source: Path, folder: Path, shapes: Any = None, constants: Any = None) -> tuple[Prepared, Path]:
+def run(source: Path, folder: Path, shapes: Any = None, constants: Any = None) -> tuple[Preparation, Path]:
     scratch, target = folder / "scratch", folder / "static.onnx"
     scratch.mkdir(exist_ok=True)
     return prepare(source, target, scratch, shapes or {}, constants or {}), target

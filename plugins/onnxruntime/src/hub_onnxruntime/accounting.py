@@ -30,7 +30,7 @@ _PROPAGATED = re.compile(r"^(.+)_(?:pre_q|q_to_dq|post_dq)$")
 _FURTHEST = 6  # operators between the output of a fused convolution and the convolution: bias, sum, activation
 
 
-class Graph:
+class FlatGraph:
     """A graph with its subgraphs, flat: nodes in order, subgraphs before the node that holds them.
 
     Attributes:
@@ -99,14 +99,14 @@ class Account(NamedTuple):
 
 def account(file: onnx.GraphProto, executed: onnx.GraphProto) -> Account:
     """Settles the account of a file's graph (a GraphProto) against the executed one; every node has a name."""
-    books = _Books(Graph(file), Graph(executed))
+    books = _Books(FlatGraph(file), FlatGraph(executed))
     return Account([books.covered(index) for index in range(len(books.executed.nodes))], books.file.nodes)
 
 
 class _Books:
     """The two graphs and what their tensors have to do with each other."""
 
-    def __init__(self, file: Graph, executed: Graph) -> None:
+    def __init__(self, file: FlatGraph, executed: FlatGraph) -> None:
         self.file, self.executed = file, executed
         self.constant = file.constants()
         self.alias: dict[str, str] = {}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, processor
-from hub_onnxruntime.accounting import REORDERS, Account, Graph, account
+from hub_onnxruntime.accounting import REORDERS, Account, FlatGraph, account
 from hub_onnxruntime.files import load_structure
 from hub_onnxruntime.graphs import name_nodes
 from hub_onnxruntime.numerics import (
@@ -36,7 +36,7 @@ _WORTH_SAYING = 0.05  # of the time: below it, a conversion is not what makes a 
 _INSERTED_CAST = "InsertedPrecisionFreeCast_"
 
 
-class _Executed(NamedTuple):
+class _ExecutedNode(NamedTuple):
     """One executed node: what the profile and what the graph say."""
 
     kernel: Kernel
@@ -57,7 +57,7 @@ def explain(session: OrtSession, feeds: Feeds) -> Execution:
     file = _file_model(session)
     profile = _profiled(session, file, feeds)
     books = account(file.graph, profile.graph)
-    graph = Graph(profile.graph)
+    graph = FlatGraph(profile.graph)
     nodes = [_executed(kernel, graph) for kernel in profile.kernels]
     total = sum(item.kernel.seconds for item in nodes) or 1.0
     places = [item.place for item in nodes if item.place is not None]
@@ -99,13 +99,13 @@ def _profiled(session: OrtSession, file: onnx.ModelProto, feeds: Feeds) -> Profi
     return run_profiled(lambda given: session.opened(given, content, without), options, run)
 
 
-def _executed(kernel: Kernel, graph: Graph) -> _Executed:
+def _executed(kernel: Kernel, graph: FlatGraph) -> _ExecutedNode:
     place = graph.named.get(kernel.name)
     node = graph.nodes[place] if place is not None else None
-    return _Executed(kernel, node, place, _precision(kernel, node, graph))
+    return _ExecutedNode(kernel, node, place, _precision(kernel, node, graph))
 
 
-def _precision(kernel: Kernel, node: onnx.NodeProto | None, graph: Graph) -> str:
+def _precision(kernel: Kernel, node: onnx.NodeProto | None, graph: FlatGraph) -> str:
     """The element type that a kernel computes in, from its own and from the types that really went in and out."""
     kind, types = kernel.operator, {*kernel.inputs, *kernel.outputs}
     if kind in _CONVERSIONS:
@@ -126,7 +126,7 @@ def _bits(node: onnx.NodeProto | None) -> int:
     return next((int(a.i) for a in node.attribute if a.name == "bits"), 4) if node is not None else 4
 
 
-def _is_dynamic(node: onnx.NodeProto | None, graph: Graph) -> bool:
+def _is_dynamic(node: onnx.NodeProto | None, graph: FlatGraph) -> bool:
     """Whether the first input, through operators that move it, was quantized at run time."""
     while node is not None and node.input:
         maker = graph.maker(node.input[0])
@@ -136,7 +136,7 @@ def _is_dynamic(node: onnx.NodeProto | None, graph: Graph) -> bool:
     return False
 
 
-def _layer(item: _Executed, books: Account, total: float) -> ExecutedLayer:
+def _layer(item: _ExecutedNode, books: Account, total: float) -> ExecutedLayer:
     kernel = item.kernel
     return ExecutedLayer(
         name=kernel.name,
@@ -159,7 +159,7 @@ def _settings(session: OrtSession) -> dict[str, str]:
     }
 
 
-def _obstacles(nodes: Sequence[_Executed], graph: Graph, total: float, session: OrtSession) -> list[str]:
+def _obstacles(nodes: Sequence[_ExecutedNode], graph: FlatGraph, total: float, session: OrtSession) -> list[str]:
     words = [
         _no_dot_product(nodes),
         _not_fused(nodes, graph),
@@ -170,14 +170,14 @@ def _obstacles(nodes: Sequence[_Executed], graph: Graph, total: float, session: 
     return [word for word in words if word]
 
 
-def _no_dot_product(nodes: Sequence[_Executed]) -> str:
+def _no_dot_product(nodes: Sequence[_ExecutedNode]) -> str:
     count = sum(item.precision in {"int8", "int8-dynamic"} and _multiplies(item) for item in nodes)
     if not count or processor().has_integer_dot is not False:
         return ""
     return f"{count} int8 operators on {processor()}: without an int8 dot product they gain little over float"
 
 
-def _saturates(nodes: Sequence[_Executed], session: OrtSession) -> str:
+def _saturates(nodes: Sequence[_ExecutedNode], session: OrtSession) -> str:
     """Says so where ONNX Runtime's default computes int8 wrong on this processor; see `runtime_options.EXACT`."""
     count = sum(_multiplies(item) and {"uint8", "int8"} <= set(item.kernel.inputs) for item in nodes)
     if session.exact or not count or processor().has_integer_dot is not False:
@@ -185,12 +185,12 @@ def _saturates(nodes: Sequence[_Executed], session: OrtSession) -> str:
     return f"{count} operators multiply u8 by s8, which saturates on this processor: open the session with {EXACT}=1"
 
 
-def _multiplies(item: _Executed) -> bool:
+def _multiplies(item: _ExecutedNode) -> bool:
     every = MULTIPLY_OPERATORS | FUSED_OPERATORS | STATIC_OPERATORS | INTEGER_OPERATORS | DYNAMIC_OPERATORS
     return item.kernel.operator in every
 
 
-def _not_fused(nodes: Sequence[_Executed], graph: Graph) -> str:
+def _not_fused(nodes: Sequence[_ExecutedNode], graph: FlatGraph) -> str:
     """Names multiplying operators in float that take dequantized activations."""
     floats = [item for item in nodes if _multiplies(item) and item.precision in _FLOATS.values()]
     between = [item for item in floats if item.node is not None and _is_dequantized(item.node, graph)]
@@ -201,7 +201,7 @@ def _not_fused(nodes: Sequence[_Executed], graph: Graph) -> str:
     return f"{len(between)} QDQ pairs not fused: between them compute in float {named}{more}"
 
 
-def _is_dequantized(node: onnx.NodeProto, graph: Graph) -> bool:
+def _is_dequantized(node: onnx.NodeProto, graph: FlatGraph) -> bool:
     """Whether the first input is an activation that comes out of a DequantizeLinear, reordered at most."""
     maker = graph.maker(node.input[0])
     while maker is not None and maker.op_type in REORDERS:
@@ -209,11 +209,11 @@ def _is_dequantized(node: onnx.NodeProto, graph: Graph) -> bool:
     return maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] not in graph.stored
 
 
-def _share(items: Sequence[_Executed], total: float) -> float:
+def _share(items: Sequence[_ExecutedNode], total: float) -> float:
     return sum(item.kernel.seconds for item in items) / total
 
 
-def _half_precision(nodes: Sequence[_Executed], total: float) -> str:
+def _half_precision(nodes: Sequence[_ExecutedNode], total: float) -> str:
     casts = [item for item in nodes if item.kernel.name.startswith(_INSERTED_CAST)]
     if not casts:
         return ""
@@ -222,7 +222,7 @@ def _half_precision(nodes: Sequence[_Executed], total: float) -> str:
     return f"{len(casts)} {what}: {share:.0%} of the time"
 
 
-def _conversions(nodes: Sequence[_Executed], total: float) -> str:
+def _conversions(nodes: Sequence[_ExecutedNode], total: float) -> str:
     kinds = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Transpose", *REORDERS}
     found = [item for item in nodes if item.kernel.operator in kinds]
     share = _share(found, total)
@@ -233,7 +233,7 @@ def _conversions(nodes: Sequence[_Executed], total: float) -> str:
     return f"{share:.0%} of the time goes into changing types and layouts: {named}"
 
 
-def _elsewhere(nodes: Sequence[_Executed], total: float, session: OrtSession) -> str:
+def _elsewhere(nodes: Sequence[_ExecutedNode], total: float, session: OrtSession) -> str:
     away = [item for item in nodes if item.kernel.provider != session.provider]
     if not away:
         return ""

@@ -34,7 +34,7 @@ SPOILERS = ("ConstantSharing", "MatMulAddFusion", "ReshapeFusion")
 """Optimizers of ONNX Runtime's basic level that rewrite what the matchers look for."""
 
 
-class Fused(NamedTuple):
+class FusedModel(NamedTuple):
     """A graph with fusions, what was done and undone, and whether it is another one than before."""
 
     model: onnx.ModelProto
@@ -50,7 +50,7 @@ def looks_like_a_transformer(model: onnx.ModelProto) -> bool:
     return bool(attention or spelled_out or any(counts[name] for name in _NORMS))
 
 
-def fuse(model: onnx.ModelProto, scratch: Path, seed: int) -> Fused:
+def fuse(model: onnx.ModelProto, scratch: Path, seed: int) -> FusedModel:
     """Applies the family's fusions that fit best, attention first.
 
     Args:
@@ -73,8 +73,8 @@ def fuse(model: onnx.ModelProto, scratch: Path, seed: int) -> Fused:
             notes.append(f"undid the {family} fusions of onnxruntime.transformers: {reason}")
             continue
         notes.append(_words(family, model, candidate, oracle))
-        return Fused(candidate, [*notes, *_left_over(wanted, candidate, model)], fused=True)
-    return Fused(model, [*notes, *_left_over(wanted, model, model)])
+        return FusedModel(candidate, [*notes, *_left_over(wanted, candidate, model)], fused=True)
+    return FusedModel(model, [*notes, *_left_over(wanted, model, model)])
 
 
 def _candidates(model: onnx.ModelProto, wanted: int) -> tuple[dict[str, onnx.ModelProto], list[str]]:

@@ -54,7 +54,7 @@ _HALVES = {"fp16": Numerics.FP16, "fp16-weights": Numerics.FP16, "bf16": Numeric
 _FEWEST_OPERANDS = {"LSTM": 3, "GRU": 3, "RNN": 3}  # X, W, R; the others take an activation and a weight
 
 
-class Operand(NamedTuple):
+class OnnxOperand(NamedTuple):
     """Where an input of an operator comes from.
 
     Attributes:
@@ -73,38 +73,38 @@ class Operand(NamedTuple):
 
 
 @dataclass(slots=True)
-class Scope:
+class GraphScope:
     """Names that are visible in a graph: who makes them, what is stored, which types are known."""
 
     producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     stored: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
 
-    def inner(self, graph: onnx.GraphProto) -> Scope:
+    def inner(self, graph: onnx.GraphProto) -> GraphScope:
         """The scope of a graph inside this one."""
         made = {name: node for node in graph.node for name in node.output if name}
         values = (*graph.input, *graph.value_info, *graph.output)
         types = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in values}
         stored = {tensor.name: dtype_name(tensor.data_type) for tensor in graph.initializer}
         stored |= {node.output[0]: kind for node in graph.node if (kind := _constant_type(node))}
-        return Scope(self.producers | made, self.stored | stored, self.types | types | stored)
+        return GraphScope(self.producers | made, self.stored | stored, self.types | types | stored)
 
-    def operand(self, name: str) -> Operand:
+    def operand(self, name: str) -> OnnxOperand:
         """Follows a name back through operators that only move values."""
         while name not in self.stored:
             node = self.producers.get(name)
             if node is None or not node.input:
-                return Operand(self.types.get(name, ""))
+                return OnnxOperand(self.types.get(name, ""))
             if node.op_type == "DequantizeLinear":
                 return self._dequantized(node)
             if node.op_type == "Cast" and node.input[0] in self.stored:
-                return Operand(self.stored[node.input[0]], stored=True, cast=True)
+                return OnnxOperand(self.stored[node.input[0]], stored=True, cast=True)
             if node.op_type == "Mul" and (kind := self._unpacked(node)):
-                return Operand(kind, stored=True, quantized=True)
+                return OnnxOperand(kind, stored=True, quantized=True)
             if node.op_type not in _MOVES:
-                return Operand(self.types.get(name, ""))
+                return OnnxOperand(self.types.get(name, ""))
             name = node.input[0]
-        return Operand(self.stored[name], stored=True)
+        return OnnxOperand(self.stored[name], stored=True)
 
     def _unpacked(self, node: onnx.NodeProto) -> str:
         """The integer type of stored weights that a Cast, a Sub and this Mul make float; empty for others."""
@@ -114,12 +114,12 @@ class Scope:
         whole = integers.cast and integers.type in _NARROW and self.operand(node.input[1]).stored
         return integers.type if whole else ""
 
-    def _dequantized(self, node: onnx.NodeProto) -> Operand:
+    def _dequantized(self, node: onnx.NodeProto) -> OnnxOperand:
         source = self.operand(node.input[0])
         kind = source.type if source.stored else self._quantized_type(node)
         maker = self.producers.get(node.input[0])
         dynamic = maker is not None and maker.op_type == "DynamicQuantizeLinear"
-        return Operand(kind, stored=source.stored, quantized=True, dynamic=dynamic)
+        return OnnxOperand(kind, stored=source.stored, quantized=True, dynamic=dynamic)
 
     def _quantized_type(self, node: onnx.NodeProto) -> str:
         """The type of a DequantizeLinear's input: its zero point has the same one."""
@@ -140,15 +140,15 @@ def _constant_type(node: onnx.NodeProto) -> str:
     return next((dtype_name(a.t.data_type) for a in node.attribute if a.name == "value"), "")
 
 
-def scoped_nodes(model: onnx.ModelProto) -> Iterable[tuple[onnx.NodeProto, Scope]]:
+def scoped_nodes(model: onnx.ModelProto) -> Iterable[tuple[onnx.NodeProto, GraphScope]]:
     """Yields every node of the main graph, its subgraphs and the local functions, with the names visible to it."""
-    yield from _in_graph(model.graph, Scope())
+    yield from _in_graph(model.graph, GraphScope())
     for function in model.functions:
-        made = Scope({name: node for node in function.node for name in node.output if name})
+        made = GraphScope({name: node for node in function.node for name in node.output if name})
         yield from ((node, made) for node in function.node)
 
 
-def _in_graph(graph: onnx.GraphProto, outer: Scope) -> Iterable[tuple[onnx.NodeProto, Scope]]:
+def _in_graph(graph: onnx.GraphProto, outer: GraphScope) -> Iterable[tuple[onnx.NodeProto, GraphScope]]:
     scope = outer.inner(graph)
     for node in graph.node:
         yield node, scope
@@ -156,7 +156,7 @@ def _in_graph(graph: onnx.GraphProto, outer: Scope) -> Iterable[tuple[onnx.NodeP
             yield from _in_graph(subgraph, scope)
 
 
-def precision_of(node: onnx.NodeProto, scope: Scope) -> str:
+def precision_of(node: onnx.NodeProto, scope: GraphScope) -> str:
     """Returns one operator's precision: `int8`, `int16x8`, `int8-dynamic`, `int4-weights`, `fp16`, `fp32` …."""
     kind = node.op_type
     if kind in _CONVERSIONS:
@@ -180,7 +180,7 @@ def _first(node: onnx.NodeProto) -> str:
     return node.output[0] if node.output else ""
 
 
-def _of_operands(kind: str, operands: list[Operand], result: str) -> str:
+def _of_operands(kind: str, operands: list[OnnxOperand], result: str) -> str:
     moving = [operand for operand in operands if not operand.stored]
     weighted = kind in MULTIPLY_OPERATORS | FUSED_OPERATORS | TABLE_OPERATORS
     needed = operands[: _FEWEST_OPERANDS.get(kind, 2)] if weighted else moving
@@ -191,7 +191,7 @@ def _of_operands(kind: str, operands: list[Operand], result: str) -> str:
     return _with_weights(weights, moving, result)
 
 
-def _of_activations(operands: list[Operand]) -> str:
+def _of_activations(operands: list[OnnxOperand]) -> str:
     kinds = {operand.type for operand in operands}
     if any(operand.dynamic for operand in operands):
         return "int8-dynamic"
@@ -200,7 +200,7 @@ def _of_activations(operands: list[Operand]) -> str:
     return "fp8" if any("float8" in kind for kind in kinds) else "int8"
 
 
-def _with_weights(weights: list[Operand], moving: list[Operand], result: str) -> str:
+def _with_weights(weights: list[OnnxOperand], moving: list[OnnxOperand], result: str) -> str:
     """The precision of an operator with float activations."""
     for operand in weights:
         if operand.quantized:
@@ -212,7 +212,7 @@ def _with_weights(weights: list[Operand], moving: list[Operand], result: str) ->
     return _FLOATS[floats[0]] if floats else "integer"
 
 
-class Found(NamedTuple):
+class FileNumerics(NamedTuple):
     """What was found.
 
     Attributes:
@@ -229,7 +229,7 @@ def numerics_of(model: onnx.ModelProto) -> Numerics:
     return find_numerics(model).numerics
 
 
-def find_numerics(model: onnx.ModelProto) -> Found:
+def find_numerics(model: onnx.ModelProto) -> FileNumerics:
     """Decides on the one word for a file.
 
     `int8` needs int8 operands in every operator that multiplies; one in float makes it `int8-mixed`. Below static
@@ -243,10 +243,10 @@ def find_numerics(model: onnx.ModelProto) -> Found:
     tables |= {word for node, scope in nodes if (word := _looked_up(node, scope))}
     numerics = _static_numerics(found, nodes) or _by_weights({*found, *tables}) or _by_elements(model)
     still_float = [node.name or _first(node) for node, word in computing if word in _FLOATS.values()]
-    return Found(numerics, tuple(still_float) if numerics.is_quantized else ())
+    return FileNumerics(numerics, tuple(still_float) if numerics.is_quantized else ())
 
 
-def _looked_up(node: onnx.NodeProto, scope: Scope) -> str:
+def _looked_up(node: onnx.NodeProto, scope: GraphScope) -> str:
     """The word for a DequantizeLinear of rows looked up in a stored table of integers; empty for any other."""
     if node.op_type != "DequantizeLinear" or node.input[0] in scope.stored:
         return ""
@@ -266,7 +266,7 @@ def _multiplies(node: onnx.NodeProto) -> bool:
     return node.op_type in every
 
 
-def _static_numerics(found: Mapping[str, int], nodes: list[tuple[onnx.NodeProto, Scope]]) -> Numerics | None:
+def _static_numerics(found: Mapping[str, int], nodes: list[tuple[onnx.NodeProto, GraphScope]]) -> Numerics | None:
     if found.get("int8"):
         return Numerics.INT8 if set(found) == {"int8"} else Numerics.INT8_MIXED
     if found.get("int16x8"):
@@ -281,7 +281,7 @@ def _static_numerics(found: Mapping[str, int], nodes: list[tuple[onnx.NodeProto,
     return None
 
 
-def _activation_type(node: onnx.NodeProto, scope: Scope) -> str:
+def _activation_type(node: onnx.NodeProto, scope: GraphScope) -> str:
     """The element type that a QuantizeLinear gives an activation; empty for any other node."""
     if node.op_type != "QuantizeLinear" or scope.operand(node.input[0]).stored:
         return ""
@@ -314,7 +314,7 @@ def _by_elements(model: onnx.ModelProto) -> Numerics:
 
 def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
     """Returns the main graph's operators in execution order with the precision that each computes in."""
-    scope = Scope().inner(model.graph)
+    scope = GraphScope().inner(model.graph)
     return tuple(
         Layer(name=node.name or _first(node), operator=operator_key(node), precision=precision_of(node, scope))
         for node in model.graph.node

@@ -45,7 +45,7 @@ MIN_IR = 8  # the IR version that came with opset 17
 Constants = Mapping[str, int | float | bool]
 
 
-class Prepared(NamedTuple):
+class Preparation(NamedTuple):
     """What `prepare` did: notes in order, and the inputs that were frozen away."""
 
     notes: list[str]
@@ -317,7 +317,9 @@ def _write(model: onnx.ModelProto, target: Path, scratch: Path) -> None:
         save(model, target)
 
 
-def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants: Constants, seed: int = 0) -> Prepared:
+def prepare(
+    source: Path, target: Path, scratch: Path, shapes: Shapes, constants: Constants, seed: int = 0
+) -> Preparation:
     """Writes the static form of `source` to `target`.
 
     Args:
@@ -338,12 +340,12 @@ def prepare(source: Path, target: Path, scratch: Path, shapes: Shapes, constants
     model = _rework(source, loaded, fixed, constants, (scratch, seed))
     _check_static(model)
     _write(model, target, scratch)
-    return Prepared(loaded.notes + _open_notes(model), dict(constants))
+    return Preparation(loaded.notes + _open_notes(model), dict(constants))
 
 
 def prepare_dynamic(
     source: Path, target: Path, scratch: Path, shapes: Shapes, constants: Constants, seed: int = 0
-) -> Prepared:
+) -> Preparation:
     """Writes the `prepared` form of `source` to `target`: dims that nobody fixed stay open, each under a name.
 
     `If` nodes are folded where constants and known shapes decide them; the others stay, like `Loop` and `Scan`. The
@@ -367,4 +369,4 @@ def prepare_dynamic(
     model = _rework(source, loaded, known, constants, (scratch, seed))
     _check_prepared(model)
     _write(model, target, scratch)
-    return Prepared(loaded.notes + _stay_notes(model), dict(constants))
+    return Preparation(loaded.notes + _stay_notes(model), dict(constants))

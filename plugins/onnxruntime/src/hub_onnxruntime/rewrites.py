@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub_onnxruntime.files import external_files, load, load_structure, save
-from hub_onnxruntime.fusions import Fused, check_same
+from hub_onnxruntime.fusions import FusedModel, check_same
 from hub_onnxruntime.graphs import proto_of
 from hub_onnxruntime.prepare import raise_opset
 from hub_onnxruntime.signature import dtype_name
@@ -51,7 +51,7 @@ def rewritten(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
     return path, done.notes
 
 
-def rewrite(model: onnx.ModelProto, scratch: Path, seed: int) -> Fused:
+def rewrite(model: onnx.ModelProto, scratch: Path, seed: int) -> FusedModel:
     """Applies the rules where they leave fewer operators and the graph computes the same.
 
     Args:
@@ -65,16 +65,16 @@ def rewrite(model: onnx.ModelProto, scratch: Path, seed: int) -> Fused:
     try:
         candidate = _by_rules(model)
         if candidate is None:
-            return Fused(model, [])
+            return FusedModel(model, [])
         path = scratch / "unwritten.onnx"
         save(model, path)
         oracle = Oracle(path, [random_feeds(model, seed, sizes) for sizes in sizes_to_try(model)], scratch)
         check_same(model, candidate, oracle)
     except Rejected as reason:
-        return Fused(model, [f"undid the rewrites of onnxscript: {reason}"])
+        return FusedModel(model, [f"undid the rewrites of onnxscript: {reason}"])
     before, after = _operators(model), _operators(candidate)
     words = f"onnxscript: hard swishes, and scalars beside convolutions: {before} -> {after} operators"
-    return Fused(candidate, ["; ".join([words, *oracle.notes])], fused=True)
+    return FusedModel(candidate, ["; ".join([words, *oracle.notes])], fused=True)
 
 
 def _operators(model: onnx.ModelProto) -> int:

@@ -26,7 +26,7 @@ WRONG_ABOVE = 5e-3
 _TIMEOUT_S = 900
 
 
-class Simplified(NamedTuple):
+class SimplifiedModel(NamedTuple):
     """A simplified model, what made it, and what was said about the tools before it."""
 
     model: onnx.ModelProto
@@ -243,7 +243,7 @@ def attempts(
             yield name, None, str(reason)
 
 
-def simplify(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> Simplified:
+def simplify(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> SimplifiedModel:
     """Returns the first tool's result that is valid, keeps the inputs and outputs, and computes the same.
 
     Raises:
@@ -255,6 +255,6 @@ def simplify(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> Simplifie
         if result is not None:
             if name != _UNSIMPLIFIED:
                 notes.append(f"simplified with {name}: {before} -> {len(result.graph.node)} operators")
-            return Simplified(result, notes)
+            return SimplifiedModel(result, notes)
         notes.append(f"rejected {name}: {reason}")
     raise Rejected("; ".join(notes))
