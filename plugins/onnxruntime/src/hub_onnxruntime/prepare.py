@@ -300,9 +300,8 @@ def _rework(
     oracle = Oracle(source, [random_feeds(proto, seed, sizes) | frozen for sizes in sizes_to_try(proto)], scratch)
     proto, said = _simplified(proto, oracle, scratch)
     notes += oracle.notes + said
-    typed = infer(proto)
-    if is_double_inside(typed):
-        model = opened(typed, scratch)
+    if is_double_inside(proto):
+        model = opened(infer(proto), scratch)
         notes += narrow_float64(model)
         proto = move_out(model, scratch / "narrowed.data") if loaded.light else proto_of(model)
     proto, said = _finish(proto, scratch)
