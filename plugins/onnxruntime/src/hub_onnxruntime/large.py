@@ -7,10 +7,11 @@ and the checker find them when the model is written there. onnx-ir moves the byt
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub_onnxruntime.files import ExternalTensor, all_tensors, external_path, place_of
+from hub_onnxruntime.files import ExternalTensor, all_tensors, external_path, external_tensors, place_of
 from hub_onnxruntime.graphs import proto_of
 
 if TYPE_CHECKING:
@@ -82,12 +83,20 @@ def write_large(model: onnx.ModelProto, folder: Path, target: Path) -> None:
     """Writes a light model with its data beside it, in `<target>.data`.
 
     Args:
-        model: Light, its data in `folder`.
+        model: Light, its data in `folder`. It may be changed, and its data moved.
         folder: See `lighten`.
         target: The `.onnx` file to write.
     """
-    written = move_out(opened(model, folder), target.with_name(f"{target.name}.data"))
-    target.write_bytes(written.SerializeToString(deterministic=True))
+    data = target.with_name(f"{target.name}.data")
+    places = external_tensors(model)
+    needed = sum(place.length + _ALIGNMENT for place in places)
+    if {place.location for place in places} == {WEIGHTS} and (folder / WEIGHTS).stat().st_size <= needed:
+        shutil.move(folder / WEIGHTS, data)  # gigabytes are not copied where hardly any of them is left out
+        for tensor in filter(place_of, all_tensors(model)):
+            next(entry for entry in tensor.external_data if entry.key == "location").value = data.name
+    else:
+        model = move_out(opened(model, folder), data)
+    target.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def forget_data(model: onnx.ModelProto) -> None:
