@@ -97,18 +97,19 @@ def _unpack(graph: ir.Graph, node: ir.Node) -> None:
         result = ir.Value(name=f"{target.name}/{role}")
         return tape.op(operator, inputs, written, name=f"{node.name}/{operator}/{role}", output=result)
 
-    def spread(value: ir.Value, role: str) -> ir.Value:
+    def spread(value: ir.Value, count: int, role: str) -> ir.Value:
         """Brings scales or zero points to a shape that broadcasts against the weights (ONNX's DequantizeLinear)."""
-        operator, axis, how = _broadcast(node, _sizes(weights), single=math.prod(_sizes(value)) == 1)
+        operator, axis, how = _broadcast(node, _sizes(weights), single=count == 1)
         stored = ir.Value(name=f"{target.name}/{role}/how", const_value=ir.tensor(how))
         graph.register_initializer(stored)
         return op(operator, [value, stored], role, **axis)
 
     floats = op("Cast", [weights], "float", to=ir.DataType.FLOAT)
     if zero:
-        zeros = spread(op("Cast", zero, "zero", to=ir.DataType.FLOAT), "zeros")
+        centre = op("Cast", zero, "zero", to=ir.DataType.FLOAT)
+        zeros = spread(centre, math.prod(_sizes(zero[0])), "zeros")
         floats = op("Sub", [floats, zeros], "centred")
-    product = op("Mul", [floats, spread(scales, "scales")], "product")
+    product = op("Mul", [floats, spread(scales, math.prod(_sizes(scales)), "scales")], "product")
     ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [target], [product])
 
 
