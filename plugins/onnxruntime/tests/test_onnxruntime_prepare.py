@@ -143,6 +143,13 @@ def test_a_branch_may_give_one_value_twice_or_a_stored_one(given: tuple[str, str
     assert [float(found[name][0, 0]) for name in "yz"] == [wanted[name] for name in given]
 
 
+def test_outputs_that_nothing_reads_keep_their_names(tmp_path: Path) -> None:
+    """onnx2tf converts no LSTM without its first output."""
+    _, static = run(fetch.path("vad_onnx"), tmp_path, VAD, {"sr": 16000})
+    lstm = next(node for node in onnx.load(static).graph.node if node.op_type == "LSTM")
+    assert all(lstm.output)
+
+
 def test_sparse_tensors_are_stored_in_full(tmp_path: Path) -> None:
     proto = graphs.dense()
     full = np.zeros((4, 3), np.float32)

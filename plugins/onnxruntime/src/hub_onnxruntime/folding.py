@@ -36,7 +36,7 @@ def _count_ifs(model: ir.Model) -> int:
 
 def fold_small(model: ir.Model) -> tuple[ir.Model, list[str]]:
     """Returns a copy in which nodes with known, small outputs are constants, and a note where that failed."""
-    from onnx_ir.passes.common import OutputFixPass, RemoveUnusedNodesPass
+    from onnx_ir.passes.common import OutputFixPass
     from onnxscript.optimizer import FOLDED_FROM_KEY, fold_constants_ir
 
     folded = model.clone()
@@ -49,7 +49,6 @@ def fold_small(model: ir.Model) -> tuple[ir.Model, list[str]]:
                 break
     except RuntimeError as error:  # a rule met what it does not know: the graph stays as it is
         return model, [f"folded no constants: {error}: {error.__cause__}"]
-    RemoveUnusedNodesPass()(folded)
     for graph in folded.graphs():
         for value in (*graph.outputs, *(value for node in graph for value in node.outputs)):
             value.metadata_props.pop(FOLDED_FROM_KEY, None)

@@ -17,7 +17,7 @@ from hub_onnxruntime.describe import is_prepared_form, is_static_form
 from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, graphs, load, load_structure, save
 from hub_onnxruntime.float64 import is_double_inside, narrow_float64
 from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
-from hub_onnxruntime.graphs import add_constant, name_nodes, proto_of
+from hub_onnxruntime.graphs import add_constant, name_nodes, proto_of, prune
 from hub_onnxruntime.large import lighten, move_out, opened, size_on_disk, write_large
 from hub_onnxruntime.operators import CONTROL_FLOW, MIN_OPSET, custom_operators, opset_of
 from hub_onnxruntime.shapes import (
@@ -297,6 +297,9 @@ def _rework(
         model, said = _fold_light(model)
         notes += said
     proto = proto_of(model)
+    if model is not loaded.model:
+        # onnx-ir's pass also drops the names of outputs that nothing reads: onnx2tf takes no LSTM without its first one
+        prune(proto.graph)
     oracle = Oracle(source, [random_feeds(proto, seed, sizes) | frozen for sizes in sizes_to_try(proto)], scratch)
     proto, said = _simplified(proto, oracle, scratch)
     notes += oracle.notes + said
