@@ -113,14 +113,8 @@ def test_functions_are_short() -> None:
 
 PACKAGES = figures.packages()
 # Percent of a package's functions that may have `Any` in their signature: a type names what it holds. 5 for the core,
-# 20 for a plugin is the aim; a package that is above stands at its value of 2026-11-27, and its bound only goes down.
-ANY = {
-    "hub": 6.3,
-    "keras": 57.9,
-    "onnxgraph": 31.3,
-    "openvino": 33,
-    "pytorch": 43.9,
-}
+# 20 for a plugin is the aim; a package that is above stands at its value of 2026-11-28, and its bound only goes down.
+ANY = {"hub": 5.5, "keras": 23.8, "openvino": 25.2, "pytorch": 29.3}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -140,7 +134,7 @@ def test_no_other_modules_import_each_other() -> None:
 
 
 def test_class_names_defined_twice_do_not_come_back() -> None:
-    assert len(figures.defined_twice()) <= 35
+    assert len(figures.defined_twice()) <= 24
 
 
 def test_broad_excepts_are_few_and_say_why() -> None:
