@@ -50,10 +50,10 @@ def reshape_static(value: Value, shape: Sequence[int]) -> Value:
 
 
 def _ordered(value: Value, blocks: list[Block], old: list[int]) -> list[Block] | None:
-    """The blocks in the order they are stored in; None when a block of several large axes lies apart."""
+    """The blocks in the order they are stored in; None when a block lies apart, or has no old axes."""
     moving = [block for block in blocks if block.inputs]
     if len(moving) != len(blocks):
-        return _around(blocks)
+        return None
     spots = {axis: place for place, axis in enumerate(axis for axis in value.order if old[axis] != 1)}
     keys = []
     for block in moving:
@@ -62,8 +62,3 @@ def _ordered(value: Value, blocks: list[Block], old: list[int]) -> list[Block] |
             return None
         keys.append(min(places) if places else -1)
     return [block for _, block in sorted(zip(keys, moving, strict=True), key=lambda pair: pair[0])]
-
-
-def _around(blocks: list[Block]) -> list[Block] | None:
-    del blocks
-    return None
