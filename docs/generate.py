@@ -68,8 +68,9 @@ _KEPT = """
 A step that keeps the precision of a quantized source, scales and all, is held to {:g} dB where that is more: only the
 rounding of two runtimes differs. int8-dynamic is left out, as every kernel set draws its ranges its own way.
 
-A result whose dimensions stay open is compared at a second size too. Where all attempts fail and one rounding step of
-the inputs alone moves the source beyond the float gate, the error says so: such samples prove little.
+A result whose dimensions stay open is compared at a second size too, at both ends where the model says bounds. Where
+all attempts fail and one rounding step of the inputs alone moves the source beyond the float gate, the error says so:
+such samples prove little.
 """
 
 

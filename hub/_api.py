@@ -19,7 +19,16 @@ from hub._plugins import Registry
 from hub._receipt import read_receipt
 from hub._reference import samples_and_reference
 from hub._repeat import repeated
-from hub._request import Request, Source, choose_numerics, default_output, did_you_mean, parse_numerics, parse_source
+from hub._request import (
+    Request,
+    Source,
+    check_runtime,
+    choose_numerics,
+    default_output,
+    did_you_mean,
+    parse_numerics,
+    parse_source,
+)
 from hub._routing import Plan
 from hub._runner import Runner
 from hub._sampling import prepare_samples
@@ -37,6 +46,7 @@ from hub.spec import (
     ParityPolicy,
     ParityReport,
     Receipt,
+    Runtime,
     RuntimeOptions,
     SampleFolder,
     ShapeNeeded,
@@ -88,6 +98,7 @@ def inspect_source(
     *,
     execute: RuntimeOptions | None = None,
     data: str = "",
+    runtime: str = "",
 ) -> Inspected:
     """Describe a model; with `execute`, run it that way too and say what its runtime makes of it.
 
@@ -98,7 +109,10 @@ def inspect_source(
         opened = open_model(runner, source, options)
         if execute is None:
             return Inspected(opened=opened)
-        request = Request(source=source, target="", numerics=None, output="", test=data, options=options)
+        choose_runtime(registry, opened.artifact, runtime)
+        request = Request(
+            source=source, target="", numerics=None, output="", test=data, options=options, runtime=runtime
+        )
         try:
             execution = _executed(request, runner, opened, execute)
         except DeviceMissing:
@@ -116,7 +130,7 @@ def _executed(request: Request, runner: Runner, opened: Opened, how: RuntimeOpti
         try:
             samples = prepare_samples(request, runner, opened.summary.signature, fix=True, guess=guess)
             inputs = with_constants(runner, opened.artifact, samples.check, request.options)
-            return runner.explain(runner.subject(opened.artifact, how), inputs)
+            return runner.explain(runner.subject(opened.artifact, how, preferred=request.runtime), inputs)
         except (ShapeNeeded, StepError) as error:
             refused = refused or error
     raise refused or ShapeNeeded("no size was tried")
@@ -134,6 +148,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     weights: str | Path = "",
     options: ConvertOptions | None = None,
     require_speedup: float = 0.0,
+    runtime: str = "",
     strict: bool = False,
     force: bool = False,
     policy: ParityPolicy | None = None,
@@ -154,6 +169,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
         options: Shapes, constants, layouts.
         require_speedup: Least speed-up over the result's float form in its runtime (over the source where there is
             none); 0 for any.
+        runtime: Who runs the result, by name; by default the runtime of the plugin that reads its format.
         strict: Refuse `int8-mixed` where `int8` is asked for.
         force: Replace the output.
         policy: Your own gate.
@@ -179,6 +195,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
             policy=policy,
             announced=announced,
             require_speedup=require_speedup,
+            runtime=runtime,
             strict=strict,
             force=force,
         )
@@ -213,7 +230,7 @@ def _data_spec(data: Any, folder: Path, name: str) -> str:
     return str(file)
 
 
-def verify(
+def verify(  # noqa: PLR0913 keywords, like the command line
     source: str,
     result: str,
     *,
@@ -221,6 +238,7 @@ def verify(
     numerics: str = "",
     options: ConvertOptions | None = None,
     policy: ParityPolicy | None = None,
+    runtime: str = "",
 ) -> ParityReport:
     """Measure a result against its source, whoever made it.
 
@@ -231,6 +249,7 @@ def verify(
         numerics: Precision whose gate applies; by default what the reader finds in the result.
         options: Shapes and constants of the source.
         policy: Your own gate.
+        runtime: Who runs the result, by name; by default the runtime of the plugin that reads its format.
 
     Returns:
         The measurement; `passed` says whether the gate held. The result's receipt, when it lies beside it, gives the
@@ -244,6 +263,7 @@ def verify(
     with session(registry) as runner:
         opened = open_model(runner, request.source, request.options)
         other = open_model(runner, Source(path=result), ConvertOptions())
+        choose_runtime(registry, other.artifact, runtime)
         receipt = read_receipt(Path(result), other.artifact)
         request = _as_made(request, opened, receipt) if receipt else request
         fix = other.summary.signature.is_static
@@ -255,6 +275,7 @@ def verify(
             summary=other.summary,
             options=samples.options,
             steps=receipt.steps if receipt else (),
+            runtime=runtime,
         )
         return measure(runner, made, reference, gate)
 
@@ -275,7 +296,12 @@ def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
 
 
 def run(
-    model: str, data: str, *, options: ConvertOptions | None = None, how: RuntimeOptions | None = None
+    model: str,
+    data: str,
+    *,
+    options: ConvertOptions | None = None,
+    how: RuntimeOptions | None = None,
+    runtime: str = "",
 ) -> "list[Feeds]":
     """Run a model on data and return its outputs, one dict of arrays per sample.
 
@@ -284,6 +310,7 @@ def run(
         data: Data spec, as on the command line.
         options: Shapes and constants.
         how: Kernel set, device, threads, precision; by default the runtime's first kernel set, in float32.
+        runtime: Who runs it, by name; by default the runtime of the plugin that reads its format.
     """
     registry = Registry()
     request = Request(
@@ -293,22 +320,26 @@ def run(
     with session(registry) as runner:
         opened = open_model(runner, request.source, request.options)
         how = how or RuntimeOptions()
-        check_variant(registry, opened.artifact, how.variant)
+        choose_runtime(registry, opened.artifact, runtime, how.variant)
         samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
-        folder, _ = runner.run(opened.artifact, how, samples.check, ())
+        inputs = with_constants(runner, opened.artifact, samples.check, request.options)
+        folder, _ = runner.run(opened.artifact, how, inputs, (), preferred=runtime)
         return list(SampleFolder(folder))
 
 
-def check_variant(registry: Registry, artifact: ModelArtifact, variant: str) -> None:
-    """Refuse a kernel set that the model's runtime does not have.
+def choose_runtime(registry: Registry, artifact: ModelArtifact, name: str, variant: str = "") -> Runtime:
+    """The runtime of a name, or the model's own for an empty one.
 
     Raises:
-        UnknownName: It has none of that name.
+        UnknownName: There is none of that name, or it has no kernel set of that name.
+        UsageError: It does not open the model.
     """
-    known = registry.runtime_for(artifact.state.format).variants
-    if variant and variant not in known:
-        hint = did_you_mean(variant, filter(None, known))
-        raise UnknownName(f"the runtime has no kernel set {variant!r}", hint=hint)
+    check_runtime(name, artifact.state.format, registry.runtimes)
+    runtime = registry.runtime_for(artifact.state.format, name)
+    if variant and variant not in runtime.variants:
+        hint = did_you_mean(variant, filter(None, runtime.variants))
+        raise UnknownName(f"{runtime.name} has no kernel set {variant!r}", hint=hint)
+    return runtime
 
 
 def identify_file(path: str) -> str:

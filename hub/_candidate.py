@@ -14,12 +14,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         summary: What its reader says.
         options: The request's, in this model's terms: a step may have renamed or moved its inputs.
         steps: The edges that made it, as they were run.
+        runtime: The runtime that the user prefers, where it opens the model's format; empty for the format's own.
     """
 
     artifact: ModelArtifact
     summary: ModelSummary
     options: ConvertOptions
     steps: tuple[StepRecord, ...] = ()
+    runtime: str = ""
 
     @property
     def chain(self) -> Chain:

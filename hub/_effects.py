@@ -4,9 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from hub._steps import Step
 from hub.spec import (
     ConvertOptions,
+    Dim,
+    DType,
     Edge,
     EffectError,
     Identification,
@@ -21,8 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Shape = tuple[int | None, ...]
-Border = list[tuple[str, str, Shape]]
 _DEFECT = "this is a defect of the edge; hub tries the next route where there is one"
 
 
@@ -113,84 +115,108 @@ def check_operators(edge: Edge, summary: ModelSummary, options: ConvertOptions) 
         raise EffectError(f"{edge.id} needs custom operators: {names}", hint="accept them: --allow-custom-ops")
 
 
-def check_border(
+def check_signature(
     edge: Edge, before: Signature, after: Signature, bindings: tuple[IoBinding, ...], options: ConvertOptions
 ) -> None:
-    """Refuse inputs or outputs that changed without a declared binding: name, order, dtype, rank, fixed dimensions.
+    """Refuse inputs or outputs that changed without a declared binding: name, order, dtype, rank, sizes.
+
+    An input's dimension is fixed where it was, or where the request fixes it, and open where it was: a reader that
+    calls a fixed one open would have the receipt promise sizes that nobody tried. An output's may be open where the
+    reader cannot follow it; each run holds what comes out against what it says.
 
     Raises:
         EffectError: Says what was expected and what is there.
     """
     for direction, old, new in (("input", before.inputs, after.inputs), ("output", before.outputs, after.outputs)):
         bound = {binding.source: binding for binding in bindings if binding.direction == direction}
-        wanted = [_expected(spec, bound.get(spec.name), options) for spec in old if _kept(spec, bound)]
-        found = [(spec.name, spec.dtype.value, tuple(dim.size for dim in spec.shape)) for spec in new]
-        kept = not edge.keeps_dynamic or direction == "output" or _as_dynamic(wanted, found)
-        if not kept or not _same(wanted, found):
-            message = f"{edge.id} was to keep the {direction}s {_words(wanted)}; the result has {_words(found)}"
+        kept = [spec for spec in old if spec.name not in bound or bound[spec.name].target]
+        asked = [_asked(spec, options) for spec in kept]
+        for spec in asked:
+            _check_dropped(spec, bound.get(spec.name))
+        own = [_expected(spec, bound.get(spec.name)) for spec in kept]
+        wanted = [_expected(spec, bound.get(spec.name)) for spec in asked]
+        fits = _output_fits if direction == "output" else _open_fits if edge.keeps_dynamic else _fixed_fits
+        if (
+            len(wanted) != len(new)
+            or not all(map(_alike, wanted, new))
+            or not all(
+                fits(*dims)
+                for specs in zip(own, wanted, new, strict=True)
+                for dims in zip(*(spec.shape for spec in specs), strict=True)
+            )
+        ):
+            message = f"{edge.id} was to keep the {direction}s {_words(wanted)}; the result has {_words(new)}"
             raise EffectError(message, hint=_DEFECT)
 
 
-def check_outputs(specs: Iterable[TensorSpec], outputs: Mapping[str, "npt.NDArray[np.generic]"], who: str) -> None:
-    """Hold what a model gives against what its reader says that it gives: names, rank, fixed dimensions.
+def _alike(wanted: TensorSpec, found: TensorSpec) -> bool:
+    return (wanted.name, wanted.dtype, len(wanted.shape)) == (found.name, found.dtype, len(found.shape))
 
-    Source and result may be run by the same wrapper, whose mistakes parity alone would not see.
 
-    Raises:
-        EffectError: They differ.
+def _output_fits(own: Dim, wanted: Dim, found: Dim) -> bool:  # noqa: ARG001 the three share a signature
+    return None in (wanted.size, found.size) or wanted.size == found.size
+
+
+def _fixed_fits(own: Dim, wanted: Dim, found: Dim) -> bool:  # noqa: ARG001
+    return wanted.size is None or wanted.size == found.size
+
+
+def _open_fits(own: Dim, wanted: Dim, found: Dim) -> bool:
+    """A size is the one that it was, or that the request gives; a symbol was one, and goes as far as it did."""
+    if found.size is not None or own.size is not None:
+        return found.size is not None and found.size == wanted.size
+    return found.high is None or (own.high is not None and own.high <= found.high)
+
+
+def misfit(specs: Iterable[TensorSpec], arrays: Mapping[str, "npt.NDArray[np.generic]"], *, dtypes: bool) -> str:
+    """How arrays differ from what a model's reader says of them; empty where they do not.
+
+    Args:
+        specs: The model's inputs or outputs.
+        arrays: By name.
+        dtypes: Whether element types count too, where numpy has them.
     """
-    said = {spec.name: tuple(dim.size for dim in spec.shape) for spec in specs}
-    given: dict[str, Shape] = {name: array.shape for name, array in outputs.items()}
-    if set(said) != set(given) or not all(_agree(said[name], given[name]) for name in said):
-        raise EffectError(
-            f"{who} gives outputs {given}, its reader says {said}", hint="report it: a defect of the plugin"
+    known = {spec.name: spec for spec in specs}
+    missing, strange = known.keys() - arrays.keys(), arrays.keys() - known.keys()
+    if missing or strange:
+        return f"{', '.join(arrays) or 'nothing'}, not {', '.join(known)}"
+    for name, spec in known.items():
+        array = arrays[name]
+        sizes = len(spec.shape) == array.ndim and all(
+            dim.size in (None, size) for dim, size in zip(spec.shape, array.shape, strict=True)
         )
+        kind = not dtypes or spec.dtype in _NO_NUMPY or array.dtype.name == spec.dtype.value
+        if not sizes or not kind:
+            return f"{name}: {array.dtype.name}[{'x'.join(map(str, array.shape))}], not {spec}"
+    return ""
 
 
-def _kept(spec: TensorSpec, bound: dict[str, IoBinding]) -> bool:
-    return spec.name not in bound or bool(bound[spec.name].target)
+_NO_NUMPY = {DType.BFLOAT16, DType.INT4, DType.STRING, DType.UNKNOWN}
 
 
-def _expected(spec: TensorSpec, bound: IoBinding | None, options: ConvertOptions) -> tuple[str, str, Shape]:
-    shape = _shape(spec, options)
+def _check_dropped(spec: TensorSpec, bound: IoBinding | None) -> None:
+    for axis in bound.dropped if bound else ():
+        if spec.shape[axis].size != 1:
+            message = f"the binding of {spec.name} drops axis {axis} of size {spec.shape[axis]}"
+            raise EffectError(f"{message}; only axes of size 1 can be", hint=_DEFECT)
+
+
+def _asked(spec: TensorSpec, options: ConvertOptions) -> TensorSpec:
+    if spec.name not in options.shapes:
+        return spec
+    return msgspec.structs.replace(spec, shape=tuple(map(Dim.of, options.shapes[spec.name])))
+
+
+def _expected(spec: TensorSpec, bound: IoBinding | None) -> TensorSpec:
     if bound is None:
-        return spec.name, spec.dtype.value, shape
-    lost = {axis: shape[axis] for axis in bound.dropped if shape[axis] != 1}
-    if lost:
-        sizes = ", ".join(f"axis {axis} of size {_size(size)}" for axis, size in lost.items())
-        raise EffectError(f"the binding of {spec.name} drops {sizes}; only axes of size 1 can be", hint=_DEFECT)
-    dtype = bound.dtype or spec.dtype
-    return bound.target, dtype.value, bound.moved(shape)
+        return spec
+    shape = bound.shape or bound.moved(spec.shape)
+    return msgspec.structs.replace(spec, name=bound.target, dtype=bound.dtype or spec.dtype, shape=shape)
 
 
-def _shape(spec: TensorSpec, options: ConvertOptions) -> Shape:
-    if spec.name in options.shapes:
-        return tuple(options.shapes[spec.name])
-    return tuple(dim.size for dim in spec.shape)
+def _words(specs: Iterable[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name}: {spec.dtype.value}[{'x'.join(map(_in_words, spec.shape))}]" for spec in specs)
 
 
-def _same(wanted: Border, found: Border) -> bool:
-    if len(wanted) != len(found):
-        return False
-    return all(a[:2] == b[:2] and _agree(a[2], b[2]) for a, b in zip(wanted, found, strict=True))
-
-
-def _as_dynamic(wanted: Border, found: Border) -> bool:
-    """Whether every symbolic dimension is still one: an edge that keeps them may not fix one in silence."""
-    pairs = [pair for a, b in zip(wanted, found, strict=False) for pair in zip(a[2], b[2], strict=False)]
-    return all(after is None for before, after in pairs if before is None)
-
-
-def _agree(first: Shape, second: Shape) -> bool:
-    """Same rank, and no two fixed sizes that differ; a symbolic dimension agrees with any."""
-    if len(first) != len(second):
-        return False
-    return all(None in (a, b) or a == b for a, b in zip(first, second, strict=True))
-
-
-def _words(border: Border) -> str:
-    return ", ".join(f"{name}: {dtype}[{'x'.join(_size(s) for s in shape)}]" for name, dtype, shape in border)
-
-
-def _size(size: int | None) -> str:
-    return "?" if size is None else str(size)
+def _in_words(dim: Dim) -> str:
+    return f"{dim}<={dim.high}" if dim.high is not None else str(dim)

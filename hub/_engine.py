@@ -16,10 +16,11 @@ from hub._measure import Reference, adapt_samples, measure, outputs_of, self_noi
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._plugins import versions_of
+from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt
 from hub._reference import samples_and_reference
 from hub._repeat import remember
-from hub._request import Request, check_target
+from hub._request import Request, check_runtime, check_target
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
@@ -56,6 +57,7 @@ class Conversion:
         self._events = events
         self._failures: list[RouteFailed] = []
         self._attempts: list[FailedAttempt] = []
+        self._unheard: list[str] = []  # what plugins that watch failed to be told
         self._wanted = request.numerics or Numerics.FP32
 
     def plan(self) -> tuple[Opened, Plan]:
@@ -71,6 +73,7 @@ class Conversion:
             registry.check_broken(f"no loaded plugin writes {request.target}")
         check_target(request.target, targets)
         registry.check_suffix(request.target, request.destination)
+        check_runtime(request.runtime, registry.target(request.target, request.destination)[0], registry.runtimes)
         self._events.started(f"reading {request.source.label}")
         opened = open_model(self._runner, request.source, request.options)
         check_names(opened.summary.signature, request.options)
@@ -111,7 +114,7 @@ class Conversion:
         proof = self._first_right_route(opened, plan, samples, reference)
         side = _side_files(proof.result)
         check_side_files(side, request.destination, force=request.force, inputs=opened.summary.files)
-        receipt = make_receipt(request, plan, proof, self._attempts)
+        receipt = make_receipt(request, plan, proof, self._attempts, self._unheard)
         artifact = Path(proof.result.artifact.path)
         publish(artifact, encode_receipt(receipt), request.destination, side)
         if all(self._runner.registry.edges[edge].deterministic for edge in receipt.route.edges):
@@ -164,7 +167,12 @@ class Conversion:
     def _take(self, opened: Opened, route: tuple[Step, ...], samples: Samples, reference: Reference) -> Proof:
         """Go one route to its end, each step proved before the next."""
         samples = self._samples_for(opened, route, samples)
-        candidate = Candidate(artifact=opened.artifact, summary=opened.summary, options=samples.options)
+        candidate = Candidate(
+            artifact=opened.artifact,
+            summary=opened.summary,
+            options=samples.options,
+            runtime=self._request.runtime,
+        )
         for index, planned in enumerate(route):
             edge, prefix = planned.edge, tuple(step.edge.id for step in route[: index + 1])
             step = planned.starting_from(candidate.summary.state)
@@ -184,6 +192,10 @@ class Conversion:
                 wrong = f"the result of {step.title} is not the source's: {describe_failures(parity)}"
                 hint = "hub tries the next route where there is one"
                 raise RouteFailed(prefix, VerificationError(wrong, hint=hint), parity)
+        try:
+            prove_float32(self._runner, opened, candidate, reference)
+        except HubError as error:
+            raise RouteFailed(prefix, error) from error
         self._history.passed(prefix)
         return Proof(
             source=opened,
@@ -237,7 +249,8 @@ class Conversion:
             tools=versions_of(edge.requires),
             operators=summary.operators,
         )
-        after = Candidate(
+        after = msgspec.structs.replace(
+            before,
             artifact=record.artifact,
             summary=summary,
             options=options_for(before.options, record.bindings),
@@ -248,7 +261,7 @@ class Conversion:
         self._events.started(f"comparing {summary.state} with the source")
         policy = self._policy(before, edge, summary.state.numerics)
         record = msgspec.structs.replace(record, parity=measure(self._runner, after, reference, policy))
-        self._runner.registry.step_finished(record)
+        self._unheard.extend(self._runner.registry.step_finished(record))
         self._events.finished(record)
         return msgspec.structs.replace(after, steps=(*before.steps, record))
 
@@ -268,7 +281,7 @@ class Conversion:
         _effects.check_files(edge, converted.path, summary)
         _effects.check_operators(edge, summary, before.options)
         bindings = converted.output.bindings
-        _effects.check_border(edge, before.summary.signature, summary.signature, bindings, before.options)
+        _effects.check_signature(edge, before.summary.signature, summary.signature, bindings, before.options)
         return msgspec.structs.replace(summary, state=state)
 
     def _policy(self, before: Candidate, edge: Edge, numerics: Numerics) -> ParityPolicy:

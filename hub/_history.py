@@ -9,7 +9,7 @@ from hub._steps import Step
 from hub._store import Store, key_of
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class FailedRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A route's first edges, up to the one that failed; why; and the tools and the plugin of that edge, by version."""
 
     prefix: tuple[str, ...]
@@ -31,9 +31,9 @@ class History:
         self._path = store.root / "history" / f"{key_of(sha256)[:32]}.json"
         self._failures = {item.prefix: item for item in self._read()}
 
-    def _read(self) -> list[Failure]:
+    def _read(self) -> list[FailedRoute]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[Failure])
+            return msgspec.json.decode(self._path.read_bytes(), type=list[FailedRoute])
         except (OSError, msgspec.DecodeError):  # a history that cannot be read is none
             return []
 
@@ -50,14 +50,14 @@ class History:
         reasons = {failure.prefix[-1]: failure.reason for _, failure in found if failure}
         return ordered, reasons if ordered != tuple(routes) else {}
 
-    def _failure(self, route: tuple[Step, ...]) -> Failure | None:
+    def _failure(self, route: tuple[Step, ...]) -> FailedRoute | None:
         ids = tuple(step.edge.id for step in route)
         found = (self._failures.get(ids[:length]) for length in range(1, len(ids) + 1))
         return next((item for item in found if item and item.tools == self._tools(item.prefix[-1])), None)
 
     def failed(self, prefix: tuple[str, ...], reason: str) -> None:
         """Remember a failure."""
-        self._failures[prefix] = Failure(prefix=prefix, reason=reason[:300], tools=self._tools(prefix[-1]))
+        self._failures[prefix] = FailedRoute(prefix=prefix, reason=reason[:300], tools=self._tools(prefix[-1]))
         self._write()
 
     def passed(self, route: tuple[str, ...]) -> None:

@@ -8,7 +8,6 @@ import msgspec
 
 from hub._bindings import Chain, is_dropped, keeps_state, to_artifact
 from hub._candidate import Candidate
-from hub._effects import check_outputs
 from hub._inputs import one_step_up
 from hub._parity import compare
 from hub._runner import Runner
@@ -33,8 +32,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         outputs: Folder of the source's outputs.
         runtime: Who ran it.
         constant: Outputs that are the same for every sample, to the last bit: their comparison proves little.
-        other: The same at a second size, for results whose dimensions stay open.
-        size: The sizes of the inputs, where there are two references.
+        others: The same at other sizes, for results whose dimensions stay open.
+        size: The sizes of the inputs, of those.
     """
 
     inputs: tuple[str, str]
@@ -42,7 +41,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Path
     runtime: str
     constant: tuple[str, ...] = ()
-    other: "Reference | None" = None
+    others: tuple["Reference", ...] = ()
     size: str = ""
 
 
@@ -66,7 +65,6 @@ def reference_of(
     outputs, _ = runner.run(artifact, run_options(options), inputs, ())
     digests: dict[str, set[bytes]] = {}
     for given in SampleFolder(outputs):
-        check_outputs(artifact.signature.outputs, given, runtime.name)
         for name, array in given.items():
             digests.setdefault(name, set()).add(hashlib.sha256(array.tobytes()).digest())
     several = len(SampleFolder(outputs)) > 1
@@ -134,22 +132,30 @@ def measure(runner: Runner, result: Candidate, reference: Reference, policy: Par
         EffectError: Outputs have other names or shapes.
     """
     report = _measure_at(runner, result, reference, policy)
-    if reference.other is None or result.artifact.signature.is_static:
-        return report
-    second = _measure_at(runner, result, reference.other, policy)
-    outputs = (*report.outputs, *second.outputs)
-    return msgspec.structs.replace(report, outputs=outputs, passed=report.passed and second.passed)
+    for other in () if result.artifact.signature.is_static else reference.others:
+        second = _measure_at(runner, result, other, policy)
+        outputs = (*report.outputs, *second.outputs)
+        report = msgspec.structs.replace(report, outputs=outputs, passed=report.passed and second.passed)
+    return report
 
 
 def _measure_at(runner: Runner, result: Candidate, reference: Reference, policy: ParityPolicy) -> ParityReport:
-    runtime, chain = runner.registry.runtime_for(result.artifact.state.format), result.chain
+    runtime = runner.registry.runtime_for(result.artifact.state.format, result.runtime)
     folders = {
-        " ".join(filter(None, (runtime.name, variant, reference.size))): runner.run(
-            result.artifact, run_options(result.options, variant, chain), reference.inputs, chain
-        )[0]
+        " ".join(filter(None, (runtime.name, variant, reference.size))): run_result(
+            runner, result, reference.inputs, variant
+        )
         for variant in runtime.variants
     }
-    return _compared(reference, folders, chain, policy)
+    return _compared(reference, folders, result.chain, policy)
+
+
+def run_result(
+    runner: Runner, result: Candidate, inputs: tuple[str, str], variant: str = "", precision: str = ""
+) -> Path:
+    """Folder of a result's outputs, in the source's terms as the inputs are."""
+    how = msgspec.structs.replace(run_options(result.options, variant, result.chain), precision=precision)
+    return runner.run(result.artifact, how, inputs, result.chain, preferred=result.runtime)[0]
 
 
 def _compared(reference: Reference, folders: dict[str, Path], chain: Chain, policy: ParityPolicy) -> ParityReport:
@@ -165,16 +171,16 @@ def _compared(reference: Reference, folders: dict[str, Path], chain: Chain, poli
     )
 
 
-def as_deployed(options: ConvertOptions, chain: Chain = ()) -> RuntimeOptions:
+def as_deployed(options: ConvertOptions) -> RuntimeOptions:
     """How a model is opened where it is used: with the precision that its runtime chooses by itself."""
-    return msgspec.structs.replace(run_options(options, chain=chain), precision="auto")
+    return msgspec.structs.replace(run_options(options), precision="auto")
 
 
 def measure_deployed(runner: Runner, result: Candidate, reference: Reference, policy: ParityPolicy) -> ParityReport:
     """Compare what a result's runtime computes by itself with the reference; raises as `measure`."""
-    runtime, chain = runner.registry.runtime_for(result.artifact.state.format), result.chain
-    folder, _ = runner.run(result.artifact, as_deployed(result.options, chain), reference.inputs, chain)
-    return _compared(reference, {runtime.name: folder}, chain, policy)
+    runtime = runner.registry.runtime_for(result.artifact.state.format, result.runtime)
+    folder = run_result(runner, result, reference.inputs, precision="auto")
+    return _compared(reference, {runtime.name: folder}, result.chain, policy)
 
 
 def self_noise(runner: Runner, source: Candidate, reference: Reference, policy: ParityPolicy) -> ParityReport:
@@ -182,7 +188,7 @@ def self_noise(runner: Runner, source: Candidate, reference: Reference, policy: 
     folder = runner.folder()
     for index, feeds in enumerate(SampleFolder(reference.inputs[0])):
         write_sample(folder, index, {name: one_step_up(array) for name, array in feeds.items()})
-    moved = msgspec.structs.replace(reference, inputs=(str(folder), f"{reference.inputs[1]} moved"), other=None)
+    moved = msgspec.structs.replace(reference, inputs=(str(folder), f"{reference.inputs[1]} moved"), others=())
     return measure(runner, source, moved, policy)
 
 
@@ -197,6 +203,6 @@ def adapt_samples(runner: Runner, samples: tuple[str, str], chain: Chain) -> tup
 
 
 def outputs_of(runner: Runner, result: Candidate, reference: Reference) -> Path:
-    """Folder of a result's outputs on the reference's inputs, with its runtime's first kernel set."""
-    variant, chain = runner.registry.runtime_for(result.artifact.state.format).variants[0], result.chain
-    return runner.run(result.artifact, run_options(result.options, variant, chain), reference.inputs, chain)[0]
+    """Folder of a result's outputs on the reference's inputs, by its runtime's first kernel set."""
+    variant = runner.registry.runtime_for(result.artifact.state.format, result.runtime).variants[0]
+    return run_result(runner, result, reference.inputs, variant)

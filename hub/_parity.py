@@ -212,7 +212,7 @@ def _compare_one(
         raise NothingCompared(message, hint="give more inputs: --test DATA")
     for given, result in zip(sources, results, strict=True):
         source = {name: array for name, array in given.items() if name not in choice.dropped}
-        _check_same_border(source, result, runtime)
+        _check_same_outputs(source, result, runtime)
         _accumulate(sums, with_parts(source, choice.parts), with_parts(result, choice.parts))
     _check_reference(sums)
     for name, total in sums.items():
@@ -234,7 +234,7 @@ def _accumulate(sums: dict[str, _Sums], source: dict[str, "Array"], result: dict
             total.add_classes(array, result[name])
 
 
-def _check_same_border(source: dict[str, "Array"], result: dict[str, "Array"], runtime: str) -> None:
+def _check_same_outputs(source: dict[str, "Array"], result: dict[str, "Array"], runtime: str) -> None:
     wanted = {name: array.shape for name, array in source.items()}
     found = {name: array.shape for name, array in result.items()}
     if wanted != found:

@@ -11,11 +11,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 import pluggy
 
+from hub._offers import check_edge, check_format, check_runtime_object
 from hub._steps import Step, steps_of
 from hub._version import VERSION
 from hub.spec import (
@@ -40,7 +41,7 @@ from hub.spec.hooks import CONTRACT_VERSION, ENTRY_POINT_GROUP, PROJECT
 
 T = TypeVar("T")
 _GROUP = re.compile(r"hub\.v\d+")
-_OFFERS = ("formats", "runtimes", "_offered", "edges", "former", "steps")
+_OFFERS = ("formats", "runtimes", "_own_runtimes", "_edge_owners", "edges", "former", "steps")
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +140,12 @@ class Registry:
     def _check_offers(self, entry: importlib.metadata.EntryPoint) -> None:
         """Collect what is on offer with this plugin, so that one that raises or clashes with another is found here."""
         self._forget_offers()
+        for reader in self._offered("hub_register_formats").get(entry.name, ()):
+            check_format(reader)
+        for runtime in self._offered("hub_register_runtimes").get(entry.name, ()):
+            check_runtime_object(runtime)
+        for edge in self._offered("hub_register_edges").get(entry.name, ()):
+            check_edge(edge)
         _expectations_of(entry.module.partition(".")[0])
         for kind in _OFFERS:
             getattr(self, kind)
@@ -155,26 +162,22 @@ class Registry:
     @cached_property
     def formats(self) -> dict[str, Format]:
         """Readers by format name."""
-        return _by_name(self.manager.hook.hub_register_formats(), lambda item: item.name)
+        return _by_name(self._offered("hub_register_formats").values(), lambda item: item.name)
 
     @cached_property
     def runtimes(self) -> dict[str, Runtime]:
         """Runtimes by name."""
-        return _by_name(self.manager.hook.hub_register_runtimes(), lambda item: item.name)
+        return _by_name(self._offered("hub_register_runtimes").values(), lambda item: item.name)
 
-    @cached_property
-    def _offered(self) -> tuple[tuple[str, Edge], ...]:
-        """Every edge behind the name of its plugin."""
-        found: list[tuple[str, Edge]] = []
-        for offer in self.manager.hook.hub_register_edges.get_hookimpls():
-            edges = cast("list[Edge]", offer.function())
-            found += ((offer.plugin_name, edge) for edge in edges)
-        return tuple(found)
+    def _offered(self, hook: str) -> dict[str, list[Any]]:
+        """What each plugin offers in a hook."""
+        found = getattr(self.manager.hook, hook).get_hookimpls()
+        return {implementation.plugin_name: list(implementation.function()) for implementation in found}
 
     @cached_property
     def edges(self) -> dict[str, Edge]:
         """Edges by id."""
-        return _by_name([(edge for _, edge in self._offered)], lambda edge: edge.id)
+        return _by_name(self._offered("hub_register_edges").values(), lambda edge: edge.id)
 
     @cached_property
     def former(self) -> dict[str, str]:
@@ -188,8 +191,12 @@ class Registry:
 
     def plugin_of(self, edge: Edge) -> Plugin:
         """The plugin that offers an edge."""
-        name = next(name for name, offered in self._offered if offered.id == edge.id)
-        return next(plugin for plugin in self.plugins if plugin.name == name)
+        return next(plugin for plugin in self.plugins if plugin.name == self._edge_owners[edge.id])
+
+    @cached_property
+    def _edge_owners(self) -> dict[str, str]:
+        offered = self._offered("hub_register_edges")
+        return {edge.id: plugin for plugin, edges in offered.items() for edge in edges}
 
     @cached_property
     def expectations(self) -> tuple[Expectation, ...]:
@@ -206,14 +213,19 @@ class Registry:
         """
         return [found for found in self._call("hub_identify_format", path=path, header=header) if found]
 
-    def step_finished(self, record: StepRecord) -> None:
-        """Tell every plugin that a step finished.
+    def step_finished(self, record: StepRecord) -> list[str]:
+        """Tell every plugin that a step finished; returns what is to be said of those that could not be told.
 
-        Raises:
-            PluginBroken: A plugin has a defect.
+        One that watches has no say in whether a conversion is right, so its defects are none of the conversion's.
         """
-        for _ in self._call("hub_step_finished", record=record):
-            pass
+        failed = []
+        for implementation in self.manager.hook.hub_step_finished.get_hookimpls():
+            try:
+                implementation.function(*({"record": record}[name] for name in implementation.argnames))
+            except Exception as error:  # noqa: BLE001 the plugin boundary: whatever a watcher raises is told
+                what = f"{type(error).__name__}: {error}"
+                failed.append(f"the plugin {implementation.plugin_name} was not told of {record.edge}: {what}")
+        return failed
 
     def _call(self, hook: str, **arguments: Any) -> Iterator[Any]:
         """Call a hook, plugin by plugin, so that a defect is told with its plugin's name."""
@@ -290,19 +302,39 @@ class Registry:
         forms = reader.written_forms if isinstance(reader, ManyForms) else {}
         return next((suffix for suffix, form in forms.items() if form == state.form), reader.suffixes[0])
 
-    def runtime_for(self, format_name: str) -> Runtime:
-        """The first runtime, by name, that opens a format.
+    @cached_property
+    def _own_runtimes(self) -> dict[str, Runtime]:
+        """Format -> the first runtime for it of the plugin that reads it."""
+        readers, runtimes = self._offered("hub_register_formats"), self._offered("hub_register_runtimes")
+        return {
+            reader.name: self.runtimes[runtime.name]
+            for plugin, own in readers.items()
+            for reader in own
+            for runtime in reversed(runtimes.get(plugin, []))
+            if reader.name in runtime.formats
+        }
+
+    def runtime_for(self, format_name: str, preferred: str = "") -> Runtime:
+        """The runtime that models of a format are run in.
+
+        A comparison is as good as the runtimes that it is made in, so nobody becomes one by being installed: it is the
+        runtime of the plugin that reads the format, or the preferred one where that opens the format.
 
         Raises:
             DependencyMissing: No plugin that runs it is installed.
             PluginBroken: None does, and a plugin is broken.
         """
-        able = [r for _, r in sorted(self.runtimes.items()) if format_name in r.formats]
-        if not able:
-            self.check_broken(f"no loaded plugin runs {format_name} models")
-            hint = "`hub plugins` shows what is installed"
-            raise DependencyMissing(f"no plugin that runs {format_name} models is installed", hint=hint)
-        return able[0]
+        able = [name for name, runtime in self.runtimes.items() if format_name in runtime.formats]
+        if preferred in able:
+            return self.runtimes[preferred]
+        if format_name in self._own_runtimes:
+            return self._own_runtimes[format_name]
+        self.check_broken(f"no loaded plugin runs {format_name} models")
+        if able:
+            message = f"the plugin that reads {format_name} brings no runtime for it"
+            raise DependencyMissing(message, hint=f"name another's: --runtime {' or '.join(able)}")
+        hint = "`hub plugins` shows what is installed"
+        raise DependencyMissing(f"no plugin that runs {format_name} models is installed", hint=hint)
 
     def check_broken(self, lack: str) -> None:
         """Tell a lack that may be a broken plugin's from one of something that is not installed.

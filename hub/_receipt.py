@@ -55,8 +55,10 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: Accuracy | None
 
 
-def make_receipt(request: Request, plan: Plan, proof: Proof, attempts: Sequence[FailedAttempt]) -> Receipt:
-    """Put a conversion's receipt together.
+def make_receipt(
+    request: Request, plan: Plan, proof: Proof, attempts: Sequence[FailedAttempt], unheard: Sequence[str]
+) -> Receipt:
+    """Put a conversion's receipt together; `unheard` is what is to be said of plugins that watched.
 
     Raises:
         VerificationError: The last step was not compared with the source.
@@ -78,7 +80,7 @@ def make_receipt(request: Request, plan: Plan, proof: Proof, attempts: Sequence[
         parity=last.parity,
         contract=io_contract(source.summary.signature, result.summary.signature, result.chain),
         notes=(*samples.notes, *(note for step in result.steps for note in step.notes)),
-        warnings=tuple(_warnings(request, proof, wanted)),
+        warnings=(*_warnings(request, proof, wanted), *unheard),
         failed_attempts=tuple(attempts),
         findings=source.summary.findings,
         calibration=samples.record,

@@ -51,14 +51,15 @@ def _at(request: Request, runner: Runner, opened: Opened, *, fix: bool, guess: i
         calibration = whole_inputs(runner, opened.artifact, samples.calibration, samples.options)
         samples = msgspec.structs.replace(samples, calibration=calibration)
     reference = reference_of(runner, opened.artifact, samples.check, samples.kind, samples.options)
-    if not samples.other[0]:
-        return samples, reference
-    size = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in samples.other_shapes.items())
-    try:
-        other = reference_of(runner, opened.artifact, samples.other, samples.kind, samples.options)
-    except StepError as error:
-        reason = error.message.splitlines()[0][:200]
-        note = f"compared at one size only: the source does not run at {size} ({reason})"
-        return msgspec.structs.replace(samples, warnings=(*samples.warnings, note)), reference
-    other = msgspec.structs.replace(other, size=f"at {size}")
-    return samples, msgspec.structs.replace(reference, other=other)
+    for inputs, shapes in samples.others:
+        size = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        try:
+            other = reference_of(runner, opened.artifact, inputs, samples.kind, samples.options)
+        except StepError as error:
+            reason = error.message.splitlines()[0][:200]
+            note = f"not compared at {size}: the source does not run there ({reason})"
+            samples = msgspec.structs.replace(samples, warnings=(*samples.warnings, note))
+            continue
+        other = msgspec.structs.replace(other, size=f"at {size}")
+        reference = msgspec.structs.replace(reference, others=(*reference.others, other))
+    return samples, reference

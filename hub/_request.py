@@ -1,13 +1,13 @@
 """What a user asks for, parsed and frozen; names checked with did-you-mean."""
 
 import difflib
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hub.spec import ConvertOptions, Numerics, ParityPolicy, UnknownName, UsageError
+from hub.spec import ConvertOptions, Numerics, ParityPolicy, Runtime, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from hub._plugins import Registry
@@ -47,6 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         announced: What the request means where that is not in its words, for the summary and the receipt.
         avoid: Edge ids that no route may take.
         require_speedup: Least speed-up over the float form (over the source where there is none); 0 for any.
+        runtime: The runtime that results are run in, where it opens their format; empty for the format's own.
         strict: Refuse `int8-mixed` where `int8` was asked for.
         force: Replace the output.
         use_cache: Whether finished steps may be taken from the cache.
@@ -66,6 +67,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     announced: str = ""
     avoid: tuple[str, ...] = ()
     require_speedup: float = 0.0
+    runtime: str = ""
     strict: bool = False
     force: bool = False
     use_cache: bool = True
@@ -154,3 +156,17 @@ def default_output(source: Source, registry: "Registry", target: str, numerics: 
     suffix = registry.suffix_of(target)
     word = numerics.value if numerics else target
     return f"{stem}.{word}{suffix}" if numerics or suffix == Path(source.path).suffix else f"{stem}{suffix}"
+
+
+def check_runtime(name: str, format_name: str, runtimes: Mapping[str, Runtime]) -> None:
+    """Check the name of a runtime that models of a format are to be run in; an empty one is the format's own.
+
+    Raises:
+        UnknownName: There is no such runtime.
+        UsageError: It does not open the format.
+    """
+    if name and name not in runtimes:
+        raise UnknownName(f"there is no runtime {name!r}", hint=did_you_mean(name, runtimes))
+    if name and format_name not in runtimes[name].formats:
+        opens = ", ".join(runtimes[name].formats)
+        raise UsageError(f"{name} does not open {format_name} models, only {opens}", hint="leave out --runtime")

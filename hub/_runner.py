@@ -194,15 +194,16 @@ class Runner:
         samples: tuple[str, str],
         chain: tuple[tuple[IoBinding, ...], ...],
         carry: dict[str, str] | None = None,
+        preferred: str = "",
     ) -> tuple[Path, RunOutput]:
         """Run an artifact on samples in the source's terms; returns the folder of outputs, in the source's terms too.
 
-        `samples` is the folder and its fingerprint, `carry` as in `RunTask`.
+        `samples` is the folder and its fingerprint, `carry` as in `RunTask`, `preferred` a runtime.
         """
-        runtime = self.registry.runtime_for(artifact.state.format)
+        runtime = self.registry.runtime_for(artifact.state.format, preferred)
         folder, fingerprint = samples
         versions = self._versions(package_of(runtime), runtime.requires)
-        key = key_of("run", artifact.sha256, artifact.state, options, fingerprint, chain, carry, versions)
+        key = key_of("run", runtime.name, artifact.sha256, artifact.state, options, fingerprint, chain, carry, versions)
 
         def build(place: Path) -> Task:
             return RunTask(
@@ -219,15 +220,20 @@ class Runner:
         return done.folder / "outputs", msgspec.convert(done.result.value, RunOutput)
 
     def subject(
-        self, artifact: ModelArtifact, options: RuntimeOptions, chain: tuple[tuple[IoBinding, ...], ...] = ()
+        self,
+        artifact: ModelArtifact,
+        options: RuntimeOptions,
+        chain: tuple[tuple[IoBinding, ...], ...] = (),
+        preferred: str = "",
     ) -> Subject:
         """A model as it is to be opened, with the runtime that opens it."""
-        runtime = self.registry.runtime_for(artifact.state.format)
-        return Subject(plugin=reference_of(runtime), artifact=artifact, options=options, chain=chain)
+        runtime = self.registry.runtime_for(artifact.state.format, preferred)
+        plugin = reference_of(runtime)
+        return Subject(runtime=runtime.name, plugin=plugin, artifact=artifact, options=options, chain=chain)
 
     def explain(self, subject: Subject, samples: tuple[str, str]) -> Execution | None:
         """Ask a runtime how it executes a model; None where it does not tell."""
-        runtime = self.registry.runtime_for(subject.artifact.state.format)
+        runtime = self.registry.runtimes[subject.runtime]
         key = self._subject_key("explain", (subject,), samples)
         task = ExplainTask(subject=subject, samples=samples[0])
         done = self.execute(key, lambda _: task, Place(process=runtime.process))
@@ -240,7 +246,7 @@ class Runner:
 
         They share the process of the first one's runtime. `again` measures anew.
         """
-        runtime = self.registry.runtime_for(subjects[0].artifact.state.format)
+        runtime = self.registry.runtimes[subjects[0].runtime]
         key = self._subject_key("time", subjects, samples)
         if again:
             self.store.forget(key)
@@ -249,9 +255,9 @@ class Runner:
         return msgspec.convert(done.result.value, list[list[float]]), done.cached
 
     def _subject_key(self, verb: str, subjects: tuple[Subject, ...], samples: tuple[str, str]) -> str:
-        runtimes = [self.registry.runtime_for(subject.artifact.state.format) for subject in subjects]
+        runtimes = [self.registry.runtimes[subject.runtime] for subject in subjects]
         versions = [self._versions(package_of(runtime), runtime.requires) for runtime in runtimes]
-        models = [(s.artifact.sha256, s.artifact.state, s.options, s.chain) for s in subjects]
+        models = [(s.runtime, s.artifact.sha256, s.artifact.state, s.options, s.chain) for s in subjects]
         return key_of(verb, models, samples[1], versions)
 
     def call_function(self, function: str, folder: Path) -> int:

@@ -6,7 +6,7 @@ from hub._calibration import LoadedSamples, infer_shapes, load_samples, split
 from hub._inputs import draw_samples, repeat_samples
 from hub._request import Request
 from hub._runner import Runner
-from hub._shapes import Shapes, check_names, fix_shapes, other_shapes
+from hub._shapes import Shapes, check_names, fix_shapes, other_sizes
 from hub._store import key_of
 from hub.spec import CalibrationRecord, ConvertOptions, InputsKind, SampleFolder, Signature
 
@@ -25,8 +25,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
         warnings: What is doubtful about the data.
         shapes: The samples' shapes, for a route that needs fixed ones.
         shape_notes: How they were found.
-        other: Folder and fingerprint of inputs at a second size, where dimensions stay open; empty strings for none.
-        other_shapes: Their shapes.
+        others: Folder and fingerprint of inputs at other sizes, where dimensions stay open, with their shapes.
         guessed: Whether a size is hub's own choice, at which nothing may be fixed.
     """
 
@@ -40,14 +39,13 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     shapes: Shapes = {}
     shape_notes: tuple[str, ...] = ()
-    other: tuple[str, str] = ("", "")
-    other_shapes: Shapes = {}
+    others: tuple[tuple[tuple[str, str], Shapes], ...] = ()
     guessed: bool = False
 
     def fixed(self) -> "Samples":
         """The same samples, for a route that needs fixed shapes."""
         options = msgspec.structs.replace(self.options, shapes=self.shapes)
-        return msgspec.structs.replace(self, options=options, notes=self.shape_notes, other=("", ""), other_shapes={})
+        return msgspec.structs.replace(self, options=options, notes=self.shape_notes, others=())
 
 
 def prepare_samples(request: Request, runner: Runner, signature: Signature, *, fix: bool, guess: int = 0) -> Samples:
@@ -56,7 +54,7 @@ def prepare_samples(request: Request, runner: Runner, signature: Signature, *, f
     Args:
         request: The request.
         runner: To call a user's sample function in a worker.
-        signature: The source's border.
+        signature: The source's inputs and outputs.
         fix: Whether the route needs fixed shapes.
         guess: Size for dimensions that nobody names, for a route that keeps them open; 0 to refuse them.
 
@@ -74,21 +72,20 @@ def prepare_samples(request: Request, runner: Runner, signature: Signature, *, f
     found = msgspec.structs.replace(found, shapes=shapes, shape_notes=notes, guessed=bool(guess))
     if guess:
         found = msgspec.structs.replace(found, notes=notes)
-    return found.fixed() if fix else _with_other_size(found, request, runner, signature)
+    return found.fixed() if fix else _with_other_sizes(found, request, runner, signature)
 
 
-def _with_other_size(samples: Samples, request: Request, runner: Runner, signature: Signature) -> Samples:
-    """Add samples at a second size: drawn where the first are, else the real ones repeated."""
-    shapes = other_shapes(signature, samples.shapes, (*request.options.shapes, *request.options.constants))
-    if not shapes:
-        return samples
-    if samples.kind == "random":
-        other = _random(request, runner, signature, shapes, request.options).check
-    else:
+def _with_other_sizes(samples: Samples, request: Request, runner: Runner, signature: Signature) -> Samples:
+    """Add samples at other sizes: drawn where the first are, else the real ones repeated."""
+    others = []
+    for shapes in other_sizes(signature, samples.shapes, (*request.options.shapes, *request.options.constants)):
+        if samples.kind == "random":
+            others.append((_random(request, runner, signature, shapes, request.options).check, shapes))
+            continue
         folder = runner.folder()
         repeat_samples(SampleFolder(samples.check[0]), shapes, folder)
-        other = (str(folder), key_of("repeated", samples.check[1], shapes))
-    return msgspec.structs.replace(samples, other=other, other_shapes=shapes)
+        others.append(((str(folder), key_of("repeated", samples.check[1], shapes)), shapes))
+    return msgspec.structs.replace(samples, others=tuple(others))
 
 
 def _data_shapes(request: Request, runner: Runner, signature: Signature) -> Shapes:
@@ -109,10 +106,10 @@ def _not_in_data(options: ConvertOptions) -> set[str]:
 def _random(request: Request, runner: Runner, signature: Signature, shapes: Shapes, options: ConvertOptions) -> Samples:
     folder = runner.folder()
     kept = tuple(spec for spec in signature.inputs if spec.name in shapes)
-    border = Signature(inputs=kept, outputs=signature.outputs)
+    fed = Signature(inputs=kept, outputs=signature.outputs)
     seed, count = request.options.seed, request.random_samples
-    warnings = draw_samples(border, shapes, folder, count=count, seed=seed)
-    fingerprint = key_of("random", border, shapes, seed, count)
+    warnings = draw_samples(fed, shapes, folder, count=count, seed=seed)
+    fingerprint = key_of("random", fed, shapes, seed, count)
     return Samples(check=(str(folder), fingerprint), kind="random", options=options, warnings=warnings)
 
 

@@ -5,7 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from hub._api import check_variant, session
+from hub._api import choose_runtime, session
+from hub._effects import misfit
 from hub._opening import Opened, open_model
 from hub._plugins import Registry
 from hub._request import parse_source
@@ -21,13 +22,16 @@ from hub.spec import (
     Signature,
     State,
     UnsupportedModel,
+    UsageError,
 )
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
 
 
-def open_session(model: str, *, how: RuntimeOptions | None = None, options: ConvertOptions | None = None) -> "Model":
+def open_session(
+    model: str, *, how: RuntimeOptions | None = None, options: ConvertOptions | None = None, runtime: str = ""
+) -> "Model":
     """Open a model for running, in this process.
 
     It is read in a worker first, so that a file that is none, or that its runtime lacks operators for, is a coded error
@@ -37,6 +41,7 @@ def open_session(model: str, *, how: RuntimeOptions | None = None, options: Conv
         model: Path or builder.
         how: Kernel set, device, threads and precision; by default float32 on the CPU.
         options: For reading it: shapes of files that hold none, `allow_pickle`.
+        runtime: Which one opens it, by name; by default that of the plugin that reads its format.
 
     Raises:
         DeviceMissing: The device is not there.
@@ -45,9 +50,8 @@ def open_session(model: str, *, how: RuntimeOptions | None = None, options: Conv
     registry, how = Registry(), how or RuntimeOptions()
     with session(registry) as runner:
         opened = open_model(runner, parse_source(model), options or ConvertOptions())
-    check_variant(registry, opened.artifact, how.variant)
-    runtime = registry.runtime_for(opened.artifact.state.format)
-    return Model(opened, runtime.open(opened.artifact, how), runtime.name)
+    opener = choose_runtime(registry, opened.artifact, runtime, how.variant)
+    return Model(opened, opener.open(opened.artifact, how), opener.name)
 
 
 class Model:
@@ -90,13 +94,20 @@ class Model:
         Raises:
             HubError: A feed is missing, unknown, or of the wrong type or shape; or a kernel failed.
         """
+        self._check(feeds)
         return self._session.run(feeds)
+
+    def _check(self, feeds: "Feeds") -> None:
+        wrong = misfit(self.signature.inputs, feeds, dtypes=True)
+        if wrong:
+            raise UsageError(f"the model is fed {wrong}", hint=f"feed {', '.join(map(str, self.signature.inputs))}")
 
     def run_async(self, feeds: "Feeds") -> "Future[Feeds]":
         """Start a run and return at once; `feeds` must not be changed before the future is done.
 
         A runtime without asynchronous runs of its own runs them one after the other in a thread.
         """
+        self._check(feeds)
         if isinstance(self._session, RunsAsync):
             return self._session.run_async(feeds)
         self._executor = self._executor or ThreadPoolExecutor(max_workers=1)
@@ -117,8 +128,8 @@ class Model:
 
     def _stacks(self, samples: "Sequence[Feeds]") -> bool:
         """Whether every input and output begins with the same open dimension, and the samples fit together."""
-        border = (*self.signature.inputs, *self.signature.outputs)
-        first = [spec.shape[0].symbol if spec.shape else None for spec in border]
+        specs = (*self.signature.inputs, *self.signature.outputs)
+        first = [spec.shape[0].symbol if spec.shape else None for spec in specs]
         shapes = [{name: array.shape for name, array in feeds.items()} for feeds in samples]
         alike = all(found == shapes[0] for found in shapes) and all(shape[0] == 1 for shape in shapes[0].values())
         return bool(first) and first[0] is not None and len(set(first)) == 1 and alike

@@ -1,5 +1,6 @@
 """Symbolic dimensions: fixed by the user, by the data, or (a batch alone) to one; never in silence."""
 
+import math
 from collections.abc import Iterable
 
 from hub._request import did_you_mean
@@ -55,7 +56,7 @@ def fix_shapes(
     """Find a fixed shape for every input that stays an input.
 
     Args:
-        signature: The source's border.
+        signature: The source's inputs and outputs.
         options: The request: shapes and constants.
         data: Shapes that the calibration or test data has.
         guess: Size of symbolic dimensions that nobody names, the batch left out; 0 to refuse them.
@@ -110,33 +111,55 @@ def _guessed(dim: Dim, leading: set[str | None], guess: int) -> int:
     return max(dim.low, 1 if dim.symbol in leading else min(guess, dim.high or guess))
 
 
-def other_shapes(signature: Signature, shapes: Shapes, fixed: Iterable[str]) -> Shapes:
-    """Shapes at a second size for every dimension that is still open: twice the first, or what its bounds allow.
+AFFORDABLE_ELEMENTS = 1 << 20
+"""Elements of an input up to which the upper end of a bounded dimension is run: 4 MiB of floats."""
+
+
+def other_sizes(signature: Signature, shapes: Shapes, fixed: Iterable[str]) -> list[Shapes]:
+    """Shapes at other sizes, for dimensions that are still open: what is said of a range is tried at its ends.
+
+    The upper end where it is bounded and affordable, else twice the first size; the lower end where the model says one
+    (one that says no bounds takes any size by its own words only).
 
     Args:
-        signature: The model's border.
+        signature: The model's inputs and outputs.
         shapes: The shapes at the first size.
         fixed: Inputs whose shape the request fixes.
 
     Returns:
-        A shape for every input in `shapes`; empty when no dimension is open.
+        Shapes for every input in `shapes`, each time others; empty when no dimension is open.
     """
     kept = set(fixed)
-    found = {
-        spec.name: shapes[spec.name]
-        if spec.name in kept
-        else tuple(_other(dim, size) for dim, size in zip(spec.shape, shapes[spec.name], strict=True))
-        for spec in signature.inputs
-        if spec.name in shapes
-    }
-    return found if found != shapes else {}
+    open_specs = [spec for spec in signature.inputs if spec.name in shapes and spec.name not in kept]
+    plain = all(dim.symbol.isidentifier() for spec in open_specs for dim in spec.shape if dim.symbol)
+    found: list[Shapes] = []
+    for choose in (_upper, _lower) if plain else (_doubled,):  # a size that hangs on another has no end of its own
+        sizes = {spec.name: choose(spec, shapes[spec.name]) for spec in open_specs}
+        if shapes | sizes not in (shapes, *found):
+            found.append(shapes | sizes)
+    return found
 
 
-def _other(dim: Dim, size: int) -> int:
+def _upper(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    top = tuple(dim.high or _twice(dim, size) for dim, size in zip(spec.shape, shape, strict=True))
+    return top if math.prod(top) <= AFFORDABLE_ELEMENTS and top != shape else _doubled(spec, shape)
+
+
+def _doubled(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(_twice(dim, size) for dim, size in zip(spec.shape, shape, strict=True))
+
+
+def _lower(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(
+        dim.low if dim.symbol and (dim.high or dim.low > 1) else size
+        for dim, size in zip(spec.shape, shape, strict=True)
+    )
+
+
+def _twice(dim: Dim, size: int) -> int:
     if dim.size is not None:
         return size
-    twice = 2 * size
-    return twice if dim.high is None or twice <= dim.high else max(dim.low, size // 2)
+    return 2 * size if dim.high is None or 2 * size <= dim.high else max(dim.low, size // 2)
 
 
 def _flag(spec: TensorSpec) -> str:

@@ -52,7 +52,7 @@ def measure_speed(runner: Runner, source: Opened, result: Candidate, reference: 
     baseline: TimedModel = "float" if "float" in subjects else "source"
     ratios = [row[names.index(baseline)] / row[names.index("result")] for row in rounds]
     return Speed(
-        timings=tuple(_timing(runner, name, subject, rounds, names) for name, subject in subjects.items()),
+        timings=tuple(_timing(name, subject, rounds, names) for name, subject in subjects.items()),
         baseline=baseline,
         speedup=statistics.median(ratios),
         slowest=min(ratios),
@@ -75,17 +75,15 @@ def _subjects(runner: Runner, source: Opened, result: Candidate) -> dict[TimedMo
         before = plain[-1].artifact
         same = before.state.format == result.artifact.state.format
         if same and before.sha256 not in {source.artifact.sha256, result.artifact.sha256}:
-            subjects["float"] = runner.subject(before, how, result.chain[: len(plain)])
-    return subjects | {"result": runner.subject(result.artifact, how, result.chain)}
+            subjects["float"] = runner.subject(before, how, result.chain[: len(plain)], result.runtime)
+    return subjects | {"result": runner.subject(result.artifact, how, result.chain, result.runtime)}
 
 
-def _timing(
-    runner: Runner, name: TimedModel, subject: Subject, rounds: list[list[float]], names: list[TimedModel]
-) -> Timing:
+def _timing(name: TimedModel, subject: Subject, rounds: list[list[float]], names: list[TimedModel]) -> Timing:
     return Timing(
         model=name,
         state=subject.artifact.state,
-        runtime=runner.registry.runtime_for(subject.artifact.state.format).name,
+        runtime=subject.runtime,
         seconds=statistics.median(row[names.index(name)] for row in rounds),
     )
 
@@ -108,24 +106,25 @@ def explain(runner: Runner, result: Candidate, reference: Reference, policy: Par
 
     The edge's gate was held with float32 pinned. What a runtime chooses by itself may compute something else on this
     machine: that is told with the figures and is no error, as the file is right and its user may set what is named.
+    A runtime that cannot explain is held to it all the same.
     """
     try:
-        subject = runner.subject(result.artifact, as_deployed(result.options), result.chain)
+        subject = runner.subject(result.artifact, as_deployed(result.options), result.chain, result.runtime)
         execution = runner.explain(subject, reference.inputs)
-        if execution is None:
-            return Performance()
         deployed = measure_deployed(runner, result, reference, policy)
     except HubError as error:
         return Performance(remarks=(f"how the result is executed could not be told: {error.message}",))
-    return Performance(execution=execution, deployed=deployed, remarks=deployed_words(execution, deployed))
+    return Performance(
+        execution=execution, deployed=deployed, remarks=deployed_words(subject.runtime, execution, deployed)
+    )
 
 
-def deployed_words(execution: Execution, deployed: ParityReport) -> tuple[str, ...]:
+def deployed_words(runtime: str, execution: Execution | None, deployed: ParityReport) -> tuple[str, ...]:
     """What must be said of a result that its runtime, left to itself, computes outside the gate."""
     if deployed.passed:
         return ()
-    how = "; ".join(execution.deviations) or "it does not say how"
-    where = f"{execution.runtime} by itself computes it otherwise on {processor()}"
+    how = "; ".join(execution.deviations if execution else ()) or "it does not say how"
+    where = f"{runtime} by itself computes it otherwise on {processor()}"
     return (f"{where}, outside the gate ({describe_failures(deployed)}): {how}",)
 
 

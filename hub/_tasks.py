@@ -52,8 +52,9 @@ class SampleTask(msgspec.Struct, frozen=True, kw_only=True, tag="samples"):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """A model to be timed: its runtime, how it is opened, and the changes from the source's inputs to its own."""
+    """A model as it is to be opened: by which runtime, how, and the changes from the source's inputs to its own."""
 
+    runtime: str
     plugin: str
     artifact: ModelArtifact
     options: RuntimeOptions

@@ -43,9 +43,11 @@ from hub._tasks import (
 from hub.spec import (
     CalibrationError,
     Edge,
+    EffectError,
     Execution,
     Explains,
     HubError,
+    Runtime,
     SampleFolder,
     Session,
     StepOutput,
@@ -70,31 +72,47 @@ def _convert(task: ConvertTask) -> StepOutput:
 
 
 def _run(task: RunTask) -> RunOutput:
-    session = load_reference(task.plugin)().open(task.artifact, task.options)
+    runtime: Runtime = load_reference(task.plugin)()
+    session = runtime.open(task.artifact, task.options)
     try:
-        seconds = tuple(_run_all(session.run, task))
+        seconds = tuple(_run_all(session.run, task, runtime.name))
     finally:
         session.close()
     return RunOutput(samples=len(seconds), seconds=seconds)
 
 
-def _run_all(run: Callable[[Any], Any], task: RunTask) -> Iterator[float]:
+def _run_all(run: Callable[[Any], Any], task: RunTask, runtime: str) -> Iterator[float]:
     carried: dict[str, Any] = {}
     for index, feeds in enumerate(SampleFolder(task.samples)):
-        seconds, outputs = _run_one(run, task, index, feeds | carried)
+        seconds, outputs = _run_one(run, task, runtime, index, feeds | carried)
         carried = {name: outputs[output] for name, output in task.carry.items()}
         yield seconds
 
 
-def _run_one(run: Callable[[Any], Any], task: RunTask, index: int, feeds: Any) -> tuple[float, dict[str, Any]]:
+def _run_one(
+    run: Callable[[Any], Any], task: RunTask, runtime: str, index: int, feeds: Any
+) -> tuple[float, dict[str, Any]]:
+    """Run one sample; what goes in and comes out is held against what the model's reader says.
+
+    Source and result may be run by the same wrapper, whose mistakes parity alone would not see.
+    """
     import numpy as np
 
     from hub._bindings import to_artifact, to_source
+    from hub._effects import misfit
 
     fed = to_artifact(feeds, task.chain)
+    wrong = misfit(task.artifact.signature.inputs, fed, dtypes=True)
+    if wrong:
+        hint = "report it: the plugin's reader, or the changes that an edge declares, are wrong"
+        raise EffectError(f"{runtime} is to be fed {wrong}", hint=hint)
     start = time.perf_counter()
     given = run(fed)
     seconds = time.perf_counter() - start
+    wrong = misfit(task.artifact.signature.outputs, given, dtypes=False)
+    if wrong:
+        hint = "report it: the plugin's reader or its runtime is wrong"
+        raise EffectError(f"{runtime} gives outputs {wrong}", hint=hint)
     outputs = {name: np.asarray(array) for name, array in to_source(given, task.chain).items()}
     write_sample(task.outputs, index, outputs)
     return seconds, outputs

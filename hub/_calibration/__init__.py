@@ -70,7 +70,7 @@ def load_samples(
     wanted = rows.wanted_inputs(signature, shapes, constants)
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".hub-samples-") as scratch:
-        source = sources.Source(place, wanted, constants, call_function, Path(scratch).resolve())
+        source = sources.DataSource(place, wanted, constants, call_function, Path(scratch).resolve())
         written = samples.write(source, into)
     return LoadedSamples(
         folder=str(into),
@@ -103,11 +103,11 @@ def infer_shapes(
         found = {wanted[0].name: {images.plan(place, wanted).shape}}
     else:
         with tempfile.TemporaryDirectory(prefix="hub-samples-") as scratch:
-            found = _shapes_in(sources.Source(place, wanted, constants, call_function, Path(scratch)))
+            found = _shapes_in(sources.DataSource(place, wanted, constants, call_function, Path(scratch)))
     return {tensor.name: _only(tensor.name, found[tensor.name]) for tensor in wanted if not tensor.is_static}
 
 
-def _shapes_in(source: sources.Source) -> dict[str, set[tuple[int, ...]]]:
+def _shapes_in(source: sources.DataSource) -> dict[str, set[tuple[int, ...]]]:
     found: dict[str, set[tuple[int, ...]]] = {tensor.name: set() for tensor in source.wanted}
     for chunk in source.chunks():
         cuts = rows.cuts_of(chunk, source.wanted)

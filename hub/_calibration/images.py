@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub._calibration.places import Place, image_files, unused_files
+from hub._calibration.places import DataSpec, image_files, unused_files
 from hub._calibration.rows import Chunk, Shape, shape_text
 from hub._request import did_you_mean
 from hub.spec import CalibrationError, Dim, DType, TensorSpec
@@ -36,7 +36,7 @@ _RANK = 4
 _INTEGER = {DType.INT8: {"scale": "1", "mean": "128"}, DType.UINT8: {"scale": "1"}}
 
 
-class Plan(NamedTuple):
+class Preprocessing(NamedTuple):
     """How images become one input.
 
     Attributes:
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
         told: What was taken from the model rather than from the user.
     """
 
-    place: Place
+    place: DataSpec
     name: str
     dtype: str
     shape: Shape
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
     told: tuple[str, ...]
 
 
-def plan(place: Place, wanted: tuple[TensorSpec, ...]) -> Plan:
+def plan(place: DataSpec, wanted: tuple[TensorSpec, ...]) -> Preprocessing:
     """Settle the preprocessing from the query and the model's input.
 
     Raises:
@@ -82,7 +82,7 @@ def plan(place: Place, wanted: tuple[TensorSpec, ...]) -> Plan:
     size = _size(place, height, width)
     scale, mean, std = _arithmetic(place, tensor, channels)
     axes = {"n": tensor.shape[0].size or 1, "c": CHANNELS[channels], "h": size[0], "w": size[1]}
-    return Plan(
+    return Preprocessing(
         place=place,
         name=tensor.name,
         dtype=tensor.dtype.value,
@@ -111,28 +111,28 @@ def _single(wanted: tuple[TensorSpec, ...]) -> TensorSpec:
     return tensor
 
 
-def _choice(place: Place, key: str, known: tuple[str, ...]) -> str:
+def _choice(place: DataSpec, key: str, known: tuple[str, ...]) -> str:
     value = place.query.get(key, "").lower()
     if value and value not in known:
         raise CalibrationError(f"there is no {key} {value!r}", hint=did_you_mean(value, known))
     return value
 
 
-def suggestion(place: Place, **settled: str) -> str:
+def suggestion(place: DataSpec, **settled: str) -> str:
     """The spec to write: what the user stated, what the model tells, and an example of the rest."""
     query = _EXAMPLE | place.query | settled
     pairs = "&".join(f"{key}={value}" for key, value in query.items())
     return f"'{place.path}/?{pairs}'"
 
 
-def _state(place: Place, what: str, **settled: str) -> CalibrationError:
+def _state(place: DataSpec, what: str, **settled: str) -> CalibrationError:
     return CalibrationError(
         f"{place.spec}: {what}",
         hint=f"state what the model was trained with, such as: {suggestion(place, **settled)}",
     )
 
 
-def _layout(place: Place, tensor: TensorSpec, told: list[str]) -> str:
+def _layout(place: DataSpec, tensor: TensorSpec, told: list[str]) -> str:
     stated = _choice(place, "layout", LAYOUTS)
     fits = [layout for layout in LAYOUTS if tensor.shape[layout.index("c")].size in CHANNELS.values()]
     if stated:
@@ -151,7 +151,7 @@ def _other(layout: str) -> str:
     return next(name for name in LAYOUTS if name != layout)
 
 
-def _channels(place: Place, depth: Dim, told: list[str]) -> str:
+def _channels(place: DataSpec, depth: Dim, told: list[str]) -> str:
     stated = _choice(place, "channels", tuple(CHANNELS))
     if stated and depth.size not in {None, CHANNELS[stated]}:
         right = "gray" if depth.size == 1 else "rgb"
@@ -170,7 +170,7 @@ def _channels(place: Place, depth: Dim, told: list[str]) -> str:
     return derived
 
 
-def _size(place: Place, height: Dim, width: Dim) -> tuple[int, int]:
+def _size(place: DataSpec, height: Dim, width: Dim) -> tuple[int, int]:
     stated = _stated_size(place)
     own = (height.size, width.size)
     if stated is None:
@@ -185,7 +185,7 @@ def _size(place: Place, height: Dim, width: Dim) -> tuple[int, int]:
     return stated
 
 
-def _stated_size(place: Place) -> tuple[int, int] | None:
+def _stated_size(place: DataSpec) -> tuple[int, int] | None:
     text = place.query.get("size")
     if text is None:
         return None
@@ -195,7 +195,9 @@ def _stated_size(place: Place) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
-def _arithmetic(place: Place, tensor: TensorSpec, channels: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+def _arithmetic(
+    place: DataSpec, tensor: TensorSpec, channels: str
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     missing = [key for key in ("scale", "mean", "std") if key not in place.query]
     raw = tensor.dtype is DType.UINT8 and len(missing) == 3  # noqa: PLR2004 none of the three: pixels as they are
     if missing and not raw:
@@ -216,7 +218,7 @@ def _own_size(tensor: TensorSpec) -> dict[str, str]:
     return {"size": shape_text(inner)} if static else {}
 
 
-def _numbers(place: Place, key: str, default: str, most: int) -> tuple[float, ...]:
+def _numbers(place: DataSpec, key: str, default: str, most: int) -> tuple[float, ...]:
     parts = place.query.get(key, default).split(",")
     try:
         values = tuple(float(Fraction(part.strip())) for part in parts)
@@ -230,7 +232,7 @@ def _numbers(place: Place, key: str, default: str, most: int) -> tuple[float, ..
     return values
 
 
-def read(how: Plan, notes: dict[str, int]) -> Iterator[Chunk]:
+def read(how: Preprocessing, notes: dict[str, int]) -> Iterator[Chunk]:
     """Read the images in name order, a batch of them at a time.
 
     Raises:
@@ -248,7 +250,7 @@ def read(how: Plan, notes: dict[str, int]) -> Iterator[Chunk]:
         yield Chunk(group[0].name if batch == 1 else f"{group[0].name} to {group[-1].name}", {how.name: rows})
 
 
-def _input(how: Plan, file: Path, notes: dict[str, int]) -> Array:
+def _input(how: Preprocessing, file: Path, notes: dict[str, int]) -> Array:
     import numpy as np
 
     pixels = np.asarray(_fitted(how, _picture(file, how, notes), file), dtype=np.float32)
@@ -259,7 +261,7 @@ def _input(how: Plan, file: Path, notes: dict[str, int]) -> Array:
     return _typed(how, value.transpose(2, 0, 1) if how.layout == "nchw" else value, file)
 
 
-def _typed(how: Plan, value: Pixels, file: Path) -> Array:
+def _typed(how: Preprocessing, value: Pixels, file: Path) -> Array:
     import numpy as np
 
     if DType(how.dtype).is_float:
@@ -274,7 +276,7 @@ def _typed(how: Plan, value: Pixels, file: Path) -> Array:
     return whole.astype(how.dtype)
 
 
-def _picture(file: Path, how: Plan, notes: dict[str, int]) -> Image:
+def _picture(file: Path, how: Preprocessing, notes: dict[str, int]) -> Image:
     import warnings
 
     from PIL import Image, ImageOps
@@ -331,7 +333,7 @@ def _pad(image: Image, size: tuple[int, int]) -> Image:
 _FIT: dict[str, Callable[[Image, tuple[int, int]], Image]] = {"stretch": _stretch, "crop": _crop, "pad": _pad}
 
 
-def _fitted(how: Plan, image: Image, file: Path) -> Image:
+def _fitted(how: Preprocessing, image: Image, file: Path) -> Image:
     height, width = how.size
     if image.size == (width, height):
         return image

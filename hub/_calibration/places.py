@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 QUERY_KEYS = ("size", "resize", "scale", "mean", "std", "channels", "layout")
 
 
-class Place(NamedTuple):
+class DataSpec(NamedTuple):
     """A spec, taken apart.
 
     Attributes:
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     query: dict[str, str]
 
 
-def parse(spec: str) -> Place:
+def parse(spec: str) -> DataSpec:
     """Take a spec apart.
 
     Raises:
@@ -46,7 +46,7 @@ def parse(spec: str) -> Place:
         raise CalibrationError(
             f"{spec}: preprocessing ({query}) is for folders of images", hint=f"give it without the query: {text}"
         )
-    return Place(spec, kind, path, _query(query))
+    return DataSpec(spec, kind, path, _query(query))
 
 
 def _parted(spec: str) -> tuple[str, str]:
@@ -72,9 +72,9 @@ def _is_function(spec: str) -> bool:
     return bool(colon) and all(name.isidentifier() for name in names)
 
 
-def _absent(spec: str, path: Path) -> Place:
+def _absent(spec: str, path: Path) -> DataSpec:
     if _is_function(spec):
-        return Place(spec, "function", Path(), {})
+        return DataSpec(spec, "function", Path(), {})
     there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = did_you_mean(path.name, there)
     hint = f"{near} (in {path.parent}/)" if near.startswith("did you mean") else f"give {FORMS}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hub._calibration.checks import Digests, Watch
 from hub._calibration.rows import Chunk, Cut, cuts_of
-from hub._calibration.sources import Source
+from hub._calibration.sources import DataSource
 from hub.spec import CalibrationError, InternalError, SampleFolder, write_sample
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def fingerprint_of(folder: Path) -> str:
     return digests.fingerprint
 
 
-def write(source: Source, into: Path) -> Written:
+def write(source: DataSource, into: Path) -> Written:
     """Check and write every sample of a source.
 
     Raises:
@@ -51,7 +51,7 @@ def write(source: Source, into: Path) -> Written:
 
 
 class _Writer:
-    def __init__(self, source: Source, into: Path) -> None:
+    def __init__(self, source: DataSource, into: Path) -> None:
         self.source = source
         self.into = into
         self.watches = [Watch(tensor) for tensor in source.wanted]

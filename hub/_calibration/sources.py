@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from hub._calibration import images
-from hub._calibration.places import Place, npz_files, unused_files
+from hub._calibration.places import DataSpec, npz_files, unused_files
 from hub._calibration.rows import Chunk
 from hub._request import did_you_mean
 from hub.spec import CalibrationError, TensorSpec
@@ -32,7 +32,7 @@ _UNREADABLE = (
 )
 
 
-class Source(NamedTuple):
+class DataSource(NamedTuple):
     """Where data comes from, and what the model wants of it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source(NamedTuple):
         scratch: Folder for what does not fit into memory.
     """
 
-    place: Place
+    place: DataSpec
     wanted: tuple[TensorSpec, ...]
     constants: Container[str]
     call_function: Callable[[str, Path], int]
@@ -58,12 +58,12 @@ class Source(NamedTuple):
         return _READERS[self.place.kind](self, {} if notes is None else notes)
 
 
-def _npz(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
+def _npz(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
     file = source.place.path
     yield _chunk(source, notes, file.name, read_npz(file, source.scratch), one_sample=False)
 
 
-def _npy(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
+def _npy(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
     file = source.place.path
     if len(source.wanted) > 1:
         names = [tensor.name for tensor in source.wanted]
@@ -75,21 +75,21 @@ def _npy(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
     yield _chunk(source, notes, file.name, {source.wanted[0].name: read_npy(file)}, one_sample=False)
 
 
-def _folder(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
+def _folder(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
     folder = source.place.path
     unused = unused_files(folder, npz_files(folder), ".npz files")
     notes.update(dict.fromkeys(filter(None, [unused]), 1))
     yield from _files(source, notes, folder, "")
 
 
-def _files(source: Source, notes: dict[str, int], folder: Path, prefix: str) -> Iterator[Chunk]:
+def _files(source: DataSource, notes: dict[str, int], folder: Path, prefix: str) -> Iterator[Chunk]:
     for file in npz_files(folder):
         with tempfile.TemporaryDirectory(dir=source.scratch) as scratch:
             arrays = read_npz(file, Path(scratch))
             yield _chunk(source, notes, f"{prefix}{file.name}", arrays, one_sample=True)
 
 
-def _function(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
+def _function(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
     folder = source.scratch / "function"
     folder.mkdir()
     reference = source.place.spec
@@ -100,11 +100,11 @@ def _function(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
     yield from _files(source, notes, folder, f"{reference}, ")
 
 
-def _images(source: Source, notes: dict[str, int]) -> Iterator[Chunk]:
+def _images(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
     return images.read(images.plan(source.place, source.wanted), notes)
 
 
-_READERS: dict[str, Callable[[Source, dict[str, int]], Iterator[Chunk]]] = {
+_READERS: dict[str, Callable[[DataSource, dict[str, int]], Iterator[Chunk]]] = {
     "npz": _npz,
     "npy": _npy,
     "npz-folder": _folder,
@@ -181,7 +181,9 @@ def _unreadable(file: Path, error: BaseException) -> CalibrationError:
     )
 
 
-def _chunk(source: Source, notes: dict[str, int], origin: str, found: dict[str, Array], *, one_sample: bool) -> Chunk:
+def _chunk(
+    source: DataSource, notes: dict[str, int], origin: str, found: dict[str, Array], *, one_sample: bool
+) -> Chunk:
     names = [tensor.name for tensor in source.wanted]
     labels = next((name for name in LABELS if name in found and name not in names), "")
     arrays = {name: array for name, array in found.items() if name != labels and name not in source.constants}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hub.cli.options import F, model_options, parse_options, verbosity
+from hub.cli.options import F, model_options, parse_options, runtime_option, verbosity
 
 if TYPE_CHECKING:
     from hub._plugins import Registry
@@ -63,6 +63,7 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="X",
         help="Fail unless X times as fast as the float form (the source where there is none).",
     ),
+    runtime_option,
     click.option("--strict", is_flag=True, help="Refuse int8-mixed where int8 is asked for."),
     click.option("--no-cache", is_flag=True, help="Run every step again."),
     click.option("--max-relative", type=float, help="Your own gate: largest relative error."),
@@ -148,6 +149,7 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
         announced=announced,
         avoid=values["avoid"],
         require_speedup=values["require_speedup"],
+        runtime=values["runtime"],
         strict=values["strict"],
         force=values["force"],
         use_cache=not values["no_cache"],

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from hub.cli.options import model_options, parse_options, parse_runtime, runtime_options, verbosity
+from hub.cli.options import model_options, parse_options, parse_runtime, runtime_option, runtime_options, verbosity
 
 
 @click.command("inspect")
@@ -27,7 +27,8 @@ def inspect_command(**values: Any) -> None:
 
     source = parse_source(values["model"], values["weights"])
     how = parse_runtime(values, precision="auto") if values["layers"] else None
-    found = inspect_source(source, parse_options(values), Registry(), execute=how, data=values["data"])
+    options, registry = parse_options(values), Registry()
+    found = inspect_source(source, options, registry, execute=how, data=values["data"], runtime=values["runtime"])
     show_model(found.opened, found.execution, as_json=values["as_json"], layers=values["layers"], lack=found.lack)
 
 
@@ -36,6 +37,7 @@ def inspect_command(**values: Any) -> None:
 @click.argument("result", metavar="RESULT")
 @click.option("--data", default="", metavar="SPEC", help="Samples, as for `hub convert --test`; random when not given.")
 @click.option("--precision", default="", metavar="NAME", help="Whose gate applies; by default what the result holds.")
+@runtime_option
 @model_options
 @verbosity
 def verify_command(**values: Any) -> None:
@@ -46,7 +48,12 @@ def verify_command(**values: Any) -> None:
 
     options = parse_options(values)
     report = verify(
-        values["source"], values["result"], data=values["data"], numerics=values["precision"], options=options
+        values["source"],
+        values["result"],
+        data=values["data"],
+        numerics=values["precision"],
+        options=options,
+        runtime=values["runtime"],
     )
     show_parity(report, as_json=values["as_json"])
     if not report.passed and not values["as_json"]:
@@ -78,5 +85,5 @@ def run_command(**values: Any) -> None:
     inputs = (values["model"], values["data"])
     check_output(Path(values["output"]), force=values["force"], inputs=inputs)
     how = parse_runtime(values, variant=values["kernels"])
-    outputs = run(values["model"], values["data"], options=parse_options(values), how=how)
+    outputs = run(values["model"], values["data"], options=parse_options(values), how=how, runtime=values["runtime"])
     save_outputs(outputs, Path(values["output"]), as_json=values["as_json"])

@@ -36,9 +36,14 @@ _RUNTIME_OPTIONS = (
 )
 
 
+runtime_option = click.option(
+    "--runtime", default="", metavar="NAME", help="Who runs it; by default the runtime of its format's own plugin."
+)
+
+
 def runtime_options(function: F) -> F:
     """Add the options that say how to run a model."""
-    return _with(function, _RUNTIME_OPTIONS)
+    return _with(function, (runtime_option, *_RUNTIME_OPTIONS))
 
 
 def model_options(function: F) -> F:

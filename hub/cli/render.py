@@ -264,7 +264,7 @@ def show_model(opened: Opened, execution: Execution | None, *, as_json: bool, la
         return
     console = out()
     console.print(f"[bold]{escape(opened.artifact.path)}[/]  {summary.state}  sha256 {opened.artifact.sha256[:16]}")
-    console.print(_border_table(summary.signature))
+    console.print(_signature_table(summary.signature))
     for name, text in _model_facts(opened):
         console.print(f"[bold]{name:<10}[/] {escape(text)}")
     for finding in summary.findings:
@@ -291,7 +291,7 @@ def _model_facts(opened: Opened) -> Iterator[tuple[str, str]]:
         yield "custom", ", ".join(summary.custom_operators)
 
 
-def _border_table(signature: Signature) -> Table:
+def _signature_table(signature: Signature) -> Table:
     table = _table("", "name", "dtype", "shape", "scale, zero point")
     for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
         for spec in specs:

@@ -9,7 +9,7 @@ import msgspec
 from hub.spec.artifacts import DescribeJob, ModelArtifact, ModelSummary
 from hub.spec.numerics import Numerics, State, form_satisfies
 from hub.spec.recipes import QuantRecipe
-from hub.spec.tensors import DType
+from hub.spec.tensors import Dim, DType
 
 T = TypeVar("T")
 
@@ -127,6 +127,7 @@ class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         dtype: The result's dtype when it differs: inputs are cast to it, outputs cast back.
         dropped: Axes of the source, each of size 1, that the result has not: a batch axis, for runtimes without one.
         permutation: result axes = the source's remaining axes transposed by this; empty for none.
+        shape: The result's dimensions where it takes fewer sizes than the source, such as a bound of 512 on a length.
         scale: Quantized I/O: real = scale * (q - zero_point); 0 for none.
         zero_point: See `scale`.
         constant: The value that a removed input was frozen to.
@@ -140,6 +141,7 @@ class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dtype: DType | None = None
     dropped: tuple[int, ...] = ()
     permutation: tuple[int, ...] = ()
+    shape: tuple[Dim, ...] = ()
     scale: float = 0.0
     zero_point: int = 0
     constant: int | float | bool | None = None

@@ -1,4 +1,4 @@
-"""Tensors at a model's border: dimensions, element types, layouts, signatures."""
+"""What goes into a model and comes out: dimensions, element types, layouts, signatures."""
 
 from enum import StrEnum
 from typing import Self

@@ -137,6 +137,13 @@ def test_class_names_defined_twice_do_not_come_back() -> None:
     assert len(figures.defined_twice()) <= 24
 
 
+def test_a_class_name_in_the_core_means_one_thing() -> None:
+    ours = {
+        name: [at for at in places if at.split(".")[0] == "hub"] for name, places in figures.defined_twice().items()
+    }
+    assert not {name: places for name, places in ours.items() if len(places) > 1}
+
+
 def test_broad_excepts_are_few_and_say_why() -> None:
     found = [
         (ids(path), node.lineno, path.read_text().splitlines()[node.lineno - 1])

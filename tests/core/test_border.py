@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub._bindings import to_artifact, to_source
-from hub._effects import check_border
+from hub._effects import check_signature
 from hub._inputs import draw_samples
 from hub._request import did_you_mean, parse_numerics
 from hub._shapes import check_names, fix_shapes
@@ -219,7 +219,7 @@ def test_an_axis_of_more_than_one_cannot_be_dropped() -> None:
     before, after = border(tensor("x", 2, 3)), border(tensor("x", 3))
     edge: Any = SimpleNamespace(id="toy.bin", keeps_dynamic=False)
     with pytest.raises(EffectError, match="axis 0 of size 2"):
-        check_border(edge, before, after, (bound("input", "x", "x", dropped=(0,)),), ConvertOptions())
+        check_signature(edge, before, after, (bound("input", "x", "x", dropped=(0,)),), ConvertOptions())
 
 
 def test_swapped_names_do_not_collide() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hub._files import check_side_files, publish, receipt_path
 from hub._inputs import repeat_samples
-from hub._shapes import other_shapes
+from hub._shapes import AFFORDABLE_ELEMENTS, other_sizes
 from hub.spec import Dim, DType, OutputExists, Signature, TensorSpec, UsageError
 
 Hub = Callable[..., Any]
@@ -90,12 +90,25 @@ def test_samples_that_prove_little_are_told(hub: Hub, faults: Faults, toy: Path,
     assert "--test DATA" in ran.error["hint"]
 
 
-def test_a_second_size_keeps_to_its_bounds() -> None:
-    dims = (Dim(symbol="n", low=1, high=3), Dim(symbol="s", low=2, high=8), Dim.of(5))
+def sizes(first: tuple[int, ...], *dims: Dim, fixed: tuple[str, ...] = ()) -> list[tuple[int, ...]]:
     spec = TensorSpec(name="x", dtype=DType.FLOAT32, shape=dims)
-    border = Signature(inputs=(spec,), outputs=())
-    assert other_shapes(border, {"x": (1, 8, 5)}, ()) == {"x": (2, 4, 5)}
-    assert other_shapes(border, {"x": (1, 8, 5)}, ("x",)) == {}
+    return [shapes["x"] for shapes in other_sizes(Signature(inputs=(spec,), outputs=()), {"x": first}, fixed)]
+
+
+def test_a_bounded_dimension_is_tried_at_both_ends() -> None:
+    dims = (Dim(symbol="n", low=1, high=3), Dim(symbol="s", low=2, high=8), Dim.of(5))
+    assert sizes((2, 8, 5), *dims) == [(3, 8, 5), (1, 2, 5)]
+    assert sizes((1, 8, 5), *dims, fixed=("x",)) == []
+    assert sizes((8,), Dim(symbol="s", high=8)) == [(4,), (1,)]
+
+
+def test_an_end_that_is_not_affordable_is_not_tried() -> None:
+    assert sizes((1, 100), Dim(symbol="n", high=AFFORDABLE_ELEMENTS), Dim.of(100)) == [(2, 100)]
+
+
+def test_a_dimension_without_bounds_and_one_that_hangs_on_another_are_doubled() -> None:
+    assert sizes((1, 64), Dim(symbol="n"), Dim(symbol="s")) == [(2, 128)]
+    assert sizes((4, 8), Dim(symbol="s", low=2, high=100), Dim(symbol="2*s")) == [(8, 16)]
 
 
 def test_repeated_samples_hold_two_different_ones(tmp_path: Path) -> None:

@@ -119,14 +119,13 @@ def test_result_is_timed_against_its_float_form_and_explained(
 
 
 def test_a_runtime_that_left_to_itself_computes_something_else_is_told_of_with_the_figures(
-    hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path
 ) -> None:
     sound = convert(hub, toy, samples, tmp_path / "sound.toybin").json
     assert sound["deployed"]["passed"]
     assert not any("by itself" in warning for warning in sound.get("warnings", []))
     faults()
-    monkeypatch.setenv("HUB_FAULTY_RUNTIME", "1")
-    receipt = convert(hub, toy, samples, tmp_path / "out.toybin").json
+    receipt = convert(hub, toy, samples, tmp_path / "out.toybin", "--runtime", "abacus").json
     assert receipt["parity"]["passed"]
     assert not receipt["deployed"]["passed"]
     (warning,) = [text for text in receipt["warnings"] if "by itself" in text]

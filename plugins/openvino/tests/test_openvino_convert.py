@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save_model
 
-from hub._effects import check_border, check_files, check_state
+from hub._effects import check_files, check_signature, check_state
 from hub._steps import Step
 from hub.spec import (
     ConvertOptions,
@@ -141,7 +141,7 @@ def test_names_order_types_and_open_dimensions_stay(border: tuple[Path, Signatur
     output = tmp_path / "border.xml"
     done = models.convert("openvino.from-onnx", source, output, wanted)
     found = describe(output).signature
-    check_border(_edge("openvino.from-onnx"), wanted, found, done.bindings, ConvertOptions())
+    check_signature(_edge("openvino.from-onnx"), wanted, found, done.bindings, ConvertOptions())
     assert found.inputs == wanted.inputs
     a, b = np.array([[1.5, -2.0]], np.float32), np.array([[-1.0, 4.0]], np.float32)
     given = models.session(output).run({"a": a, "b": b, "unused": np.zeros(3, np.float32)})

@@ -22,9 +22,12 @@ from hub.spec import (
     Accepts,
     ConvertJob,
     ConvertOptions,
+    Dim,
     Edge,
     Execution,
+    Format,
     Gives,
+    Identification,
     IoBinding,
     ModelArtifact,
     ModelSummary,
@@ -37,6 +40,18 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
     hookimpl,
+)
+from hub_faulty.liar import (
+    TWO_FORMATS,
+    Claim,
+    HalfRuntime,
+    LiarFormat,
+    LiarRuntime,
+    MuteRuntime,
+    OathFormat,
+    OnesRuntime,
+    read_liar,
+    write_liar,
 )
 from hub_toy.edges import to_static
 from hub_toy.files import Array, Layer, Model, Value, read, write_binary
@@ -226,7 +241,32 @@ def _raise(model: Model, job: ConvertJob) -> None:
     raise LookupError("tensor 17 has no producer")
 
 
+def _claim_open(model: Model, job: ConvertJob) -> None:
+    """Write a program for one size, whose reader calls the size open."""
+    write_liar(Path(job.output), model, Claim(batch=Dim(symbol="s40")))
+
+
+def _narrow(model: Model, job: ConvertJob) -> None:
+    write_liar(Path(job.output), model, Claim(batch=Dim(symbol="batch", high=15), works_up_to=15))
+
+
+def _narrow_declared(model: Model, job: ConvertJob) -> StepOutput:
+    _narrow(model, job)
+    name, shape = model.graph.inputs[0].name, model.graph.inputs[0].shape
+    dims = (Dim(symbol="batch", high=15), *map(Dim.of, shape[1:]))
+    bound = IoBinding(direction="input", source=name, target=name, reason="at most 15 at once", shape=dims)
+    return StepOutput(bindings=(bound,))
+
+
+def _secret_limit(model: Model, job: ConvertJob) -> None:
+    write_liar(Path(job.output), model, Claim(batch=Dim(symbol="batch"), works_up_to=15))
+
+
 FAULTS: dict[str, Fault] = {
+    "fixed-claims-open": _claim_open,
+    "narrow": _narrow,
+    "narrow-declared": _narrow_declared,
+    "secret-limit": _secret_limit,
     "segfault": _segfault,
     "exit": _exit,
     "sys-exit": _sys_exit,
@@ -263,6 +303,10 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+_SOURCES = {"secret-limit": "liar"}
+_TARGETS = {"fixed-claims-open": "liar", "narrow": "liar", "narrow-declared": "liar", "secret-limit": "oath"}
+
+
 def _takes(name: str, summary: ModelSummary, options: ConvertOptions) -> Verdict:
     if os.environ.get("HUB_FAULTS_CHECK"):
         raise RuntimeError("check has a defect")
@@ -272,7 +316,9 @@ def _takes(name: str, summary: ModelSummary, options: ConvertOptions) -> Verdict
 
 
 def _convert(name: str, job: ConvertJob) -> StepOutput:
-    return FAULTS[name](read(Path(job.source.path)), job) or StepOutput()
+    path = Path(job.source.path)
+    model = read_liar(path)[0] if job.source.state.format == "liar" else read(path)
+    return FAULTS[name](model, job) or StepOutput()
 
 
 def _edge(name: str) -> Edge:
@@ -285,9 +331,9 @@ def _edge(name: str) -> Edge:
     }
     return Edge(
         id=f"faulty.{name}",
-        accepts=(Accepts(format="toybin" if name in second else "toy"),),
+        accepts=(Accepts(format=_SOURCES.get(name, "toybin" if name in second else "toy")),),
         gives=Gives(
-            format="toybin",
+            format=_TARGETS.get(name, "toybin"),
             numerics=second.get(name, Numerics.FP32),
             read_as={Numerics.FP32: Numerics.FP16} if name == "read-as" else {},
         ),
@@ -315,7 +361,7 @@ class ClippingSession(ToySession):
 
 
 class ClippingRuntime(ToyRuntime):
-    """Comes before the sound runtime by its name."""
+    """Is sound while float32 is pinned."""
 
     name = "abacus"
     formats = ("toybin",)
@@ -331,5 +377,16 @@ def hub_register_edges() -> list[Edge]:
 
 
 @hookimpl
+def hub_register_formats() -> list[Format]:
+    return [LiarFormat(), OathFormat()]
+
+
+@hookimpl
+def hub_identify_format(path: Path, header: bytes) -> Identification | None:
+    found = TWO_FORMATS.get(header[:4])
+    return Identification(format=found) if found else None
+
+
+@hookimpl
 def hub_register_runtimes() -> list[Runtime]:
-    return [ClippingRuntime()] if os.environ.get("HUB_FAULTY_RUNTIME") else []
+    return [LiarRuntime(), ClippingRuntime(), OnesRuntime(), HalfRuntime(), MuteRuntime()]

@@ -1,0 +1,179 @@
+"""A plugin that is wrong is found out: each test plants one that was once believed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hub as python_interface
+from hub.spec import Dim, UsageError
+
+Hub = Callable[..., Any]
+Faults = Callable[..., None]
+Install = Callable[..., Path]
+HEAD = "from hub.spec import *\nfrom hub.spec import hookimpl\nimport hub_toy.runtime, hub_toy.formats\n\n\n"
+
+
+def convert(hub: Hub, model: Path, target: str, *words: str | Path) -> Any:
+    output = model.with_name(f"out.{target}")
+    return hub("convert", model, "--to", target, "-o", output, "--json", "--force", *words)
+
+
+def test_a_runtime_runs_the_formats_of_its_own_plugin_and_others_only_by_name(
+    hub: Hub, faults: Faults, toy: Path
+) -> None:
+    faults("reverse")
+    ran = convert(hub, toy, "toybin")
+    assert ran.status == 0, ran.err
+    assert ran.json["parity"]["reference_runtime"] == "numpy"
+    assert {row["runtime"] for row in ran.json["parity"]["outputs"]} == {"numpy", "numpy at x=2x6"}
+    assert [attempt["edge"] for attempt in ran.json["failed_attempts"]] == ["faulty.reverse"]
+    named = convert(hub, toy, "toybin", "--runtime", "aaa")
+    assert named.error["code"] == "parity"
+    assert hub("verify", toy, toy.with_name("out.toybin"), "--runtime", "aaa", "--json").status == 6
+    assert hub("verify", toy, toy.with_name("out.toybin"), "--json").status == 0
+
+
+def test_a_runtime_can_be_named_for_a_run(hub: Hub, faults: Faults, toy: Path, samples: Path, tmp_path: Path) -> None:
+    faults()
+    for runtime in ("aaa", "numpy"):
+        words = ("--data", samples, "-o", tmp_path / f"{runtime}.npz", "--runtime", runtime)
+        assert hub("run", toy, *words).status == 0
+    assert (np.load(tmp_path / "aaa.npz")["y"] == 1).all()
+    assert np.load(tmp_path / "numpy.npz")["y"].sum() == pytest.approx(40, rel=1e-5)  # softmax of 40 rows
+
+
+@pytest.mark.parametrize("runtime", ["nmupy", "liars"])
+def test_a_runtime_that_is_not_there_or_does_not_open_the_format_is_refused(
+    hub: Hub, faults: Faults, toy: Path, runtime: str
+) -> None:
+    faults()
+    assert convert(hub, toy, "toybin", "--runtime", runtime).status == 2
+    assert hub("inspect", toy, "--layers", "--runtime", runtime, "--json").status == 2
+
+
+def test_a_runtime_that_computes_in_half_is_no_float32_runtime(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults()
+    ran = convert(hub, toy, "toybin", "--runtime", "halves", "--max-relative", "0.01")
+    assert ran.error["code"] == "parity"
+    assert "halves gives the same outputs, bit for bit, for inputs 2^-12 apart" in ran.error["message"]
+    assert not toy.with_name("out.toybin").exists()
+    assert convert(hub, toy, "toybin").status == 0
+
+
+def test_a_runtime_that_cannot_explain_is_compared_as_deployed_too(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults()
+    ran = convert(hub, toy, "toybin", "--runtime", "mute")
+    assert ran.status == 0, ran.err
+    assert not ran.json["deployed"]["passed"]
+    (warning,) = [text for text in ran.json["warnings"] if "by itself" in text]
+    assert warning.startswith("mute by itself computes it otherwise")
+    assert warning.endswith("it does not say how")
+
+
+def test_a_fixed_size_that_a_reader_calls_open_is_refused(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("fixed-claims-open")
+    ran = convert(hub, toy, "liar")
+    assert ran.error["code"] == "step-effect"
+    assert "keep the inputs x: float32[1x6]; the result has x: float32[s40x6]" in ran.error["message"]
+
+
+def test_fewer_sizes_than_before_are_a_declared_change(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("narrow")
+    ran = convert(hub, toy, "liar")
+    assert ran.error["code"] == "step-effect"
+    assert "the result has x: float32[batch<=15x6]" in ran.error["message"]
+
+
+def test_fewer_sizes_that_are_declared_are_in_the_receipt(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("narrow-declared")
+    ran = convert(hub, toy, "liar")
+    assert ran.status == 0, ran.err
+    assert ran.json["contract"][0]["changes"] == ["at most 15 at once"]
+
+
+def test_the_end_of_a_range_is_run(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("secret-limit")
+    from hub_faulty.liar import Claim, write_liar
+
+    from hub_toy.files import read
+
+    source = toy.with_name("bounded.liar")
+    write_liar(source, read(toy), Claim(batch=Dim(symbol="batch", high=1024)))
+    ran = convert(hub, source, "oath")
+    assert ran.error["code"] == "parity", ran.out
+    assert "at x=1024x6" in ran.error["message"]
+
+
+WRONG = {
+    "format-without-process": (
+        "class F(hub_toy.formats.ToyFormat):\n    name = 'other'\n    process = property()\n",
+        "formats",
+        "F",
+        "the format 'other' has no `process`",
+    ),
+    "suffixes-as-text": (
+        "class F(hub_toy.formats.ToyFormat):\n    name = 'other'\n    suffixes = '.other'\n",
+        "formats",
+        "F",
+        "suffixes is '.other', not a tuple",
+    ),
+    "formats-as-text": (
+        "class R(hub_toy.runtime.ToyRuntime):\n    name = 'other'\n    formats = 'toy'\n",
+        "runtimes",
+        "R",
+        "the runtime 'other': formats is 'toy', not a tuple",
+    ),
+    "runtime-without-requires": (
+        "class R:\n    name, formats, variants, process = 'other', ('toy',), ('',), ''\n    check = open = print\n",
+        "runtimes",
+        "R",
+        "the runtime 'other' has no `requires`",
+    ),
+    "runtime-without-variants": (
+        "class R(hub_toy.runtime.ToyRuntime):\n    name = 'other'\n    variants = ()\n",
+        "runtimes",
+        "R",
+        "variants is empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_a_wrong_object_breaks_its_plugin_and_nothing_else(hub: Hub, install: Install, toy: Path, name: str) -> None:
+    body, kind, offered, words = WRONG[name]
+    hook = f"{body}\n\n@hookimpl\ndef hub_register_{kind}():\n    return [{offered}()]\n"
+    install(f"wrong-{name}", f"wrong_{name.replace('-', '_')}", HEAD + hook)
+    listed = {plugin["name"]: plugin for plugin in hub("plugins", "--json").json["plugins"]}
+    assert words in listed[f"wrong-{name}"]["error"]
+    assert "PluginBroken" in hub("plugins").out
+    assert convert(hub, toy, "toybin").status == 0
+
+
+def test_a_plugin_that_watches_and_fails_is_a_warning(hub: Hub, install: Install, toy: Path) -> None:
+    install("watcher", "watcher", f"{HEAD}@hookimpl\ndef hub_step_finished(record):\n    raise OSError('disk full')\n")
+    ran = convert(hub, toy, "toybin")
+    assert ran.status == 0, ran.err
+    assert "the plugin watcher was not told of toy.bin: OSError: disk full" in ran.json["warnings"]
+
+
+@pytest.mark.parametrize(
+    "feeds",
+    [
+        {},
+        {"z": np.zeros((1, 6), np.float32)},
+        {"x": np.zeros((1, 5), np.float32)},
+        {"x": np.zeros(6, np.float32)},
+        {"x": np.zeros((1, 6))},
+    ],
+    ids=["none", "another", "size", "rank", "type"],
+)
+def test_what_is_fed_is_checked_before_a_session_sees_it(cache: Path, toy: Path, feeds: Any) -> None:
+    assert cache
+    with python_interface.open_session(str(toy)) as model:
+        assert model.run({"x": np.zeros((3, 6), np.float32)})["y"].shape == (3, 3)
+        with pytest.raises(UsageError) as caught:
+            model.run(feeds)
+        assert "x: float32[batchx6]" in caught.value.hint
