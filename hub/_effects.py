@@ -67,12 +67,12 @@ def check_goal(edge: Edge, state: State, goals: Iterable[State]) -> None:
         )
 
 
-def check_carried_out(edge: Edge, border: Signature, left: ConvertOptions) -> None:
+def check_carried_out(edge: Edge, signature: Signature, left: ConvertOptions) -> None:
     """Refuse a result that what was asked for was not done to, though an edge on the route declared that it does it.
 
     Args:
         edge: The last one.
-        border: The result's.
+        signature: The result's.
         left: The request in the result's terms: what was done is no longer in it.
 
     Raises:
@@ -83,7 +83,7 @@ def check_carried_out(edge: Edge, border: Signature, left: ConvertOptions) -> No
         raise EffectError(
             f"{', '.join(undone)} should have left the inputs; the result of {edge.id} has it", hint=_DEFECT
         )
-    kinds = {spec.dtype.value for spec in (*border.inputs, *border.outputs)}
+    kinds = {spec.dtype.value for spec in (*signature.inputs, *signature.outputs)}
     if left.io_dtype and left.io_dtype not in kinds:
         message = (
             f"inputs and outputs should be {left.io_dtype}; the result of {edge.id} has {', '.join(sorted(kinds))}"

@@ -104,6 +104,10 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics) -> Iterator[str]
         yield f"the source gives the same {constant} for every sample, so the comparison proves little: --test DATA"
     if request.announced:
         yield request.announced
+    for spec in proof.result.summary.signature.inputs:
+        if not spec.is_static and spec.name in proof.result.options.shapes:
+            shape = "x".join(map(str, proof.result.options.shapes[spec.name]))
+            yield f"{spec} stays open in the file; it was compared at {shape} only, the shape that was asked for"
     got = last.artifact.state.numerics
     if got != wanted:
         yield _other_numerics(request, wanted, last)

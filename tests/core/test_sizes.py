@@ -59,6 +59,7 @@ def test_the_size_of_real_samples_is_doubled(hub: Hub, long: Path, tmp_path: Pat
 def test_a_shape_that_is_given_is_not_varied(hub: Hub, long: Path, tmp_path: Path) -> None:
     ran = hub("convert", long, "--to", "toybin", "--shape", "x=2x5x6", "-o", tmp_path / "out.toybin", "--json")
     assert ran.status == 0, ran.err
+    assert "stays open in the file; it was compared at 2x5x6 only" in ran.json["warnings"][0]
     assert [row.partition(" ")[2] for row in rows(ran)] == [""]
 
 

@@ -108,6 +108,30 @@ def test_the_end_of_a_range_is_run(hub: Hub, faults: Faults, toy: Path) -> None:
 
 
 WRONG = {
+    "edge-with-text-for-states": (
+        "def E():\n    return Edge(id='other.x', accepts='toy', gives=Gives(format='toybin'), convert=print)\n",
+        "edges",
+        "E",
+        "the edge 'other.x': accepts is 'toy', not a tuple",
+    ),
+    "edge-with-text-for-numerics": (
+        (
+            "def E():\n    gives = Gives(format='toybin', numerics='fp32')\n"
+            "    return Edge(id='other.x', accepts=(Accepts(format='toy'),), gives=gives, convert=print)\n"
+        ),
+        "edges",
+        "E",
+        "the edge 'other.x': gives.numerics is 'fp32', not a Numerics",
+    ),
+    "edge-without-a-step": (
+        (
+            "def E():\n    gives = Gives(format='toybin')\n"
+            "    return Edge(id='other.x', accepts=(Accepts(format='toy'),), gives=gives, convert='tool')\n"
+        ),
+        "edges",
+        "E",
+        "convert is 'tool', not a function",
+    ),
     "format-without-process": (
         "class F(hub_toy.formats.ToyFormat):\n    name = 'other'\n    process = property()\n",
         "formats",
