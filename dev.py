@@ -25,6 +25,7 @@ PLUGINS = [
         "onnxgraph",
         "quanttrials",
         "tflitefile",
+        "torchprogram",
         "pytorch",
         "keras[cpu,torch]",
         "onnxruntime",

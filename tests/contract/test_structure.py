@@ -3,6 +3,7 @@
 import ast
 import re
 import statistics
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,23 @@ def test_plugins_import_the_contract_and_nothing_else_of_hub() -> None:
         for name in imports_of(path)
         if name.split(".")[0] == "hub" and name not in {"hub", "hub.spec"} and not name.startswith("hub.spec.")
     }
+    assert not wrong
+
+
+def test_plugins_import_no_plugin_only_libraries_that_they_declare() -> None:
+    """A library is a distribution below plugins/ that registers nothing with hub."""
+    files = (ROOT / "plugins").glob("*/pyproject.toml")
+    projects = {path.parent.name: tomllib.loads(path.read_text())["project"] for path in files}
+    libraries = {f"hub_{name}" for name, project in projects.items() if "hub.v1" not in project.get("entry-points", {})}
+    assert {"hub_onnxgraph", "hub_quanttrials", "hub_torchprogram"} <= libraries
+    wrong = set()
+    for path in PLUGINS:
+        own = path.relative_to(ROOT / "plugins").parts[0]
+        extras = projects[own].get("optional-dependencies", {}).values()
+        declared = {*projects[own]["dependencies"], *(word for extra in extras for word in extra)}
+        allowed = {f"hub_{own}"} | {name for name in libraries if name.replace("_", "-") in declared}
+        others = {name.split(".")[0] for name in imports_of(path)}
+        wrong |= {f"{ids(path)}: {name}" for name in others if name.startswith("hub_") and name not in allowed}
     assert not wrong
 
 

@@ -49,9 +49,8 @@ def test_views_come_out_right_in_tflite(views: object, tmp_path: Path) -> None:
     import torch
     from ai_edge_litert.interpreter import Interpreter
 
-    from hub_pytorch.export import save_exported
-    from hub_pytorch.load import exported_program
     from hub_pytorch.to_tflite import convert_to_tflite
+    from hub_torchprogram import exported_program, save_exported
 
     x = np.linspace(-1, 1, 4, dtype=np.float32)[None]
     save_exported(*export_eager(views, (torch.ones(1, 4),), Reference()), tmp_path / "views.pt2")

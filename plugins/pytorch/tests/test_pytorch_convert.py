@@ -409,8 +409,7 @@ def test_a_shape_for_no_input_is_refused(dynamic: tuple[nn.Module, ModelArtifact
 
 
 def test_names_that_are_no_words_survive(tmp_path: Path) -> None:
-    from hub_pytorch.export import save_exported
-    from hub_pytorch.load import exported_signature
+    from hub_torchprogram import exported_signature, save_exported
 
     module, example = SmallCnn().eval(), NETWORKS["cnn"][1]
     program = torch.export.export(module, tuple(example.values()))

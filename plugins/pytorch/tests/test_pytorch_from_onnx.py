@@ -18,8 +18,8 @@ from hub.spec import ConvertOptions, DescribeJob, Numerics, Signature, Unsupport
 from hub_onnxruntime.describe import OnnxFormat
 from hub_pytorch import PyTorchFormat
 from hub_pytorch.from_onnx import convert_from_onnx, convert_quantized
-from hub_pytorch.load import exported_program
 from hub_pytorch.to_onnx import convert_to_onnx
+from hub_torchprogram import exported_program
 from plugins.pytorch.tests.onnx_sources import (
     Array,
     all_feeds,

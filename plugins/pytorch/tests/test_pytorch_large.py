@@ -15,10 +15,10 @@ from torch import nn
 
 from hub.spec import ConvertOptions
 from hub_pytorch import to_onnx
-from hub_pytorch.dynamic import Example
-from hub_pytorch.export import export_eager, save_exported
-from hub_pytorch.load import exported_program
+from hub_pytorch.examples import Example
+from hub_pytorch.export import export_eager
 from hub_pytorch.reference import Reference
+from hub_torchprogram import exported_program, save_exported
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch and onnxscript use old parts
@@ -86,7 +86,7 @@ _PEAK = """
 import sys
 from pathlib import Path
 from hub.spec import ConvertOptions
-from hub_pytorch.load import exported_program
+from hub_torchprogram import exported_program
 from hub_pytorch.to_onnx import convert_to_onnx
 
 convert_to_onnx(exported_program(Path(sys.argv[1])), ConvertOptions(), Path(sys.argv[2]))

@@ -29,12 +29,12 @@ from hub.spec import (
     UsageError,
 )
 from hub_pytorch import PyTorchFormat, describe, hub_save_live_model
-from hub_pytorch.dynamic import Example
 from hub_pytorch.edges import EDGES, EXPORT_FAILS
-from hub_pytorch.export import export_eager, export_with_notes, save_exported
-from hub_pytorch.load import exported_program
+from hub_pytorch.examples import Example
+from hub_pytorch.export import export_eager, export_with_notes
 from hub_pytorch.reference import Reference
 from hub_pytorch.trace_onnx import trace_eager
+from hub_torchprogram import exported_program, save_exported
 from plugins.pytorch.tests.torch_networks import NETWORKS, Network, at, image
 
 pytestmark = [

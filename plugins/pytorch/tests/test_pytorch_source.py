@@ -36,11 +36,11 @@ from hub.spec import (
 )
 from hub_pytorch import PyTorchFormat
 from hub_pytorch.edges import EDGES
-from hub_pytorch.export import is_data_dependent
 from hub_pytorch.from_onnx import convert_to_source
 from hub_pytorch.sniff import identify
 from hub_pytorch.source_form import NO_CONSTANTS, source_call
 from hub_pytorch.source_writer import write_source
+from hub_torchprogram import is_data_dependent
 from plugins.pytorch.tests.onnx_sources import (
     all_feeds,
     by_onnxruntime,

@@ -20,6 +20,10 @@ _CONFIG_LIMIT = 256 << 20  # bytes; the largest architecture of keras.applicatio
 _CODE_LAYERS = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"})
 
 
+Config = dict[str, Any]
+"""A serialized object of Keras: JSON of any depth, with `class_name` and `config` in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Archive:
     """The architecture in a Keras file.
@@ -31,7 +35,7 @@ class Archive:
     """
 
     kind: str
-    config: dict[str, Any]
+    config: Config
     versions: dict[str, str]
 
 
@@ -99,11 +103,11 @@ def _read_hdf5(path: Path) -> Archive:
     return Archive("hdf5", _checked(path, config), versions)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _checked(path: Path, config: Any) -> dict[str, Any]:
+def _checked(path: Path, config: object) -> Config:
     if not isinstance(config, dict) or "class_name" not in config:
         raise _unreadable(path, "holds a configuration that names no model class")
     return config
@@ -113,7 +117,7 @@ def _unreadable(path: Path, what: str) -> ModelUnreadable:
     return ModelUnreadable(f"{path} {what}", hint="save the whole model again: model.save('model.keras')")
 
 
-def walk_objects(node: Any) -> Iterator[dict[str, Any]]:
+def walk_objects(node: object) -> Iterator[Config]:
     """Yield every serialized object (a mapping with a class_name) in a configuration, outermost first."""
     if isinstance(node, dict):
         if isinstance(node.get("class_name"), str):
@@ -125,23 +129,23 @@ def walk_objects(node: Any) -> Iterator[dict[str, Any]]:
             yield from walk_objects(value)
 
 
-def code_layers(config: dict[str, Any]) -> tuple[str, ...]:
+def code_layers(config: Config) -> tuple[str, ...]:
     """Names of the layers, at any depth, that hold code or point at code: `Lambda (scale_half)`."""
     found = [f"{item['class_name']} ({_name(item)})" for item in walk_objects(config) if _is_code(item)]
     return tuple(dict.fromkeys(found))
 
 
-def _is_code(item: dict[str, Any]) -> bool:
+def _is_code(item: Config) -> bool:
     return item["class_name"] in _CODE_LAYERS or item["class_name"] == "__lambda__"
 
 
-def _name(item: dict[str, Any]) -> str:
+def _name(item: Config) -> str:
     config = item.get("config")
     name = item.get("name") or (config.get("name") if isinstance(config, dict) else "")
     return str(name or "unnamed")
 
 
-def custom_objects(config: dict[str, Any]) -> tuple[str, ...]:
+def custom_objects(config: Config) -> tuple[str, ...]:
     """Registered names of the classes and functions that Keras itself does not have.
 
     Keras 3 (and Keras 2 from 2.12) writes the module of each object; older HDF5 files do not, and their classes are
@@ -151,26 +155,26 @@ def custom_objects(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _is_custom(item: dict[str, Any]) -> bool:
+def _is_custom(item: Config) -> bool:
     if "registered_name" not in item or item["class_name"].startswith("__"):
         return False
     module = str(item.get("module") or "")
     return module.partition(".")[0] != "keras"
 
 
-def _registered(item: dict[str, Any]) -> str:
+def _registered(item: Config) -> str:
     if item["class_name"] == "function":
         return str(item.get("config"))
     return str(item.get("registered_name") or item["class_name"])
 
 
-def classes_without_module(config: dict[str, Any]) -> tuple[str, ...]:
+def classes_without_module(config: Config) -> tuple[str, ...]:
     """Class names of layers in an old HDF5 configuration, which does not say where they come from."""
     layers = [item for node in walk_objects(config) for item in _layers_of(node) if "module" not in item]
     return tuple(dict.fromkeys(str(item.get("class_name")) for item in layers))
 
 
-def _layers_of(node: dict[str, Any]) -> list[dict[str, Any]]:
+def _layers_of(node: Config) -> list[Config]:
     config = node.get("config")
     layers = config.get("layers", []) if isinstance(config, dict) else config
     return [item for item in layers if isinstance(item, dict)] if isinstance(layers, list) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hub.spec import (
     PREPARED,
@@ -21,6 +21,7 @@ from hub.spec import (
 from hub_keras.edges import tensorflow
 
 if TYPE_CHECKING:
+    from hub_keras.frameworks import KerasModel
     from hub_keras.onnx_importer.importer import Imported
 
 _NHWC = (0, 2, 3, 1)
@@ -80,7 +81,7 @@ def notes_of(imported: Imported, nodes: int) -> tuple[str, ...]:
     return (f"imported {nodes} ONNX nodes as {made.total()} Keras operations, {transposes} of them transposes",)
 
 
-def operations(model: Any) -> Counter[str]:
+def operations(model: KerasModel) -> Counter[str]:
     """Classes of the layers and operations of a functional model, inputs left out."""
     found = Counter(type(operation).__name__ for operation in model.operations)
     del found["InputLayer"]

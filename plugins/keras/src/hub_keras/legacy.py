@@ -13,13 +13,12 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from hub_keras.archive import Archive, walk_objects
+from hub_keras.archive import Archive, Config, walk_objects
 
 # Option -> (value that asks for nothing, layers whose class lacks it in some Keras 3: `renorm` is back in 3.15).
 # Source: the get_config of tf-keras 2.15.
-_NEUTRAL: dict[str, tuple[Any, frozenset[str]]] = {
+_NEUTRAL: dict[str, tuple[object, frozenset[str]]] = {
     "groups": (1, frozenset({"DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
                              "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"})),
     "time_major": (False, frozenset({"LSTM", "GRU", "SimpleRNN", "RNN"})),
@@ -34,7 +33,7 @@ _NEUTRAL: dict[str, tuple[Any, frozenset[str]]] = {
 _ABSENT = object()
 
 
-def modernize(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def modernize(config: Config) -> tuple[Config, tuple[str, ...]]:
     """Rewrite a serialized model.
 
     Returns:
@@ -45,7 +44,7 @@ def modernize(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return (fresh, changes) if changes else (config, ())
 
 
-def _rewrite(node: dict[str, Any]) -> Iterator[str]:
+def _rewrite(node: Config) -> Iterator[str]:
     if node["class_name"] == "Sequential":
         yield from _sequential(node)
     if isinstance(node.get("config"), dict):
@@ -54,7 +53,7 @@ def _rewrite(node: dict[str, Any]) -> Iterator[str]:
         yield from _wrapped(node["config"])
 
 
-def _drop_neutral(kind: str, config: dict[str, Any]) -> Iterator[str]:
+def _drop_neutral(kind: str, config: Config) -> Iterator[str]:
     for option, (neutral, kinds) in _NEUTRAL.items():
         held = config.get(option, _ABSENT)
         if kind in kinds and held == neutral and type(held) is type(neutral) and option not in _options(kind):
@@ -69,14 +68,14 @@ def _options(kind: str) -> frozenset[str]:
     return frozenset(inspect.signature(getattr(keras.layers, kind).__init__).parameters)
 
 
-def _batch_norm_axis(kind: str, config: dict[str, Any]) -> Iterator[str]:
+def _batch_norm_axis(kind: str, config: Config) -> Iterator[str]:
     axis = config.get("axis")
     if kind == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
         config["axis"] = axis[0]
         yield "BatchNormalization axis as a number"
 
 
-def _wrapped(config: dict[str, Any]) -> Iterator[str]:
+def _wrapped(config: Config) -> Iterator[str]:
     """Wrappers look up the layer that they hold by its module, which Keras 2 did not write."""
     for key in _HELD:
         held = config.get(key)
@@ -88,7 +87,7 @@ def _wrapped(config: dict[str, Any]) -> Iterator[str]:
 _HELD = ("layer", "backward_layer", "cell")
 
 
-def _sequential(node: dict[str, Any]) -> Iterator[str]:
+def _sequential(node: Config) -> Iterator[str]:
     """Keras before 2.2.3 wrote the layers alone; the input's shape was an option of the first one until Keras 3."""
     if isinstance(node["config"], list):
         node["config"] = {"name": "sequential", "layers": node["config"]}
@@ -103,19 +102,19 @@ def _sequential(node: dict[str, Any]) -> Iterator[str]:
             yield "input shape in the input layer alone"
 
 
-def _input_layer(first: dict[str, Any], shape: list[int | None]) -> dict[str, Any]:
+def _input_layer(first: Config, shape: list[int | None]) -> Config:
     """The input layer that Keras 2 makes for the first layer of a Sequential, by the name it gives it."""
     config = {"name": f"{first['config']['name']}_input", "batch_input_shape": shape, "dtype": "float32"}
     return {"class_name": "InputLayer", "config": config}
 
 
-def write_copy(path: Path, archive: Archive, config: dict[str, Any], target: Path) -> Path:
+def write_copy(path: Path, archive: Archive, config: Config, target: Path) -> Path:
     """Copy a model file with another configuration."""
     {"hdf5": _copy_hdf5, "keras-zip": _copy_zip}[archive.kind](path, config, target)
     return target
 
 
-def _copy_hdf5(path: Path, config: dict[str, Any], target: Path) -> None:
+def _copy_hdf5(path: Path, config: Config, target: Path) -> None:
     import h5py
 
     shutil.copyfile(path, target)
@@ -123,7 +122,7 @@ def _copy_hdf5(path: Path, config: dict[str, Any], target: Path) -> None:
         file.attrs["model_config"] = json.dumps(config)
 
 
-def _copy_zip(path: Path, config: dict[str, Any], target: Path) -> None:
+def _copy_zip(path: Path, config: Config, target: Path) -> None:
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as copied:
         for name in source.namelist():
             copied.writestr(name, json.dumps(config) if name == "config.json" else source.read(name))

@@ -11,13 +11,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hub.spec import Finding, ModelUnreadable, SetupError, Signature, StepError, TensorSpec, UnsupportedModel
-from hub_keras.archive import Archive, classes_without_module, read_archive, refuse_code, unknown_classes
+from hub_keras.archive import Archive, Config, classes_without_module, read_archive, refuse_code, unknown_classes
 from hub_keras.legacy import modernize, write_copy
 from hub_keras.loaded import Key, Loaded, leaves, rebuild, spec_of, unique
 from hub_keras.ranges import input_ranges
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from hub_keras.frameworks import KerasLayer, KerasModel
 
 _SUFFIX = {"keras-zip": ".keras", "hdf5": ".h5"}
 
@@ -71,14 +76,14 @@ def import_keras(backend: str) -> Any:
     return keras
 
 
-def _refuse_unknown(keras: Any, archive: Archive, path: Path) -> None:
+def _refuse_unknown(keras: ModuleType, archive: Archive, path: Path) -> None:
     known = {*dir(keras.layers), *dir(keras.models), "Functional"}
     unknown = tuple(name for name in classes_without_module(archive.config) if name not in known)
     if unknown:
         raise unknown_classes(path, unknown)
 
 
-def _load(keras: Any, path: Path, label: str, *, allow_pickle: bool) -> Any:
+def _load(keras: ModuleType, path: Path, label: str, *, allow_pickle: bool) -> KerasModel:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=not allow_pickle)
     except (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, NotImplementedError) as error:
@@ -88,7 +93,7 @@ def _load(keras: Any, path: Path, label: str, *, allow_pickle: bool) -> Any:
         ) from error
 
 
-def _named(path: Path, archive: Archive, config: dict[str, Any], folder: Path) -> Path:
+def _named(path: Path, archive: Archive, config: Config, folder: Path) -> Path:
     """Keras chooses its reader by the suffix: give it the one that the bytes ask for, and its own words."""
     suffix = _SUFFIX[archive.kind]
     if config is not archive.config:
@@ -103,7 +108,7 @@ def _legacy_findings(changes: Sequence[str]) -> tuple[Finding, ...]:
     return (Finding(code="keras-2", message=message),) if changes else ()
 
 
-def wrap(keras: Any, model: Any, archive: Archive) -> Loaded:
+def wrap(keras: ModuleType, model: KerasModel, archive: Archive) -> Loaded:
     """Describe a loaded Keras model.
 
     Raises:
@@ -132,7 +137,7 @@ def wrap(keras: Any, model: Any, archive: Archive) -> Loaded:
     )
 
 
-def _call(model: Any, inputs: Any, keys: Sequence[Key], tensors: Sequence[Any]) -> list[Any]:
+def _call(model: KerasModel, inputs: object, keys: Sequence[Key], tensors: Sequence[object]) -> list[object]:
     """Call the model; the leaves come in the declared order.
 
     Keras may return a bare tensor where a list of one was declared, so leaves are never taken by indexing the result:
@@ -149,7 +154,9 @@ def _call(model: Any, inputs: Any, keys: Sequence[Key], tensors: Sequence[Any]) 
     raise StepError(f"the model declares outputs {list(keys)} and returns {list(made)}", hint="export it again")
 
 
-def _input_specs(inputs: Any, layers: Sequence[Any], ranges: dict[str, tuple[float, float]]) -> tuple[TensorSpec, ...]:
+def _input_specs(
+    inputs: object, layers: Sequence[KerasLayer], ranges: dict[str, tuple[float, float]]
+) -> tuple[TensorSpec, ...]:
     layout = _layout(layers)
     found = list(leaves(inputs))
     names = unique([_dict_name(key) or tensor.name for key, tensor in found])
@@ -167,13 +174,13 @@ def _with_range(spec: TensorSpec, value_range: tuple[float, float] | None) -> Te
     return TensorSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape, layout=spec.layout, value_range=value_range)
 
 
-def _layout(layers: Sequence[Any]) -> str:
+def _layout(layers: Sequence[KerasLayer]) -> str:
     words = {"channels_last": "NHWC", "channels_first": "NCHW"}
     said = (words.get(str(getattr(layer, "data_format", "")), "") for layer in layers)
     return next((word for word in said if word), "")
 
 
-def _output_specs(outputs: Any, taken: Sequence[str]) -> tuple[TensorSpec, ...]:
+def _output_specs(outputs: object, taken: Sequence[str]) -> tuple[TensorSpec, ...]:
     """Name outputs by their key in a dict, else by the layer that makes them.
 
     An output that is an input, or is named like one, gets a counter: no format has one name on both sides.
@@ -188,18 +195,18 @@ def _dict_name(key: Key) -> str:
     return "_".join(map(str, key)) if any(isinstance(part, str) for part in key) else ""
 
 
-def _findings(layers: Sequence[Any], signature: Signature) -> tuple[Finding, ...]:
+def _findings(layers: Sequence[KerasLayer], signature: Signature) -> tuple[Finding, ...]:
     return (*_precision_findings(layers), *_state_findings(layers), *_string_findings(signature))
 
 
-def _precision_findings(layers: Sequence[Any]) -> list[Finding]:
+def _precision_findings(layers: Sequence[KerasLayer]) -> list[Finding]:
     computed = {str(getattr(layer, "compute_dtype", "float32")) for layer in layers} - {"float32", "None"}
     low = sorted(computed & {"float16", "bfloat16", "float64"})
     message = f"layers compute in {', '.join(low)}; TFLite and the parity check compute in float32"
     return [Finding(code="mixed-precision", message=message)] if low else []
 
 
-def _state_findings(layers: Sequence[Any]) -> list[Finding]:
+def _state_findings(layers: Sequence[KerasLayer]) -> list[Finding]:
     names = [layer.name for layer in layers if getattr(layer, "stateful", False)]
     message = f"{', '.join(names)}: stateful; the state between calls is lost, each call starts from the saved one"
     hint = "give the state as inputs and outputs (return_state=True, initial_state=...)"

@@ -36,7 +36,7 @@ class Loaded:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def leaves(structure: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
+def leaves(structure: object, key: Key = ()) -> Iterator[tuple[Key, Any]]:
     """Yield (key, leaf) of nested dicts, lists and tuples in declared order: dicts are not sorted."""
     if isinstance(structure, dict):
         for name, value in structure.items():
@@ -48,7 +48,7 @@ def leaves(structure: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
         yield key, structure
 
 
-def rebuild(structure: Any, values: Iterator[Any]) -> Any:
+def rebuild(structure: object, values: Iterator[object]) -> object:
     """Copy a structure with its leaves, in the order of `leaves`, replaced by `values`."""
     if isinstance(structure, dict):
         return {name: rebuild(value, values) for name, value in structure.items()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from hub.spec import Dim, EffectError, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_keras.static import StaticInputs
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def _moved(spec: TensorSpec, static: StaticInputs) -> tuple[Dim, ...]:
     return tuple(spec.shape[axis] for axis in axes)
 
 
-def finish(model: Any, border: Border, path: Path, *, external: bool = False) -> None:
+def finish(model: onnx.ModelProto, border: Border, path: Path, *, external: bool = False) -> None:
     """Name the inputs and outputs of an ONNX model, check it, and write it.
 
     Args:
@@ -86,7 +89,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def graphs_of(graph: Any) -> Iterator[Any]:
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and those inside its control flow, outermost first."""
     yield graph
     for node in graph.node:
@@ -96,7 +99,7 @@ def graphs_of(graph: Any) -> Iterator[Any]:
                     yield from graphs_of(inner)
 
 
-def _refuse_foreign(model: Any) -> None:
+def _refuse_foreign(model: onnx.ModelProto) -> None:
     """Refuse operators that ONNX does not have, which an exporter leaves where it knows no better."""
     import onnx
 
@@ -113,7 +116,7 @@ def _refuse_foreign(model: Any) -> None:
         raise UnsupportedModel(message, hint="hub tries the next engine where there is one")
 
 
-def _rename(graph: Any, border: Border) -> None:
+def _rename(graph: onnx.GraphProto, border: Border) -> None:
     """Give the border's names; a value inside that has one of them already gets another."""
     wanted = {*border.inputs, *border.outputs}
     slots = [value.name for value in (*graph.input, *graph.output)]
@@ -127,7 +130,7 @@ def _rename(graph: Any, border: Border) -> None:
         _apply(inner, fresh | names)
 
 
-def _split_shared(graph: Any, slots: list[str]) -> None:
+def _split_shared(graph: onnx.GraphProto, slots: list[str]) -> None:
     """Put an Identity before an output that is also an input, or that is given twice."""
     import onnx
 
@@ -145,13 +148,13 @@ def _free(name: str, taken: set[str]) -> str:
     return next(candidate for candidate in counted if candidate not in taken)
 
 
-def _names(graph: Any) -> Iterator[str]:
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info))
     for node in graph.node:
         yield from (*node.input, *node.output)
 
 
-def _apply(graph: Any, names: dict[str, str]) -> None:
+def _apply(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         value.name = names.get(value.name, value.name)
     for node in graph.node:
@@ -159,7 +162,7 @@ def _apply(graph: Any, names: dict[str, str]) -> None:
             values[:] = [names.get(value, value) for value in values]
 
 
-def _name_dims(graph: Any, border: Border) -> None:
+def _name_dims(graph: onnx.GraphProto, border: Border) -> None:
     """Give open dimensions the source's symbols: `batch`, and not `unk__17`."""
     renamed: dict[str, str] = {}
     for value in graph.input:
@@ -175,12 +178,12 @@ def _name_dims(graph: Any, border: Border) -> None:
                 dim.dim_param = renamed[dim.dim_param]
 
 
-def _set(dims: Any, symbols: dict[int, str]) -> None:
+def _set(dims: Sequence[onnx.TensorShapeProto.Dimension], symbols: dict[int, str]) -> None:
     for axis, symbol in symbols.items():
         dims[axis].dim_param = symbol
 
 
-def _name_output(dims: Any, said: Iterable[Dim], renamed: dict[str, str]) -> None:
+def _name_output(dims: Sequence[onnx.TensorShapeProto.Dimension], said: Iterable[Dim], renamed: dict[str, str]) -> None:
     for dim, known in zip(dims, said, strict=False):
         if dim.HasField("dim_value"):
             continue

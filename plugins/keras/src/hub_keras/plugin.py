@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from hub.spec import Edge, Format, Identification, Runtime, hookimpl
 
@@ -49,7 +48,7 @@ def hub_identify_format(path: Path, header: bytes) -> Identification | None:
 
 
 @hookimpl
-def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path | None:
+def hub_save_live_model(model: object, folder: Path, example_inputs: object) -> Path | None:
     """Save a `keras.Model`: as `.keras`, or exported as a SavedModel when it holds classes of the caller's own."""
     from hub_keras.archive import custom_objects
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import UnsupportedModel
 from hub_keras.loaded import Loaded
 from hub_keras.static import StaticInputs
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+    from hub_keras.frameworks import KerasLayer, KerasModel
 
 RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "RNN"})
 MOST_STEPS = 512  # each step becomes about 20 operators: beyond this, conversion takes minutes and megabytes
@@ -34,7 +40,7 @@ def unroll(loaded: Loaded, static: StaticInputs) -> tuple[str, ...]:
     return (f"unrolled {', '.join(layer.name for layer in layers)}",)
 
 
-def _flat(model: Any) -> list[Any]:
+def _flat(model: KerasModel) -> list[KerasLayer]:
     flatten = getattr(model, "_flatten_layers", None)
     return list(flatten(include_self=False)) if flatten else []
 
@@ -45,7 +51,7 @@ def batch_of(static: StaticInputs) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def close_list_shapes(graph: Any, batch: int) -> int:
+def close_list_shapes(graph: GraphDef, batch: int) -> int:
     """Write the batch size into the element shapes of tensor lists, where an export with an open batch left -1.
 
     The converter cannot lower a list whose element shape is open, although every shape is known by then. A wrong guess
@@ -64,7 +70,7 @@ def close_list_shapes(graph: Any, batch: int) -> int:
     return sum(_close(nodes[name], batch) for name in sorted(shapes))
 
 
-def _close(node: Any, batch: int) -> bool:
+def _close(node: NodeDef, batch: int) -> bool:
     import numpy as np
     import tensorflow as tf
 

@@ -10,6 +10,9 @@ from hub_keras.load import load_model
 from hub_keras.loaded import Loaded
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from hub.spec.calibration import Feeds
 
 
@@ -75,7 +78,7 @@ class KerasSession:
         keras.backend.clear_session()
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: Any) -> npt.NDArray[np.generic]:
     import numpy as np
 
     return np.array(value.numpy())

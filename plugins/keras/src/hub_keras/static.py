@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Generic, Literal, TypeVar
 
 from hub.spec import ConvertOptions, IoBinding, ShapeNeeded, Signature, TensorSpec, UnknownName
 
 Shape = tuple[int, ...]
+Tensor = TypeVar("Tensor")
+"""A tensor of the framework that a model is called in."""
 _IMAGE_RANK = 4
 # result axes = source axes transposed by these
 _TO_LAYOUT = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}
@@ -17,7 +19,7 @@ _EXAMPLE_STEP = 32  # a multiple of what the usual networks halve their images b
 
 
 @dataclass(frozen=True, slots=True)
-class TensorTools:
+class TensorTools(Generic[Tensor]):
     """What the border needs of a framework.
 
     Attributes:
@@ -25,8 +27,8 @@ class TensorTools:
         transpose: (tensor, permutation) -> tensor.
     """
 
-    constant: Callable[[float, Shape, str], Any]
-    transpose: Callable[[Any, Shape], Any]
+    constant: Callable[[float, Shape, str], Tensor]
+    transpose: Callable[[Tensor, Shape], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ class StaticInputs:
         words = [f"fixed {spec} to {'x'.join(map(str, self.shapes[spec.name]))}" for spec in fixed]
         return (*words, *(f"froze input {name} to {value}" for name, value in self.constants.items()))
 
-    def run(self, call: Callable[[Sequence[Any]], list[Any]], kept: Sequence[Any], tools: TensorTools) -> list[Any]:
+    def run(
+        self, call: Callable[[Sequence[Tensor]], list[Tensor]], kept: Sequence[Tensor], tools: TensorTools[Tensor]
+    ) -> list[Tensor]:
         """Call a model from behind the border.
 
         Args:
@@ -127,7 +131,7 @@ class StaticInputs:
             for name, result in zip(self.outputs, results, strict=True)
         ]
 
-    def _input(self, spec: TensorSpec, given: Any, tools: TensorTools) -> Any:
+    def _input(self, spec: TensorSpec, given: Iterator[Tensor], tools: TensorTools[Tensor]) -> Tensor:
         if spec.name in self.constants:
             return tools.constant(self.constants[spec.name], self.shapes[spec.name], spec.dtype.value)
         tensor = next(given)

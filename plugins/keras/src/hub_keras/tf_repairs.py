@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hub_keras.frameworks import KerasLayer, KerasModel
 
 
-def repair(model: Any) -> tuple[str, ...]:
+def repair(model: KerasModel) -> tuple[str, ...]:
     """Put a loaded Keras model right, in place; a SavedModel has no layers and stays as it is.
 
     Returns:
@@ -20,14 +23,14 @@ def repair(model: Any) -> tuple[str, ...]:
     return (f"steps as a batch: {', '.join(layer.name for layer in found)}",) if found else ()
 
 
-def _merged(layer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+def _merged(layer: KerasLayer, original: Callable[..., object]) -> Callable[..., object]:
     """Call the inner layer once, on all steps of all samples as one batch.
 
     Keras maps it over the steps with TensorFlow's `pfor`, which tf2onnx writes wrongly when their number is open. The
     inner layer treats each sample alone, so that both are the same; not so where a mask goes step by step.
     """
 
-    def call(inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    def call(inputs: object, training: object = None, mask: object = None) -> object:
         from keras import ops
 
         if mask is not None:
@@ -43,6 +46,6 @@ def _merged(layer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _trains(layer: Any) -> bool:
+def _trains(layer: KerasLayer) -> bool:
     """Whether a layer behaves otherwise in training, and so takes the word."""
     return bool(getattr(layer, "_call_has_training_arg", False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, StepError
 from hub_keras.flatbuffer import name_interface, refuse_custom
@@ -12,10 +12,15 @@ from hub_keras.loaded import Loaded
 from hub_keras.static import StaticInputs, TensorTools
 from hub_keras.torch_repairs import repair
 
+if TYPE_CHECKING:
+    import torch
+
+    from hub_keras.frameworks import KerasVariable
+
 NOTE = "loaded on Keras' torch backend"
 
 
-def module_of(loaded: Loaded, static: StaticInputs) -> tuple[Any, tuple[str, ...]]:
+def module_of(loaded: Loaded, static: StaticInputs) -> tuple[torch.nn.Module, tuple[str, ...]]:
     """Wrap a model as a module from positional tensors to a tuple of tensors.
 
     Its parameters carry the names of the Keras variables, with dots for the slashes: a `conv2d` layer has
@@ -34,7 +39,7 @@ def module_of(loaded: Loaded, static: StaticInputs) -> tuple[Any, tuple[str, ...
     tools = TensorTools(constant=_constant, transpose=lambda tensor, axes: tensor.permute(axes))
 
     class Positional(torch.nn.Module):
-        def forward(self, *tensors: Any) -> tuple[Any, ...]:
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return tuple(static.run(loaded.call, tensors, tools))
 
     module = Positional().eval()
@@ -42,7 +47,7 @@ def module_of(loaded: Loaded, static: StaticInputs) -> tuple[Any, tuple[str, ...
     return module, notes
 
 
-def _register(module: Any, variables: Iterable[Any]) -> None:
+def _register(module: torch.nn.Module, variables: Iterable[KerasVariable]) -> None:
     """Give a module the variables of a Keras model, in folders named after the layers."""
     import torch
 
@@ -56,13 +61,13 @@ def _register(module: Any, variables: Iterable[Any]) -> None:
         place.register_parameter(name, variable.value)
 
 
-def _constant(value: float, shape: tuple[int, ...], dtype: str) -> Any:
+def _constant(value: float, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
     import torch
 
     return torch.full(shape, value, dtype=getattr(torch, dtype))
 
 
-def example_inputs(static: StaticInputs, seed: int) -> tuple[Any, ...]:
+def example_inputs(static: StaticInputs, seed: int) -> tuple[torch.Tensor, ...]:
     """Draw tensors of the kept inputs' shapes: normal floats, zeros for whole numbers (always valid tokens)."""
     import torch
 

@@ -6,13 +6,16 @@ import dataclasses
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, HubError, Signature, StepError, UnsupportedModel
 from hub_keras.loaded import Loaded
 from hub_keras.onnx_border import Border, finish
 from hub_keras.static import StaticInputs
 from hub_keras.torch_backend import NOTE, example_inputs, module_of
+
+if TYPE_CHECKING:
+    import torch
 
 # A protobuf ends at 2 GiB; the graph needs some of that.
 _EXTERNAL_ABOVE_BYTES = 1_800_000_000
@@ -21,7 +24,9 @@ _SHRINK = (1, 8)
 _FAILURES = (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, KeyError, IndexError)
 
 
-def export_program(loaded: Loaded, static: StaticInputs, seed: int) -> tuple[Any, tuple[str, ...]]:
+def export_program(
+    loaded: Loaded, static: StaticInputs, seed: int
+) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:
     """Export a model with torch.export.
 
     Returns:
@@ -55,7 +60,7 @@ def _smaller(static: StaticInputs, shrink: int) -> StaticInputs:
     return dataclasses.replace(static, shapes=shapes)
 
 
-def _export(module: Any, static: StaticInputs, seed: int) -> Any:
+def _export(module: torch.nn.Module, static: StaticInputs, seed: int) -> torch.export.ExportedProgram:
     import torch
 
     with torch.no_grad(), warnings.catch_warnings():
@@ -65,7 +70,7 @@ def _export(module: Any, static: StaticInputs, seed: int) -> Any:
         return torch.export.export(module, example_inputs(static, seed), strict=False, dynamic_shapes=dynamic)
 
 
-def _dynamic_shapes(static: StaticInputs) -> tuple[dict[int, Any], ...]:
+def _dynamic_shapes(static: StaticInputs) -> tuple[dict[int, torch.export.Dim], ...]:
     """The batch by its name, so that a program that fixes it is refused; other open dimensions as torch finds them."""
     from torch.export import Dim
 
@@ -100,7 +105,7 @@ def write_pytorch(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tupl
         UnsupportedModel: See `export_program`.
         StepError: See `export_program`.
     """
-    from hub_pytorch.export import save_exported
+    from hub_torchprogram import save_exported
 
     exported, notes = export_program(loaded, static, job.options.seed)
     save_exported(exported, Signature(inputs=static.kept, outputs=loaded.signature.outputs), Path(job.output))

@@ -7,12 +7,17 @@ every public layer on both backends (`tests/test_keras_judge.py`); Keras 3.15.1,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import UnsupportedModel
 
+if TYPE_CHECKING:
+    import torch
 
-def repair(model: Any) -> tuple[str, ...]:
+    from hub_keras.frameworks import KerasLayer, KerasModel
+
+
+def repair(model: KerasModel) -> tuple[str, ...]:
     """Put a loaded model right, in place.
 
     Returns:
@@ -30,7 +35,7 @@ def repair(model: Any) -> tuple[str, ...]:
     return tuple(f"{words}: {', '.join(names)}" for words, names in done.items())
 
 
-def _repaired(layer: Any, *, masked: bool) -> Iterator[str]:
+def _repaired(layer: KerasLayer, *, masked: bool) -> Iterator[str]:
     _refuse(layer)
     kind = type(layer).__name__
     if kind in _PADDED and layer.padding == "same":
@@ -47,7 +52,7 @@ def _repaired(layer: Any, *, masked: bool) -> Iterator[str]:
 _LOOPED = frozenset({"SimpleRNN", "GRU", "LSTM", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
 
 
-def _walks_the_batch(layer: Any, *, masked: bool) -> bool:
+def _walks_the_batch(layer: KerasLayer, *, masked: bool) -> bool:
     """Whether Keras' general loop runs the layer, which takes the batch for a list of steps and so fixes its size.
 
     Source: `rnn`, `lstm` and `gru` in keras/src/backend/torch/rnn.py of Keras 3.15. Written step by step, that code
@@ -57,7 +62,7 @@ def _walks_the_batch(layer: Any, *, masked: bool) -> bool:
     return general and not (masked and layer.go_backwards)
 
 
-def _refuse(layer: Any) -> None:
+def _refuse(layer: KerasLayer) -> None:
     for kinds, option, values, reason in _OTHERWISE:
         if type(layer).__name__ in kinds and (not option or getattr(layer, option) in values):
             chosen = f" with {option}={getattr(layer, option)}" if option else ""
@@ -82,13 +87,13 @@ _OTHERWISE: tuple[tuple[frozenset[str], str, frozenset[str], str], ...] = (
 )
 
 
-def _average_pooling(layer: Any) -> Callable[[Any], Any]:
+def _average_pooling(layer: KerasLayer) -> Callable[[torch.Tensor], torch.Tensor]:
     """Average over the elements under the window: zeros around, divided by the average of ones with zeros around."""
 
-    def call(inputs: Any) -> Any:
+    def call(inputs: torch.Tensor) -> torch.Tensor:
         from keras import ops
 
-        def pooled(tensor: Any) -> Any:
+        def pooled(tensor: torch.Tensor) -> torch.Tensor:
             padded = ops.pad(tensor, _same_padding(layer, inputs.shape))
             return ops.average_pool(padded, layer.pool_size, layer.strides, "valid", layer.data_format)
 
@@ -97,10 +102,10 @@ def _average_pooling(layer: Any) -> Callable[[Any], Any]:
     return call
 
 
-def _same_padding(layer: Any, shape: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _same_padding(layer: KerasLayer, shape: Sequence[int]) -> list[tuple[int, int]]:
     """Elements before and after each axis, as TensorFlow pads for `same`: the odd one comes after."""
     first = 1 if layer.data_format == "channels_last" else 2
-    pads: list[tuple[Any, Any]] = [(0, 0)] * len(shape)
+    pads: list[tuple[int, int]] = [(0, 0)] * len(shape)
     for axis, (window, stride) in enumerate(zip(layer.pool_size, layer.strides, strict=True), start=first):
         size = shape[axis]
         total = max((-(-size // stride) - 1) * stride + window - size, 0)
@@ -108,6 +113,6 @@ def _same_padding(layer: Any, shape: Sequence[Any]) -> list[tuple[Any, Any]]:
     return pads
 
 
-_PADDED: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
+_PADDED: dict[str, Callable[[KerasLayer], Callable[[torch.Tensor], torch.Tensor]]] = {
     f"AveragePooling{rank}D": _average_pooling for rank in (1, 2, 3)
 }

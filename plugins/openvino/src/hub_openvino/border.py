@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import Dim, DType, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import openvino
 
 SYMBOLS = ("hub", "symbols")
 """Where a file written by hub says what its open dimensions are called: JSON, one list of words per input."""
@@ -28,12 +31,12 @@ TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _SINK = "/sink_port_"
 
 
-def input_names(model: Any) -> list[str]:
+def input_names(model: openvino.Model) -> list[str]:
     """One name for each input, in order."""
     return _names((port.names, port.node.friendly_name) for port in model.inputs)
 
 
-def output_names(model: Any) -> list[str]:
+def output_names(model: openvino.Model) -> list[str]:
     """One name for each output, in order."""
     return _names((port.names, port.node.friendly_name.split(_SINK)[0]) for port in model.outputs)
 
@@ -47,7 +50,7 @@ def _names(ports: Iterable[tuple[set[str], str]]) -> list[str]:
     return given
 
 
-def signature_of(model: Any) -> Signature:
+def signature_of(model: openvino.Model) -> Signature:
     """Inputs and outputs of a read model."""
     symbols = stored_symbols(model)
     inputs = zip(input_names(model), model.inputs, symbols, strict=True)
@@ -58,7 +61,7 @@ def signature_of(model: Any) -> Signature:
     )
 
 
-def stored_symbols(model: Any) -> list[Sequence[str]]:
+def stored_symbols(model: openvino.Model) -> list[Sequence[str]]:
     """What each input's dimensions are called; empty lists where the file does not say."""
     known: list[Sequence[str]] = []
     if model.has_rt_info(list(SYMBOLS)):
@@ -67,12 +70,12 @@ def stored_symbols(model: Any) -> list[Sequence[str]]:
     return known if len(known) == len(model.inputs) else [() for _ in model.inputs]
 
 
-def store_symbols(model: Any, specs: Sequence[TensorSpec]) -> None:
+def store_symbols(model: openvino.Model, specs: Sequence[TensorSpec]) -> None:
     """Write down what the dimensions of each input are called: an IR keeps bounds only."""
     model.set_rt_info(json.dumps([[str(dim) for dim in spec.shape] for spec in specs]), list(SYMBOLS))
 
 
-def _spec(name: str, port: Any, words: Sequence[str]) -> TensorSpec:
+def _spec(name: str, port: openvino.Output, words: Sequence[str]) -> TensorSpec:
     return TensorSpec(
         name=name,
         dtype=DTYPES.get(port.element_type.get_type_name(), DType.UNKNOWN),
@@ -81,7 +84,7 @@ def _spec(name: str, port: Any, words: Sequence[str]) -> TensorSpec:
     )
 
 
-def _dims(name: str, shape: Any, words: Sequence[str]) -> Iterator[Dim]:
+def _dims(name: str, shape: openvino.PartialShape, words: Sequence[str]) -> Iterator[Dim]:
     if shape.rank.is_dynamic:
         yield Dim.of(f"{name}_rank")
         return
@@ -95,7 +98,7 @@ def _dims(name: str, shape: Any, words: Sequence[str]) -> Iterator[Dim]:
             yield Dim(symbol=symbol, low=max(low, 1), high=high if high > 0 else None)
 
 
-def layout_of(node: Any) -> str:
+def layout_of(node: openvino.Node) -> str:
     """A layout such as NCHW, where the model says one for every dimension; else empty."""
     word = str(getattr(node, "layout", "") or "").strip("[]").replace(",", "")
     return word if word.isalpha() else ""

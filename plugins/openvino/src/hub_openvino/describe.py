@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import DType, Finding, ModelSummary, ModelUnreadable, Signature, State
 from hub_openvino.identify import FORMAT
 from hub_openvino.ir import Ir, check_weights, graphs_of, read_ir
 from hub_openvino.numerics import constants_of, elements, find_numerics, is_public, layers_of, operator_key
+
+if TYPE_CHECKING:
+    import openvino
 
 _STATE = frozenset({"ReadValue", "Assign"})
 _KEPT_INFO = {
@@ -47,7 +50,7 @@ def describe(path: Path) -> ModelSummary:
     )
 
 
-def read_model(path: Path) -> Any:
+def read_model(path: Path) -> openvino.Model:
     """Opens an IR in OpenVINO.
 
     Raises:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import DeviceMissing, RuntimeOptions, UnsupportedModel
+
+if TYPE_CHECKING:
+    import openvino
+
+Settings = dict[str, str | int | bool]
+"""Properties that a model is compiled with."""
 
 VIRTUAL = ("AUTO", "HETERO", "MULTI", "BATCH")
 """OpenVINO's own devices, which hand the work on to real ones."""
@@ -13,7 +19,7 @@ PINNED = "f32"
 PRECISIONS = ("", "auto", "f32", "f16", "bf16")
 
 
-def check_device(core: Any, wanted: str) -> str:
+def check_device(core: openvino.Core, wanted: str) -> str:
     """Returns OpenVINO's name of a device: `cpu` -> `CPU`, `gpu.1` -> `GPU.1`, `auto:gpu,cpu` -> `AUTO:GPU,CPU`.
 
     Raises:
@@ -36,7 +42,7 @@ def _is_there(name: str, there: list[str]) -> bool:
     return name in there or any(item.partition(".")[0] == name for item in there)
 
 
-def settings_of(core: Any, device: str, options: RuntimeOptions) -> dict[str, Any]:
+def settings_of(core: openvino.Core, device: str, options: RuntimeOptions) -> Settings:
     """Returns the properties that a model is compiled with.
 
     A pinned session computes floats in float32 and quantizes nothing that the file does not: by default OpenVINO
@@ -46,7 +52,7 @@ def settings_of(core: Any, device: str, options: RuntimeOptions) -> dict[str, An
     Raises:
         UnsupportedModel: The device does not compute in the precision that was asked for.
     """
-    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": options.threads} if options.threads else {}
+    settings: Settings = {"INFERENCE_NUM_THREADS": options.threads} if options.threads else {}
     if options.precision not in PRECISIONS:
         known = ", ".join(filter(None, PRECISIONS))
         raise UnsupportedModel(f"there is no compute precision {options.precision!r}", hint=f"known: {known}")
@@ -59,7 +65,7 @@ def settings_of(core: Any, device: str, options: RuntimeOptions) -> dict[str, An
     return settings
 
 
-def check_precision(core: Any, device: str, precision: str) -> None:
+def check_precision(core: openvino.Core, device: str, precision: str) -> None:
     """Refuses a half precision that the device does not have: it would be emulated, or be float32 in secret.
 
     Raises:

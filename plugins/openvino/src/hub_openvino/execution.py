@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, processor
 from hub_openvino.devices import PINNED
@@ -15,8 +15,11 @@ from hub_openvino.ir import Graph, Ir, Node, graphs_of, read_ir
 from hub_openvino.numerics import MULTIPLY_OPERATORS, Operands, operator_key, precision_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import openvino
+
     from hub.spec.calibration import Feeds
-    from hub_openvino.session import OpenvinoSession
 
 WARM_RUNS, MOST_RUNS, ENOUGH_SECONDS = 2, 10, 2.0
 """Runs before the profile, runs of it at most, and the time after which fewer do."""
@@ -65,27 +68,42 @@ class Run:
         return self.info.get("layerType", "")
 
 
-def execution_of(session: OpenvinoSession, feeds: Feeds) -> Execution:
-    """Run a model a few times with counters and read what was executed.
+class ProfiledModel(NamedTuple):
+    """A model that is compiled with counters of time.
+
+    Attributes:
+        path: Its file.
+        device: OpenVINO's name of the device that was asked for.
+        compiled: The model there.
+        run: Runs it once, on an infer request of it.
+    """
+
+    path: Path
+    device: str
+    compiled: openvino.CompiledModel
+    run: Callable[[openvino.InferRequest, Feeds], Feeds]
+
+
+def execution_of(model: ProfiledModel, feeds: Feeds) -> Execution:
+    """Run a model a few times and read what was executed.
 
     Raises:
         StepError: OpenVINO fails.
     """
     import openvino
 
-    ir = read_ir(session.path)
-    compiled = session.profiled()
-    seconds, statuses, runs = _profile(session, compiled, feeds)
-    nodes = list(_nodes(compiled.get_runtime_model(), seconds, statuses))
-    settings = _settings(compiled, session.device)
-    device = settings.get("EXECUTION_DEVICES", session.device)
+    ir = read_ir(model.path)
+    seconds, statuses, runs = _profile(model, feeds)
+    nodes = list(_nodes(model.compiled.get_runtime_model(), seconds, statuses))
+    settings = _settings(model.compiled, model.device)
+    device = settings.get("EXECUTION_DEVICES", model.device)
     words = _promised(ir)
     layers, named = _layers(ir.graph, nodes, device, words)
     rest = Counter(operator_key(node) for node in ir.graph.computing if node.key not in named)
     return Execution(
         runtime="openvino",
         version=openvino.get_version(),
-        device=session.device,
+        device=model.device,
         settings=settings,
         operators=dict(
             Counter(operator_key(n) for graph in graphs_of(ir.graph) for n in graph.computing).most_common()
@@ -93,21 +111,21 @@ def execution_of(session: OpenvinoSession, feeds: Feeds) -> Execution:
         layers=layers,
         eliminated=dict(rest.most_common()),
         timed_by=f"profile of {runs} runs",
-        obstacles=tuple(_obstacles(words, layers, session.device)),
+        obstacles=tuple(_obstacles(words, layers, model.device)),
         deviations=_narrowed(settings),
     )
 
 
-def _profile(session: OpenvinoSession, compiled: Any, feeds: Feeds) -> tuple[dict[str, float], dict[str, bool], int]:
+def _profile(model: ProfiledModel, feeds: Feeds) -> tuple[dict[str, float], dict[str, bool], int]:
     """Seconds per node over all runs, whether each did something, and the number of runs."""
-    request = compiled.create_infer_request()
+    request = model.compiled.create_infer_request()
     for _ in range(WARM_RUNS):
-        session.run_on(request, feeds)
+        model.run(request, feeds)
     seconds: Counter[str] = Counter()
     ran: dict[str, bool] = {}
     start, runs = time.perf_counter(), 0
     while runs < MOST_RUNS and (runs < WARM_RUNS or time.perf_counter() - start < ENOUGH_SECONDS):
-        session.run_on(request, feeds)
+        model.run(request, feeds)
         runs += 1
         for item in request.profiling_info:
             seconds[item.node_name] += item.real_time.total_seconds()
@@ -115,7 +133,7 @@ def _profile(session: OpenvinoSession, compiled: Any, feeds: Feeds) -> tuple[dic
     return dict(seconds), ran, runs
 
 
-def _nodes(model: Any, seconds: Mapping[str, float], ran: Mapping[str, bool]) -> Iterator[Run]:
+def _nodes(model: openvino.Model, seconds: Mapping[str, float], ran: Mapping[str, bool]) -> Iterator[Run]:
     infos = [(node, {key: value.astype(str) for key, value in node.get_rt_info().items()}) for node in model.get_ops()]
     for node, info in sorted(infos, key=lambda pair: int(pair[1].get("execOrder", "0"))):
         name = node.get_friendly_name()
@@ -124,14 +142,14 @@ def _nodes(model: Any, seconds: Mapping[str, float], ran: Mapping[str, bool]) ->
         )
 
 
-def _stored_feeds(node: Any) -> Iterator[str]:
+def _stored_feeds(node: openvino.Node) -> Iterator[str]:
     for port in node.inputs():
         info = port.get_source_output().get_node().get_rt_info()
         if "layerType" in info and info["layerType"].astype(str) == "Const":
             yield info["outputPrecisions"].astype(str)
 
 
-def _settings(compiled: Any, device: str) -> dict[str, str]:
+def _settings(compiled: openvino.CompiledModel, device: str) -> dict[str, str]:
     able = compiled.get_property("SUPPORTED_PROPERTIES")
     found = {name: compiled.get_property(name) for name in SETTINGS if name in able}
     if "FULL_DEVICE_NAME" not in found and ":" not in device and device != "AUTO":
@@ -141,7 +159,7 @@ def _settings(compiled: Any, device: str) -> dict[str, str]:
     return {name: _word(value) for name, value in found.items()}
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if hasattr(value, "get_type_name"):
         return str(value.get_type_name())
     if isinstance(value, list | tuple):

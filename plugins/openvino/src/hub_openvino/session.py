@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import (
     YES,
@@ -23,6 +23,7 @@ from hub.spec import (
     UsageError,
     Verdict,
 )
+from hub_openvino.failures import FAILURES, reason_of
 from hub_openvino.identify import FORMAT
 from hub_openvino.numerics import DYNAMIC_SETTING
 from hub_openvino.silence import silence_telemetry
@@ -30,22 +31,15 @@ from hub_openvino.silence import silence_telemetry
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import openvino
 
     from hub.spec.calibration import Feeds
+    from hub_openvino.devices import Settings
 
     Array = npt.NDArray[np.generic]
 
 NAME = "openvino"
 DYNAMIC = DYNAMIC_SETTING.split("/")
-FAILURES = (RuntimeError, ValueError, TypeError)
-"""With what OpenVINO refuses; its own exceptions are RuntimeErrors, its binding's are the others."""
-
-
-def reason_of(error: BaseException) -> str:
-    """OpenVINO's message without its stack of source lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from src/", "Check '", "While validating"))]
-    return " ".join(told or lines)[:600] or type(error).__name__
 
 
 class OpenvinoSession:
@@ -88,10 +82,10 @@ class OpenvinoSession:
         self._types = [port.element_type for port in self.model.inputs]
         self._dtypes = [DTYPES.get(kind.get_type_name()) for kind in self._types]
         self.compiled = self._compile(core, {})
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
         self._pool: ThreadPoolExecutor | None = None
 
-    def _compile(self, core: Any, more: dict[str, Any]) -> Any:
+    def _compile(self, core: openvino.Core, more: Settings) -> openvino.CompiledModel:
         import openvino
 
         try:
@@ -103,12 +97,6 @@ class OpenvinoSession:
             hint = "`hub inspect` lists the model's operators and types"
             raise StepError(f"{message}: {reason_of(error)}{names}", hint=hint) from error
 
-    def profiled(self) -> Any:
-        """The same model, compiled with counters of time."""
-        import openvino
-
-        return self._compile(openvino.Core(), {"PERF_COUNT": True})
-
     def run(self, feeds: Feeds) -> Feeds:
         """Runs once: arrays by input name in, fresh arrays by output name out.
 
@@ -119,7 +107,7 @@ class OpenvinoSession:
         with self._request() as request:
             return self.run_on(request, feeds)
 
-    def run_on(self, request: Any, feeds: Feeds) -> Feeds:
+    def run_on(self, request: openvino.InferRequest, feeds: Feeds) -> Feeds:
         """Runs once on a given request. Raises as `run`."""
         tensors = self.tensors(feeds)
         try:
@@ -137,16 +125,16 @@ class OpenvinoSession:
         with self._request() as request:
             request.reset_state()
 
-    def _ports(self) -> Iterator[tuple[str, Any]]:
+    def _ports(self) -> Iterator[tuple[str, openvino.Output]]:
         return zip(self.inputs, self.model.inputs, strict=True)
 
-    def tensors(self, feeds: Feeds) -> dict[int, Any]:
+    def tensors(self, feeds: Feeds) -> dict[int, openvino.Tensor]:
         """Arrays as OpenVINO's tensors, by place. Raises UsageError as `run`."""
         if set(feeds) != set(self.inputs):
             raise UsageError(f"the model takes {sorted(self.inputs)}, given were {sorted(feeds)}")
         return {place: self._tensor(place, feeds[name]) for place, name in enumerate(self.inputs)}
 
-    def _tensor(self, place: int, array: Array) -> Any:
+    def _tensor(self, place: int, array: Array) -> openvino.Tensor:
         import numpy as np
         import openvino
 
@@ -160,7 +148,7 @@ class OpenvinoSession:
         raise UsageError(message, hint="`hub inspect` shows what the model takes")
 
     @contextmanager
-    def _request(self) -> Iterator[Any]:
+    def _request(self) -> Iterator[openvino.InferRequest]:
         try:
             request = self._idle.get_nowait()
         except queue.Empty:
@@ -195,9 +183,12 @@ class OpenvinoSession:
 
     def execution(self, feeds: Feeds) -> Execution:
         """Says how the model is executed; see `hub_openvino.execution`."""
-        from hub_openvino.execution import execution_of
+        import openvino
 
-        return execution_of(self, feeds)
+        from hub_openvino.execution import ProfiledModel, execution_of
+
+        compiled = self._compile(openvino.Core(), {"PERF_COUNT": True})
+        return execution_of(ProfiledModel(self.path, self.device, compiled, self.run_on), feeds)
 
     def close(self) -> None:
         """Releases the model."""
@@ -207,7 +198,7 @@ class OpenvinoSession:
         self.compiled = self.model = None
 
 
-def _array(tensor: Any) -> Array:
+def _array(tensor: openvino.Tensor) -> Array:
     """A copy of a tensor; bfloat16, which numpy has no name for, as its raw bits (uint16)."""
     import numpy as np
 
@@ -215,7 +206,7 @@ def _array(tensor: Any) -> Array:
     return np.array(data.view(np.uint16) if tensor.element_type.get_type_name() == "bf16" else data)
 
 
-def unsupported(core: Any, model: Any, device: str) -> list[str]:
+def unsupported(core: openvino.Core, model: openvino.Model, device: str) -> list[str]:
     """Types of the layers that a device has no kernel for; empty where it cannot tell."""
     try:
         able = core.query_model(model, device)
@@ -224,7 +215,7 @@ def unsupported(core: Any, model: Any, device: str) -> list[str]:
     return sorted({op.get_type_name() for op in model.get_ops() if op.get_friendly_name() not in able})
 
 
-def exposing(model: Any, names: Sequence[str]) -> Any:
+def exposing(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
     """The model with tensors inside it as its outputs.
 
     Raises:
@@ -243,10 +234,10 @@ def exposing(model: Any, names: Sequence[str]) -> Any:
     return openvino.Model(results, model.get_sinks(), model.get_parameters(), model.friendly_name)
 
 
-def tensors_of(model: Any) -> dict[str, Any]:
+def tensors_of(model: openvino.Model) -> dict[str, openvino.Output]:
     """Every tensor of the main graph by its names and by its layer's."""
-    found: dict[str, Any] = {}
-    layers: dict[str, Any] = {}
+    found: dict[str, openvino.Output] = {}
+    layers: dict[str, openvino.Output] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Result":
             continue

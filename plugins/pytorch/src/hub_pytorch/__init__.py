@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, UsageError, hookimpl
 from hub_pytorch.edges import EDGES
 from hub_pytorch.import_edges import IMPORT_EDGES
 from hub_pytorch.runtime import PyTorchRuntime
 from hub_pytorch.sniff import SUFFIXES, identify
+
+if TYPE_CHECKING:
+    import torch
 
 
 class PyTorchFormat:
@@ -55,7 +58,7 @@ def hub_identify_format(path: Path, header: bytes) -> Identification | None:
 
 
 @hookimpl
-def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path | None:
+def hub_save_live_model(model: object, folder: Path, example_inputs: object) -> Path | None:
     """Export a live `torch.nn.Module` to `.pt2`."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
@@ -66,9 +69,10 @@ def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path |
     return _save(model, folder / "model.pt2", example_inputs)
 
 
-def _save(model: Any, path: Path, example_inputs: Any) -> Path:
-    from hub_pytorch.export import export_eager, save_exported
+def _save(model: torch.nn.Module, path: Path, example_inputs: object) -> Path:
+    from hub_pytorch.export import export_eager
     from hub_pytorch.reference import Reference
+    from hub_torchprogram import save_exported
 
     was_training = model.training
     try:

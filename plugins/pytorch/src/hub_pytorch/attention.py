@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
+
 EAGER = "eager"
 
 
-def attention_of(module: Any) -> str:
+def attention_of(module: torch.nn.Module) -> str:
     """The attention implementation that a transformers model runs; empty for any other module."""
     config = getattr(module, "config", None)
     found = getattr(config, "_attn_implementation", None)
@@ -19,7 +21,7 @@ def attention_of(module: Any) -> str:
 
 
 @contextlib.contextmanager
-def eager_attention(module: Any) -> Iterator[str]:
+def eager_attention(module: torch.nn.Module) -> Iterator[str]:
     """Switches every transformers model inside a module to eager attention, plain matrix products, for a while.
 
     Yields:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,35 +22,32 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
-from hub_pytorch.dynamic import sized
 from hub_pytorch.edges import EXPORT_FAILS, TFLITE_BYTES
-from hub_pytorch.export import (
-    Inputs,
-    eager_inputs,
-    export_eager,
-    fixed_spec,
-    fixed_specs,
-    is_data_dependent,
-    sample,
-)
-from hub_pytorch.load import (
-    exported_signature,
-    load_eager,
-    load_exported,
-    load_torchscript,
-    mutated_state,
-    number_inputs,
-    stored_names,
-)
+from hub_pytorch.export import Inputs, eager_inputs, export_eager, fixed_specs
+from hub_pytorch.load import load_eager, load_torchscript, number_inputs
 from hub_pytorch.numerics import quantized_numerics
-from hub_pytorch.program import dtype_of, flat_outputs, spec_of
 from hub_pytorch.reference import Reference, reference_for
 from hub_pytorch.script import hidden_state, script_inputs, state_message
 from hub_pytorch.sniff import identify
 from hub_pytorch.source_form import describe_source, is_source
+from hub_torchprogram import (
+    dtype_of,
+    exported_signature,
+    fixed_spec,
+    flat_outputs,
+    is_data_dependent,
+    load_exported,
+    mutated_state,
+    sample,
+    sized,
+    spec_of,
+    stored_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    import torch
 
 _CONTROL_FLOW = frozenset({"cond", "while_loop", "map_impl"})
 _HALF = {DType.FLOAT16: Numerics.FP16, DType.BFLOAT16: Numerics.BF16}
@@ -89,7 +86,9 @@ def _describe_pt2(job: DescribeJob) -> ModelSummary:
     return summary_of(exported, signature, "", (job.file,))
 
 
-def summary_of(exported: Any, signature: Signature, form: str, files: Sequence[Path]) -> ModelSummary:
+def summary_of(
+    exported: torch.export.ExportedProgram, signature: Signature, form: str, files: Sequence[Path]
+) -> ModelSummary:
     """Summarise an ExportedProgram that came out of these files."""
     import torch
 
@@ -109,7 +108,7 @@ def summary_of(exported: Any, signature: Signature, form: str, files: Sequence[P
     )
 
 
-def _operator(node: Any) -> str:
+def _operator(node: torch.fx.Node) -> str:
     """`conv2d` for an operator of PyTorch, `domain::name` for somebody's own, empty for bookkeeping."""
     namespace, _, rest = str(node.target).partition(".")
     if namespace in {"aten", "prims", "quantized_decomposed"}:
@@ -119,16 +118,16 @@ def _operator(node: Any) -> str:
     return f"{namespace}::{rest.partition('.')[0]}" if hasattr(node.target, "_schema") else ""
 
 
-def _numerics(tensors: Sequence[Any]) -> Numerics:
+def _numerics(tensors: Sequence[torch.Tensor]) -> Numerics:
     kinds = {str(item.dtype).removeprefix("torch.") for item in tensors if item.is_floating_point()}
     return _HALF.get(DType(kinds.pop()), Numerics.FP32) if len(kinds) == 1 and kinds <= {*_HALF} else Numerics.FP32
 
 
-def _findings(exported: Any, tensors: Sequence[Any]) -> list[Finding]:
+def _findings(exported: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> list[Finding]:
     return [finding for check in _CHECKS if (finding := check(exported, tensors))]
 
 
-def _hidden_buffers(exported: Any, _: Sequence[Any]) -> Finding | None:
+def _hidden_buffers(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
     changed = mutated_state(exported)
     if not changed:
         return None
@@ -140,7 +139,7 @@ def _hidden_buffers(exported: Any, _: Sequence[Any]) -> Finding | None:
     )
 
 
-def _training_mode(exported: Any, _: Sequence[Any]) -> Finding | None:
+def _training_mode(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
     found = sorted({_operator(node) for node in exported.graph.nodes if _is_training(node)})
     if not found:
         return None
@@ -152,12 +151,12 @@ def _training_mode(exported: Any, _: Sequence[Any]) -> Finding | None:
     )
 
 
-def _is_training(node: Any) -> bool:
+def _is_training(node: torch.fx.Node) -> bool:
     index = _TRAINING_FLAG.get(str(node.target))
     return index is not None and len(node.args) > index and node.args[index] is True
 
 
-def _randomness(exported: Any, _: Sequence[Any]) -> Finding | None:
+def _randomness(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
     found = sorted({_operator(node) for node in exported.graph.nodes if str(node.target).startswith(_RANDOM)})
     if not found:
         return None
@@ -165,14 +164,14 @@ def _randomness(exported: Any, _: Sequence[Any]) -> Finding | None:
     return Finding(code="random", message=message, hint="draw the numbers outside, as an input", blocking=True)
 
 
-def _doubles(_: Any, tensors: Sequence[Any]) -> Finding | None:
+def _doubles(_: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> Finding | None:
     count = sum(str(item.dtype) == "torch.float64" for item in tensors)
     message = f"{count} weights are float64; mobile targets compute in float32"
     hint = "ONNX keeps them; on the way to TFLite they become float32, and the receipt says so"
     return Finding(code="float64-inside", message=message, hint=hint) if count else None
 
 
-def _own_operators(exported: Any, _: Sequence[Any]) -> Finding | None:
+def _own_operators(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
     found = sorted({_operator(node) for node in exported.graph.nodes if "::" in _operator(node)})
     if not found:
         return None
@@ -180,7 +179,7 @@ def _own_operators(exported: Any, _: Sequence[Any]) -> Finding | None:
     return Finding(code="custom-operators", message=message, hint="no exporter knows them: write them in PyTorch's own")
 
 
-def _open_dims(exported: Any, _: Sequence[Any]) -> Finding | None:
+def _open_dims(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
     inputs = [spec for spec in exported_signature(exported, {}).inputs if not spec.is_static]
     if not inputs:
         return None
@@ -189,20 +188,20 @@ def _open_dims(exported: Any, _: Sequence[Any]) -> Finding | None:
     return Finding(code="dynamic-dims", message=message, hint=hint)
 
 
-def _large(_: Any, tensors: Sequence[Any]) -> Finding | None:
+def _large(_: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> Finding | None:
     size = sum(item.nbytes for item in tensors)
     message = f"the weights take {size / 2**30:.2f} GiB"
     hint = "ONNX gets them in a file of their own, MODEL.onnx.data; TFLite cannot hold them: its files end at 2 GiB"
     return Finding(code="large-model", message=message, hint=hint) if size >= TFLITE_BYTES else None
 
 
-def _control_flow(exported: Any, _: Sequence[Any]) -> Finding | None:
+def _control_flow(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
     found = [str(node.target) for node in exported.graph.nodes if str(node.target) in _CONTROL_FLOW]
     message = f"holds control flow on values: {', '.join(found)}"
     return Finding(code="control-flow", message=message) if found else None
 
 
-_CHECKS: tuple[Callable[[Any, Sequence[Any]], Finding | None], ...] = (
+_CHECKS: tuple[Callable[[torch.export.ExportedProgram, Sequence[torch.Tensor]], Finding | None], ...] = (
     _hidden_buffers,
     _training_mode,
     _randomness,
@@ -236,14 +235,14 @@ def _describe_torchscript(job: DescribeJob) -> ModelSummary:
     )
 
 
-def _all_nodes(block: Any) -> Iterator[Any]:
+def _all_nodes(block: torch.Graph | torch.Block) -> Iterator[torch.Node]:
     for node in block.nodes():
         yield node
         for inner in node.blocks():
             yield from _all_nodes(inner)
 
 
-def script_signature(script: Any, reference: Reference) -> Signature:
+def script_signature(script: torch.jit.ScriptModule, reference: Reference) -> Signature:
     """Inputs and outputs of a script at the shapes that the reference gives.
 
     Numbers among the inputs are scalars; a number without a default value is tried as 1 to learn the outputs.
@@ -271,7 +270,7 @@ def script_signature(script: Any, reference: Reference) -> Signature:
     return Signature(inputs=inputs, outputs=tuple(map(spec_of, names, tensors)))
 
 
-def _script_findings(script: Any, graph: Any) -> list[Finding]:
+def _script_findings(script: torch.jit.ScriptModule, graph: torch.Graph) -> list[Finding]:
     found = []
     if hidden_state(script):
         message, hint = state_message(script)
@@ -298,7 +297,7 @@ def _describe_eager(job: DescribeJob) -> ModelSummary:
 
 
 def _summary_by_exporting(
-    module: Any, example: Any, reference: Reference, rest: tuple[str, Sequence[Path]]
+    module: torch.nn.Module, example: object, reference: Reference, rest: tuple[str, Sequence[Path]]
 ) -> ModelSummary:
     """Export to learn the operators; where torch.export refuses, run instead and say so.
 
@@ -317,7 +316,7 @@ def _summary_by_exporting(
         return msgspec.structs.replace(summary, findings=(finding,))
 
 
-def _summary_by_running(module: Any, inputs: Inputs, form: str, files: Sequence[Path]) -> ModelSummary:
+def _summary_by_running(module: torch.nn.Module, inputs: Inputs, form: str, files: Sequence[Path]) -> ModelSummary:
     import torch
 
     return ModelSummary(
@@ -330,7 +329,7 @@ def _summary_by_running(module: Any, inputs: Inputs, form: str, files: Sequence[
     )
 
 
-def outputs_by_running(module: Any, inputs: Inputs) -> tuple[TensorSpec, ...]:
+def outputs_by_running(module: torch.nn.Module, inputs: Inputs) -> tuple[TensorSpec, ...]:
     """A module's outputs, learned from a run; with open dimensions from a second run at other sizes."""
     names, shapes, kinds = _run_at(module, inputs.traced)
     if not inputs.sizes:
@@ -346,7 +345,9 @@ def outputs_by_running(module: Any, inputs: Inputs) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def _run_at(module: Any, specs: Sequence[TensorSpec]) -> tuple[tuple[str, ...], list[tuple[int, ...]], list[DType]]:
+def _run_at(
+    module: torch.nn.Module, specs: Sequence[TensorSpec]
+) -> tuple[tuple[str, ...], list[tuple[int, ...]], list[DType]]:
     """Names, shapes and types of the outputs of one run."""
     import torch
 

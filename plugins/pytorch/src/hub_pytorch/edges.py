@@ -22,8 +22,8 @@ from hub.spec import (
 from hub_pytorch.source_form import CONSTANTS_HINT, NO_CONSTANTS, export_source, is_source, trace_source
 
 if TYPE_CHECKING:
-    from hub_pytorch.program import Program
     from hub_pytorch.reference import Reference
+    from hub_torchprogram import Program
 
 _PT2 = (Accepts(format="pytorch"),)
 _TORCHSCRIPT = (Accepts(format="pytorch", form="torchscript"),)
@@ -82,7 +82,7 @@ def _forget() -> None:
 
 
 def _program(job: ConvertJob) -> Program:
-    from hub_pytorch.load import exported_program
+    from hub_torchprogram import exported_program
 
     _forget()
     return exported_program(Path(job.source.path), allow_pickle=job.options.allow_pickle)
@@ -110,9 +110,10 @@ def _reference(job: ConvertJob) -> Reference:
 def _export(job: ConvertJob) -> StepOutput:
     if is_source(Path(job.source.path)):
         return export_source(job)
-    from hub_pytorch.export import export_torchscript, export_with_notes, save_exported
+    from hub_pytorch.export import export_torchscript, export_with_notes
     from hub_pytorch.load import load_eager
     from hub_pytorch.to_onnx import frozen_bindings
+    from hub_torchprogram import save_exported
 
     reference = _reference(job)
     said: tuple[str, ...] = ()

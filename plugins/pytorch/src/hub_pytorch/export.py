@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from hub.spec import Dim, DType, HubError, ShapeNeeded, Signature, StepError, TensorSpec, UnsupportedModel
+from hub.spec import DType, ShapeNeeded, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_pytorch.attention import eager_attention
-from hub_pytorch.dynamic import (
-    as_example,
-    check_open,
-    dynamic_shapes,
-    fixed_error,
-    from_one,
-    names_of_symbols,
-    open_dims,
-    renamed,
-    sized,
-    traced_sizes,
-    with_symbols,
-)
-from hub_pytorch.load import (
-    NAMES_FILE,
-    example_specs,
-    exported_signature,
-    forward_inputs,
-    load_torchscript,
-    number_inputs,
-)
-from hub_pytorch.program import flat_outputs, module_of, name_parameters, torch_dtype_of
+from hub_pytorch.examples import as_example, open_dims, traced_sizes, with_symbols
+from hub_pytorch.load import example_specs, forward_inputs, load_torchscript, number_inputs
 from hub_pytorch.script import frozen_values, script_call, script_inputs
+from hub_torchprogram import (
+    export_module,
+    fixed_spec,
+    module_of,
+    sized,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from hub_pytorch.reference import Reference
-
-_DATA_DEPENDENT = ("data-dependent", "data dependent", "value out of a tracing tensor", "_local_scalar_dense")
-_DATA_HINT = "rewrite the branch with torch.where or torch.cond, or freeze the input that decides it (--constant)"
-
-
-def sample(spec: TensorSpec) -> Any:
-    """A tensor of that static shape and dtype: zeros for integers (valid as indices), small noise for floats."""
     import torch
 
-    dtype = torch_dtype_of(spec.dtype)
-    if not spec.dtype.is_float:
-        return torch.zeros(spec.fixed_shape, dtype=dtype)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(spec.fixed_shape, generator=generator, dtype=torch.float32).to(dtype)
+    from hub_pytorch.reference import Reference
 
 
 def fixed_specs(names: Sequence[str], reference: Reference) -> tuple[TensorSpec, ...]:
@@ -71,12 +43,7 @@ def fixed_specs(names: Sequence[str], reference: Reference) -> tuple[TensorSpec,
     return tuple(fixed_spec(name, reference.dtypes.get(name, DType.FLOAT32), reference.shapes[name]) for name in names)
 
 
-def fixed_spec(name: str, dtype: DType, shape: Sequence[int]) -> TensorSpec:
-    """A `TensorSpec` with a fixed shape."""
-    return TensorSpec(name=name, dtype=dtype, shape=tuple(map(Dim.of, shape)))
-
-
-def export_torchscript(reference: Reference) -> tuple[Any, Signature]:
+def export_torchscript(reference: Reference) -> tuple[torch.export.ExportedProgram, Signature]:
     """Export a TorchScript file, or a submodule of it, at fixed shapes.
 
     The script runs once under torch.export's tracer: control flow on shapes and Python numbers is resolved, control
@@ -108,7 +75,7 @@ class Inputs(NamedTuple):
         return tuple(sized(spec, self.sizes) for spec in self.specs)
 
 
-def eager_inputs(module: Any, example: Any, reference: Reference) -> Inputs:
+def eager_inputs(module: torch.nn.Module, example: object, reference: Reference) -> Inputs:
     """Inputs of an eager module: from its example inputs, overridden by the reference.
 
     Dimensions that the example leaves open stay open, except in inputs whose shape the reference fixes.
@@ -133,7 +100,7 @@ def _others(found: Sequence[TensorSpec], specs: Sequence[TensorSpec]) -> tuple[T
     return tuple(known.get(spec.name, spec) for spec in specs)
 
 
-def fixed_inputs(module: Any, example: Any, reference: Reference) -> tuple[TensorSpec, ...]:
+def fixed_inputs(module: torch.nn.Module, example: object, reference: Reference) -> tuple[TensorSpec, ...]:
     """Inputs of an eager module at the sizes of one set of example inputs. Raises as `eager_inputs`."""
     given = example_specs(module, example) if example is not None else ()
     known = {spec.name: (spec.dtype, spec.fixed_shape) for spec in given}
@@ -147,12 +114,16 @@ def fixed_inputs(module: Any, example: Any, reference: Reference) -> tuple[Tenso
     return fixed_specs([*names, *loose], full)
 
 
-def export_eager(module: Any, example: Any, reference: Reference) -> tuple[Any, Signature]:
+def export_eager(
+    module: torch.nn.Module, example: object, reference: Reference
+) -> tuple[torch.export.ExportedProgram, Signature]:
     """Export an eager module at the shapes of its example inputs, or of the reference. As `export_with_notes`."""
     return export_with_notes(module, example, reference)[:2]
 
 
-def export_with_notes(module: Any, example: Any, reference: Reference) -> tuple[Any, Signature, tuple[str, ...]]:
+def export_with_notes(
+    module: torch.nn.Module, example: object, reference: Reference
+) -> tuple[torch.export.ExportedProgram, Signature, tuple[str, ...]]:
     """Export an eager module at the shapes of its example inputs, or of the reference; open dimensions stay open.
 
     A model of the transformers library that torch.export refuses is exported again with eager attention.
@@ -178,7 +149,9 @@ def export_with_notes(module: Any, example: Any, reference: Reference) -> tuple[
             return *made, (f"{note}, because with the other: {error.message}",)
 
 
-def freeze_known(module: Any, inputs: Inputs, reference: Reference) -> tuple[Any, tuple[TensorSpec, ...]]:
+def freeze_known(
+    module: torch.nn.Module, inputs: Inputs, reference: Reference
+) -> tuple[torch.nn.Module, tuple[TensorSpec, ...]]:
     """A module with the reference's constants in place of those inputs, and the inputs that are left."""
     known = msgspec.structs.replace(
         reference,
@@ -188,144 +161,13 @@ def freeze_known(module: Any, inputs: Inputs, reference: Reference) -> tuple[Any
     return freeze(module, known), tuple(spec for spec in inputs.specs if spec.name not in reference.constants)
 
 
-def freeze(module: Any, reference: Reference) -> Any:
+def freeze(module: torch.nn.Module, reference: Reference) -> torch.nn.Module:
     """A module with the reference's constants in place of those inputs; it takes the others by keyword."""
     if not reference.constants:
         return module
     frozen = frozen_values(reference, number_inputs(module))
 
-    def call(**feeds: Any) -> Any:
+    def call(**feeds: object) -> object:
         return module(**feeds, **{name: value() for name, value in frozen.items()})
 
     return module_of(call, module)
-
-
-def export_module(
-    module: Any, inputs: tuple[TensorSpec, ...], *, by_name: bool = False, sizes: Mapping[str, int] | None = None
-) -> tuple[Any, Signature]:
-    """Run torch.export on a module.
-
-    Args:
-        module: In eval mode.
-        inputs: By the names of `forward`'s parameters; symbolic dimensions stay open.
-        by_name: Pass the inputs by keyword even where they could be passed by position.
-        sizes: Symbol -> the size to trace it at, 2 at least; needed for every symbol.
-
-    Returns:
-        The ExportedProgram (its return value made of dicts, lists and tuples only) and its signature, in which open
-        dimensions have the names that `inputs` gives them.
-
-    Raises:
-        UnsupportedModel: Control flow depends on values, it returns something besides tensors, or a dimension that is
-            to stay open is fixed by the code.
-        StepError: torch.export failed for another reason.
-    """
-    exported = _export(module, inputs, sizes or {}, by_name=by_name)
-    if not _is_plain(exported.call_spec.out_spec):
-        exported = _export(_plain_outputs(module), inputs, sizes or {}, by_name=by_name)
-    raw = exported_signature(exported, {})
-    check_open(inputs, raw)
-    named = renamed(raw, names_of_symbols(raw, inputs))
-    ones = [symbol for symbol in sizes or {} if _agree_at_one(module, exported, inputs, {**(sizes or {}), symbol: 1})]
-    return exported, from_one(named, ones)
-
-
-def _agree_at_one(module: Any, exported: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> bool:
-    """Whether the program also computes what the module does at sizes with a 1 among them.
-
-    torch.export only assumes that sizes are 2 or more; whether its program holds at 1 is a matter of trying.
-    """
-    import torch
-
-    feeds = {spec.name: sample(sized(spec, sizes)) for spec in inputs}
-    args, kwargs = _arguments(module, feeds)
-    try:
-        with torch.no_grad():
-            wanted = flat_outputs(module(*args, **kwargs))[1]
-            found = flat_outputs(exported.module(check_guards=False)(*args, **kwargs))[1]
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
-        return False
-    pairs = zip(wanted, found, strict=True)
-    return all(a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-5, equal_nan=True) for a, b in pairs)
-
-
-def _is_plain(spec: Any) -> bool:
-    return spec.type in {None, dict, list, tuple} and all(map(_is_plain, spec.children()))
-
-
-def _plain_outputs(module: Any) -> Any:
-    def call(*args: Any, **feeds: Any) -> dict[str, Any]:
-        names, tensors = flat_outputs(module(*args, **feeds))
-        return dict(zip(names, tensors, strict=True))
-
-    return module_of(call, module)
-
-
-def _export(module: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int], *, by_name: bool) -> Any:
-    import torch
-
-    tensors = {spec.name: sample(sized(spec, sizes)) for spec in inputs}
-    args, kwargs = ((), tensors) if by_name else _arguments(module, tensors)
-    shapes = dynamic_shapes(inputs)
-    if shapes:
-        name_parameters(module, tuple(shapes))
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export tells of its own guesses; hub measures what came of them
-            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-    except HubError:
-        raise
-    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, KeyError, IndexError) as error:
-        raise fixed_error(error, inputs) or export_error(error) from error
-
-
-def _arguments(module: Any, tensors: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    import inspect
-
-    parameters = list(inspect.signature(module.forward).parameters)
-    if parameters[: len(tensors)] == list(tensors):
-        return tuple(tensors.values()), {}
-    return (), tensors
-
-
-def export_error(error: Exception) -> HubError:
-    """What a failure of torch.export means to the user."""
-    text = str(error)
-    if any(mark in text for mark in _DATA_DEPENDENT):
-        message = f"control flow depends on the values of tensors: {_last_line(text)}"
-        return UnsupportedModel(message, hint=_DATA_HINT)
-    return StepError(f"torch.export failed: {type(error).__name__}: {_last_line(text)}")
-
-
-def is_data_dependent(error: HubError) -> bool:
-    """Whether torch.export failed on control flow that depends on values, which a trace would bake in."""
-    return error.hint == _DATA_HINT
-
-
-def _last_line(text: str) -> str:
-    text = text.partition("The error above occurred when calling torch.export.export")[0]
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else "no message")[:300]
-
-
-def save_exported(exported: Any, signature: Signature, path: Path) -> None:
-    """Write a `.pt2` with hub's names of inputs and outputs inside (extra file `hub.json`).
-
-    Stack traces are left out: they name the paths of this machine.
-    """
-    import torch
-
-    for module in exported.graph_module.modules():
-        for node in module.graph.nodes if hasattr(module, "graph") else ():
-            node.meta.pop("stack_trace", None)
-
-    names: dict[str, Any] = {
-        "inputs": [spec.name for spec in signature.inputs],
-        "outputs": [spec.name for spec in signature.outputs],
-    }
-    raw = exported_signature(exported, {})
-    dims = names_of_symbols(raw, signature.inputs)
-    if dims:
-        ones = {dim.symbol for spec in signature.inputs for dim in spec.shape if dim.symbol and dim.low == 1}
-        names |= {"dims": dims, "from_one": sorted(ones)}
-    torch.export.save(exported, path, extra_files={NAMES_FILE: json.dumps(names)})

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from hub.spec import Dim, Signature, StepOutput, TensorSpec, UnsupportedModel
-from hub_pytorch.adapt import words
-from hub_pytorch.dynamic import sized
-from hub_pytorch.export import export_module, is_data_dependent, save_exported
-from hub_pytorch.numerics import REGISTERING
-from hub_pytorch.program import module_of
+from hub_torchprogram import REGISTERING, export_module, is_data_dependent, module_of, save_exported, sized, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import torch
 
 
 def convert_from_onnx(path: Path, signature: Signature, output: Path) -> StepOutput:
@@ -73,7 +71,7 @@ def convert_to_source(path: Path, signature: Signature, output: Path) -> StepOut
     return StepOutput(notes=(written,))
 
 
-def import_file(path: Path, *, quantized: bool = False) -> tuple[Any, int]:
+def import_file(path: Path, *, quantized: bool = False) -> tuple[torch.fx.GraphModule, int]:
     """An ONNX file as a torch.fx graph, and how many nodes the file has.
 
     Args:
@@ -100,7 +98,7 @@ def import_file(path: Path, *, quantized: bool = False) -> tuple[Any, int]:
     return graph, len(model.graph.node)
 
 
-def open_inputs(graph: Any, signature: Signature) -> tuple[tuple[TensorSpec, ...], Mapping[str, int]]:
+def open_inputs(graph: torch.fx.GraphModule, signature: Signature) -> tuple[tuple[TensorSpec, ...], Mapping[str, int]]:
     """The inputs of an imported graph, and a size for each open dimension at which the graph runs.
 
     The dimensions have the importer's names, which are unique; those in the file need not be.
@@ -119,14 +117,14 @@ def open_inputs(graph: Any, signature: Signature) -> tuple[tuple[TensorSpec, ...
     return inputs, graph.meta["onnx_sizes"]
 
 
-def export_graph(graph: Any, signature: Signature) -> Any:
+def export_graph(graph: torch.fx.GraphModule, signature: Signature) -> torch.export.ExportedProgram:
     """Export an imported graph. Raises as `convert_from_onnx`."""
     return export_positional(graph, signature, *open_inputs(graph, signature))
 
 
 def export_positional(
-    module: Any, signature: Signature, inputs: tuple[TensorSpec, ...], sizes: Mapping[str, int]
-) -> Any:
+    module: torch.nn.Module, signature: Signature, inputs: tuple[TensorSpec, ...], sizes: Mapping[str, int]
+) -> torch.export.ExportedProgram:
     """Export a module whose inputs go in and whose outputs come out by position. Raises as `convert_from_onnx`.
 
     Args:
@@ -141,7 +139,7 @@ def export_positional(
     names = words([spec.name for spec in inputs])
     outputs = words([spec.name for spec in signature.outputs])
 
-    def call(**feeds: Any) -> dict[str, Any]:
+    def call(**feeds: torch.Tensor) -> dict[str, torch.Tensor]:
         results = module(*(feeds[name] for name in names))
         return dict(zip(outputs, _as_tuple(results), strict=True))
 
@@ -163,5 +161,5 @@ def _fixing(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> str:
     return f"fix the dimensions, such as {flags}" if flags else ""
 
 
-def _as_tuple(results: Any) -> Sequence[Any]:
+def _as_tuple(results: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     return results if isinstance(results, tuple | list) else (results,)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import Numerics
+from hub_torchprogram import LIBRARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LIBRARY = "quantized_decomposed"
-"""Name of torch's operators for quantization in exported programs."""
-REGISTERING = "torch.ao.quantization.fx._decomposed"
-"""The module that registers them."""
+    import torch
 _BITS = {15: 4, 3: 2}  # of integers that are held in 8 bits, by the number of steps in their range
 _MULTIPLY = ("conv", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "lstm", "gru", "rnn")
 # Operators that only move values, so that what they give is as quantized as what they take.
@@ -24,12 +21,7 @@ _MOVES = frozenset({
 })  # fmt: skip
 
 
-def register_operators() -> None:
-    """Have torch know its operators for quantization: programs that hold them load only then."""
-    importlib.import_module(REGISTERING)
-
-
-def quantized_numerics(exported: Any) -> Numerics | None:
+def quantized_numerics(exported: torch.export.ExportedProgram) -> Numerics | None:
     """The numerics of a quantized program; None for a program without quantized values.
 
     `int8` needs integers of 8 bits on both sides of every operator that multiplies; one in float makes it `int8-mixed`.
@@ -43,15 +35,15 @@ def quantized_numerics(exported: Any) -> Numerics | None:
     return _static(words, nodes) or _by_weights(words, tables)
 
 
-def _namespace(node: Any) -> str:
+def _namespace(node: torch.fx.Node) -> str:
     return str(node.target).partition(".")[0]
 
 
-def _operator(node: Any) -> str:
+def _operator(node: torch.fx.Node) -> str:
     return str(node.target).split(".")[1] if "." in str(node.target) else ""
 
 
-def _word(node: Any, constants: set[str]) -> str:
+def _word(node: torch.fx.Node, constants: set[str]) -> str:
     """How an operator multiplies: `int8`, `int16x8`, `int8-weights`, `int4-weights` or `float`."""
     operands = [_width(item, constants) for item in _tensors(node)[:2]]
     weights = [width for width in operands if width.endswith("weight")]
@@ -63,13 +55,13 @@ def _word(node: Any, constants: set[str]) -> str:
     return f"int{'4' if weights[0] in {'4 weight', '2 weight'} else '8'}-weights"
 
 
-def _tensors(node: Any) -> list[Any]:
+def _tensors(node: torch.fx.Node) -> list[torch.fx.Node]:
     """The operands of an operator that multiplies: the second and third of addmm, the weights of a recurrent layer."""
     given = [item for item in node.args if hasattr(item, "meta")]
     return given[1:] if _operator(node) in {"addmm", "baddbmm"} else given
 
 
-def _width(node: Any, constants: set[str]) -> str:
+def _width(node: torch.fx.Node, constants: set[str]) -> str:
     """`8`, `16`: integers computed at run time; `8 weight`, `4 weight`: constant ones; `float` for anything else."""
     node = _origin(node)
     if getattr(node, "op", "") != "call_function" or not _operator(node).startswith("dequantize"):
@@ -79,20 +71,20 @@ def _width(node: Any, constants: set[str]) -> str:
     return f"{bits} weight" if getattr(_origin(node.args[0]), "name", "") in constants else str(bits)
 
 
-def _bounds(node: Any) -> tuple[int, int, Any]:
+def _bounds(node: torch.fx.Node) -> tuple[int, int, torch.dtype]:
     """quant_min, quant_max and dtype, which are the last positional arguments, but for the group form's."""
     values = [item for item in node.args if not hasattr(item, "meta")]
     found = values[:3] if _operator(node).endswith("group") else values[-3:]
     return found[0], found[1], found[2]
 
 
-def _origin(node: Any) -> Any:
+def _origin(node: torch.fx.Node) -> torch.fx.Node:
     while getattr(node, "op", "") == "call_function" and _operator(node) in _MOVES:
         node = node.args[0]
     return node
 
 
-def _static(words: Counter[str], nodes: list[Any]) -> Numerics | None:
+def _static(words: Counter[str], nodes: list[torch.fx.Node]) -> Numerics | None:
     """Numerics of a program that quantizes its activations."""
     widths = set(_activations(nodes))
     if words["int8"]:
@@ -104,7 +96,7 @@ def _static(words: Counter[str], nodes: list[Any]) -> Numerics | None:
     return None
 
 
-def _activations(nodes: list[Any]) -> Iterator[int]:
+def _activations(nodes: list[torch.fx.Node]) -> Iterator[int]:
     for node in nodes:
         if _namespace(node) == LIBRARY and _operator(node).startswith("quantize"):
             yield _bounds(node)[2].itemsize * 8

@@ -15,9 +15,9 @@ import torch
 
 from hub_onnxgraph import Operator
 from hub_onnxgraph.tensors import positive_axis
-from hub_pytorch.numerics import register_operators
 from hub_pytorch.onnx_importer import narrow
 from hub_pytorch.onnx_importer.interpreter import Importer
+from hub_torchprogram import register_operators
 
 _MATRIX = 2
 

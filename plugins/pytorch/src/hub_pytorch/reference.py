@@ -4,7 +4,6 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -69,7 +68,7 @@ def read_reference(path: Path) -> Reference:
         raise ModelUnreadable(f"{path.name} is no builder reference: {error}", hint="let hub write it") from error
 
 
-def import_builder(reference: Reference) -> Callable[[], Any]:
+def import_builder(reference: Reference) -> Callable[[], object]:
     """Import the builder function that a reference names.
 
     Raises:

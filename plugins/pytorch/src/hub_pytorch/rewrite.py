@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub_pytorch.transposed import rewrite_transposed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import torch
+
 _PADS = {"reflection_pad": "reflect", "replication_pad": "replicate"}
 _NAMED_PADDING = {f"aten.conv{rank}d.padding" for rank in (1, 2, 3)}
 _RANDOM = ("aten.rand", "aten.normal", "aten.bernoulli", "aten.multinomial", "aten.empty", "aten.dropout")
 
 
-def rewrite_for_litert(graph_module: Any) -> tuple[str, ...]:
+def rewrite_for_litert(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Rewrite a graph in place so that LiteRT Torch converts it to operators that every TFLite kernel set has.
 
     Args:
@@ -30,7 +32,7 @@ def rewrite_for_litert(graph_module: Any) -> tuple[str, ...]:
     return notes
 
 
-def rewrite_pads(graph_module: Any) -> tuple[str, ...]:
+def rewrite_pads(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Turn padding by reflection or repetition into a gather with constant indices.
 
     LiteRT Torch computes the indices at run time, with integer operators that TFLite's reference kernels lack.
@@ -41,7 +43,7 @@ def rewrite_pads(graph_module: Any) -> tuple[str, ...]:
     return (f"rewrote {len(found)} paddings by {found[0][1]} as gathers with constant indices",) if found else ()
 
 
-def _pad_mode(node: Any) -> str:
+def _pad_mode(node: torch.fx.Node) -> str:
     if node.op != "call_function":
         return ""
     name = str(node.target).removeprefix("aten.").partition(".")[0]
@@ -52,7 +54,7 @@ def _pad_mode(node: Any) -> str:
     return _PADS.get(name.rstrip("123d"), "")
 
 
-def _padded(tensor: Any, pads: Sequence[int], mode: str) -> Any:
+def _padded(tensor: torch.Tensor, pads: Sequence[int], mode: str) -> torch.Tensor:
     import torch
 
     for number in range(len(pads) // 2):
@@ -78,7 +80,7 @@ def pad_places(size: int, low: int, high: int, mode: str) -> list[int]:
     return [table[mode](place) for place in places]
 
 
-def rewrite_same(graph_module: Any) -> tuple[str, ...]:
+def rewrite_same(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Give convolutions with `padding="same"` or `"valid"` their padding in numbers."""
     found = [node for node in graph_module.graph.nodes if str(node.target) in _NAMED_PADDING]
     for node in found:
@@ -86,16 +88,16 @@ def rewrite_same(graph_module: Any) -> tuple[str, ...]:
     return (f'gave {len(found)} convolutions with padding "same" or "valid" their padding in numbers',) if found else ()
 
 
-def _numbered(operator: Any) -> Callable[..., Any]:
+def _numbered(operator: torch._ops.OpOverload) -> Callable[..., torch.Tensor]:
     def conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
-        tensor: Any,
-        weight: Any,
-        bias: Any = None,
+        tensor: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
         stride: Sequence[int] = (1,),
         padding: str = "valid",
         dilation: Sequence[int] = (1,),
         groups: int = 1,
-    ) -> Any:
+    ) -> torch.Tensor:
         import torch
 
         rank = weight.dim() - 2
@@ -111,7 +113,7 @@ def _numbered(operator: Any) -> Callable[..., Any]:
     return conv
 
 
-def rewrite_sorts(graph_module: Any) -> tuple[str, ...]:
+def rewrite_sorts(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Turn sorting into the top n of n, which TFLite has; of equal elements the first stays first."""
     found = [node for node in graph_module.graph.nodes if str(node.target) in _SORTS]
     for node in found:
@@ -119,11 +121,11 @@ def rewrite_sorts(graph_module: Any) -> tuple[str, ...]:
     return (f"rewrote {len(found)} sorts as the top n of n",) if found else ()
 
 
-def _kept(node: Any) -> list[str]:
+def _kept(node: torch.fx.Node) -> list[str]:
     return [key for key in node.kwargs if key in {"dim", "descending"}]
 
 
-def _sorted(tensor: Any, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:
+def _sorted(tensor: torch.Tensor, dim: int = -1, descending: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     last = tensor.movedim(dim, -1)
@@ -131,32 +133,34 @@ def _sorted(tensor: Any, dim: int = -1, descending: bool = False) -> tuple[Any, 
     return (values if descending else -values).movedim(-1, dim), places.movedim(-1, dim)
 
 
-def _order(tensor: Any, dim: int = -1, descending: bool = False) -> Any:
+def _order(tensor: torch.Tensor, dim: int = -1, descending: bool = False) -> torch.Tensor:
     return _sorted(tensor, dim, descending)[1]
 
 
-def _sorted_stable(tensor: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:
+def _sorted_stable(
+    tensor: torch.Tensor, stable: bool = True, dim: int = -1, descending: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     del stable  # TFLite's top k is stable: of equal elements the lower index comes first
     return _sorted(tensor, dim, descending)
 
 
-def fold_constants(graph_module: Any) -> tuple[str, ...]:
+def fold_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Compute once what depends on no input and no weight (positions, masks, indices), and keep it as a buffer."""
     import torch
 
-    values: dict[Any, Any] = {}
+    values: dict[torch.fx.Node, object] = {}
     for node in graph_module.graph.nodes:
         if _is_constant(node, values, graph_module):
             with torch.no_grad():
                 values[node] = _value(node, values, graph_module)
     border = [node for node in values if node.op == "call_function" and any(user not in values for user in node.users)]
-    folded = [node for node in border if isinstance(values[node], torch.Tensor)]
-    for number, node in enumerate(folded):
-        _replace(graph_module, node, values[node], f"folded_{number}")
+    folded = [(node, value) for node in border if isinstance(value := values[node], torch.Tensor)]
+    for number, (node, value) in enumerate(folded):
+        _replace(graph_module, node, value, f"folded_{number}")
     return (f"computed {len(folded)} constant tensors (positions, masks, indices) in advance",) if folded else ()
 
 
-def _is_constant(node: Any, values: dict[Any, Any], graph_module: Any) -> bool:
+def _is_constant(node: torch.fx.Node, values: dict[torch.fx.Node, object], graph_module: torch.fx.GraphModule) -> bool:
     import torch
 
     if any(getattr(getattr(user.target, "_schema", None), "is_mutable", False) for user in node.users):
@@ -170,7 +174,7 @@ def _is_constant(node: Any, values: dict[Any, Any], graph_module: Any) -> bool:
     return pure and bool(node.target._schema.returns) and all(item in values for item in node.all_input_nodes)  # noqa: SLF001
 
 
-def _value(node: Any, values: dict[Any, Any], graph_module: Any) -> Any:
+def _value(node: torch.fx.Node, values: dict[torch.fx.Node, object], graph_module: torch.fx.GraphModule) -> object:
     from torch.fx import node as fx_node
 
     if node.op == "get_attr":
@@ -179,13 +183,13 @@ def _value(node: Any, values: dict[Any, Any], graph_module: Any) -> Any:
     return node.target(*args, **kwargs)
 
 
-def _attribute(owner: Any, path: str) -> Any:
+def _attribute(owner: object, path: str) -> object:
     for part in path.split("."):
         owner = getattr(owner, part, None)
     return owner
 
 
-def _replace(graph_module: Any, node: Any, value: Any, name: str) -> None:
+def _replace(graph_module: torch.fx.GraphModule, node: torch.fx.Node, value: torch.Tensor, name: str) -> None:
     graph_module.register_buffer(name, value.clone().contiguous())
     with graph_module.graph.inserting_before(node):
         constant = graph_module.graph.get_attr(name)
@@ -193,14 +197,14 @@ def _replace(graph_module: Any, node: Any, value: Any, name: str) -> None:
     node.replace_all_uses_with(constant)
 
 
-_SORTS: dict[str, Callable[..., Any]] = {
+_SORTS: dict[str, Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]] = {
     "aten.argsort.default": _order,
     "aten.sort.default": _sorted,
     "aten.sort.stable": _sorted_stable,
 }
 
 
-def lay_out_constants(graph_module: Any) -> tuple[str, ...]:
+def lay_out_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Make every weight and constant contiguous.
 
     LiteRT Torch tells constants apart by their address: views of one storage are mixed up (litert-torch issue 1061).
@@ -221,7 +225,7 @@ def lay_out_constants(graph_module: Any) -> tuple[str, ...]:
     return (f"laid out {len(scattered)} constants contiguously",) if scattered else ()
 
 
-_REWRITES: tuple[Callable[[Any], tuple[str, ...]], ...] = (
+_REWRITES: tuple[Callable[[torch.fx.GraphModule], tuple[str, ...]], ...] = (
     rewrite_transposed,
     rewrite_same,
     rewrite_pads,

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Verdict
-from hub_pytorch.load import exported_program, load_eager, load_torchscript, number_inputs
-from hub_pytorch.program import flat_outputs
+from hub_pytorch.load import load_eager, load_torchscript, number_inputs
 from hub_pytorch.reference import Reference, read_reference
 from hub_pytorch.script import hidden_state, script_inputs
 from hub_pytorch.source_form import is_source, source_call
+from hub_torchprogram import exported_program, flat_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     import numpy as np
     import numpy.typing as npt
+    import torch
 
-    from hub_pytorch.program import Program
+    from hub_torchprogram import Program
 
     Feeds = dict[str, npt.NDArray[np.generic]]
     # Takes tensors by input name, gives tensors by output name.
-    NamedCall = Callable[[dict[str, Any]], dict[str, Any]]
+    NamedCall = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
 class PyTorchRuntime:
@@ -104,18 +105,18 @@ def _program_call(program: Program) -> NamedCall:
     inputs = [spec.name for spec in program.signature.inputs]
     outputs = [spec.name for spec in program.signature.outputs]
 
-    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+    def call(feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         program.reset()
         return dict(zip(outputs, program.call(*(feeds[name] for name in inputs)), strict=True))
 
     return call
 
 
-def _module_call(module: Any) -> NamedCall:
+def _module_call(module: torch.nn.Module) -> NamedCall:
     initial = {name: tensor.clone() for name, tensor in module.named_buffers()}
     numbers = number_inputs(module)
 
-    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+    def call(feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for name, tensor in module.named_buffers():
             tensor.copy_(initial[name])
         return dict(zip(*flat_outputs(module(**_with_numbers(feeds, numbers))), strict=True))
@@ -127,12 +128,12 @@ def _script_call(reference: Reference) -> NamedCall:
     script = load_torchscript(Path(reference.file), reference.submodule)
     keeps_state, numbers = bool(hidden_state(script)), script_inputs(script).numbers
 
-    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+    def call(feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         fresh = load_torchscript(Path(reference.file), reference.submodule) if keeps_state else script
         return dict(zip(*flat_outputs(fresh(**_with_numbers(feeds, numbers))), strict=True))
 
     return call
 
 
-def _with_numbers(feeds: dict[str, Any], numbers: Container[str]) -> dict[str, Any]:
+def _with_numbers(feeds: dict[str, torch.Tensor], numbers: Container[str]) -> dict[str, torch.Tensor | complex]:
     return {name: tensor.item() if name in numbers else tensor for name, tensor in feeds.items()}

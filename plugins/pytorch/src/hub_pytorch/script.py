@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import DType, UnsupportedModel
-from hub_pytorch.program import module_of, torch_dtype_of
+from hub_torchprogram import module_of, torch_dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import torch
 
     from hub_pytorch.reference import Reference
 
@@ -35,7 +37,7 @@ class ScriptInputs:
         return [*self.required, *(name for name in self.optional if name in reference.shapes)]
 
 
-def script_inputs(script: Any) -> ScriptInputs:
+def script_inputs(script: torch.jit.ScriptModule) -> ScriptInputs:
     """Read the inputs from a scripted module's schema."""
     arguments = script.forward.schema.arguments[1:]
     return ScriptInputs(
@@ -45,23 +47,23 @@ def script_inputs(script: Any) -> ScriptInputs:
     )
 
 
-def hidden_state(script: Any) -> tuple[str, ...]:
+def hidden_state(script: torch.jit.ScriptModule) -> tuple[str, ...]:
     """Attributes that a script assigns while it runs, so that its answer depends on earlier calls."""
     graph = script.inlined_graph
     return tuple(sorted({node.s("name") for node in graph.findAllNodes("prim::SetAttr")}))
 
 
-def stateless_submodules(script: Any) -> tuple[str, ...]:
+def stateless_submodules(script: torch.jit.ScriptModule) -> tuple[str, ...]:
     """Direct submodules that hide no state, as candidates for `--submodule`."""
     return tuple(name for name, child in script.named_children() if _is_candidate(child))
 
 
-def _is_candidate(child: Any) -> bool:
+def _is_candidate(child: torch.nn.Module) -> bool:
     has_forward = "forward" in child._c._method_names()  # noqa: SLF001 - no public way to list a script's methods
     return has_forward and not hidden_state(child)
 
 
-def state_message(script: Any) -> tuple[str, str]:
+def state_message(script: torch.jit.ScriptModule) -> tuple[str, str]:
     """Why a script with hidden state is refused, and what to do instead."""
     names = ", ".join(hidden_state(script))
     candidates = stateless_submodules(script)
@@ -73,12 +75,12 @@ def state_message(script: Any) -> tuple[str, str]:
     )
 
 
-def frozen_values(reference: Reference, numbers: dict[str, DType]) -> dict[str, Callable[[], Any]]:
+def frozen_values(reference: Reference, numbers: dict[str, DType]) -> dict[str, Callable[[], complex | torch.Tensor]]:
     """The reference's constants as what the model takes: Python numbers, or tensors of the input's shape and dtype."""
     return {name: _frozen_value(name, reference, numbers) for name in reference.constants}
 
 
-def _frozen_value(name: str, reference: Reference, numbers: dict[str, DType]) -> Callable[[], Any]:
+def _frozen_value(name: str, reference: Reference, numbers: dict[str, DType]) -> Callable[[], complex | torch.Tensor]:
     value = reference.constants[name]
     if name in numbers:
         kinds = {DType.INT64: int, DType.FLOAT32: float, DType.BOOL: bool}
@@ -86,13 +88,13 @@ def _frozen_value(name: str, reference: Reference, numbers: dict[str, DType]) ->
     return lambda: _full(reference.shapes.get(name, ()), value, reference.dtypes.get(name, DType.FLOAT32))
 
 
-def _full(shape: tuple[int, ...], value: float, dtype: DType) -> Any:
+def _full(shape: tuple[int, ...], value: float, dtype: DType) -> torch.Tensor:
     import torch
 
     return torch.full(shape, value, dtype=torch_dtype_of(dtype))
 
 
-def script_call(script: Any, reference: Reference) -> Any:
+def script_call(script: torch.jit.ScriptModule, reference: Reference) -> torch.nn.Module:
     """A module that runs a script by keyword, with the reference's constants frozen.
 
     Raises:
@@ -110,7 +112,7 @@ def script_call(script: Any, reference: Reference) -> Any:
         parameter.requires_grad_(requires_grad=False)
     frozen = frozen_values(reference, inputs.numbers)
 
-    def call(**feeds: Any) -> Any:
+    def call(**feeds: object) -> object:
         return script(**feeds, **{name: value() for name, value in frozen.items()})
 
     return module_of(call)

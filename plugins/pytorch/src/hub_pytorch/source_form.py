@@ -7,7 +7,7 @@ import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import msgspec
 
@@ -32,7 +32,9 @@ from hub.spec import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    NamedCall = Callable[[dict[str, Any]], dict[str, Any]]
+    import torch
+
+    NamedCall = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 SUFFIX = ".py"
 NO_CONSTANTS = "a PyTorch source freezes no inputs"
@@ -66,6 +68,13 @@ class SourceTables(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     sizes: dict[str, int]
     operators: dict[str, int]
+
+
+class StoredTensor(TypedDict):
+    """A tensor as the header of a safetensors file has it."""
+
+    dtype: str
+    shape: list[int]
 
 
 def is_source(path: Path) -> bool:
@@ -121,7 +130,7 @@ def _numerics(dtypes: set[str]) -> Numerics:
     return _HALVES.get(floats.pop(), Numerics.FP32) if len(floats) == 1 else Numerics.FP32
 
 
-def weights_header(path: Path) -> dict[str, Any]:
+def weights_header(path: Path) -> dict[str, StoredTensor]:
     """Name -> `dtype` and `shape`, from the header of a safetensors file.
 
     Raises:
@@ -130,7 +139,7 @@ def weights_header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(min(size, path.stat().st_size)))
+            header: dict[str, StoredTensor] = json.loads(file.read(min(size, path.stat().st_size)))
     except (OSError, ValueError) as error:
         hint = f"keep {path.name} beside the Python file of that name"
         raise ModelUnreadable(f"the weights {path.name} cannot be read: {error}", hint=hint) from error
@@ -157,7 +166,7 @@ def read_tables(path: Path) -> SourceTables:
     return SourceTables(signature=signature, sizes=sizes, operators=dict(sorted(operators.items())))
 
 
-def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
     for item in tree.body:
         if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
             yield item.targets[0].id, ast.literal_eval(item.value)
@@ -178,7 +187,7 @@ def _operators(tree: ast.Module) -> Iterator[str]:
             yield called.attr
 
 
-def build_source(path: Path) -> Any:
+def build_source(path: Path) -> torch.nn.Module:
     """Run a source file's `build()`: whoever names a Python file to be run or converted asks for that.
 
     Returns:
@@ -202,7 +211,7 @@ def source_call(path: Path) -> NamedCall:
     """A source file as a function from tensors by input name to tensors by output name. Raises as `build_source`."""
     module, signature = build_source(path), read_tables(path).signature
 
-    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+    def call(feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         results = module(*(feeds[spec.name] for spec in signature.inputs))
         given = results if isinstance(results, tuple) else (results,)
         return dict(zip((spec.name for spec in signature.outputs), given, strict=True))
@@ -218,14 +227,14 @@ def export_source(job: ConvertJob) -> StepOutput:
         UnsupportedModel: torch.export fixes a dimension that is open, or an input is to be frozen.
         StepError: torch.export failed for another reason.
     """
-    from hub_pytorch.export import save_exported
+    from hub_torchprogram import save_exported
 
     exported, signature = _exported(job)
     save_exported(exported, signature, Path(job.output))
     return StepOutput()
 
 
-def _exported(job: ConvertJob) -> tuple[Any, Signature]:
+def _exported(job: ConvertJob) -> tuple[torch.export.ExportedProgram, Signature]:
     from hub_pytorch.from_onnx import export_positional
 
     tables, signature = _asked(job)
@@ -251,10 +260,9 @@ def trace_source(job: ConvertJob) -> StepOutput:
         UnsupportedModel: Control flow depends on values, which a trace would bake in; an operator has no ONNX form; or
             an input is to be frozen.
     """
-    from hub_pytorch.adapt import words
-    from hub_pytorch.export import Inputs, is_data_dependent
-    from hub_pytorch.program import flat_outputs, module_of
+    from hub_pytorch.export import Inputs
     from hub_pytorch.trace_onnx import trace
+    from hub_torchprogram import flat_outputs, is_data_dependent, module_of, words
 
     tables, signature = _asked(job)
     try:
@@ -264,7 +272,7 @@ def trace_source(job: ConvertJob) -> StepOutput:
             raise
     network = build_source(Path(job.source.path))
 
-    def call(*tensors: Any) -> tuple[Any, ...]:
+    def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return flat_outputs(network(*tensors))[1]
 
     sides = (signature.inputs, signature.outputs)

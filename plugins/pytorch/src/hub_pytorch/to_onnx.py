@@ -7,24 +7,35 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from hub.spec import IoBinding, StepError, StepOutput, TensorSpec, UnsupportedModel
-from hub_pytorch.adapt import adapt, check_names
-from hub_pytorch.dynamic import names_of_symbols, rename, stored_sizes
-from hub_pytorch.export import export_module, fixed_specs, sample
-from hub_pytorch.load import exported_signature, load_torchscript
-from hub_pytorch.program import flat_outputs
+from hub_pytorch.export import fixed_specs
+from hub_pytorch.load import load_torchscript
 from hub_pytorch.script import script_call, script_inputs
+from hub_torchprogram import (
+    adapt,
+    check_names,
+    export_module,
+    exported_signature,
+    flat_outputs,
+    names_of_symbols,
+    rename,
+    sample,
+    stored_sizes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import onnx_ir
+    import torch
+
     from hub.spec import ConvertOptions
-    from hub_pytorch.program import Program
     from hub_pytorch.reference import Reference
+    from hub_torchprogram import Program
 
 # A protobuf ends at 2 GiB; the graph needs some of that.
 _EXTERNAL_ABOVE_BYTES = 1_800_000_000
@@ -64,13 +75,13 @@ class Names(NamedTuple):
     symbols: dict[str, str]
 
     @classmethod
-    def of(cls, exported: Any, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> Names:
+    def of(cls, exported: torch.export.ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> Names:
         """The names of a program's inputs and outputs, and of its symbols in the specs of its inputs."""
         symbols = names_of_symbols(exported_signature(exported, {}), inputs)
         return cls([spec.name for spec in inputs], list(outputs), symbols)
 
 
-def _export_with_retry(exported: Any, names: Names, output: Path) -> tuple[str, ...]:
+def _export_with_retry(exported: torch.export.ExportedProgram, names: Names, output: Path) -> tuple[str, ...]:
     import torch
 
     try:
@@ -84,7 +95,7 @@ def _export_with_retry(exported: Any, names: Names, output: Path) -> tuple[str, 
     return ()
 
 
-def _export(exported: Any, names: Names, output: Path) -> None:
+def _export(exported: torch.export.ExportedProgram, names: Names, output: Path) -> None:
     import torch
 
     with quiet():
@@ -98,7 +109,7 @@ def _export(exported: Any, names: Names, output: Path) -> None:
         made.save(output, external_data=_weight_bytes(exported) > _EXTERNAL_ABOVE_BYTES)
 
 
-def _part_names(graph: Any, border: set[str]) -> None:
+def _part_names(graph: onnx_ir.Graph, border: set[str]) -> None:
     """Renames inner values that bear a name of the border: torch.onnx names inputs and outputs without looking."""
     outside = {*graph.inputs, *graph.outputs}
     inner = (value for node in graph.all_nodes() for value in node.outputs if value not in outside)
@@ -106,7 +117,7 @@ def _part_names(graph: Any, border: set[str]) -> None:
         value.name = f"{value.name}/inner_{number}"
 
 
-def _name_dims(model: Any, symbols: dict[str, str]) -> None:
+def _name_dims(model: onnx_ir.Model, symbols: dict[str, str]) -> None:
     """Calls the open dimensions of every tensor by their names, also in expressions over them."""
     graph = model.graph
     values = {value for node in graph.all_nodes() for value in node.outputs} | {*graph.inputs, *graph.outputs}
@@ -118,7 +129,7 @@ def _name_dims(model: Any, symbols: dict[str, str]) -> None:
             value.shape = type(value.shape)(dims)
 
 
-def _weight_bytes(exported: Any) -> int:
+def _weight_bytes(exported: torch.export.ExportedProgram) -> int:
     tensors = [*exported.state_dict.values(), *exported.constants.values()]
     return sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes"))
 
@@ -171,7 +182,9 @@ def frozen_bindings(asked: Reference | ConvertOptions) -> tuple[IoBinding, ...]:
     )
 
 
-def _trace_export(module: Any, feeds: dict[str, Any], outputs: Sequence[str], output: Path) -> None:
+def _trace_export(
+    module: torch.nn.Module, feeds: dict[str, torch.Tensor], outputs: Sequence[str], output: Path
+) -> None:
     import torch
 
     positional = tuple(feeds.values())

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from hub.spec import DType, IoBinding, StepError, StepOutput, TensorSpec, UnsupportedModel
-from hub_pytorch.adapt import Adapted, adapt
-from hub_pytorch.export import sample
 from hub_pytorch.rewrite import rewrite_for_litert
 from hub_pytorch.tflite_names import rename_signature
+from hub_torchprogram import Adapted, adapt, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from hub.spec import ConvertOptions
-    from hub_pytorch.program import Program
+    from hub_torchprogram import Program
 
 # What LiteRT Torch raises, besides MLIR's own error, when it cannot convert: ValueError from its passes, RuntimeError
 # for an operator without a lowering, the others from its lowerings.

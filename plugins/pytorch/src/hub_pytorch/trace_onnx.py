@@ -9,36 +9,28 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from hub.spec import HubError, StepError, StepOutput, TensorSpec, UnsupportedModel
-from hub_pytorch.adapt import adapt
-from hub_pytorch.dynamic import sized
-from hub_pytorch.export import (
-    Inputs,
-    eager_inputs,
-    export_eager,
-    export_module,
-    freeze_known,
-    is_data_dependent,
-    sample,
-)
-from hub_pytorch.program import flat_outputs, module_of
+from hub_pytorch.export import Inputs, eager_inputs, export_eager, freeze_known
 from hub_pytorch.to_onnx import frozen_bindings, quiet, reason_of
+from hub_torchprogram import adapt, export_module, flat_outputs, is_data_dependent, module_of, sample, sized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from hub.spec import ConvertOptions
-    from hub_pytorch.program import Program
     from hub_pytorch.reference import Reference
+    from hub_torchprogram import Program
 
 OPSET = 17
 
 
-def trace_eager(module: Any, example: Any, reference: Reference, output: Path) -> StepOutput:
+def trace_eager(module: torch.nn.Module, example: object, reference: Reference, output: Path) -> StepOutput:
     """Trace an eager module; its open dimensions stay open as far as the trace holds them.
 
     Raises:
@@ -53,7 +45,7 @@ def trace_eager(module: Any, example: Any, reference: Reference, output: Path) -
     return StepOutput(notes=notes, bindings=frozen_bindings(reference))
 
 
-def _refuse_branches(module: Any, example: Any, reference: Reference) -> None:
+def _refuse_branches(module: torch.nn.Module, example: object, reference: Reference) -> None:
     try:
         export_eager(module, example, reference)
     except HubError as error:
@@ -81,16 +73,16 @@ def _with_name(spec: TensorSpec, name: str) -> TensorSpec:
     return msgspec.structs.replace(spec, name=name)
 
 
-def _positional(module: Any, names: Sequence[str]) -> Any:
+def _positional(module: torch.nn.Module, names: Sequence[str]) -> torch.nn.Module:
     """A module that takes its inputs by position and gives a tuple of tensors."""
 
-    def call(*tensors: Any) -> tuple[Any, ...]:
+    def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return flat_outputs(module(**dict(zip(names, tensors, strict=True))))[1]
 
     return module_of(call, module)
 
 
-def trace(module: Any, inputs: Inputs, outputs: Sequence[str], output: Path) -> tuple[str, ...]:
+def trace(module: torch.nn.Module, inputs: Inputs, outputs: Sequence[str], output: Path) -> tuple[str, ...]:
     """Trace a module that takes its inputs by position and gives a tuple, and write it as ONNX.
 
     Returns:

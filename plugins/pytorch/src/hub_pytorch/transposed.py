@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import torch
+
 _RANKS = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
 
 
-def rewrite_transposed(graph_module: Any) -> tuple[str, ...]:
+def rewrite_transposed(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Rewrite transposed convolutions in place.
 
     TFLite's TRANSPOSE_CONV knows no padding but VALID (none) and SAME (output = input * stride). Any other transposed
@@ -31,18 +33,18 @@ def rewrite_transposed(graph_module: Any) -> tuple[str, ...]:
     return (f"rewrote {len(found)} transposed convolutions as unpadded ones, cropped after (TFLite has no padding)",)
 
 
-def _transposed_rank(node: Any) -> int:
+def _transposed_rank(node: torch.fx.Node) -> int:
     name = str(node.target).split(".")[1:2]
     return _RANKS.get(name[0], 0) if node.op == "call_function" and name else 0
 
 
-def _argument(node: Any, index: int, name: str, default: int) -> list[int]:
+def _argument(node: torch.fx.Node, index: int, name: str, default: int) -> list[int]:
     rank = _transposed_rank(node)
     value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
     return [*value] * (rank if len(value) == 1 else 1) if isinstance(value, list | tuple) else [value] * rank
 
 
-def _is_native(node: Any) -> bool:
+def _is_native(node: torch.fx.Node) -> bool:
     stride, padding = _argument(node, 3, "stride", 1), _argument(node, 4, "padding", 0)
     extra, dilation = _argument(node, 5, "output_padding", 0), _argument(node, 7, "dilation", 1)
     kernel = _weight_shape(node)[2:]
@@ -52,7 +54,7 @@ def _is_native(node: Any) -> bool:
     return same or not any(padding) or all(step == 1 for step in stride)
 
 
-def _weight_shape(node: Any) -> Sequence[int]:
+def _weight_shape(node: torch.fx.Node) -> Sequence[int]:
     weight = node.args[1]
     if "val" in weight.meta:
         return [*weight.meta["val"].shape]
@@ -62,17 +64,17 @@ def _weight_shape(node: Any) -> Sequence[int]:
     return [*owner.shape]
 
 
-def _unpadded(operator: Any, rank: int) -> Callable[..., Any]:
+def _unpadded(operator: torch._ops.OpOverload, rank: int) -> Callable[..., torch.Tensor]:
     def conv_transpose(  # noqa: PLR0913, PLR0917 - the operator's own parameters
-        tensor: Any,
-        weight: Any,
-        bias: Any = None,
+        tensor: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
         stride: Sequence[int] = (1,),
         padding: Sequence[int] = (0,),
         output_padding: Sequence[int] = (0,),
         groups: int = 1,
         dilation: Sequence[int] = (1,),
-    ) -> Any:
+    ) -> torch.Tensor:
         import torch
 
         wide = _per_axis(stride, rank)
@@ -91,7 +93,7 @@ def _per_axis(value: Sequence[int], rank: int) -> list[int]:
     return [*value] * (rank if len(value) == 1 else 1)
 
 
-def _crop_or_pad(tensor: Any, pads: list[int], rank: int) -> Any:
+def _crop_or_pad(tensor: torch.Tensor, pads: list[int], rank: int) -> torch.Tensor:
     import torch
 
     for axis in range(rank):
@@ -102,7 +104,7 @@ def _crop_or_pad(tensor: Any, pads: list[int], rank: int) -> Any:
     return torch.nn.functional.pad(tensor, positive) if any(positive) else tensor
 
 
-def _dilated(weight: Any, dilation: list[int]) -> Any:
+def _dilated(weight: torch.Tensor, dilation: list[int]) -> torch.Tensor:
     import torch
 
     for axis, step in enumerate(dilation):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import (
     ANY,
@@ -29,6 +29,8 @@ from hub_openvino.numerics import DYNAMIC_SETTING
 from hub_openvino.silence import silence_telemetry
 
 if TYPE_CHECKING:
+    import openvino
+
     from hub_openvino.convert.finish import Finished
 
 REQUIRES = ("openvino>=2026.4",)
@@ -133,7 +135,7 @@ def _from_keras(job: ConvertJob) -> StepOutput:
     return _write(from_saved_model(job) if job.source.state.form else from_keras(job), job)
 
 
-def ask_dynamic(model: Any, group: int = DYNAMIC_GROUP) -> None:
+def ask_dynamic(model: openvino.Model, group: int = DYNAMIC_GROUP) -> None:
     """Have the file ask for what makes int8 weights `int8-dynamic`: activations quantized per group at run time."""
     model.set_rt_info(str(group), DYNAMIC_SETTING.split("/"))
 

@@ -6,10 +6,13 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hub.spec import ConvertOptions, Dim, DType, IoBinding, Signature, TensorSpec, UnsupportedModel
 from hub_openvino.border import DTYPES, TYPE_NAMES, store_symbols
+
+if TYPE_CHECKING:
+    import openvino
 
 _NUMBERED = re.compile(r"(?:^|/)[A-Z][A-Za-z0-9]*_\d+")
 """A name, or a part of one, that OpenVINO gave: an operator's name and a number."""
@@ -18,12 +21,12 @@ _NUMBERED = re.compile(r"(?:^|/)[A-Z][A-Za-z0-9]*_\d+")
 class Finished(NamedTuple):
     """A model with the source's border, and what had to change."""
 
-    model: Any
+    model: openvino.Model
     bindings: tuple[IoBinding, ...]
     notes: tuple[str, ...]
 
 
-def finish(model: Any, source: Signature, options: ConvertOptions, places: Places | None = None) -> Finished:
+def finish(model: openvino.Model, source: Signature, options: ConvertOptions, places: Places | None = None) -> Finished:
     """Brings a frontend's model to the source's border, in place where it can.
 
     Args:
@@ -54,7 +57,7 @@ class Places(NamedTuple):
     outputs: Sequence[int]
 
     @classmethod
-    def by_name(cls, model: Any, source: Signature) -> Places:
+    def by_name(cls, model: openvino.Model, source: Signature) -> Places:
         """Find them by tensor names and layer names.
 
         Raises:
@@ -64,7 +67,7 @@ class Places(NamedTuple):
         return cls(inputs, _outputs_by_name(model, source))
 
     @classmethod
-    def by_position(cls, model: Any, source: Signature) -> Places:
+    def by_position(cls, model: openvino.Model, source: Signature) -> Places:
         """Take them as they come.
 
         Raises:
@@ -79,7 +82,7 @@ class Places(NamedTuple):
         return cls(range(wanted[0]), range(wanted[1]))
 
 
-def _outputs_by_name(model: Any, source: Signature) -> list[int]:
+def _outputs_by_name(model: openvino.Model, source: Signature) -> list[int]:
     """Two outputs may be one tensor: then each result is taken once."""
     taken: list[int] = []
     for spec in source.outputs:
@@ -87,7 +90,7 @@ def _outputs_by_name(model: Any, source: Signature) -> list[int]:
     return taken
 
 
-def _place(name: str, ports: Sequence[Any], what: str, taken: Sequence[int] = ()) -> int:
+def _place(name: str, ports: Sequence[openvino.Output], what: str, taken: Sequence[int] = ()) -> int:
     fitting = [
         place for place, port in enumerate(ports) if place not in taken and (name in port.names or _own(port) == name)
     ]
@@ -98,11 +101,11 @@ def _place(name: str, ports: Sequence[Any], what: str, taken: Sequence[int] = ()
     return min(fitting, key=lambda place: _own(ports[place]) != name)
 
 
-def _own(port: Any) -> str:
+def _own(port: openvino.Output) -> str:
     return str(port.node.friendly_name).split("/sink_port_")[0]
 
 
-def _ordered(model: Any, places: Places) -> Any:
+def _ordered(model: openvino.Model, places: Places) -> openvino.Model:
     """The model with inputs and outputs in the source's order; what the source does not have goes."""
     import openvino
 
@@ -121,7 +124,7 @@ def _ordered(model: Any, places: Places) -> Any:
     )
 
 
-def _freeze(model: Any, source: Signature, options: ConvertOptions) -> list[IoBinding]:
+def _freeze(model: openvino.Model, source: Signature, options: ConvertOptions) -> list[IoBinding]:
     import numpy as np
     from openvino import opset13
 
@@ -143,7 +146,7 @@ def _freeze(model: Any, source: Signature, options: ConvertOptions) -> list[IoBi
     return bindings
 
 
-def _reshape(model: Any, specs: Sequence[TensorSpec], options: ConvertOptions) -> None:
+def _reshape(model: openvino.Model, specs: Sequence[TensorSpec], options: ConvertOptions) -> None:
     """Give every input its sizes: those that are asked for, else the source's, open ones with their bounds."""
     import openvino
 
@@ -174,7 +177,7 @@ def _fixed(spec: TensorSpec, options: ConvertOptions) -> TensorSpec:
     return msgspec.structs.replace(spec, shape=tuple(map(Dim.of, options.shapes[spec.name])))
 
 
-def _dimension(dim: Dim) -> Any:
+def _dimension(dim: Dim) -> openvino.Dimension:
     import openvino
 
     if dim.size is not None:
@@ -183,7 +186,7 @@ def _dimension(dim: Dim) -> Any:
 
 
 def _name(
-    ports: Sequence[Any], specs: Sequence[TensorSpec], direction: Literal["input", "output"]
+    ports: Sequence[openvino.Output], specs: Sequence[TensorSpec], direction: Literal["input", "output"]
 ) -> Iterator[IoBinding]:
     """Names tensors and layers as the source does; yields the declared change of every type that differs."""
     import openvino
@@ -199,7 +202,7 @@ def _name(
             yield IoBinding(direction=direction, source=spec.name, target=spec.name, dtype=kind, reason=reason)
 
 
-def number_names(model: Any) -> None:
+def number_names(model: openvino.Model) -> None:
     """Name the layers that OpenVINO named itself after their tensors, or number them by their place in this model.
 
     It numbers them by a counter of the process (`Multiply_7849`), so that the same conversion would give another file
@@ -219,7 +222,7 @@ def number_names(model: Any) -> None:
         node.set_friendly_name(word)
 
 
-def save(model: Any, path: Path, *, half: bool = False) -> None:
+def save(model: openvino.Model, path: Path, *, half: bool = False) -> None:
     """Write `.xml` and `.bin`; `half` stores float weights as float16, which OpenVINO's own default would do."""
     import openvino
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import StepError, UnsupportedModel
+
+if TYPE_CHECKING:
+    import openvino
 
 _OPERATORS = re.compile(r"(?:does not support the following \w+|No conversion rule found for) operations: ([^\n]+)")
 _FAILED = re.compile(r"^-- ([\w.:]+?)(?:-\d+)? with a message", re.MULTILINE)
 _NAMED = 12
 
 
-def read_file(path: Path) -> Any:
+def read_file(path: Path) -> openvino.Model:
     """Reads an ONNX or TFLite file (or an IR) and applies OpenVINO's own simplifications.
 
     `openvino.convert_model` would do the same through its converter, which reports home.
@@ -31,7 +34,7 @@ def read_file(path: Path) -> Any:
     return simplified(model)
 
 
-def simplified(model: Any) -> Any:
+def simplified(model: openvino.Model) -> openvino.Model:
     """Applies the transformations that OpenVINO's converter applies: fusions, folded constants, no padding names."""
     from openvino import _offline_transformations as offline
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import openvino
 
 FP16_MAX = 65504.0
 """The largest finite float16 (IEEE 754 binary16)."""
 
 
-def clipped(model: Any) -> tuple[str, ...]:
+def clipped(model: openvino.Model) -> tuple[str, ...]:
     """Notes on stored values that float16 does not reach: OpenVINO stores the nearest it has."""
     import numpy as np
 

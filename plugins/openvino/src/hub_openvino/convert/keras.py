@@ -19,7 +19,7 @@ from hub_openvino.convert.objects import from_object
 _HINT = "hub tries the ways over TFLite and ONNX next"
 _FAILURES = (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, NotImplementedError, RuntimeError)
 
-Call = Callable[[Sequence[Any]], Sequence[Any]]
+Call = Callable[[Sequence[object]], Sequence[object]]
 
 
 def from_keras(job: ConvertJob) -> Finished:
@@ -52,7 +52,7 @@ def _call_of(keras: Any, model: Any, signature: Signature) -> Call:
     if struct is None or len(own) != len(wanted):
         raise UnsupportedModel(f"{model.name} declares {len(own)} inputs of {len(wanted)}", hint=_HINT)
 
-    def call(tensors: Sequence[Any]) -> Sequence[Any]:
+    def call(tensors: Sequence[object]) -> Sequence[object]:
         given = keras.tree.pack_sequence_as(struct, [tensors[place] for place in order])
         result = model(given, training=False)
         names = [spec.name for spec in signature.outputs]
@@ -89,7 +89,7 @@ def from_saved_model(job: ConvertJob) -> Finished:
         raise UnsupportedModel(f"no signature of the SavedModel takes {inputs} and gives {outputs}", hint=_HINT)
     function = fitting[0]
 
-    def call(tensors: Sequence[Any]) -> Sequence[Any]:
+    def call(tensors: Sequence[object]) -> Sequence[object]:
         result = function(**dict(zip(inputs, tensors, strict=True)))
         return [result[name] for name in outputs]
 
@@ -105,7 +105,7 @@ def _convert(call: Call, job: ConvertJob) -> Finished:
     return finish(model, signature, job.options, found)
 
 
-def _traced(call: Call, signature: Signature) -> Any:
+def _traced(call: Call, signature: Signature) -> object:
     import tensorflow as tf
 
     names = _names("in", len(signature.inputs))
@@ -114,7 +114,7 @@ def _traced(call: Call, signature: Signature) -> Any:
         for spec, name in zip(signature.inputs, names, strict=True)
     ]
 
-    def serve(*tensors: Any) -> dict[str, Any]:
+    def serve(*tensors: object) -> dict[str, object]:
         results = call(tensors)
         slots = _names("out", len(results))
         return {slot: tf.identity(result, name=slot) for slot, result in zip(slots, results, strict=True)}

@@ -6,12 +6,15 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub_openvino.convert.frontends import failure
 
+if TYPE_CHECKING:
+    import openvino
 
-def from_object(model: Any, inputs: Sequence[tuple[Any, Any]] = ()) -> Any:
+
+def from_object(model: object, inputs: Sequence[tuple[openvino.PartialShape, openvino.Type]] = ()) -> openvino.Model:
     """Converts a model in memory.
 
     Args:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, StepError, TensorSpec, UnsupportedModel
 from hub_openvino.convert.finish import Finished, Places, finish, type_name
 from hub_openvino.convert.objects import from_object
+
+if TYPE_CHECKING:
+    import openvino
+    import torch
 
 _HINT = "hub tries the way over ONNX next"
 _LOAD_FAILURES = (RuntimeError, ValueError, KeyError, AttributeError, TypeError, AssertionError, OSError, EOFError)
@@ -44,7 +48,7 @@ def from_exported(job: ConvertJob) -> Finished:
     return done._replace(notes=(*said, *done.notes))
 
 
-def _drop_whole_slices(program: Any) -> int:
+def _drop_whole_slices(program: torch.export.ExportedProgram) -> int:
     """Takes out `x[:]` written as `slice(x)`: the frontend asks for the arguments that are left to their defaults."""
     import torch
 
@@ -79,7 +83,7 @@ def from_torchscript(job: ConvertJob) -> Finished:
     return finish(model, signature, job.options, Places.by_position(model, signature))
 
 
-def _input(spec: TensorSpec, job: ConvertJob) -> tuple[Any, Any]:
+def _input(spec: TensorSpec, job: ConvertJob) -> tuple[openvino.PartialShape, openvino.Type]:
     import openvino
 
     given = job.options.shapes.get(spec.name)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, IoBinding, StepError, UnsupportedModel
 from hub_openvino.border import input_names, output_names, store_symbols
 from hub_openvino.convert.finish import Finished
 from hub_openvino.describe import read_model
+
+if TYPE_CHECKING:
+    import openvino
 
 _KEPT = "kept inside the model, from {} of the run before"
 
@@ -39,14 +42,14 @@ def make_stateful(job: ConvertJob) -> Finished:
     return Finished(model, _bindings(states), notes)
 
 
-def _check_sizes(model: Any, states: dict[str, str]) -> None:
+def _check_sizes(model: openvino.Model, states: dict[str, str]) -> None:
     for name, port in zip(input_names(model), model.inputs, strict=True):
         if name in states and port.partial_shape.is_dynamic:
             message = f"the sizes of state {name} are open ({port.partial_shape}), so it has no first value"
             raise UnsupportedModel(message, hint=f"fix them: --shape {name}=...")
 
 
-def _check_border(model: Any, job: ConvertJob) -> None:
+def _check_border(model: openvino.Model, job: ConvertJob) -> None:
     states = job.options.states
     inputs = [spec.name for spec in job.source.signature.inputs if spec.name not in states]
     outputs = [spec.name for spec in job.source.signature.outputs if spec.name not in states.values()]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hub.spec import Signature, UnsupportedModel
+from hub.spec import Signature, TensorSpec, UnsupportedModel
 from hub_openvino.convert.finish import Places
 
+if TYPE_CHECKING:
+    import openvino
 
-def places_of(path: Path, model: Any, source: Signature) -> Places:
+
+def places_of(path: Path, model: openvino.Model, source: Signature) -> Places:
     """Find the source's inputs and outputs by the names in the file's signature, else by the tensors' names.
 
     Raises:
@@ -27,7 +30,7 @@ def places_of(path: Path, model: Any, source: Signature) -> Places:
         return Places.by_name(model, known)
 
 
-def _renamed(spec: Any, names: Mapping[str, str]) -> Any:
+def _renamed(spec: TensorSpec, names: Mapping[str, str]) -> TensorSpec:
     import msgspec
 
     return msgspec.structs.replace(spec, name=names.get(spec.name, spec.name))

@@ -11,10 +11,10 @@ from hub.spec import AlreadyQuantized, CalibrationError, Numerics, RuntimeOption
 from hub_openvino.border import DTYPES, input_names, output_names
 from hub_openvino.describe import read_model
 from hub_openvino.devices import settings_of
+from hub_openvino.failures import FAILURES, reason_of
 from hub_openvino.ir import read_ir
 from hub_openvino.numerics import Found, find_numerics
 from hub_openvino.quantize.recipes import Recipe
-from hub_openvino.session import FAILURES, reason_of
 from hub_quanttrials import Judge, Shelf, Trial
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from hub.spec import StepError
 from hub_openvino.convert.edges import ask_dynamic
+from hub_openvino.failures import reason_of
 from hub_openvino.quantize.recipes import RECURRENT, Static, Weights
-from hub_openvino.session import reason_of
 from hub_openvino.silence import silence_telemetry
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_pytorch.program import torch_dtype_of
+from hub_torchprogram import torch_dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import Dim, DType, Signature, TensorSpec, UnsupportedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    import torch
+    from torch.utils import _pytree as pytree
 
 _DTYPE_NAMES = {"float64": "float64", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16"} | {
     name: name for name in ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 }
 
 
-def dtype_of(torch_dtype: Any) -> DType:
+def dtype_of(torch_dtype: torch.dtype) -> DType:
     """A torch dtype as hub names it; `unknown` for one that hub has no name for."""
     name = str(torch_dtype).removeprefix("torch.")
     return DType(_DTYPE_NAMES[name]) if name in _DTYPE_NAMES else DType.UNKNOWN
 
 
-def torch_dtype_of(dtype: DType) -> Any:
+def torch_dtype_of(dtype: DType) -> torch.dtype:
     """Hub's dtype as torch's.
 
     Raises:
@@ -31,7 +35,12 @@ def torch_dtype_of(dtype: DType) -> Any:
 
     if dtype.value not in _DTYPE_NAMES:
         raise UnsupportedModel(f"PyTorch has no tensors of type {dtype.value}")
-    return getattr(torch, dtype.value)
+    found: torch.dtype = getattr(torch, dtype.value)
+    return found
+
+
+Ranges = Mapping[str, tuple[int, int | None]]
+"""Torch's symbol (`s77`) -> its lowest and highest size; None for no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,36 +50,41 @@ class Program:
     Attributes:
         call: Takes the inputs in order, gives a tuple of the outputs in order. An `nn.Module` or a function.
         signature: Names, dtypes and shapes.
-        exported: The ExportedProgram behind it, where there is one.
+        exported: The ExportedProgram behind it.
         graph: Its graph module, which `call` runs; rewriting it in place changes `call`.
         reset: Brings hidden state back to what the file holds; does nothing for a pure function.
     """
 
-    call: Callable[..., tuple[Any, ...]]
+    call: Callable[..., tuple[torch.Tensor, ...]]
     signature: Signature
-    exported: Any = None
-    graph: Any = None
+    exported: torch.export.ExportedProgram
+    graph: torch.fx.GraphModule
     reset: Callable[[], None] = lambda: None
 
 
-def dims_of(shape: Sequence[Any], ranges: dict[str, tuple[int, int | None]]) -> tuple[Dim, ...]:
+def dims_of(shape: Sequence[int | torch.SymInt], ranges: Ranges) -> tuple[Dim, ...]:
     """A fake tensor's shape, symbols bounded by `ranges`."""
     return tuple(_dim_of(size, ranges) for size in shape)
 
 
-def _dim_of(size: Any, ranges: dict[str, tuple[int, int | None]]) -> Dim:
+def _dim_of(size: int | torch.SymInt, ranges: Ranges) -> Dim:
     if isinstance(size, int):
         return Dim(size=size)
     low, high = ranges.get(str(size), (0, None))
     return Dim(symbol=str(size), low=max(low, 1), high=high)
 
 
-def spec_of(name: str, tensor: Any, ranges: dict[str, tuple[int, int | None]] | None = None) -> TensorSpec:
+def spec_of(name: str, tensor: torch.Tensor, ranges: Ranges | None = None) -> TensorSpec:
     """A tensor (fake or real) as a `TensorSpec`."""
     return TensorSpec(name=name, dtype=dtype_of(tensor.dtype), shape=dims_of(tensor.shape, ranges or {}))
 
 
-def flat_outputs(value: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+def fixed_spec(name: str, dtype: DType, shape: Sequence[int]) -> TensorSpec:
+    """A `TensorSpec` with a fixed shape."""
+    return TensorSpec(name=name, dtype=dtype, shape=tuple(map(Dim.of, shape)))
+
+
+def flat_outputs(value: object) -> tuple[tuple[str, ...], tuple[torch.Tensor, ...]]:
     """The tensors inside a module's return value, with a name each.
 
     Args:
@@ -92,7 +106,7 @@ def flat_outputs(value: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     return output_names([path for path, _ in leaves]), tuple(leaf for _, leaf in leaves)
 
 
-def output_names(paths: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+def output_names(paths: Sequence[pytree.KeyPath]) -> tuple[str, ...]:
     """Names for outputs at these places of a return value: keys and fields; positions where there is nothing else."""
     if len(paths) == 1 and not any(map(_key_name, paths[0])):
         return ("output",)
@@ -101,12 +115,12 @@ def output_names(paths: Sequence[Sequence[Any]]) -> tuple[str, ...]:
     return tuple(f"output_{index}" for index in range(len(names))) if unnamed else tuple(names)
 
 
-def _key_name(key: Any) -> str:
+def _key_name(key: pytree.KeyEntry) -> str:
     name = getattr(key, "key", getattr(key, "name", ""))
     return name if isinstance(name, str) else ""
 
 
-def name_parameters(module: Any, names: Sequence[str]) -> None:
+def name_parameters(module: torch.nn.Module, names: Sequence[str]) -> None:
     """Give the forward of a `module_of` these parameters: torch.export matches open dimensions with them by name."""
     import inspect
 
@@ -120,7 +134,7 @@ def name_parameters(module: Any, names: Sequence[str]) -> None:
 _WRAPPED = "Wrapped"
 
 
-def module_of(function: Callable[..., Any], body: Any = None) -> Any:
+def module_of(function: Callable[..., object], body: torch.nn.Module | None = None) -> torch.nn.Module:
     """An `nn.Module` in eval mode whose forward is that function.
 
     Args:
@@ -136,7 +150,7 @@ def module_of(function: Callable[..., Any], body: Any = None) -> Any:
             self.body = body
             self.training = False
 
-        def forward(self, *args: Any, **feeds: Any) -> Any:
+        def forward(self, *args: object, **feeds: object) -> object:
             return function(*args, **feeds)
 
     return Wrapped()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hub.spec import ConvertOptions, IoBinding, ShapeNeeded, TensorSpec, UnknownName
-from hub_pytorch.export import fixed_spec
-from hub_pytorch.program import module_of, torch_dtype_of
+from hub_torchprogram.program import fixed_spec, module_of, torch_dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hub_pytorch.program import Program
+    import torch
+
+    from hub_torchprogram.program import Program
 
 _IMAGE_RANK = 4
 # result axes = source axes transposed by these; and the way back
@@ -34,7 +35,7 @@ class Adapted:
         bindings: What changed.
     """
 
-    module: Any
+    module: torch.nn.Module
     inputs: tuple[TensorSpec, ...]
     words: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -139,19 +140,19 @@ def _border(
     output_words: Sequence[str],
     constants: dict[str, int | float | bool],
     layout: tuple[set[str], tuple[int, ...], tuple[int, ...]],
-) -> Any:
+) -> torch.nn.Module:
     import torch
 
     moved, forward, back = layout
     outputs = [spec.name for spec in program.signature.outputs]
 
-    def take(spec: TensorSpec, given: dict[str, Any]) -> Any:
+    def take(spec: TensorSpec, given: dict[str, torch.Tensor]) -> torch.Tensor:
         if spec.name in constants:
             return torch.full(spec.fixed_shape, constants[spec.name], dtype=torch_dtype_of(spec.dtype))
         tensor = given[feeds[spec.name]]
         return tensor.permute(back) if spec.name in moved else tensor
 
-    def call(**given: Any) -> dict[str, Any]:
+    def call(**given: torch.Tensor) -> dict[str, torch.Tensor]:
         results = program.call(*(take(spec, given) for spec in specs))
         named = zip(outputs, output_words, results, strict=True)
         return {word: tensor.permute(forward) if name in moved else tensor for name, word, tensor in named}

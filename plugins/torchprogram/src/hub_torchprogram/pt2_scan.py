@@ -12,9 +12,9 @@ import json
 import re
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hub_pytorch.sniff import LEGACY_MAGIC, LEGACY_PICKLES, is_weight_global, pickle_globals
+from hub_torchprogram.pickles import LEGACY_MAGIC, LEGACY_PICKLES, is_weight_global, pickle_globals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def _pickled_payloads(config: bytes) -> list[str]:
     return [entry["path_name"] for entry in entries if entry.get("use_pickle")]
 
 
-def _strange_targets(value: Any) -> Iterator[str]:
+def _strange_targets(value: object) -> Iterator[str]:
     if isinstance(value, dict):
         target = value.get("target")
         if isinstance(target, str) and "inputs" in value and not _TARGET.fullmatch(target):
