@@ -258,6 +258,9 @@ def branch():
 
 def four():
     return Branch(), {}, {}, {}
+
+def strange():
+    return Branch(), {"x": torch.randn(2, 5, 3)}, ["x"]
 """
 
 
@@ -313,6 +316,11 @@ def artifact_of_relu(folder: Path) -> Any:
 def test_a_builder_that_returns_too_much_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="returned 4 things"):
         PyTorchFormat().describe(DescribeJob(path=str(builder(tmp_path, "four")), form="builder"))
+
+
+def test_a_builder_whose_open_dimensions_are_no_dict_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="returned list as its open dimensions"):
+        PyTorchFormat().describe(DescribeJob(path=str(builder(tmp_path, "strange")), form="builder"))
 
 
 @pytest.mark.parametrize("name", ["unet", "swin"])

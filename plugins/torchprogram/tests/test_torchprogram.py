@@ -110,7 +110,7 @@ def test_the_strangers_step_of_the_readme_runs_as_it_stands(file: Path, tmp_path
         size_bytes=file.stat().st_size,
     )
     job = ConvertJob(
-        edge="mine.from-pt2",
+        target=State(format="mine"),
         source=source,
         output=str(tmp_path / "mine.pt2"),
         scratch=str(tmp_path),

@@ -85,12 +85,13 @@ def _refuse_unknown(keras: ModuleType, archive: Archive, path: Path) -> None:
 
 def _load(keras: ModuleType, path: Path, label: str, *, allow_pickle: bool) -> KerasModel:
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=not allow_pickle)
+        model: KerasModel = keras.saving.load_model(path, compile=False, safe_mode=not allow_pickle)
     except (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, NotImplementedError) as error:
         raise ModelUnreadable(
             f"Keras {keras.__version__} cannot load {label}: {error}",
             hint="save it again with Keras 3: model.save('model.keras')",
         ) from error
+    return model
 
 
 def _named(path: Path, archive: Archive, config: Config, folder: Path) -> Path:

@@ -55,9 +55,11 @@ def _register(module: torch.nn.Module, variables: Iterable[KerasVariable]) -> No
         *folders, name = variable.path.replace(".", "_").split("/")
         place = module
         for folder in folders:
-            if folder not in place._modules:  # noqa: SLF001 a layer may be named like a method of Module
-                place.register_module(folder, torch.nn.Module())
-            place = place._modules[folder]  # noqa: SLF001
+            inner = place._modules.get(folder)  # noqa: SLF001 a layer may be named like a method of Module
+            if inner is None:
+                inner = torch.nn.Module()
+                place.register_module(folder, inner)
+            place = inner
         place.register_parameter(name, variable.value)
 
 

@@ -95,7 +95,8 @@ def _average_pooling(layer: KerasLayer) -> Callable[[torch.Tensor], torch.Tensor
 
         def pooled(tensor: torch.Tensor) -> torch.Tensor:
             padded = ops.pad(tensor, _same_padding(layer, inputs.shape))
-            return ops.average_pool(padded, layer.pool_size, layer.strides, "valid", layer.data_format)
+            mean: torch.Tensor = ops.average_pool(padded, layer.pool_size, layer.strides, "valid", layer.data_format)
+            return mean
 
         return pooled(inputs) / pooled(ops.ones_like(inputs))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,9 @@ def eager_attention(module: torch.nn.Module) -> Iterator[str]:
     Yields:
         A note; empty when nothing was switched.
     """
-    before = [(child, attention_of(child)) for child in module.modules() if attention_of(child) not in ("", EAGER)]
+    before: list[tuple[Any, str]] = [
+        (child, attention_of(child)) for child in module.modules() if attention_of(child) not in ("", EAGER)
+    ]
     names = ", ".join(sorted({name for _, name in before}))
     try:
         for child, _ in before:

@@ -27,7 +27,7 @@ from hub_pytorch.export import Inputs, eager_inputs, export_eager, fixed_specs
 from hub_pytorch.load import load_eager, load_torchscript, number_inputs
 from hub_pytorch.numerics import quantized_numerics
 from hub_pytorch.reference import Reference, reference_for
-from hub_pytorch.script import hidden_state, script_inputs, state_message
+from hub_pytorch.script import hidden_state, nodes_of, script_inputs, state_message
 from hub_pytorch.sniff import identify
 from hub_pytorch.source_form import describe_source, is_source
 from hub_torchprogram import (
@@ -45,7 +45,7 @@ from hub_torchprogram import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -220,7 +220,7 @@ def _describe_torchscript(job: DescribeJob) -> ModelSummary:
     reference = reference_for(job.path, "torchscript", job)
     script = load_torchscript(job.file, job.submodule)
     graph = script.inlined_graph
-    operators = Counter(node.kind().removeprefix("aten::") for node in _all_nodes(graph) if "aten::" in node.kind())
+    operators = Counter(node.kind().removeprefix("aten::") for node in nodes_of(graph) if "aten::" in node.kind())
     state = State(format="pytorch", form="torchscript")
     known = hidden_state(script)  # its shapes do not matter: it cannot be converted
     return ModelSummary(
@@ -233,13 +233,6 @@ def _describe_torchscript(job: DescribeJob) -> ModelSummary:
         versions={"torch": str(torch.__version__)},
         findings=tuple(_script_findings(script, graph)),
     )
-
-
-def _all_nodes(block: torch.Graph | torch.Block) -> Iterator[torch.Node]:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _all_nodes(inner)
 
 
 def script_signature(script: torch.jit.ScriptModule, reference: Reference) -> Signature:
@@ -275,7 +268,7 @@ def _script_findings(script: torch.jit.ScriptModule, graph: torch.Graph) -> list
     if hidden_state(script):
         message, hint = state_message(script)
         found.append(Finding(code="hidden-state", message=message, hint=hint, blocking=True))
-    if graph.findAllNodes("prim::If") or graph.findAllNodes("prim::Loop"):
+    if any(node.kind() in {"prim::If", "prim::Loop"} for node in nodes_of(graph)):
         message = "holds control flow; what depends on tensor values will be refused, what depends on shapes is fixed"
         found.append(Finding(code="control-flow", message=message))
     return found

@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hub.spec import (
     DType,
@@ -40,10 +40,11 @@ def load_torchscript(path: Path, submodule: str = "") -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated; its files are in the field
-            module = torch.jit.load(path, map_location="cpu").eval()
+            module: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")
+            module.eval()
     except (RuntimeError, ValueError) as error:
         raise ModelUnreadable(f"{path.name} is no readable TorchScript file: {error}", hint="export a .pt2") from error
-    return pick_submodule(module, submodule)
+    return cast("torch.jit.ScriptModule", pick_submodule(module, submodule))  # its submodules are scripts too
 
 
 def pick_submodule(module: torch.nn.Module, submodule: str) -> torch.nn.Module:
@@ -52,7 +53,7 @@ def pick_submodule(module: torch.nn.Module, submodule: str) -> torch.nn.Module:
     Raises:
         ModelNotFound: There is none; the hint lists the first levels.
     """
-    found = dict(module.named_modules())
+    found: dict[str, torch.nn.Module] = dict(module.named_modules())
     if submodule in found:
         return found[submodule]
     names = [name for name in found if name and name.count(".") < 2]  # noqa: PLR2004 - the first two levels
@@ -121,7 +122,12 @@ def _example(rest: list[object], builder: str) -> Example:
         message = f"the builder {builder!r} returned {len(rest) + 1} things"
         raise UnsupportedModel(message, hint="return the module, its example inputs, and its open dimensions")
     found = as_example(rest[0] if rest else None)
-    return Example(found.inputs, dict(rest[1]), found.others) if rest[1:] else found
+    if not rest[1:]:
+        return found
+    if not isinstance(rest[1], dict):
+        message = f"the builder {builder!r} returned {type(rest[1]).__name__} as its open dimensions"
+        raise UnsupportedModel(message, hint='return them as {"image": {0: "batch"}}')
+    return Example(found.inputs, rest[1], found.others)
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> None:
@@ -179,7 +185,13 @@ def number_inputs(module: torch.nn.Module) -> dict[str, DType]:
     """Inputs that `forward` annotates as a Python number, with its type."""
     import inspect
 
-    names = {int: DType.INT64, float: DType.FLOAT32, bool: DType.BOOL, "int": DType.INT64, "float": DType.FLOAT32}
+    names: dict[type | str, DType] = {
+        int: DType.INT64,
+        float: DType.FLOAT32,
+        bool: DType.BOOL,
+        "int": DType.INT64,
+        "float": DType.FLOAT32,
+    }
     parameters = inspect.signature(module.forward).parameters.values()
     return {item.name: names[item.annotation] for item in parameters if _is_number(item.annotation, names)}
 

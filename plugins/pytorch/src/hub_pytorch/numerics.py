@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hub.spec import Numerics
+from hub.spec import Numerics, UnsupportedModel
 from hub_torchprogram import LIBRARY
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def quantized_numerics(exported: torch.export.ExportedProgram) -> Numerics | Non
         return None
     constants = {spec.arg.name for spec in exported.graph_signature.input_specs if spec.kind.name != "USER_INPUT"}
     words = Counter(_word(node, constants) for node in nodes if _operator(node).startswith(_MULTIPLY))
-    tables = {_width(node.args[0], constants) for node in nodes if _operator(node) in {"embedding", "index_select"}}
+    tables = {
+        _width(node.all_input_nodes[0], constants) for node in nodes if _operator(node) in {"embedding", "index_select"}
+    }
     return _static(words, nodes) or _by_weights(words, tables)
 
 
@@ -57,30 +59,41 @@ def _word(node: torch.fx.Node, constants: set[str]) -> str:
 
 def _tensors(node: torch.fx.Node) -> list[torch.fx.Node]:
     """The operands of an operator that multiplies: the second and third of addmm, the weights of a recurrent layer."""
-    given = [item for item in node.args if hasattr(item, "meta")]
+    from torch.fx import Node
+
+    given = [item for item in node.args if isinstance(item, Node)]
     return given[1:] if _operator(node) in {"addmm", "baddbmm"} else given
 
 
 def _width(node: torch.fx.Node, constants: set[str]) -> str:
     """`8`, `16`: integers computed at run time; `8 weight`, `4 weight`: constant ones; `float` for anything else."""
     node = _origin(node)
-    if getattr(node, "op", "") != "call_function" or not _operator(node).startswith("dequantize"):
+    if node.op != "call_function" or not _operator(node).startswith("dequantize"):
         return "float"
     low, high, dtype = _bounds(node)
     bits = _BITS.get(high - low, dtype.itemsize * 8)
-    return f"{bits} weight" if getattr(_origin(node.args[0]), "name", "") in constants else str(bits)
+    return f"{bits} weight" if _origin(node.all_input_nodes[0]).name in constants else str(bits)
 
 
 def _bounds(node: torch.fx.Node) -> tuple[int, int, torch.dtype]:
-    """quant_min, quant_max and dtype, which are the last positional arguments, but for the group form's."""
-    values = [item for item in node.args if not hasattr(item, "meta")]
+    """quant_min, quant_max and dtype, which are the last positional arguments, but for the group form's.
+
+    Raises:
+        UnsupportedModel: One of them is computed when the program runs.
+    """
+    import torch
+
+    values = [item for item in node.args if not isinstance(item, torch.fx.Node)]
     found = values[:3] if _operator(node).endswith("group") else values[-3:]
-    return found[0], found[1], found[2]
+    low, high, dtype = (*found, None, None, None)[:3]
+    if not (isinstance(low, int) and isinstance(high, int) and isinstance(dtype, torch.dtype)):
+        raise UnsupportedModel(f"{node.name} ({node.target}) does not say its integers' range and type")
+    return low, high, dtype
 
 
 def _origin(node: torch.fx.Node) -> torch.fx.Node:
-    while getattr(node, "op", "") == "call_function" and _operator(node) in _MOVES:
-        node = node.args[0]
+    while node.op == "call_function" and _operator(node) in _MOVES and node.all_input_nodes:
+        node = node.all_input_nodes[0]
     return node
 
 

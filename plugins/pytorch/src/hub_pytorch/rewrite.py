@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hub_pytorch.transposed import rewrite_transposed
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
+    from torch.fx.node import Argument
 
 _PADS = {"reflection_pad": "reflect", "replication_pad": "replicate"}
 _NAMED_PADDING = {f"aten.conv{rank}d.padding" for rank in (1, 2, 3)}
@@ -49,8 +50,9 @@ def _pad_mode(node: torch.fx.Node) -> str:
     name = str(node.target).removeprefix("aten.").partition(".")[0]
     if name == "pad":
         mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")  # noqa: PLR2004 - its place
-        known = {"reflect", "replicate", "circular"} if min(node.args[1]) >= 0 else {"reflect", "replicate"}
-        return mode if mode in known else ""
+        pads = cast("list[int]", node.args[1])  # as the operator's schema says
+        known = {"reflect", "replicate", "circular"} if min(pads) >= 0 else {"reflect", "replicate"}
+        return mode if isinstance(mode, str) and mode in known else ""
     return _PADS.get(name.rstrip("123d"), "")
 
 
@@ -108,7 +110,8 @@ def _numbered(operator: torch._ops.OpOverload) -> Callable[..., torch.Tensor]:
         # PyTorch puts the odd element at the end (torch.nn.functional.conv2d, padding='same').
         pads = [pad for total in reversed(totals) for pad in (total // 2, total - total // 2)]
         padded = torch.nn.functional.pad(tensor, pads) if any(pads) else tensor
-        return operator.overloadpacket.default(padded, weight, bias, strides, [0] * rank, steps, groups)
+        made: torch.Tensor = operator.overloadpacket.default(padded, weight, bias, strides, [0] * rank, steps, groups)
+        return made
 
     return conv
 
@@ -148,7 +151,7 @@ def fold_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     """Compute once what depends on no input and no weight (positions, masks, indices), and keep it as a buffer."""
     import torch
 
-    values: dict[torch.fx.Node, object] = {}
+    values: dict[torch.fx.Node, Argument] = {}
     for node in graph_module.graph.nodes:
         if _is_constant(node, values, graph_module):
             with torch.no_grad():
@@ -160,7 +163,9 @@ def fold_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     return (f"computed {len(folded)} constant tensors (positions, masks, indices) in advance",) if folded else ()
 
 
-def _is_constant(node: torch.fx.Node, values: dict[torch.fx.Node, object], graph_module: torch.fx.GraphModule) -> bool:
+def _is_constant(
+    node: torch.fx.Node, values: dict[torch.fx.Node, Argument], graph_module: torch.fx.GraphModule
+) -> bool:
     import torch
 
     if any(getattr(getattr(user.target, "_schema", None), "is_mutable", False) for user in node.users):
@@ -174,13 +179,13 @@ def _is_constant(node: torch.fx.Node, values: dict[torch.fx.Node, object], graph
     return pure and bool(node.target._schema.returns) and all(item in values for item in node.all_input_nodes)  # noqa: SLF001
 
 
-def _value(node: torch.fx.Node, values: dict[torch.fx.Node, object], graph_module: torch.fx.GraphModule) -> object:
+def _value(node: torch.fx.Node, values: dict[torch.fx.Node, Argument], graph_module: torch.fx.GraphModule) -> Argument:
     from torch.fx import node as fx_node
 
     if node.op == "get_attr":
-        return _attribute(graph_module, str(node.target))
+        return cast("torch.Tensor", _attribute(graph_module, str(node.target)))
     args, kwargs = fx_node.map_arg((node.args, node.kwargs), values.__getitem__)
-    return node.target(*args, **kwargs)
+    return cast("Callable[..., Argument]", node.target)(*args, **kwargs)
 
 
 def _attribute(owner: object, path: str) -> object:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hub.spec import DType, UnsupportedModel
 from hub_torchprogram import module_of, torch_dtype_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import torch
 
@@ -39,7 +39,8 @@ class ScriptInputs:
 
 def script_inputs(script: torch.jit.ScriptModule) -> ScriptInputs:
     """Read the inputs from a scripted module's schema."""
-    arguments = script.forward.schema.arguments[1:]
+    forward: Any = script.forward  # a ScriptMethod, which torch's types do not say
+    arguments = forward.schema.arguments[1:]
     return ScriptInputs(
         required=tuple(item.name for item in arguments if not item.has_default_value()),
         optional=tuple(item.name for item in arguments if item.has_default_value()),
@@ -49,8 +50,16 @@ def script_inputs(script: torch.jit.ScriptModule) -> ScriptInputs:
 
 def hidden_state(script: torch.jit.ScriptModule) -> tuple[str, ...]:
     """Attributes that a script assigns while it runs, so that its answer depends on earlier calls."""
-    graph = script.inlined_graph
-    return tuple(sorted({node.s("name") for node in graph.findAllNodes("prim::SetAttr")}))
+    nodes = nodes_of(script.inlined_graph)
+    return tuple(sorted({node.s("name") for node in nodes if node.kind() == "prim::SetAttr"}))
+
+
+def nodes_of(block: torch.Graph | torch.Block) -> Iterator[torch.Node]:
+    """The nodes of a graph, those inside its control flow behind the node that holds them."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from nodes_of(inner)
 
 
 def stateless_submodules(script: torch.jit.ScriptModule) -> tuple[str, ...]:
@@ -58,7 +67,7 @@ def stateless_submodules(script: torch.jit.ScriptModule) -> tuple[str, ...]:
     return tuple(name for name, child in script.named_children() if _is_candidate(child))
 
 
-def _is_candidate(child: torch.nn.Module) -> bool:
+def _is_candidate(child: Any) -> bool:
     has_forward = "forward" in child._c._method_names()  # noqa: SLF001 - no public way to list a script's methods
     return has_forward and not hidden_state(child)
 
@@ -109,7 +118,7 @@ def script_call(script: torch.jit.ScriptModule, reference: Reference) -> torch.n
         hint = " ".join(f"--constant {name}=VALUE" for name in loose)
         raise UnsupportedModel(f"inputs that are numbers, not tensors: {', '.join(loose)}", hint=f"freeze them: {hint}")
     for parameter in script.parameters():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     frozen = frozen_values(reference, inputs.numbers)
 
     def call(**feeds: object) -> object:

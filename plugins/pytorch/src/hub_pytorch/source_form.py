@@ -202,9 +202,10 @@ def build_source(path: Path) -> torch.nn.Module:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.build().eval()
+        network: torch.nn.Module = module.build().eval()
     except (ImportError, NameError, AttributeError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ModelUnreadable(f"{path.name} does not build its network: {error}", hint=_HINT) from error
+    return network
 
 
 def source_call(path: Path) -> NamedCall:

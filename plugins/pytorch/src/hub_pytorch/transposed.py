@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,8 @@ def _transposed_rank(node: torch.fx.Node) -> int:
 
 def _argument(node: torch.fx.Node, index: int, name: str, default: int) -> list[int]:
     rank = _transposed_rank(node)
-    value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+    given = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+    value = cast("int | list[int]", given)  # as the operator's schema says
     return [*value] * (rank if len(value) == 1 else 1) if isinstance(value, list | tuple) else [value] * rank
 
 
@@ -55,13 +56,13 @@ def _is_native(node: torch.fx.Node) -> bool:
 
 
 def _weight_shape(node: torch.fx.Node) -> Sequence[int]:
-    weight = node.args[1]
+    weight = node.all_input_nodes[1]
     if "val" in weight.meta:
         return [*weight.meta["val"].shape]
-    owner = node.graph.owning_module
+    owner: object = node.graph.owning_module
     for part in str(weight.target).split("."):
         owner = getattr(owner, part)
-    return [*owner.shape]
+    return [*cast("torch.Tensor", owner).shape]
 
 
 def _unpadded(operator: torch._ops.OpOverload, rank: int) -> Callable[..., torch.Tensor]:

@@ -43,7 +43,7 @@ def stored_sizes(exported: torch.export.ExportedProgram, signature: Signature) -
     return sizes
 
 
-def dynamic_shapes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, torch.export._DimHint]] | None:
+def dynamic_shapes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, torch.export.dynamic_shapes._DimHint]] | None:
     """What torch.export is told of the open dimensions, by input name; None where there is none."""
     import torch
 

@@ -48,14 +48,14 @@ class Program:
     """A loaded model.
 
     Attributes:
-        call: Takes the inputs in order, gives a tuple of the outputs in order. An `nn.Module` or a function.
+        call: Takes the inputs in order, gives a tuple of the outputs in order.
         signature: Names, dtypes and shapes.
         exported: The ExportedProgram behind it.
         graph: Its graph module, which `call` runs; rewriting it in place changes `call`.
         reset: Brings hidden state back to what the file holds; does nothing for a pure function.
     """
 
-    call: Callable[..., tuple[torch.Tensor, ...]]
+    call: torch.nn.Module
     signature: Signature
     exported: torch.export.ExportedProgram
     graph: torch.fx.GraphModule
@@ -128,7 +128,7 @@ def name_parameters(module: torch.nn.Module, names: Sequence[str]) -> None:
     kinds = {item.kind for item in inspect.signature(forward).parameters.values()}
     if inspect.Parameter.VAR_KEYWORD in kinds and type(module).__name__ == _WRAPPED:
         words = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
-        forward.__signature__ = inspect.Signature(words)
+        forward.__signature__ = inspect.Signature(words)  # type: ignore[attr-defined]  # what inspect reads first
 
 
 _WRAPPED = "Wrapped"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import sympy
     import torch
     from torch.export.graph_signature import ArgumentSpec
     from torch.utils._sympy.value_ranges import ValueRanges
@@ -189,12 +190,12 @@ def embedding_rows(exported: torch.export.ExportedProgram) -> dict[str, int]:
 
 def _origin(node: torch.fx.Node) -> torch.fx.Node:
     """Follow an index back through operators that only move or cast it."""
-    while str(node.target).split(".")[1:2] in _MOVES and node.args:
-        node = node.args[0]
+    while str(node.target).split(".")[1:2] in _MOVES and node.all_input_nodes:
+        node = node.all_input_nodes[0]
     return node
 
 
-def _bounds(interval: ValueRanges) -> tuple[int, int | None]:
+def _bounds(interval: ValueRanges[sympy.Expr]) -> tuple[int, int | None]:
     # sympy: `is_Integer` is False for the infinity that stands for "no upper bound".
     return int(interval.lower), int(interval.upper) if interval.upper.is_Integer else None
 
@@ -207,10 +208,9 @@ def _output_titles(exported: torch.export.ExportedProgram, outputs: Sequence[Arg
     return output_names([path for (path, _), arg in zip(paths, outputs, strict=True) if _is_tensor(arg, "output")])
 
 
-def _flat_call(
-    module: torch.fx.GraphModule, exported: torch.export.ExportedProgram
-) -> Callable[..., tuple[torch.Tensor, ...]]:
+def _flat_call(module: torch.fx.GraphModule, exported: torch.export.ExportedProgram) -> torch.nn.Module:
     import torch
+    from torch.export.graph_signature import ConstantArgument
     from torch.utils import _pytree as pytree
 
     arguments = _user_specs(exported, "input")
@@ -218,7 +218,7 @@ def _flat_call(
 
     def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         feed = iter(tensors)
-        flat = [next(feed) if _is_tensor(argument, "input") else argument.value for argument in arguments]
+        flat = [item.value if isinstance(item, ConstantArgument) else next(feed) for item in arguments]
         positional, named = pytree.tree_unflatten(flat, in_spec)
         leaves = pytree.tree_leaves(module(*positional, **named))
         return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
