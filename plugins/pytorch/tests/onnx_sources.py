@@ -19,7 +19,7 @@ import torch
 from hub.spec import DescribeJob, Signature
 from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.prepare import prepare_dynamic
-from plugins.pytorch.tests.torch_networks import Example, Network, at
+from plugins.pytorch.tests.torch_networks import ExampleInputs, Network, at
 
 Array = npt.NDArray[Any]
 JUDGE = Path(__file__).with_name("source_judge.py")
@@ -63,7 +63,7 @@ def by_onnxruntime(path: Path, feeds: dict[str, Array]) -> list[Array]:
     return list(session.run(None, feeds))
 
 
-def arrays(example: Example) -> dict[str, Array]:
+def arrays(example: ExampleInputs) -> dict[str, Array]:
     return {name: tensor.numpy() for name, tensor in example.items()}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hub.spec import ConvertOptions
 from hub_pytorch.export import export_eager
-from hub_pytorch.reference import Reference
+from hub_pytorch.reference import ModelReference
 from hub_pytorch.rewrite import lay_out_constants
 
 # torchao, torch and litert_torch compile with invalid escapes and use old parts of torch
@@ -53,7 +53,7 @@ def test_views_come_out_right_in_tflite(views: object, tmp_path: Path) -> None:
     from hub_torchprogram import exported_program, save_exported
 
     x = np.linspace(-1, 1, 4, dtype=np.float32)[None]
-    save_exported(*export_eager(views, (torch.ones(1, 4),), Reference()), tmp_path / "views.pt2")
+    save_exported(*export_eager(views, (torch.ones(1, 4),), ModelReference()), tmp_path / "views.pt2")
     program = exported_program(tmp_path / "views.pt2")
     convert_to_tflite(program, ConvertOptions(), tmp_path / "views.tflite")
     runner = Interpreter(str(tmp_path / "views.tflite")).get_signature_runner()

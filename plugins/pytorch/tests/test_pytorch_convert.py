@@ -31,7 +31,7 @@ from hub_pytorch import PyTorchFormat, hub_register_edges, hub_save_live_model
 from hub_pytorch.runtime import PyTorchRuntime
 
 Feeds = dict[str, npt.NDArray[Any]]
-Example = dict[str, torch.Tensor]
+ExampleInputs = dict[str, torch.Tensor]
 
 pytestmark = [
     pytest.mark.filterwarnings(
@@ -129,7 +129,7 @@ class UNet(nn.Module):
         return torch.cat([self.up(self.down(image).relu()), image], 1)
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Example]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], ExampleInputs]] = {
     "cnn": (SmallCnn, {"image": torch.zeros(2, 3, 16, 16)}),
     "lstm": (lambda: Recurrent(nn.LSTM), {"sequence": torch.zeros(2, 5, 6)}),
     "bilstm": (lambda: Recurrent(nn.LSTM, both=True), {"sequence": torch.zeros(2, 5, 6)}),
@@ -156,13 +156,13 @@ def fixed_seed() -> Iterator[None]:
 
 
 @pytest.fixture(params=NETWORKS)
-def exported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[nn.Module, Example, ModelArtifact]:
+def exported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[nn.Module, ExampleInputs, ModelArtifact]:
     make, example = NETWORKS[request.param]
     module = make().eval()
     return module, example, saved(module, example, tmp_path)
 
 
-def saved(module: nn.Module, example: Example, folder: Path) -> ModelArtifact:
+def saved(module: nn.Module, example: ExampleInputs, folder: Path) -> ModelArtifact:
     path = hub_save_live_model(module, folder, example)
     assert path is not None
     return artifact(path)
@@ -188,7 +188,7 @@ def converted(source: ModelArtifact, edge: str, folder: Path, options: ConvertOp
     return step.convert(job)
 
 
-def drawn(example: Example, seed: int = 1) -> Feeds:
+def drawn(example: ExampleInputs, seed: int = 1) -> Feeds:
     generator = np.random.default_rng(seed)
     return {
         name: generator.standard_normal(tensor.shape).astype(np.float32)
@@ -228,7 +228,7 @@ def run_onnx(path: Path, feeds: Feeds) -> Feeds:
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
-Exported = tuple[nn.Module, Example, ModelArtifact]
+Exported = tuple[nn.Module, ExampleInputs, ModelArtifact]
 
 
 def test_runtime_gives_what_the_module_gives(exported: Exported) -> None:

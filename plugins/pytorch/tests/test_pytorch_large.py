@@ -15,9 +15,9 @@ from torch import nn
 
 from hub.spec import ConvertOptions
 from hub_pytorch import to_onnx
-from hub_pytorch.examples import Example
+from hub_pytorch.examples import ExampleInputs
 from hub_pytorch.export import export_eager
-from hub_pytorch.reference import Reference
+from hub_pytorch.reference import ModelReference
 from hub_torchprogram import exported_program, save_exported
 
 pytestmark = [
@@ -38,8 +38,8 @@ def layers(width: int, count: int) -> nn.Module:
 
 
 def converted(module: nn.Module, width: int, folder: Path) -> Path:
-    example = Example({"input": torch.randn(2, width)}, {"input": {0: "batch"}})
-    save_exported(*export_eager(module, example, Reference()), folder / "model.pt2")
+    example = ExampleInputs({"input": torch.randn(2, width)}, {"input": {0: "batch"}})
+    save_exported(*export_eager(module, example, ModelReference()), folder / "model.pt2")
     to_onnx.convert_to_onnx(exported_program(folder / "model.pt2"), ConvertOptions(), folder / "result.onnx")
     return folder / "result.onnx"
 

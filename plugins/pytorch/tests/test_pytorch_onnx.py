@@ -30,9 +30,9 @@ from hub.spec import (
 )
 from hub_pytorch import PyTorchFormat, describe, hub_save_live_model
 from hub_pytorch.edges import EDGES, EXPORT_FAILS
-from hub_pytorch.examples import Example
+from hub_pytorch.examples import ExampleInputs
 from hub_pytorch.export import export_eager, export_with_notes
-from hub_pytorch.reference import Reference
+from hub_pytorch.reference import ModelReference
 from hub_pytorch.trace_onnx import trace_eager
 from hub_torchprogram import exported_program, save_exported
 from plugins.pytorch.tests.torch_networks import NETWORKS, Network, at, image
@@ -86,7 +86,7 @@ def error_at(module: nn.Module, path: Path, feeds: dict[str, torch.Tensor]) -> f
 
 
 def exported(network: Network, module: nn.Module, folder: Path) -> ModelArtifact:
-    made, signature = export_eager(module, Example(network.example, network.dims), Reference())
+    made, signature = export_eager(module, ExampleInputs(network.example, network.dims), ModelReference())
     save_exported(made, signature, folder / "model.pt2")
     return artifact(folder / "model.pt2")
 
@@ -190,7 +190,7 @@ class Baked(nn.Module):
 
 def test_a_dim_that_the_code_fixes_is_named() -> None:
     with pytest.raises(UnsupportedModel, match=r"fixes dim 0 \(rows\) of input 'x' to 4: the code uses this size"):
-        export_eager(Baked(), Example({"x": torch.zeros(4, 3)}, {"x": {0: "rows"}}), Reference())
+        export_eager(Baked(), ExampleInputs({"x": torch.zeros(4, 3)}, {"x": {0: "rows"}}), ModelReference())
 
 
 class OddAtOne(nn.Module):
@@ -201,7 +201,9 @@ class OddAtOne(nn.Module):
 
 
 def test_a_program_that_is_wrong_at_one_says_that_it_starts_at_two(tmp_path: Path) -> None:
-    made, signature = export_eager(OddAtOne(), Example({"x": torch.ones(1, 3)}, {"x": {0: "rows"}}), Reference())
+    made, signature = export_eager(
+        OddAtOne(), ExampleInputs({"x": torch.ones(1, 3)}, {"x": {0: "rows"}}), ModelReference()
+    )
     assert signature.inputs[0].shape[0].low == 2
     save_exported(made, signature, tmp_path / "model.pt2")
     assert exported_program(tmp_path / "model.pt2").signature == signature
@@ -210,7 +212,7 @@ def test_a_program_that_is_wrong_at_one_says_that_it_starts_at_two(tmp_path: Pat
 @pytest.mark.parametrize("dims", [{"y": {0: "n"}}, {"x": {2: "n"}}])
 def test_an_open_dim_that_no_input_has_is_refused(dims: dict[str, dict[int, str]]) -> None:
     with pytest.raises(UsageError, match="is to stay open; the inputs are x"):
-        export_eager(OddAtOne(), Example({"x": torch.ones(1, 3)}, dims), Reference())
+        export_eager(OddAtOne(), ExampleInputs({"x": torch.ones(1, 3)}, dims), ModelReference())
 
 
 class Attention(nn.Module):
@@ -226,11 +228,11 @@ class Attention(nn.Module):
 
 def test_a_model_that_only_exports_with_eager_attention_is_switched_and_said() -> None:
     module = Attention("sdpa")
-    _, _, notes = export_with_notes(module, {"x": torch.ones(2, 3)}, Reference())
+    _, _, notes = export_with_notes(module, {"x": torch.ones(2, 3)}, ModelReference())
     assert notes[0].startswith("switched attention from sdpa to eager, because with the other: control flow depends")
     assert module.config._attn_implementation == "sdpa"
     with pytest.raises(UnsupportedModel, match="control flow depends on the values"):
-        export_with_notes(Attention(None), {"x": torch.ones(2, 3)}, Reference())
+        export_with_notes(Attention(None), {"x": torch.ones(2, 3)}, ModelReference())
 
 
 BUILDERS = """
@@ -337,8 +339,8 @@ def test_a_program_is_traced_at_fixed_shapes_behind_the_first_exporter(name: str
 def test_frozen_inputs_leave_the_trace(tmp_path: Path) -> None:
     module = TwoInputs().eval()
     example = two_sets()[0]
-    reference = Reference(constants={"scale": 2.0})
-    done = trace_eager(module, Example(example), reference, tmp_path / "model.onnx")
+    reference = ModelReference(constants={"scale": 2.0})
+    done = trace_eager(module, ExampleInputs(example), reference, tmp_path / "model.onnx")
     assert [binding.source for binding in done.bindings] == ["scale"]
     assert [value.name for value in onnx.load(tmp_path / "model.onnx").graph.input] == ["image"]
 
@@ -399,7 +401,7 @@ class NamedAsInside(nn.Module):
 
 def test_outputs_may_be_named_as_values_inside_are(tmp_path: Path) -> None:
     module, feeds = NamedAsInside().eval(), {"x": torch.randn(1, 1, 5, 5)}
-    made, signature = export_eager(module, Example(feeds, {}), Reference())
+    made, signature = export_eager(module, ExampleInputs(feeds, {}), ModelReference())
     save_exported(made, signature, tmp_path / "model.pt2")
     converted("pytorch.onnx-dynamo", artifact(tmp_path / "model.pt2"), tmp_path / "model.onnx")
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
@@ -414,7 +416,9 @@ def test_outputs_may_be_named_as_values_inside_are(tmp_path: Path) -> None:
 
 
 def test_a_saved_program_tells_no_path_of_this_machine(tmp_path: Path) -> None:
-    made, signature = export_eager(NamedAsInside().eval(), Example({"x": torch.ones(1, 1, 5, 5)}, {}), Reference())
+    made, signature = export_eager(
+        NamedAsInside().eval(), ExampleInputs({"x": torch.ones(1, 1, 5, 5)}, {}), ModelReference()
+    )
     save_exported(made, signature, tmp_path / "model.pt2")
     with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
         texts = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]

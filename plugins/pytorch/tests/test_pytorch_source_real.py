@@ -20,7 +20,7 @@ from hub_onnxruntime.prepare import prepare, prepare_dynamic
 from hub_pytorch.export import export_with_notes
 from hub_pytorch.from_onnx import convert_from_onnx, convert_to_source
 from hub_pytorch.load import build
-from hub_pytorch.reference import Reference
+from hub_pytorch.reference import ModelReference
 from hub_pytorch.to_onnx import convert_to_onnx
 from hub_torchprogram import exported_program, flatten_exported
 from plugins.pytorch.tests.onnx_sources import Array, by_onnxruntime, judge, signature_of, worst, write_wanted
@@ -74,7 +74,7 @@ def onnx_file(name: str, request: pytest.FixtureRequest, folder: Path) -> Path:
         found: Path = request.getfixturevalue(name)
         return found
     module, weights = BUILDERS[name]
-    reference = Reference(
+    reference = ModelReference(
         builder=f"tests.zoo.{module}:build",
         weights=str(request.getfixturevalue(weights)),
         shapes=REAL[name].shapes[0],

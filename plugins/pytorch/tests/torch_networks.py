@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-Example = dict[str, torch.Tensor]
+ExampleInputs = dict[str, torch.Tensor]
 
 
 class Network(NamedTuple):
     """A network, example inputs, which dims are open, and the sizes at which its result is tried."""
 
     make: Callable[[], nn.Module]
-    example: Example
+    example: ExampleInputs
     dims: dict[str, dict[int, str]]
     sizes: tuple[dict[str, int], ...] = ({"batch": 1}, {"batch": 5})
 
@@ -78,7 +78,7 @@ def gpt2() -> nn.Module:
     return hidden("GPT2Model", vocab_size=99, n_embd=32, n_layer=1, n_head=4, use_cache=False)
 
 
-def image(batch: int, height: int, width: int) -> Example:
+def image(batch: int, height: int, width: int) -> ExampleInputs:
     return {"image": torch.randn(batch, 3, height, width)}
 
 
@@ -100,7 +100,7 @@ NETWORKS = {
 }
 
 
-def at(network: Network, sizes: dict[str, int]) -> Example:
+def at(network: Network, sizes: dict[str, int]) -> ExampleInputs:
     """Inputs of a network with its open dims at these sizes."""
     generator = torch.Generator().manual_seed(1)
     found = {}

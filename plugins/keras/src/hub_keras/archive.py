@@ -25,7 +25,7 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class KerasArchive:
     """The architecture in a Keras file.
 
     Attributes:
@@ -56,7 +56,7 @@ def _zip_has_config(path: Path) -> bool:
         return False
 
 
-def read_archive(path: Path) -> Archive:
+def read_archive(path: Path) -> KerasArchive:
     """Read the configuration of a `.keras` or HDF5 file.
 
     Raises:
@@ -67,7 +67,7 @@ def read_archive(path: Path) -> Archive:
     return _read_hdf5(path) if header == HDF5_MAGIC else _read_zip(path)
 
 
-def _read_zip(path: Path) -> Archive:
+def _read_zip(path: Path) -> KerasArchive:
     try:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(_member(archive, "config.json"))
@@ -75,7 +75,7 @@ def _read_zip(path: Path) -> Archive:
     except (zipfile.BadZipFile, KeyError, OSError, EOFError, ValueError) as error:
         raise _unreadable(path, f"is no whole .keras archive: {error}") from error
     versions = {key: str(value) for key, value in metadata.items() if key != "date_saved"}
-    return Archive("keras-zip", _checked(path, config), versions)
+    return KerasArchive("keras-zip", _checked(path, config), versions)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -85,7 +85,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _read_hdf5(path: Path) -> Archive:
+def _read_hdf5(path: Path) -> KerasArchive:
     import h5py
 
     try:
@@ -100,7 +100,7 @@ def _read_hdf5(path: Path) -> Archive:
     except ValueError as error:
         raise _unreadable(path, f"holds an architecture that is no JSON: {error}") from error
     versions = {key: attributes[key] for key in ("keras_version", "backend") if key in attributes}
-    return Archive("hdf5", _checked(path, config), versions)
+    return KerasArchive("hdf5", _checked(path, config), versions)
 
 
 def _text(value: object) -> str:
@@ -180,7 +180,7 @@ def _layers_of(node: Config) -> list[Config]:
     return [item for item in layers if isinstance(item, dict)] if isinstance(layers, list) else []
 
 
-def refuse_code(archive: Archive, path: Path, *, allow_pickle: bool) -> None:
+def refuse_code(archive: KerasArchive, path: Path, *, allow_pickle: bool) -> None:
     """Stop before Keras sees a file that it cannot or must not load.
 
     Raises:

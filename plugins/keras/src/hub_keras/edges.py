@@ -31,7 +31,7 @@ from hub.spec import (
 from hub_keras import tf_convert, tf_onnx, torch_backend, torch_program
 from hub_keras.flatbuffer import interface_quantization
 from hub_keras.load import load_model, tensorflow_version
-from hub_keras.loaded import Loaded
+from hub_keras.loaded import LoadedModel
 from hub_keras.recurrent import RECURRENT
 from hub_keras.static import StaticInputs, layouts_of, open_inputs, static_inputs
 
@@ -40,7 +40,7 @@ _EITHER = (*_KERAS, Accepts(format="keras", form="savedmodel"))
 _BORDER: tuple[Literal["constants"], Literal["io_layout"]] = ("constants", "io_layout")
 _INPUT_TYPES = frozenset({DType.FLOAT32, DType.INT32, DType.INT64, DType.UINT8, DType.INT8, DType.BOOL})
 
-Write = Callable[[Loaded, StaticInputs, ConvertJob], tuple[str, ...]]
+Write = Callable[[LoadedModel, StaticInputs, ConvertJob], tuple[str, ...]]
 """Writes `job.output`; gives notes."""
 
 Match = Callable[[Signature, ConvertOptions], StaticInputs]

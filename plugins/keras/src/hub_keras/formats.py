@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hub.spec import DescribeJob, ModelSummary, Numerics, State
 from hub_keras.load import load_model
-from hub_keras.loaded import Loaded
+from hub_keras.loaded import LoadedModel
 
 
 class KerasFormat:
@@ -42,7 +42,7 @@ def files_of(path: Path) -> list[Path]:
 _NUMERICS = {"float16": Numerics.FP16, "bfloat16": Numerics.BF16, "int8": Numerics.INT8_WEIGHTS}
 
 
-def numerics_of(loaded: Loaded) -> Numerics:
+def numerics_of(loaded: LoadedModel) -> Numerics:
     """The numerics that the weights are stored in: the lowest found."""
     held = set(loaded.weight_dtypes)
     return next((numerics for dtype, numerics in _NUMERICS.items() if dtype in held), Numerics.FP32)

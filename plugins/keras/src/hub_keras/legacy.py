@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub_keras.archive import Archive, Config, walk_objects
+from hub_keras.archive import Config, KerasArchive, walk_objects
 
 # Option -> (value that asks for nothing, layers whose class lacks it in some Keras 3: `renorm` is back in 3.15).
 # Source: the get_config of tf-keras 2.15.
@@ -108,7 +108,7 @@ def _input_layer(first: Config, shape: list[int | None]) -> Config:
     return {"class_name": "InputLayer", "config": config}
 
 
-def write_copy(path: Path, archive: Archive, config: Config, target: Path) -> Path:
+def write_copy(path: Path, archive: KerasArchive, config: Config, target: Path) -> Path:
     """Copy a model file with another configuration."""
     {"hdf5": _copy_hdf5, "keras-zip": _copy_zip}[archive.kind](path, config, target)
     return target

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import Finding, ModelUnreadable, SetupError, Signature, StepError, TensorSpec, UnsupportedModel
-from hub_keras.archive import Archive, Config, classes_without_module, read_archive, refuse_code, unknown_classes
+from hub_keras.archive import Config, KerasArchive, classes_without_module, read_archive, refuse_code, unknown_classes
 from hub_keras.legacy import modernize, write_copy
-from hub_keras.loaded import Key, Loaded, leaves, rebuild, spec_of, unique
+from hub_keras.loaded import Key, LoadedModel, leaves, rebuild, spec_of, unique
 from hub_keras.ranges import input_ranges
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SUFFIX = {"keras-zip": ".keras", "hdf5": ".h5"}
 
 
-def load_model(path: Path, *, backend: str = "tensorflow", allow_pickle: bool = False) -> Loaded:
+def load_model(path: Path, *, backend: str = "tensorflow", allow_pickle: bool = False) -> LoadedModel:
     """Load a Keras file or a SavedModel folder.
 
     Args:
@@ -48,7 +48,7 @@ def load_model(path: Path, *, backend: str = "tensorflow", allow_pickle: bool = 
     return load_keras(path, backend=backend, allow_pickle=allow_pickle)
 
 
-def load_keras(path: Path, *, backend: str, allow_pickle: bool) -> Loaded:
+def load_keras(path: Path, *, backend: str, allow_pickle: bool) -> LoadedModel:
     """Load a `.keras` or HDF5 file. See `load_model`."""
     archive = read_archive(path)
     refuse_code(archive, path, allow_pickle=allow_pickle)
@@ -76,7 +76,7 @@ def import_keras(backend: str) -> Any:
     return keras
 
 
-def _refuse_unknown(keras: ModuleType, archive: Archive, path: Path) -> None:
+def _refuse_unknown(keras: ModuleType, archive: KerasArchive, path: Path) -> None:
     known = {*dir(keras.layers), *dir(keras.models), "Functional"}
     unknown = tuple(name for name in classes_without_module(archive.config) if name not in known)
     if unknown:
@@ -94,7 +94,7 @@ def _load(keras: ModuleType, path: Path, label: str, *, allow_pickle: bool) -> K
     return model
 
 
-def _named(path: Path, archive: Archive, config: Config, folder: Path) -> Path:
+def _named(path: Path, archive: KerasArchive, config: Config, folder: Path) -> Path:
     """Keras chooses its reader by the suffix: give it the one that the bytes ask for, and its own words."""
     suffix = _SUFFIX[archive.kind]
     if config is not archive.config:
@@ -109,7 +109,7 @@ def _legacy_findings(changes: Sequence[str]) -> tuple[Finding, ...]:
     return (Finding(code="keras-2", message=message),) if changes else ()
 
 
-def wrap(keras: ModuleType, model: KerasModel, archive: Archive) -> Loaded:
+def wrap(keras: ModuleType, model: KerasModel, archive: KerasArchive) -> LoadedModel:
     """Describe a loaded Keras model.
 
     Raises:
@@ -126,7 +126,7 @@ def wrap(keras: ModuleType, model: KerasModel, archive: Archive) -> Loaded:
     taken = _input_specs(inputs, layers, input_ranges(layers))
     signature = Signature(inputs=taken, outputs=_output_specs(outputs, [spec.name for spec in taken]))
     keys = [key for key, _ in leaves(outputs)]
-    return Loaded(
+    return LoadedModel(
         call=lambda tensors: _call(model, inputs, keys, tensors),
         signature=signature,
         operators=dict(collections.Counter(type(layer).__name__ for layer in layers)),

@@ -12,7 +12,7 @@ Key = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model, its signature, and how to call it.
 
     Attributes:

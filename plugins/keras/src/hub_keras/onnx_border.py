@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Border:
+class OnnxSignature:
     """What an ONNX file takes and gives.
 
     Attributes:
@@ -56,7 +56,7 @@ def _moved(spec: TensorSpec, static: StaticInputs) -> tuple[Dim, ...]:
     return tuple(spec.shape[axis] for axis in axes)
 
 
-def finish(model: onnx.ModelProto, border: Border, path: Path, *, external: bool = False) -> None:
+def finish(model: onnx.ModelProto, border: OnnxSignature, path: Path, *, external: bool = False) -> None:
     """Name the inputs and outputs of an ONNX model, check it, and write it.
 
     Args:
@@ -116,7 +116,7 @@ def _refuse_foreign(model: onnx.ModelProto) -> None:
         raise UnsupportedModel(message, hint="hub tries the next engine where there is one")
 
 
-def _rename(graph: onnx.GraphProto, border: Border) -> None:
+def _rename(graph: onnx.GraphProto, border: OnnxSignature) -> None:
     """Give the border's names; a value inside that has one of them already gets another."""
     wanted = {*border.inputs, *border.outputs}
     slots = [value.name for value in (*graph.input, *graph.output)]
@@ -162,7 +162,7 @@ def _apply(graph: onnx.GraphProto, names: dict[str, str]) -> None:
             values[:] = [names.get(value, value) for value in values]
 
 
-def _name_dims(graph: onnx.GraphProto, border: Border) -> None:
+def _name_dims(graph: onnx.GraphProto, border: OnnxSignature) -> None:
     """Give open dimensions the source's symbols: `batch`, and not `unk__17`."""
     renamed: dict[str, str] = {}
     for value in graph.input:

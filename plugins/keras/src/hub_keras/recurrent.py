@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.spec import UnsupportedModel
-from hub_keras.loaded import Loaded
+from hub_keras.loaded import LoadedModel
 from hub_keras.static import StaticInputs
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "RNN"})
 MOST_STEPS = 512  # each step becomes about 20 operators: beyond this, conversion takes minutes and megabytes
 
 
-def unroll(loaded: Loaded, static: StaticInputs) -> tuple[str, ...]:
+def unroll(loaded: LoadedModel, static: StaticInputs) -> tuple[str, ...]:
     """Have every recurrent layer of a Keras model write its steps one by one instead of as a loop.
 
     Returns:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Support, Verdict
 from hub_keras.load import load_model
-from hub_keras.loaded import Loaded
+from hub_keras.loaded import LoadedModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class KerasSession:
     """A loaded model. Each run is independent and repeatable: inference mode, deterministic kernels."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         import tensorflow as tf
 
         self._loaded = loaded

@@ -12,7 +12,7 @@ import msgspec
 
 from hub.spec import ModelRefused, ModelUnreadable, Signature, TensorSpec, UnsupportedModel
 from hub_keras.archive import SAVED_MODEL_FILE
-from hub_keras.loaded import Loaded, spec_of, unique
+from hub_keras.loaded import LoadedModel, spec_of, unique
 
 SERVING = "serving_default"
 
@@ -68,7 +68,7 @@ def refuse_code(folder: Path, operators: dict[str, int], *, allow_pickle: bool) 
         )
 
 
-def load_saved_model(folder: Path, *, allow_pickle: bool) -> Loaded:
+def load_saved_model(folder: Path, *, allow_pickle: bool) -> LoadedModel:
     """Load a SavedModel through its serving signature. See `hub_keras.load.load_model`."""
     operators = read_operators(folder)
     refuse_code(folder, operators, allow_pickle=allow_pickle)
@@ -78,7 +78,7 @@ def load_saved_model(folder: Path, *, allow_pickle: bool) -> Loaded:
     signature = Signature(inputs=inputs, outputs=_apart(outputs, [spec.name for spec in inputs]))
     results = [spec.name for spec in outputs]
     weights = _weights(function)
-    return Loaded(
+    return LoadedModel(
         call=lambda tensors: _call(function, [spec.name for spec in inputs], results, tensors),
         signature=signature,
         operators={key: count for key, count in operators.items() if key not in _PLUMBING},

@@ -10,13 +10,13 @@ from typing import Any
 
 from hub.spec import ConvertJob, EffectError, Numerics, SampleFolder, StepError, TensorSpec
 from hub_keras.flatbuffer import Slots, name_interface, refuse_custom
-from hub_keras.loaded import Loaded
+from hub_keras.loaded import LoadedModel
 from hub_keras.recurrent import batch_of, close_list_shapes, unroll
 from hub_keras.static import StaticInputs, TensorTools
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TfliteConversion:
     """A converter that is ready to be told a precision.
 
     Attributes:
@@ -30,7 +30,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-Maker = Callable[[Loaded, StaticInputs, Path], Prepared]
+Maker = Callable[[LoadedModel, StaticInputs, Path], TfliteConversion]
 
 
 def positional(prefix: str, count: int) -> list[str]:
@@ -38,7 +38,7 @@ def positional(prefix: str, count: int) -> list[str]:
     return [f"{prefix}_{index:03d}" for index in range(count)]
 
 
-def concrete_function(loaded: Loaded, static: StaticInputs) -> Any:
+def concrete_function(loaded: LoadedModel, static: StaticInputs) -> Any:
     """Trace a model over its border: fixed shapes, or open where the request leaves them open.
 
     Returns:
@@ -96,7 +96,7 @@ def _constant(value: float, shape: tuple[int, ...], dtype: str) -> Any:
     return tf.constant(value, dtype=dtype, shape=shape)
 
 
-def from_frozen(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
+def from_frozen(loaded: LoadedModel, static: StaticInputs, scratch: Path) -> TfliteConversion:
     """Make a converter of a frozen function: variables are constants, functions are inlined."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -104,7 +104,7 @@ def from_frozen(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared
     del scratch
     frozen = convert_variables_to_constants_v2(concrete_function(loaded, static))
     function, notes = _close_lists(frozen, static)
-    return Prepared(tf.lite.TFLiteConverter.from_concrete_functions([function]), notes=notes)
+    return TfliteConversion(tf.lite.TFLiteConverter.from_concrete_functions([function]), notes=notes)
 
 
 def _close_lists(frozen: Any, static: StaticInputs) -> tuple[Any, tuple[str, ...]]:
@@ -124,14 +124,14 @@ def _function_of(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
     return wrapped.prune([find(name) for name in inputs], [find(name) for name in outputs])
 
 
-def from_unrolled(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
+def from_unrolled(loaded: LoadedModel, static: StaticInputs, scratch: Path) -> TfliteConversion:
     """As `from_frozen`, with the steps of recurrent layers written one by one: loops cannot be quantized."""
     notes = unroll(loaded, static)
     prepared = from_frozen(loaded, static, scratch)
-    return Prepared(prepared.converter, notes=(*notes, *prepared.notes))
+    return TfliteConversion(prepared.converter, notes=(*notes, *prepared.notes))
 
 
-def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
+def from_saved(loaded: LoadedModel, static: StaticInputs, scratch: Path) -> TfliteConversion:
     """Make a converter of a SavedModel with one signature of fixed shape."""
     import tensorflow as tf
 
@@ -140,10 +140,10 @@ def from_saved(loaded: Loaded, static: StaticInputs, scratch: Path) -> Prepared:
     folder = str(scratch / "static_savedmodel")
     tf.saved_model.save(module, folder, signatures={"serving_default": function})
     slots = positional("in", len(static.kept)), positional("out", len(static.outputs))
-    return Prepared(tf.lite.TFLiteConverter.from_saved_model(folder), slots)
+    return TfliteConversion(tf.lite.TFLiteConverter.from_saved_model(folder), slots)
 
 
-def _keeping(loaded: Loaded, function: Any) -> Any:
+def _keeping(loaded: LoadedModel, function: Any) -> Any:
     """A module that holds the weights by themselves.
 
     Reached through the attributes of a Keras model, they come out as variables that nobody initialises: the result
@@ -159,7 +159,7 @@ def _keeping(loaded: Loaded, function: Any) -> Any:
 
 
 def write_tflite(
-    loaded: Loaded, static: StaticInputs, job: ConvertJob, make: Maker, numerics: Numerics = Numerics.FP32
+    loaded: LoadedModel, static: StaticInputs, job: ConvertJob, make: Maker, numerics: Numerics = Numerics.FP32
 ) -> tuple[str, ...]:
     """Convert a model into `job.output` with TFLite's own operators only.
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, StepError, UnsupportedModel
-from hub_keras.loaded import Loaded
-from hub_keras.onnx_border import Border, finish
+from hub_keras.loaded import LoadedModel
+from hub_keras.onnx_border import OnnxSignature, finish
 from hub_keras.static import StaticInputs
 from hub_keras.tf_convert import concrete_function
 from hub_keras.tf_repairs import repair
@@ -30,7 +30,7 @@ _MAPPED = "/pfor/while"
 _WRONG = {"ResizeArea": "tf2onnx writes another interpolation for resizing by area"}
 
 
-def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_onnx(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
     """Convert a model into `job.output`. Returns notes.
 
     Raises:
@@ -41,11 +41,11 @@ def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[s
     graph, inputs, outputs = frozen_graph(loaded, static)
     rewritten = rewrite(graph)
     model = _convert(graph, inputs, outputs)
-    finish(model, Border.of(static, loaded.signature), Path(job.output))
+    finish(model, OnnxSignature.of(static, loaded.signature), Path(job.output))
     return (*static.notes, *repaired, *rewritten)
 
 
-def frozen_graph(loaded: Loaded, static: StaticInputs) -> tuple[GraphDef, list[str], list[str]]:
+def frozen_graph(loaded: LoadedModel, static: StaticInputs) -> tuple[GraphDef, list[str], list[str]]:
     """Trace a model and make its variables constants.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, StepError
 from hub_keras.flatbuffer import name_interface, refuse_custom
-from hub_keras.loaded import Loaded
+from hub_keras.loaded import LoadedModel
 from hub_keras.static import StaticInputs, TensorTools
 from hub_keras.torch_repairs import repair
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NOTE = "loaded on Keras' torch backend"
 
 
-def module_of(loaded: Loaded, static: StaticInputs) -> tuple[torch.nn.Module, tuple[str, ...]]:
+def module_of(loaded: LoadedModel, static: StaticInputs) -> tuple[torch.nn.Module, tuple[str, ...]]:
     """Wrap a model as a module from positional tensors to a tuple of tensors.
 
     Its parameters carry the names of the Keras variables, with dots for the slashes: a `conv2d` layer has
@@ -82,7 +82,7 @@ def example_inputs(static: StaticInputs, seed: int) -> tuple[torch.Tensor, ...]:
     )
 
 
-def write_tflite(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_tflite(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
     """Convert with LiteRT Torch into `job.output`. Returns notes.
 
     Raises:

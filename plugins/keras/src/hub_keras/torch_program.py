@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, HubError, Signature, StepError, UnsupportedModel
-from hub_keras.loaded import Loaded
-from hub_keras.onnx_border import Border, finish
+from hub_keras.loaded import LoadedModel
+from hub_keras.onnx_border import OnnxSignature, finish
 from hub_keras.static import StaticInputs
 from hub_keras.torch_backend import NOTE, example_inputs, module_of
 
@@ -25,7 +25,7 @@ _FAILURES = (RuntimeError, ValueError, TypeError, NotImplementedError, Attribute
 
 
 def export_program(
-    loaded: Loaded, static: StaticInputs, seed: int
+    loaded: LoadedModel, static: StaticInputs, seed: int
 ) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:
     """Export a model with torch.export.
 
@@ -98,7 +98,7 @@ def _line(text: str) -> str:
     return " ".join(lines[:2])[:300]
 
 
-def write_pytorch(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_pytorch(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
     """Write an exported program with the source's names of inputs and outputs. Returns notes.
 
     Raises:
@@ -112,7 +112,7 @@ def write_pytorch(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tupl
     return notes
 
 
-def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_onnx(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
     """Export with torch.onnx into `job.output`. Returns notes.
 
     Raises:
@@ -122,7 +122,7 @@ def write_onnx(loaded: Loaded, static: StaticInputs, job: ConvertJob) -> tuple[s
     import torch
 
     exported, notes = export_program(loaded, static, job.options.seed)
-    border = Border.of(static, loaded.signature)
+    border = OnnxSignature.of(static, loaded.signature)
     weights = sum(tensor.nbytes for tensor in exported.state_dict.values())
     external = weights > _EXTERNAL_ABOVE_BYTES
     try:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, processor
 from hub_openvino.devices import PINNED
-from hub_openvino.ir import Graph, Ir, Node, graphs_of, read_ir
-from hub_openvino.numerics import MULTIPLY_OPERATORS, Operands, operator_key, precision_of
+from hub_openvino.ir import Ir, IrGraph, IrLayer, graphs_of, read_ir
+from hub_openvino.numerics import MULTIPLY_OPERATORS, IrOperands, operator_key, precision_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ _NAMED = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ExecutedNode:
     """One node of the runtime model.
 
     Attributes:
@@ -133,11 +133,11 @@ def _profile(model: ProfiledModel, feeds: Feeds) -> tuple[dict[str, float], dict
     return dict(seconds), ran, runs
 
 
-def _nodes(model: openvino.Model, seconds: Mapping[str, float], ran: Mapping[str, bool]) -> Iterator[Run]:
+def _nodes(model: openvino.Model, seconds: Mapping[str, float], ran: Mapping[str, bool]) -> Iterator[ExecutedNode]:
     infos = [(node, {key: value.astype(str) for key, value in node.get_rt_info().items()}) for node in model.get_ops()]
     for node, info in sorted(infos, key=lambda pair: int(pair[1].get("execOrder", "0"))):
         name = node.get_friendly_name()
-        yield Run(
+        yield ExecutedNode(
             name=name, info=info, feeds=tuple(_stored_feeds(node)), seconds=seconds.get(name), ran=ran.get(name, False)
         )
 
@@ -168,7 +168,7 @@ def _word(value: object) -> str:
 
 
 def _layers(
-    graph: Graph, nodes: Sequence[Run], device: str, words: Mapping[str, str]
+    graph: IrGraph, nodes: Sequence[ExecutedNode], device: str, words: Mapping[str, str]
 ) -> tuple[tuple[ExecutedLayer, ...], set[int]]:
     """What is executed, and the keys of the file's layers that it stands for."""
     places = {node.name: place for place, node in enumerate(graph.computing)}
@@ -188,7 +188,7 @@ def _layers(
     return tuple(layers), named
 
 
-def _originals(run: Run, places: Mapping[str, int]) -> set[int]:
+def _originals(run: ExecutedNode, places: Mapping[str, int]) -> set[int]:
     """Places of the file's layers that a node says it comes from. Their names may hold the comma that parts them."""
     words = run.info.get("originalLayersNames", "").split(",")
     found: set[int] = set()
@@ -202,7 +202,7 @@ def _originals(run: Run, places: Mapping[str, int]) -> set[int]:
     return found
 
 
-def _with_product(graph: Graph, run: Run, found: set[int], places: Mapping[str, int]) -> set[int]:
+def _with_product(graph: IrGraph, run: ExecutedNode, found: set[int], places: Mapping[str, int]) -> set[int]:
     """A fully connected layer with a bias says that it comes from the addition; what it adds to is the product."""
     covered = [graph.computing[place] for place in sorted(found)]
     if run.kind not in _PRODUCTS or any(node.type in MULTIPLY_OPERATORS for node in covered):
@@ -212,7 +212,7 @@ def _with_product(graph: Graph, run: Run, found: set[int], places: Mapping[str, 
     return found | {places[node.name] for node in products[:1]}
 
 
-def _layer(run: Run, covered: Sequence[Node], device: str, share: float, promised: str) -> ExecutedLayer:
+def _layer(run: ExecutedNode, covered: Sequence[IrLayer], device: str, share: float, promised: str) -> ExecutedLayer:
     return ExecutedLayer(
         name=run.name,
         operator=run.kind,
@@ -224,7 +224,7 @@ def _layer(run: Run, covered: Sequence[Node], device: str, share: float, promise
     )
 
 
-def _precision(run: Run, promised: str) -> str:
+def _precision(run: ExecutedNode, promised: str) -> str:
     """The type it computes in.
 
     Args:
@@ -261,7 +261,7 @@ def _obstacles(words: Mapping[str, str], layers: Sequence[ExecutedLayer], device
 
 def _promised(ir: Ir) -> Mapping[str, str]:
     """Names of the file's layers that multiply -> the precision that the file has them in."""
-    operands = Operands(ir.graph)
+    operands = IrOperands(ir.graph)
     return {n.name: precision_of(operands, n) for n in ir.graph.computing if n.type in MULTIPLY_OPERATORS}
 
 

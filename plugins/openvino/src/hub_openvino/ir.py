@@ -37,7 +37,7 @@ class _FirstTag(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class IrPort:
     """One input or output of a layer: its number, element type (`FP32`), sizes (-1: open), and tensor names."""
 
     number: int
@@ -47,7 +47,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class IrLayer:
     """One layer.
 
     Attributes:
@@ -67,9 +67,9 @@ class Node:
     type: str
     opset: str
     data: Mapping[str, str]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    bodies: tuple[Graph, ...] = ()
+    inputs: tuple[IrPort, ...]
+    outputs: tuple[IrPort, ...]
+    bodies: tuple[IrGraph, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -79,20 +79,20 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
+class IrGraph:
     """Layers in file order, which is topological, with who feeds whom."""
 
-    nodes: Mapping[int, Node]
+    nodes: Mapping[int, IrLayer]
     feeds: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
-    def source(self, node: Node, place: int) -> Node | None:
+    def source(self, node: IrLayer, place: int) -> IrLayer | None:
         """The layer that feeds the input at a place; None where there is none."""
         if place >= len(node.inputs):
             return None
         return self.nodes.get(self.feeds.get((node.key, node.inputs[place].number), -1))
 
     @cached_property
-    def computing(self) -> tuple[Node, ...]:
+    def computing(self) -> tuple[IrLayer, ...]:
         """Layers that are no constants and no border."""
         return tuple(node for node in self.nodes.values() if not node.is_constant and node.type not in BORDER)
 
@@ -110,11 +110,11 @@ class Ir:
 
     name: str
     version: int
-    graph: Graph
+    graph: IrGraph
     info: Mapping[str, str]
 
 
-def graphs_of(graph: Graph) -> Iterator[Graph]:
+def graphs_of(graph: IrGraph) -> Iterator[IrGraph]:
     """Yields a graph and every graph inside its layers."""
     yield graph
     for node in graph.nodes.values():
@@ -207,16 +207,16 @@ def _parsed(path: Path) -> Element:
         raise ModelUnreadable(message, hint="copy or export it again") from error
 
 
-def _graph(element: Element) -> Graph:
+def _graph(element: Element) -> IrGraph:
     nodes = [_node(layer) for layer in element.iterfind("layers/layer")]
     edges = (edge.attrib for edge in element.iterfind("edges/edge"))
     feeds = {(int(e["to-layer"]), int(e["to-port"])): int(e["from-layer"]) for e in edges}
-    return Graph({node.key: node for node in nodes}, feeds)
+    return IrGraph({node.key: node for node in nodes}, feeds)
 
 
-def _node(layer: Element) -> Node:
+def _node(layer: Element) -> IrLayer:
     data, notes = layer.find("data"), layer.iterfind("rt_info/attribute")
-    return Node(
+    return IrLayer(
         key=int(layer.attrib["id"]),
         name=layer.get("name", ""),
         type=layer.attrib["type"],
@@ -229,11 +229,11 @@ def _node(layer: Element) -> Node:
     )
 
 
-def _ports(elements: Iterable[Element]) -> Iterator[Port]:
+def _ports(elements: Iterable[Element]) -> Iterator[IrPort]:
     for port in elements:
         dims = tuple(int(dim.text or -1) if (dim.text or "").strip() else -1 for dim in port.iterfind("dim"))
         names = tuple(name.replace("\\,", ",") for name in _COMMA.split(port.get("names", "")) if name)
-        yield Port(int(port.get("id", "0")), port.get("precision", ""), dims, names)
+        yield IrPort(int(port.get("id", "0")), port.get("precision", ""), dims, names)
 
 
 def _flat(element: Element, prefix: str) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from hub.spec import Layer, Numerics
-from hub_openvino.ir import Graph, Ir, Node, graphs_of
+from hub_openvino.ir import Ir, IrGraph, IrLayer, graphs_of
 
 MULTIPLY_OPERATORS = frozenset({
     "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "BinaryConvolution",
@@ -55,7 +55,7 @@ DYNAMIC_SETTING = "runtime_options/DYNAMIC_QUANTIZATION_GROUP_SIZE"
 """Where a file says that the runtime is to quantize activations on the fly: a number above 0 (per group)."""
 
 
-class Operand(NamedTuple):
+class IrOperand(NamedTuple):
     """What feeds a layer.
 
     Attributes:
@@ -71,7 +71,7 @@ class Operand(NamedTuple):
     dynamic: bool = False
 
 
-def _stored_kind(node: Node) -> str:
+def _stored_kind(node: IrLayer) -> str:
     return _kind(node.data.get("element_type", "").upper().replace("F32", "FP32").replace("F16", "FP16"))
 
 
@@ -81,74 +81,74 @@ def _kind(precision: str) -> str:
     return _NARROW.get(precision, _FLOATS.get(precision, ""))
 
 
-def _result(node: Node) -> str:
+def _result(node: IrLayer) -> str:
     return node.outputs[0].precision if node.outputs else ""
 
 
-class Operands:
+class IrOperands:
     """Follows the inputs of a graph's layers back through what only moves or scales values.
 
     Each layer is looked at once: a chain of layers that use a value twice would be walked 2^n times otherwise.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: IrGraph) -> None:
         self._graph = graph
-        self._known: dict[int, Operand] = {}
+        self._known: dict[int, IrOperand] = {}
         self._rules = {
             "Concat": self._concat, "FakeQuantize": self._fake_quantize, "FakeConvert": self._fake_convert,
             "Convert": self._convert, "ConvertLike": self._convert, **dict.fromkeys(_SCALING, self._scaled),
         }  # fmt: skip
 
-    def of(self, node: Node, place: int) -> Operand:
+    def of(self, node: IrLayer, place: int) -> IrOperand:
         """What feeds the input at a place."""
         source = self._graph.source(node, place)
         if source is None:
-            return Operand("")
+            return IrOperand("")
         if source.key not in self._known:
             self._known[source.key] = self._from(source)
         return self._known[source.key]
 
-    def _from(self, source: Node) -> Operand:
+    def _from(self, source: IrLayer) -> IrOperand:
         if source.is_constant:
-            return Operand(_stored_kind(source), stored=True)
+            return IrOperand(_stored_kind(source), stored=True)
         if source.type in _MOVES:
             return self.of(source, 0)
         rule = self._rules.get(source.type)
-        return rule(source) if rule else Operand(_kind(_result(source)))
+        return rule(source) if rule else IrOperand(_kind(_result(source)))
 
-    def _all(self, node: Node) -> list[Operand]:
+    def _all(self, node: IrLayer) -> list[IrOperand]:
         return [self.of(node, place) for place in range(len(node.inputs))]
 
-    def _concat(self, node: Node) -> Operand:
-        return min(self._all(node), key=lambda part: (part.quantized, not part.stored), default=Operand(""))
+    def _concat(self, node: IrLayer) -> IrOperand:
+        return min(self._all(node), key=lambda part: (part.quantized, not part.stored), default=IrOperand(""))
 
-    def _fake_quantize(self, node: Node) -> Operand:
+    def _fake_quantize(self, node: IrLayer) -> IrOperand:
         levels = int(node.data.get("levels", _LEVELS_OF_8_BITS))
         narrow = "int4" if levels <= _LEVELS_OF_4_BITS else "int8"
         kind = narrow if levels <= _LEVELS_OF_8_BITS else "int16"
-        return Operand(kind, stored=self.of(node, 0).stored, quantized=True)
+        return IrOperand(kind, stored=self.of(node, 0).stored, quantized=True)
 
-    def _fake_convert(self, node: Node) -> Operand:
-        return Operand("fp8", stored=self.of(node, 0).stored, quantized=True)
+    def _fake_convert(self, node: IrLayer) -> IrOperand:
+        return IrOperand("fp8", stored=self.of(node, 0).stored, quantized=True)
 
-    def _convert(self, node: Node) -> Operand:
+    def _convert(self, node: IrLayer) -> IrOperand:
         """From a narrow type: quantized, unless the model is fed such integers; from float to float: looked through."""
         before = self.of(node, 0)
         if before.quantized or before.stored:
             return before._replace(quantized=before.quantized or before.kind in _NARROW.values())
         narrow = _kind(node.inputs[0].precision) if node.inputs else ""
         if narrow not in _NARROW.values() or self._is_fed(node):
-            return Operand(_kind(_result(node)))
-        return Operand(narrow, quantized=True, dynamic=True)
+            return IrOperand(_kind(_result(node)))
+        return IrOperand(narrow, quantized=True, dynamic=True)
 
-    def _is_fed(self, node: Node) -> bool:
+    def _is_fed(self, node: IrLayer) -> bool:
         """Whether a layer's values come from an input of the model, moved at most."""
         source = self._graph.source(node, 0)
         while source is not None and source.type in _MOVES:
             source = self._graph.source(source, 0)
         return source is None or source.type == "Parameter"
 
-    def _scaled(self, node: Node) -> Operand:
+    def _scaled(self, node: IrLayer) -> IrOperand:
         """A scale or zero point that is applied to something quantized leaves it quantized."""
         parts = self._all(node)
         quantized = [part for part in parts if part.quantized]
@@ -157,10 +157,10 @@ class Operands:
             return quantized[0]
         if others and all(part.stored for part in parts):
             return quantized[0] if quantized else others[0]
-        return Operand(_kind(_result(node)))
+        return IrOperand(_kind(_result(node)))
 
 
-def precision_of(operands: Operands, node: Node) -> str:
+def precision_of(operands: IrOperands, node: IrLayer) -> str:
     """Returns one layer's precision: `int8`, `int16x8`, `int8-dynamic`, `int4-weights`, `fp16`, `fp32`, `integer` …."""
     if node.type in CONVERSIONS:
         return "conversion"
@@ -173,7 +173,7 @@ def precision_of(operands: Operands, node: Node) -> str:
     return _FLOATS.get(_result(node), "integer")
 
 
-def _of_product(operands: list[Operand], result: str) -> str:
+def _of_product(operands: list[IrOperand], result: str) -> str:
     """An operator multiplies in integers when all that it multiplies is quantized, or what comes out is integers."""
     moving = [item for item in operands if not item.stored]
     if moving and all(item.quantized or (item.stored and result == "I32") for item in operands):
@@ -186,14 +186,14 @@ def _of_product(operands: list[Operand], result: str) -> str:
     return floats[0] if floats else "integer"
 
 
-def _of_activations(moving: list[Operand]) -> str:
+def _of_activations(moving: list[IrOperand]) -> str:
     if any(item.dynamic for item in moving):
         return "int8-dynamic"
     kinds = {item.kind for item in moving}
     return "int16x8" if "int16" in kinds else "fp8" if "fp8" in kinds else "int8"
 
 
-class Found(NamedTuple):
+class FoundNumerics(NamedTuple):
     """What was found.
 
     Attributes:
@@ -205,7 +205,7 @@ class Found(NamedTuple):
     left_float: tuple[str, ...]
 
 
-def find_numerics(ir: Ir) -> Found:
+def find_numerics(ir: Ir) -> FoundNumerics:
     """Decides on the one word for a file.
 
     `int8` needs int8 operands in every layer that multiplies; one in float makes it `int8-mixed`. Below static
@@ -220,12 +220,12 @@ def find_numerics(ir: Ir) -> Found:
     numerics = _static(words) or _by_weights({*words, *tables}, _on_the_fly(ir, matrices)) or _by_elements(ir)
     float_words = {*_FLOATS.values(), *(word for word in words if word.endswith("-weights"))}
     kept = tuple(node.name for node, word in computing if word in float_words)
-    return Found(numerics, kept if numerics in {Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.FP8} else ())
+    return FoundNumerics(numerics, kept if numerics in {Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.FP8} else ())
 
 
-def _judged(ir: Ir) -> Iterator[tuple[Node, str]]:
+def _judged(ir: Ir) -> Iterator[tuple[IrLayer, str]]:
     for graph in graphs_of(ir.graph):
-        operands = Operands(graph)
+        operands = IrOperands(graph)
         yield from ((node, precision_of(operands, node)) for node in graph.computing)
 
 
@@ -265,12 +265,12 @@ def _by_elements(ir: Ir) -> Numerics:
     return {"fp16": Numerics.FP16, "bf16": Numerics.BF16}.get(most, Numerics.FP32)
 
 
-def constants_of(ir: Ir) -> Iterable[Node]:
+def constants_of(ir: Ir) -> Iterable[IrLayer]:
     """Yields every stored tensor."""
     return (node for graph in graphs_of(ir.graph) for node in graph.nodes.values() if node.is_constant)
 
 
-def elements(node: Node) -> int:
+def elements(node: IrLayer) -> int:
     """Number of elements of a stored tensor."""
     sizes = [int(size) for size in node.data.get("shape", "").replace(" ", "").split(",") if size]
     return math.prod(sizes)
@@ -278,18 +278,18 @@ def elements(node: Node) -> int:
 
 def layers_of(ir: Ir) -> tuple[Layer, ...]:
     """Returns the main graph's layers in file order with the precision that each computes in."""
-    operands = Operands(ir.graph)
+    operands = IrOperands(ir.graph)
     return tuple(
         Layer(name=node.name, operator=operator_key(node), precision=precision_of(operands, node))
         for node in ir.graph.computing
     )
 
 
-def operator_key(node: Node) -> str:
+def operator_key(node: IrLayer) -> str:
     """Returns `Convolution`, or `set::Operator` outside OpenVINO's public operation sets."""
     return node.type if is_public(node) else f"{node.opset}::{node.type}"
 
 
-def is_public(node: Node) -> bool:
+def is_public(node: IrLayer) -> bool:
     """Whether a layer is of a public operation set."""
     return node.opset.startswith("opset")

@@ -71,12 +71,12 @@ def hub_save_live_model(model: object, folder: Path, example_inputs: object) -> 
 
 def _save(model: torch.nn.Module, path: Path, example_inputs: object) -> Path:
     from hub_pytorch.export import export_eager
-    from hub_pytorch.reference import Reference
+    from hub_pytorch.reference import ModelReference
     from hub_torchprogram import save_exported
 
     was_training = model.training
     try:
-        save_exported(*export_eager(model.eval(), example_inputs, Reference()), path)
+        save_exported(*export_eager(model.eval(), example_inputs, ModelReference()), path)
     finally:
         model.train(was_training)
     return path

@@ -23,10 +23,10 @@ from hub.spec import (
     UnsupportedModel,
 )
 from hub_pytorch.edges import EXPORT_FAILS, TFLITE_BYTES
-from hub_pytorch.export import Inputs, eager_inputs, export_eager, fixed_specs
+from hub_pytorch.export import TracedInputs, eager_inputs, export_eager, fixed_specs
 from hub_pytorch.load import load_eager, load_torchscript, number_inputs
 from hub_pytorch.numerics import quantized_numerics
-from hub_pytorch.reference import Reference, reference_for
+from hub_pytorch.reference import ModelReference, reference_for
 from hub_pytorch.script import hidden_state, nodes_of, script_inputs, state_message
 from hub_pytorch.sniff import identify
 from hub_pytorch.source_form import describe_source, is_source
@@ -235,7 +235,7 @@ def _describe_torchscript(job: DescribeJob) -> ModelSummary:
     )
 
 
-def script_signature(script: torch.jit.ScriptModule, reference: Reference) -> Signature:
+def script_signature(script: torch.jit.ScriptModule, reference: ModelReference) -> Signature:
     """Inputs and outputs of a script at the shapes that the reference gives.
 
     Numbers among the inputs are scalars; a number without a default value is tried as 1 to learn the outputs.
@@ -290,7 +290,7 @@ def _describe_eager(job: DescribeJob) -> ModelSummary:
 
 
 def _summary_by_exporting(
-    module: torch.nn.Module, example: object, reference: Reference, rest: tuple[str, Sequence[Path]]
+    module: torch.nn.Module, example: object, reference: ModelReference, rest: tuple[str, Sequence[Path]]
 ) -> ModelSummary:
     """Export to learn the operators; where torch.export refuses, run instead and say so.
 
@@ -309,7 +309,9 @@ def _summary_by_exporting(
         return msgspec.structs.replace(summary, findings=(finding,))
 
 
-def _summary_by_running(module: torch.nn.Module, inputs: Inputs, form: str, files: Sequence[Path]) -> ModelSummary:
+def _summary_by_running(
+    module: torch.nn.Module, inputs: TracedInputs, form: str, files: Sequence[Path]
+) -> ModelSummary:
     import torch
 
     return ModelSummary(
@@ -322,7 +324,7 @@ def _summary_by_running(module: torch.nn.Module, inputs: Inputs, form: str, file
     )
 
 
-def outputs_by_running(module: torch.nn.Module, inputs: Inputs) -> tuple[TensorSpec, ...]:
+def outputs_by_running(module: torch.nn.Module, inputs: TracedInputs) -> tuple[TensorSpec, ...]:
     """A module's outputs, learned from a run; with open dimensions from a second run at other sizes."""
     names, shapes, kinds = _run_at(module, inputs.traced)
     if not inputs.sizes:

@@ -22,7 +22,7 @@ from hub.spec import (
 from hub_pytorch.source_form import CONSTANTS_HINT, NO_CONSTANTS, export_source, is_source, trace_source
 
 if TYPE_CHECKING:
-    from hub_pytorch.reference import Reference
+    from hub_pytorch.reference import ModelReference
     from hub_torchprogram import Program
 
 _PT2 = (Accepts(format="pytorch"),)
@@ -100,7 +100,7 @@ def _onnx(job: ConvertJob) -> StepOutput:
     return convert_to_onnx(_program(job), job.options, Path(job.output))
 
 
-def _reference(job: ConvertJob) -> Reference:
+def _reference(job: ConvertJob) -> ModelReference:
     from hub_pytorch.reference import reference_for
 
     _forget()

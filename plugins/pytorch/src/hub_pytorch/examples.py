@@ -18,7 +18,7 @@ Symbols = dict[str, dict[int, str]]
 """Input -> axis -> name of the open dimension."""
 
 
-class Example(NamedTuple):
+class ExampleInputs(NamedTuple):
     """What a builder, or the user of a live module, gives besides the module.
 
     Attributes:
@@ -32,13 +32,13 @@ class Example(NamedTuple):
     others: tuple[object, ...] = ()
 
 
-def as_example(given: object) -> Example:
+def as_example(given: object) -> ExampleInputs:
     """Reads example inputs: one set of them, or a list of sets that differ in the dimensions that are to stay open."""
-    if isinstance(given, Example):
+    if isinstance(given, ExampleInputs):
         return given
     if isinstance(given, list) and given and all(isinstance(item, dict | tuple) for item in given):
-        return Example(given[0], {}, tuple(given[1:]))
-    return Example(given)
+        return ExampleInputs(given[0], {}, tuple(given[1:]))
+    return ExampleInputs(given)
 
 
 def open_dims(specs: Sequence[TensorSpec], others: Iterable[Sequence[TensorSpec]], asked: Symbols) -> Symbols:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from hub_pytorch.reference import Reference
+    from hub_pytorch.reference import ModelReference
 
 
-def fixed_specs(names: Sequence[str], reference: Reference) -> tuple[TensorSpec, ...]:
+def fixed_specs(names: Sequence[str], reference: ModelReference) -> tuple[TensorSpec, ...]:
     """The inputs of that name, as the reference fixes their shapes and dtypes.
 
     Raises:
@@ -43,7 +43,7 @@ def fixed_specs(names: Sequence[str], reference: Reference) -> tuple[TensorSpec,
     return tuple(fixed_spec(name, reference.dtypes.get(name, DType.FLOAT32), reference.shapes[name]) for name in names)
 
 
-def export_torchscript(reference: Reference) -> tuple[torch.export.ExportedProgram, Signature]:
+def export_torchscript(reference: ModelReference) -> tuple[torch.export.ExportedProgram, Signature]:
     """Export a TorchScript file, or a submodule of it, at fixed shapes.
 
     The script runs once under torch.export's tracer: control flow on shapes and Python numbers is resolved, control
@@ -63,7 +63,7 @@ def export_torchscript(reference: Reference) -> tuple[torch.export.ExportedProgr
     return export_module(call, fixed_specs(wanted, reference), by_name=True)
 
 
-class Inputs(NamedTuple):
+class TracedInputs(NamedTuple):
     """Inputs of an eager module, and the size at which each open dimension is traced."""
 
     specs: tuple[TensorSpec, ...]
@@ -75,7 +75,7 @@ class Inputs(NamedTuple):
         return tuple(sized(spec, self.sizes) for spec in self.specs)
 
 
-def eager_inputs(module: torch.nn.Module, example: object, reference: Reference) -> Inputs:
+def eager_inputs(module: torch.nn.Module, example: object, reference: ModelReference) -> TracedInputs:
     """Inputs of an eager module: from its example inputs, overridden by the reference.
 
     Dimensions that the example leaves open stay open, except in inputs whose shape the reference fixes.
@@ -91,7 +91,7 @@ def eager_inputs(module: torch.nn.Module, example: object, reference: Reference)
     others = [_others(example_specs(module, other), specs) for other in found.others]
     symbols = {name: axes for name, axes in open_dims(specs, others, found.symbols).items() if name in given}
     opened = tuple(with_symbols(spec, symbols.get(spec.name, {})) for spec in specs)
-    return Inputs(opened, traced_sizes(specs, symbols))
+    return TracedInputs(opened, traced_sizes(specs, symbols))
 
 
 def _others(found: Sequence[TensorSpec], specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -100,7 +100,7 @@ def _others(found: Sequence[TensorSpec], specs: Sequence[TensorSpec]) -> tuple[T
     return tuple(known.get(spec.name, spec) for spec in specs)
 
 
-def fixed_inputs(module: torch.nn.Module, example: object, reference: Reference) -> tuple[TensorSpec, ...]:
+def fixed_inputs(module: torch.nn.Module, example: object, reference: ModelReference) -> tuple[TensorSpec, ...]:
     """Inputs of an eager module at the sizes of one set of example inputs. Raises as `eager_inputs`."""
     given = example_specs(module, example) if example is not None else ()
     known = {spec.name: (spec.dtype, spec.fixed_shape) for spec in given}
@@ -115,14 +115,14 @@ def fixed_inputs(module: torch.nn.Module, example: object, reference: Reference)
 
 
 def export_eager(
-    module: torch.nn.Module, example: object, reference: Reference
+    module: torch.nn.Module, example: object, reference: ModelReference
 ) -> tuple[torch.export.ExportedProgram, Signature]:
     """Export an eager module at the shapes of its example inputs, or of the reference. As `export_with_notes`."""
     return export_with_notes(module, example, reference)[:2]
 
 
 def export_with_notes(
-    module: torch.nn.Module, example: object, reference: Reference
+    module: torch.nn.Module, example: object, reference: ModelReference
 ) -> tuple[torch.export.ExportedProgram, Signature, tuple[str, ...]]:
     """Export an eager module at the shapes of its example inputs, or of the reference; open dimensions stay open.
 
@@ -150,7 +150,7 @@ def export_with_notes(
 
 
 def freeze_known(
-    module: torch.nn.Module, inputs: Inputs, reference: Reference
+    module: torch.nn.Module, inputs: TracedInputs, reference: ModelReference
 ) -> tuple[torch.nn.Module, tuple[TensorSpec, ...]]:
     """A module with the reference's constants in place of those inputs, and the inputs that are left."""
     known = msgspec.structs.replace(
@@ -161,7 +161,7 @@ def freeze_known(
     return freeze(module, known), tuple(spec for spec in inputs.specs if spec.name not in reference.constants)
 
 
-def freeze(module: torch.nn.Module, reference: Reference) -> torch.nn.Module:
+def freeze(module: torch.nn.Module, reference: ModelReference) -> torch.nn.Module:
     """A module with the reference's constants in place of those inputs; it takes the others by keyword."""
     if not reference.constants:
         return module

@@ -16,8 +16,8 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
-from hub_pytorch.examples import Example, as_example
-from hub_pytorch.reference import Reference, import_builder
+from hub_pytorch.examples import ExampleInputs, as_example
+from hub_pytorch.reference import ModelReference, import_builder
 from hub_pytorch.sniff import identify
 from hub_torchprogram import (
     PICKLE_HINT,
@@ -81,7 +81,7 @@ def load_pickled(path: Path, *, allow_pickle: bool) -> torch.nn.Module:
     return module.eval()
 
 
-def load_eager(reference: Reference, *, allow_pickle: bool) -> tuple[torch.nn.Module, Example]:
+def load_eager(reference: ModelReference, *, allow_pickle: bool) -> tuple[torch.nn.Module, ExampleInputs]:
     """The eager module that a reference names (by builder or as a pickle), and its example inputs.
 
     Raises:
@@ -92,10 +92,10 @@ def load_eager(reference: Reference, *, allow_pickle: bool) -> tuple[torch.nn.Mo
     if reference.builder:
         return build(reference)
     module = load_pickled(Path(reference.file), allow_pickle=allow_pickle)
-    return pick_submodule(module, reference.submodule), Example(None)
+    return pick_submodule(module, reference.submodule), ExampleInputs(None)
 
 
-def build(reference: Reference) -> tuple[torch.nn.Module, Example]:
+def build(reference: ModelReference) -> tuple[torch.nn.Module, ExampleInputs]:
     """Call a reference's builder and load its weights.
 
     Returns:
@@ -116,7 +116,7 @@ def build(reference: Reference) -> tuple[torch.nn.Module, Example]:
     return pick_submodule(module.eval(), reference.submodule), _example(rest, reference.builder)
 
 
-def _example(rest: list[object], builder: str) -> Example:
+def _example(rest: list[object], builder: str) -> ExampleInputs:
     """Example inputs, and the dimensions that stay open, as a builder returns them behind the module."""
     if len(rest) > 2:  # noqa: PLR2004 - inputs and open dimensions
         message = f"the builder {builder!r} returned {len(rest) + 1} things"
@@ -127,7 +127,7 @@ def _example(rest: list[object], builder: str) -> Example:
     if not isinstance(rest[1], dict):
         message = f"the builder {builder!r} returned {type(rest[1]).__name__} as its open dimensions"
         raise UnsupportedModel(message, hint='return them as {"image": {0: "batch"}}')
-    return Example(found.inputs, rest[1], found.others)
+    return ExampleInputs(found.inputs, rest[1], found.others)
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> None:

@@ -22,7 +22,7 @@ from hub_torchprogram import register_operators
 _MATRIX = 2
 
 
-class Grid(NamedTuple):
+class QuantizedGrid(NamedTuple):
     """How integers stand for reals; `None` for the parts that do not fit torch's operators.
 
     Attributes:
@@ -72,14 +72,14 @@ def import_quantized(model: onnx.ModelProto, folder: str = "") -> Any:
     return QuantizedImporter(model, folder).run()
 
 
-def _grid(x: Any, integers: Any, scale: Any, zero: Any, attributes: dict[str, Any]) -> Grid | None:
+def _grid(x: Any, integers: Any, scale: Any, zero: Any, attributes: dict[str, Any]) -> QuantizedGrid | None:
     """The grid of a node; None where it is computed at run time, or its integers have no operator in torch."""
     known = isinstance(scale, torch.Tensor) and isinstance(zero, torch.Tensor)
     if not known or scale.dtype != torch.float32 or zero.dtype.is_floating_point:
         return None
     low, high = narrow.limits(zero.dtype, narrow.kind_of(integers))
     axis = positive_axis(attributes.get("axis", 1), x.ndim) if scale.numel() > 1 else 0
-    return Grid(scale, zero, low, high, axis, attributes.get("block_size", 0))
+    return QuantizedGrid(scale, zero, low, high, axis, attributes.get("block_size", 0))
 
 
 def _quantize(importer: QuantizedImporter, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
@@ -112,7 +112,7 @@ def _dequantize(importer: QuantizedImporter, arguments: tuple[Any, ...], attribu
     return importer.record("dequantize_per_channel", value, grid.scale, _wide(grid.zero), grid.axis, *bounds)
 
 
-def _blocks(importer: QuantizedImporter, x: Any, grid: Grid) -> Any:
+def _blocks(importer: QuantizedImporter, x: Any, grid: QuantizedGrid) -> Any:
     """Blocks of a constant matrix: torch's operator has them along the last axis."""
     if not isinstance(x, torch.Tensor) or x.ndim != _MATRIX or x.shape[grid.axis] % grid.block:
         return None

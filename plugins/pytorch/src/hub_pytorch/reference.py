@@ -10,7 +10,7 @@ import msgspec
 from hub.spec import ConvertOptions, DescribeJob, DType, ModelNotFound, ModelUnreadable
 
 
-class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ModelReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a model comes from and how its inputs look. As a file (`*.builder.json`) it stands for a builder.
 
     Attributes:
@@ -35,7 +35,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     submodule: str = ""
     constants: dict[str, int | float | bool] = {}
 
-    def merged(self, asked: ConvertOptions | DescribeJob) -> "Reference":
+    def merged(self, asked: ConvertOptions | DescribeJob) -> "ModelReference":
         """This reference with what the user asked for on top."""
         return msgspec.structs.replace(
             self,
@@ -46,29 +46,29 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-def reference_for(path: str, form: str, asked: ConvertOptions | DescribeJob) -> Reference:
+def reference_for(path: str, form: str, asked: ConvertOptions | DescribeJob) -> ModelReference:
     """The reference for a file of that form, with what the user asked for.
 
     Raises:
         ModelUnreadable: A builder reference is damaged.
     """
-    found = read_reference(Path(path)) if form == "builder" else Reference(file=path)
+    found = read_reference(Path(path)) if form == "builder" else ModelReference(file=path)
     return found.merged(asked)
 
 
-def read_reference(path: Path) -> Reference:
+def read_reference(path: Path) -> ModelReference:
     """Read a reference file.
 
     Raises:
         ModelUnreadable: It is not the JSON of a reference.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Reference)
+        return msgspec.json.decode(path.read_bytes(), type=ModelReference)
     except msgspec.DecodeError as error:
         raise ModelUnreadable(f"{path.name} is no builder reference: {error}", hint="let hub write it") from error
 
 
-def import_builder(reference: Reference) -> Callable[[], object]:
+def import_builder(reference: ModelReference) -> Callable[[], object]:
     """Import the builder function that a reference names.
 
     Raises:

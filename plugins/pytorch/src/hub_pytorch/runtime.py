@@ -10,7 +10,7 @@ import msgspec
 
 from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Verdict
 from hub_pytorch.load import load_eager, load_torchscript, number_inputs
-from hub_pytorch.reference import Reference, read_reference
+from hub_pytorch.reference import ModelReference, read_reference
 from hub_pytorch.script import hidden_state, script_inputs
 from hub_pytorch.source_form import is_source, source_call
 from hub_torchprogram import exported_program, flat_outputs
@@ -94,7 +94,7 @@ def open_model(artifact: ModelArtifact, options: RuntimeOptions) -> NamedCall:
         return _program_call(exported_program(Path(artifact.path), allow_pickle=options.allow_pickle))
     if is_source(Path(artifact.path)):
         return source_call(Path(artifact.path))
-    found = read_reference(Path(artifact.path)) if form == "builder" else Reference(file=artifact.path)
+    found = read_reference(Path(artifact.path)) if form == "builder" else ModelReference(file=artifact.path)
     reference = msgspec.structs.replace(found, submodule=options.submodule)
     if form == "torchscript":
         return _script_call(reference)
@@ -124,7 +124,7 @@ def _module_call(module: torch.nn.Module) -> NamedCall:
     return call
 
 
-def _script_call(reference: Reference) -> NamedCall:
+def _script_call(reference: ModelReference) -> NamedCall:
     script = load_torchscript(Path(reference.file), reference.submodule)
     keeps_state, numbers = bool(hidden_state(script)), script_inputs(script).numbers
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from hub_pytorch.reference import Reference
+    from hub_pytorch.reference import ModelReference
 
 NUMBERS = {"int": DType.INT64, "float": DType.FLOAT32, "bool": DType.BOOL}
 
@@ -32,7 +32,7 @@ class ScriptInputs:
     optional: tuple[str, ...]
     numbers: dict[str, DType]
 
-    def wanted(self, reference: Reference) -> list[str]:
+    def wanted(self, reference: ModelReference) -> list[str]:
         """The inputs that are open: all required ones, and the optional ones that the user gave a shape."""
         return [*self.required, *(name for name in self.optional if name in reference.shapes)]
 
@@ -84,12 +84,16 @@ def state_message(script: torch.jit.ScriptModule) -> tuple[str, str]:
     )
 
 
-def frozen_values(reference: Reference, numbers: dict[str, DType]) -> dict[str, Callable[[], complex | torch.Tensor]]:
+def frozen_values(
+    reference: ModelReference, numbers: dict[str, DType]
+) -> dict[str, Callable[[], complex | torch.Tensor]]:
     """The reference's constants as what the model takes: Python numbers, or tensors of the input's shape and dtype."""
     return {name: _frozen_value(name, reference, numbers) for name in reference.constants}
 
 
-def _frozen_value(name: str, reference: Reference, numbers: dict[str, DType]) -> Callable[[], complex | torch.Tensor]:
+def _frozen_value(
+    name: str, reference: ModelReference, numbers: dict[str, DType]
+) -> Callable[[], complex | torch.Tensor]:
     value = reference.constants[name]
     if name in numbers:
         kinds = {DType.INT64: int, DType.FLOAT32: float, DType.BOOL: bool}
@@ -103,7 +107,7 @@ def _full(shape: tuple[int, ...], value: float, dtype: DType) -> torch.Tensor:
     return torch.full(shape, value, dtype=torch_dtype_of(dtype))
 
 
-def script_call(script: torch.jit.ScriptModule, reference: Reference) -> torch.nn.Module:
+def script_call(script: torch.jit.ScriptModule, reference: ModelReference) -> torch.nn.Module:
     """A module that runs a script by keyword, with the reference's constants frozen.
 
     Raises:

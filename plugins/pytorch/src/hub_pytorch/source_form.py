@@ -261,7 +261,7 @@ def trace_source(job: ConvertJob) -> StepOutput:
         UnsupportedModel: Control flow depends on values, which a trace would bake in; an operator has no ONNX form; or
             an input is to be frozen.
     """
-    from hub_pytorch.export import Inputs
+    from hub_pytorch.export import TracedInputs
     from hub_pytorch.trace_onnx import trace
     from hub_torchprogram import flat_outputs, is_data_dependent, module_of, words
 
@@ -279,7 +279,7 @@ def trace_source(job: ConvertJob) -> StepOutput:
     sides = (signature.inputs, signature.outputs)
     inputs, outputs = (words([spec.name for spec in side]) for side in sides)
     specs = tuple(msgspec.structs.replace(spec, name=word) for spec, word in zip(signature.inputs, inputs, strict=True))
-    notes = trace(module_of(call, network), Inputs(specs, tables.sizes), outputs, Path(job.output))
+    notes = trace(module_of(call, network), TracedInputs(specs, tables.sizes), outputs, Path(job.output))
     return StepOutput(
         notes=notes, bindings=(*_renames("input", sides[0], inputs), *_renames("output", sides[1], outputs))
     )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from hub.spec import ConvertOptions
-    from hub_pytorch.reference import Reference
+    from hub_pytorch.reference import ModelReference
     from hub_torchprogram import Program
 
 # A protobuf ends at 2 GiB; the graph needs some of that.
@@ -55,7 +55,9 @@ def convert_to_onnx(program: Program, options: ConvertOptions, output: Path) -> 
     check_names(program, options)
     open_names = {spec.name for spec in program.signature.inputs if not spec.is_static}
     if not (open_names & options.shapes.keys() or options.constants or options.io_layout):
-        names = Names.of(program.exported, program.signature.inputs, [spec.name for spec in program.signature.outputs])
+        names = OnnxNames.of(
+            program.exported, program.signature.inputs, [spec.name for spec in program.signature.outputs]
+        )
         return StepOutput(notes=_export_with_retry(program.exported, names, output))
     adapted = adapt(program, options, keep_open=True)
     inputs = tuple(
@@ -63,11 +65,11 @@ def convert_to_onnx(program: Program, options: ConvertOptions, output: Path) -> 
     )
     sizes = stored_sizes(program.exported, program.signature)
     exported, _ = export_module(adapted.module, inputs, by_name=True, sizes=sizes)
-    names = Names.of(exported, adapted.inputs, adapted.outputs)
+    names = OnnxNames.of(exported, adapted.inputs, adapted.outputs)
     return StepOutput(notes=_export_with_retry(exported, names, output), bindings=adapted.bindings)
 
 
-class Names(NamedTuple):
+class OnnxNames(NamedTuple):
     """What the inputs, the outputs and torch's symbols (`s77`) are called in the result."""
 
     inputs: list[str]
@@ -75,13 +77,15 @@ class Names(NamedTuple):
     symbols: dict[str, str]
 
     @classmethod
-    def of(cls, exported: torch.export.ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> Names:
+    def of(
+        cls, exported: torch.export.ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[str]
+    ) -> OnnxNames:
         """The names of a program's inputs and outputs, and of its symbols in the specs of its inputs."""
         symbols = names_of_symbols(exported_signature(exported, {}), inputs)
         return cls([spec.name for spec in inputs], list(outputs), symbols)
 
 
-def _export_with_retry(exported: torch.export.ExportedProgram, names: Names, output: Path) -> tuple[str, ...]:
+def _export_with_retry(exported: torch.export.ExportedProgram, names: OnnxNames, output: Path) -> tuple[str, ...]:
     import torch
 
     try:
@@ -95,7 +99,7 @@ def _export_with_retry(exported: torch.export.ExportedProgram, names: Names, out
     return ()
 
 
-def _export(exported: torch.export.ExportedProgram, names: Names, output: Path) -> None:
+def _export(exported: torch.export.ExportedProgram, names: OnnxNames, output: Path) -> None:
     import torch
 
     with quiet():
@@ -142,7 +146,7 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {(lines or ['no message'])[0][:300]}"
 
 
-def convert_torchscript_to_onnx(reference: Reference, output: Path) -> StepOutput:
+def convert_torchscript_to_onnx(reference: ModelReference, output: Path) -> StepOutput:
     """Convert a TorchScript file with the TorchScript exporter, which bakes in control flow without saying so.
 
     Its result is never to be trusted without a parity check; the core makes one.
@@ -174,7 +178,7 @@ def convert_torchscript_to_onnx(reference: Reference, output: Path) -> StepOutpu
     return StepOutput(notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",))
 
 
-def frozen_bindings(asked: Reference | ConvertOptions) -> tuple[IoBinding, ...]:
+def frozen_bindings(asked: ModelReference | ConvertOptions) -> tuple[IoBinding, ...]:
     """How inputs that were frozen are declared."""
     return tuple(
         IoBinding(direction="input", source=name, target="", reason="frozen on request", constant=value)

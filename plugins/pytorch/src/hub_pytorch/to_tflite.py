@@ -13,7 +13,7 @@ import msgspec
 from hub.spec import DType, IoBinding, StepError, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.rewrite import rewrite_for_litert
 from hub_pytorch.tflite_names import rename_signature
-from hub_torchprogram import Adapted, adapt, sample
+from hub_torchprogram import AdaptedProgram, adapt, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,13 +52,13 @@ def convert_to_tflite(program: Program, options: ConvertOptions, output: Path) -
     return StepOutput(notes=(*notes, *narrowing, *renamed), bindings=_merged(bindings))
 
 
-def _renames(adapted: Adapted) -> dict[str, dict[str, str]]:
+def _renames(adapted: AdaptedProgram) -> dict[str, dict[str, str]]:
     inputs = dict(zip(adapted.words, (spec.name for spec in adapted.inputs), strict=True))
     outputs = dict(zip(adapted.output_words, adapted.outputs, strict=True))
     return {"inputs": inputs, "outputs": outputs}
 
 
-def _convert_checked(adapted: Adapted, output: Path, *, keep_int64: bool) -> tuple[str, ...]:
+def _convert_checked(adapted: AdaptedProgram, output: Path, *, keep_int64: bool) -> tuple[str, ...]:
     """Convert; where 64-bit integers are to be kept and the result does not run, convert again without them."""
     if not keep_int64:
         _convert(adapted, output, keep_int64=False)
@@ -72,7 +72,7 @@ def _convert_checked(adapted: Adapted, output: Path, *, keep_int64: bool) -> tup
     return ()
 
 
-def _convert(adapted: Adapted, output: Path, *, keep_int64: bool) -> None:
+def _convert(adapted: AdaptedProgram, output: Path, *, keep_int64: bool) -> None:
     import litert_torch
     from litert_converter.mlir import ir
 
@@ -101,7 +101,7 @@ def _try_to_open(path: Path) -> None:
         raise StepError(f"the converted file does not open: {error}") from error
 
 
-def _narrowed(adapted: Adapted, program: Program) -> tuple[IoBinding, ...]:
+def _narrowed(adapted: AdaptedProgram, program: Program) -> tuple[IoBinding, ...]:
     reason = "TFLite has no 64-bit kernels for the operators of this model"
     sides: tuple[tuple[Literal["input", "output"], Sequence[TensorSpec]], ...] = (
         ("input", adapted.inputs),

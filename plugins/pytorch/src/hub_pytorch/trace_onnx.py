@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hub.spec import HubError, StepError, StepOutput, TensorSpec, UnsupportedModel
-from hub_pytorch.export import Inputs, eager_inputs, export_eager, freeze_known
+from hub_pytorch.export import TracedInputs, eager_inputs, export_eager, freeze_known
 from hub_pytorch.to_onnx import frozen_bindings, quiet, reason_of
 from hub_torchprogram import adapt, export_module, flat_outputs, is_data_dependent, module_of, sample, sized
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import torch
 
     from hub.spec import ConvertOptions
-    from hub_pytorch.reference import Reference
+    from hub_pytorch.reference import ModelReference
     from hub_torchprogram import Program
 
 OPSET = 17
 
 
-def trace_eager(module: torch.nn.Module, example: object, reference: Reference, output: Path) -> StepOutput:
+def trace_eager(module: torch.nn.Module, example: object, reference: ModelReference, output: Path) -> StepOutput:
     """Trace an eager module; its open dimensions stay open as far as the trace holds them.
 
     Raises:
@@ -39,13 +39,13 @@ def trace_eager(module: torch.nn.Module, example: object, reference: Reference, 
     _refuse_branches(module, example, reference)
     inputs = eager_inputs(module, example, reference)
     frozen, specs = freeze_known(module, inputs, reference)
-    kept = Inputs(specs, inputs.sizes)
+    kept = TracedInputs(specs, inputs.sizes)
     names, _ = flat_outputs(frozen(**{spec.name: sample(spec) for spec in kept.traced}))
     notes = trace(_positional(frozen, [spec.name for spec in kept.specs]), kept, names, output)
     return StepOutput(notes=notes, bindings=frozen_bindings(reference))
 
 
-def _refuse_branches(module: torch.nn.Module, example: object, reference: Reference) -> None:
+def _refuse_branches(module: torch.nn.Module, example: object, reference: ModelReference) -> None:
     try:
         export_eager(module, example, reference)
     except HubError as error:
@@ -65,7 +65,7 @@ def trace_program(program: Program, options: ConvertOptions, output: Path) -> St
     if not program.signature.is_static:  # sizes are symbols in it, which a trace does not take
         inputs = tuple(map(_with_name, adapted.inputs, adapted.words))
         module = export_module(module, inputs, by_name=True)[0].module()
-    notes = trace(_positional(module, adapted.words), Inputs(adapted.inputs, {}), adapted.outputs, output)
+    notes = trace(_positional(module, adapted.words), TracedInputs(adapted.inputs, {}), adapted.outputs, output)
     return StepOutput(notes=notes, bindings=adapted.bindings)
 
 
@@ -82,7 +82,7 @@ def _positional(module: torch.nn.Module, names: Sequence[str]) -> torch.nn.Modul
     return module_of(call, module)
 
 
-def trace(module: torch.nn.Module, inputs: Inputs, outputs: Sequence[str], output: Path) -> tuple[str, ...]:
+def trace(module: torch.nn.Module, inputs: TracedInputs, outputs: Sequence[str], output: Path) -> tuple[str, ...]:
     """Trace a module that takes its inputs by position and gives a tuple, and write it as ONNX.
 
     Returns:
@@ -117,7 +117,7 @@ def _axes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, str]]:
     return {name: axes for name, axes in found.items() if axes}
 
 
-def _title(inputs: Inputs) -> str:
+def _title(inputs: TracedInputs) -> str:
     sizes = ", ".join(str(sized(spec, inputs.sizes)) for spec in inputs.specs)
     return f"traced by torch.onnx's TorchScript exporter at {sizes}"
 

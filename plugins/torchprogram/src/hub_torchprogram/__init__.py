@@ -5,7 +5,7 @@ reads and writes that, refuses files that would run code, and makes of a program
 the user asked for. torch is imported inside the functions that need it, in a worker.
 """
 
-from hub_torchprogram.adapt import Adapted, adapt, check_names, words
+from hub_torchprogram.adapt import AdaptedProgram, adapt, check_names, words
 from hub_torchprogram.dynamic import LEAST_TRACED, names_of_symbols, rename, sized, stored_sizes
 from hub_torchprogram.export import export_error, export_module, is_data_dependent, sample
 from hub_torchprogram.pickles import LEGACY_MAGIC, LEGACY_PICKLES, is_weight_global, pickle_globals
@@ -38,7 +38,7 @@ __all__ = [
     "LIBRARY",
     "PICKLE_HINT",
     "REGISTERING",
-    "Adapted",
+    "AdaptedProgram",
     "Program",
     "StoredNames",
     "adapt",

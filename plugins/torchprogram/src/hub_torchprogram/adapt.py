@@ -22,7 +22,7 @@ _LAYOUTS = {"nhwc": ((0, 2, 3, 1), (0, 3, 1, 2)), "nchw": ((0, 1, 2, 3), (0, 1, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adapted:
+class AdaptedProgram:
     """A program behind its new border.
 
     Attributes:
@@ -55,7 +55,7 @@ def words(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(made)
 
 
-def adapt(program: Program, options: ConvertOptions, *, keep_open: bool = False) -> Adapted:
+def adapt(program: Program, options: ConvertOptions, *, keep_open: bool = False) -> AdaptedProgram:
     """Put a program behind the border that the options ask for.
 
     Args:
@@ -75,7 +75,7 @@ def adapt(program: Program, options: ConvertOptions, *, keep_open: bool = False)
     forward, back = _LAYOUTS[options.io_layout]
     moved = {spec.name for spec in (*kept, *outputs) if forward != tuple(range(4)) and _is_image(spec) and forward}
     feeds = dict(zip([spec.name for spec in kept], input_words, strict=True))
-    return Adapted(
+    return AdaptedProgram(
         module=_border(program, specs, feeds, output_words, options.constants, (moved, forward, back)),
         inputs=tuple(_moved(spec, forward) if spec.name in moved else spec for spec in kept),
         words=input_words,

@@ -31,7 +31,7 @@ from hub_openvino.silence import silence_telemetry
 if TYPE_CHECKING:
     import openvino
 
-    from hub_openvino.convert.finish import Finished
+    from hub_openvino.convert.source_signature import ConvertedIr
 
 REQUIRES = ("openvino>=2026.4",)
 PROCESS = "openvino"
@@ -98,8 +98,8 @@ def takes_states(summary: ModelSummary, options: ConvertOptions) -> Verdict:
 
 
 def _from_file(job: ConvertJob) -> StepOutput:
-    from hub_openvino.convert.finish import finish
     from hub_openvino.convert.frontends import read_file
+    from hub_openvino.convert.source_signature import finish
 
     silence_telemetry()
     model = read_file(Path(job.source.path))
@@ -140,16 +140,16 @@ def ask_dynamic(model: openvino.Model, group: int = DYNAMIC_GROUP) -> None:
     model.set_rt_info(str(group), DYNAMIC_SETTING.split("/"))
 
 
-def _write(done: Finished, job: ConvertJob) -> StepOutput:
-    from hub_openvino.convert.finish import save
+def _write(done: ConvertedIr, job: ConvertJob) -> StepOutput:
+    from hub_openvino.convert.source_signature import save
 
     save(done.model, Path(job.output))
     return StepOutput(notes=done.notes, bindings=done.bindings)
 
 
 def _half(job: ConvertJob) -> StepOutput:
-    from hub_openvino.convert.finish import save
-    from hub_openvino.convert.half import clipped
+    from hub_openvino.convert.float16 import clipped
+    from hub_openvino.convert.source_signature import save
     from hub_openvino.describe import read_model
 
     silence_telemetry()

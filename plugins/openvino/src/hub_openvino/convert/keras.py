@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hub.spec import ConvertJob, Signature, StepError, TensorSpec, UnsupportedModel
-from hub_openvino.convert.finish import Finished, Places, finish
 from hub_openvino.convert.objects import from_object
+from hub_openvino.convert.source_signature import ConvertedIr, SignaturePlaces, finish
 
 _HINT = "hub tries the ways over TFLite and ONNX next"
 _FAILURES = (ValueError, TypeError, KeyError, OSError, AttributeError, IndexError, NotImplementedError, RuntimeError)
@@ -22,7 +22,7 @@ _FAILURES = (ValueError, TypeError, KeyError, OSError, AttributeError, IndexErro
 Call = Callable[[Sequence[object]], Sequence[object]]
 
 
-def from_keras(job: ConvertJob) -> Finished:
+def from_keras(job: ConvertJob) -> ConvertedIr:
     """Convert a `.keras` or HDF5 file.
 
     Raises:
@@ -63,7 +63,7 @@ def _call_of(keras: Any, model: Any, signature: Signature) -> Call:
     return call
 
 
-def from_saved_model(job: ConvertJob) -> Finished:
+def from_saved_model(job: ConvertJob) -> ConvertedIr:
     """Convert a SavedModel folder: the signature whose inputs are the source's.
 
     Raises:
@@ -97,11 +97,11 @@ def from_saved_model(job: ConvertJob) -> Finished:
     return _convert(call, job)
 
 
-def _convert(call: Call, job: ConvertJob) -> Finished:
+def _convert(call: Call, job: ConvertJob) -> ConvertedIr:
     signature = job.source.signature
     function = _traced(call, signature)
     model = from_object(function)
-    found = Places.by_name(model, _positional(signature))
+    found = SignaturePlaces.by_name(model, _positional(signature))
     return finish(model, signature, job.options, found)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, StepError, TensorSpec, UnsupportedModel
-from hub_openvino.convert.finish import Finished, Places, finish, type_name
 from hub_openvino.convert.objects import from_object
+from hub_openvino.convert.source_signature import ConvertedIr, SignaturePlaces, finish, type_name
 
 if TYPE_CHECKING:
     import openvino
@@ -21,7 +21,7 @@ _HINT = "hub tries the way over ONNX next"
 _LOAD_FAILURES = (RuntimeError, ValueError, KeyError, AttributeError, TypeError, AssertionError, OSError, EOFError)
 
 
-def from_exported(job: ConvertJob) -> Finished:
+def from_exported(job: ConvertJob) -> ConvertedIr:
     """Convert a `.pt2` file.
 
     Raises:
@@ -43,7 +43,7 @@ def from_exported(job: ConvertJob) -> Finished:
     dropped = _drop_whole_slices(program)
     model = from_object(program)
     signature = job.source.signature
-    done = finish(model, signature, job.options, Places.by_position(model, signature))
+    done = finish(model, signature, job.options, SignaturePlaces.by_position(model, signature))
     said = (f"dropped {dropped} slices of the whole, which OpenVINO's frontend cannot read",) if dropped else ()
     return done._replace(notes=(*said, *done.notes))
 
@@ -65,7 +65,7 @@ def _drop_whole_slices(program: torch.export.ExportedProgram) -> int:
     return len(whole)
 
 
-def from_torchscript(job: ConvertJob) -> Finished:
+def from_torchscript(job: ConvertJob) -> ConvertedIr:
     """Convert a TorchScript file; the shapes of its inputs are the request's.
 
     Raises:
@@ -80,7 +80,7 @@ def from_torchscript(job: ConvertJob) -> Finished:
         raise StepError(f"torch cannot load {Path(job.source.path).name}: {error}", hint=_HINT) from error
     signature = job.source.signature
     model = from_object(module, [_input(spec, job) for spec in signature.inputs])
-    return finish(model, signature, job.options, Places.by_position(model, signature))
+    return finish(model, signature, job.options, SignaturePlaces.by_position(model, signature))
 
 
 def _input(spec: TensorSpec, job: ConvertJob) -> tuple[openvino.PartialShape, openvino.Type]:

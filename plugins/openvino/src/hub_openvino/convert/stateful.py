@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hub.spec import ConvertJob, IoBinding, StepError, UnsupportedModel
 from hub_openvino.border import input_names, output_names, store_symbols
-from hub_openvino.convert.finish import Finished
+from hub_openvino.convert.source_signature import ConvertedIr
 from hub_openvino.describe import read_model
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _KEPT = "kept inside the model, from {} of the run before"
 
 
-def make_stateful(job: ConvertJob) -> Finished:
+def make_stateful(job: ConvertJob) -> ConvertedIr:
     """Turn pairs of input and output into variables that start at zero.
 
     Raises:
@@ -39,7 +39,7 @@ def make_stateful(job: ConvertJob) -> Finished:
     kept = set(input_names(model))
     store_symbols(model, [spec for spec in job.source.signature.inputs if spec.name in kept])
     notes = tuple(f"{name} is {_KEPT.format(output)}" for name, output in states.items())
-    return Finished(model, _bindings(states), notes)
+    return ConvertedIr(model, _bindings(states), notes)
 
 
 def _check_sizes(model: openvino.Model, states: dict[str, str]) -> None:

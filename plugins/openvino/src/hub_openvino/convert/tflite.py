@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import Signature, TensorSpec, UnsupportedModel
-from hub_openvino.convert.finish import Places
+from hub_openvino.convert.source_signature import SignaturePlaces
 
 if TYPE_CHECKING:
     import openvino
 
 
-def places_of(path: Path, model: openvino.Model, source: Signature) -> Places:
+def places_of(path: Path, model: openvino.Model, source: Signature) -> SignaturePlaces:
     """Find the source's inputs and outputs by the names in the file's signature, else by the tensors' names.
 
     Raises:
         UnsupportedModel: One is not there.
     """
     try:
-        return Places.by_name(model, source)
+        return SignaturePlaces.by_name(model, source)
     except UnsupportedModel:
         inputs, outputs = _tensor_names(path)
         known = Signature(
             inputs=tuple(_renamed(spec, inputs) for spec in source.inputs),
             outputs=tuple(_renamed(spec, outputs) for spec in source.outputs),
         )
-        return Places.by_name(model, known)
+        return SignaturePlaces.by_name(model, known)
 
 
 def _renamed(spec: TensorSpec, names: Mapping[str, str]) -> TensorSpec:

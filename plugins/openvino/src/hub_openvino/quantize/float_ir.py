@@ -13,7 +13,7 @@ from hub_openvino.describe import read_model
 from hub_openvino.devices import settings_of
 from hub_openvino.failures import FAILURES, reason_of
 from hub_openvino.ir import read_ir
-from hub_openvino.numerics import Found, find_numerics
+from hub_openvino.numerics import FoundNumerics, find_numerics
 from hub_openvino.quantize.recipes import Recipe
 from hub_quanttrials import Judge, Shelf, Trial
 
@@ -31,7 +31,7 @@ class QuantizedIr(NamedTuple):
     """A model that a recipe gave, and what the IR's reader says that it computes in."""
 
     model: openvino.Model
-    found: Found
+    found: FoundNumerics
 
 
 IrTrial = Trial[Recipe, QuantizedIr]
@@ -93,7 +93,7 @@ class FloatIr:
 
     def read(self, model: openvino.Model) -> QuantizedIr:
         """What the IR's reader says of a model, whose layers are numbered first: its words name them."""
-        from hub_openvino.convert.finish import number_names, save
+        from hub_openvino.convert.source_signature import number_names, save
 
         number_names(model)
         target = self.scratch / "tried.xml"

@@ -155,7 +155,7 @@ def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_
         UnsupportedModel: The result would not be what the edge claims.
         StepError: NNCF fails on every recipe.
     """
-    from hub_openvino.convert.finish import save
+    from hub_openvino.convert.source_signature import save
     from hub_openvino.quantize.float_ir import open_float
 
     if needs_samples and not job.calibration:

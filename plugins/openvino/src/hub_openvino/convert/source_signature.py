@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"(?:^|/)[A-Z][A-Za-z0-9]*_\d+")
 """A name, or a part of one, that OpenVINO gave: an operator's name and a number."""
 
 
-class Finished(NamedTuple):
+class ConvertedIr(NamedTuple):
     """A model with the source's border, and what had to change."""
 
     model: openvino.Model
@@ -26,7 +26,9 @@ class Finished(NamedTuple):
     notes: tuple[str, ...]
 
 
-def finish(model: openvino.Model, source: Signature, options: ConvertOptions, places: Places | None = None) -> Finished:
+def finish(
+    model: openvino.Model, source: Signature, options: ConvertOptions, places: SignaturePlaces | None = None
+) -> ConvertedIr:
     """Brings a frontend's model to the source's border, in place where it can.
 
     Args:
@@ -38,7 +40,7 @@ def finish(model: openvino.Model, source: Signature, options: ConvertOptions, pl
     Raises:
         UnsupportedModel: An input or output of the source is not there, or an input does not take its shape.
     """
-    found = places or Places.by_name(model, source)
+    found = places or SignaturePlaces.by_name(model, source)
     model = _ordered(model, found)
     frozen = _freeze(model, source, options)
     kept = [spec for spec in source.inputs if spec.name not in options.constants]
@@ -47,17 +49,17 @@ def finish(model: openvino.Model, source: Signature, options: ConvertOptions, pl
     store_symbols(model, [_fixed(spec, options) for spec in kept])
     number_names(model)
     notes = tuple(binding.reason for binding in bindings if binding.dtype)
-    return Finished(model, bindings, notes)
+    return ConvertedIr(model, bindings, notes)
 
 
-class Places(NamedTuple):
+class SignaturePlaces(NamedTuple):
     """The source's inputs and outputs in order, as indices of the model's."""
 
     inputs: Sequence[int]
     outputs: Sequence[int]
 
     @classmethod
-    def by_name(cls, model: openvino.Model, source: Signature) -> Places:
+    def by_name(cls, model: openvino.Model, source: Signature) -> SignaturePlaces:
         """Find them by tensor names and layer names.
 
         Raises:
@@ -67,7 +69,7 @@ class Places(NamedTuple):
         return cls(inputs, _outputs_by_name(model, source))
 
     @classmethod
-    def by_position(cls, model: openvino.Model, source: Signature) -> Places:
+    def by_position(cls, model: openvino.Model, source: Signature) -> SignaturePlaces:
         """Take them as they come.
 
         Raises:
@@ -105,7 +107,7 @@ def _own(port: openvino.Output) -> str:
     return str(port.node.friendly_name).split("/sink_port_")[0]
 
 
-def _ordered(model: openvino.Model, places: Places) -> openvino.Model:
+def _ordered(model: openvino.Model, places: SignaturePlaces) -> openvino.Model:
     """The model with inputs and outputs in the source's order; what the source does not have goes."""
     import openvino
 
