@@ -52,7 +52,7 @@ class QuantizedImporter(Importer):
 
     def call(self, row: Operator, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Keep quantization as torch's operators; compute everything else as the importer does."""
-        kept = _KEPT.get(row.name)
+        kept = _KEPT.get(row.name) if not row.domain else None
         result = kept(self, arguments, attributes) if kept else None
         return super().call(row, arguments, attributes) if result is None else result
 
