@@ -132,7 +132,7 @@ def test_functions_are_short() -> None:
 PACKAGES = figures.packages()
 # Percent of a package's functions that may have `Any` in their signature: a type names what it holds. 5 for the core,
 # 20 for a plugin is the aim; a package that is above stands at its value of 2026-11-28, and its bound only goes down.
-ANY = {"hub": 5.5, "keras": 23.8, "openvino": 25.2, "pytorch": 29.3}
+ANY = {"hub": 5.5}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -141,9 +141,7 @@ def test_types_name_what_they_hold(package: str) -> None:
 
 
 # Modules of which each imports each, also inside functions and for types; with what is to end it. It only shrinks.
-CIRCLES = {
-    ("hub_openvino.execution", "hub_openvino.session"): "explain asked of the runtime",
-}
+CIRCLES: dict[tuple[str, ...], str] = {}
 
 
 def test_no_other_modules_import_each_other() -> None:
@@ -152,7 +150,7 @@ def test_no_other_modules_import_each_other() -> None:
 
 
 def test_class_names_defined_twice_do_not_come_back() -> None:
-    assert len(figures.defined_twice()) <= 24
+    assert len(figures.defined_twice()) <= 18
 
 
 def test_a_class_name_in_the_core_means_one_thing() -> None:
