@@ -75,7 +75,7 @@ def from_torchscript(job: ConvertJob) -> ConvertedIr:
     import torch
 
     try:
-        module = torch.jit.load(job.source.path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        module = torch.jit.load(job.source.path, map_location="cpu").eval()
     except _LOAD_FAILURES as error:
         raise StepError(f"torch cannot load {Path(job.source.path).name}: {error}", hint=_HINT) from error
     signature = job.source.signature
