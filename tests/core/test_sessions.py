@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hub
-from hub.spec import DeviceMissing, ModelNotFound, StepError, UnknownName, UnsupportedModel
+from hub.spec import DeviceMissing, ModelNotFound, UnknownName, UnsupportedModel, UsageError
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -92,5 +92,5 @@ def test_what_cannot_be_opened_is_a_coded_error(toy: Path, tmp_path: Path) -> No
         hub.open_session(str(toy), how=hub.RuntimeOptions(device="abacus"))
     with pytest.raises(UnknownName, match="kernel set"):
         hub.open_session(str(toy), how=hub.RuntimeOptions(variant="other"))
-    with hub.open_session(str(toy)) as model, pytest.raises(StepError):
+    with hub.open_session(str(toy)) as model, pytest.raises(UsageError, match="fed nothing, not x"):
         model.run({})
