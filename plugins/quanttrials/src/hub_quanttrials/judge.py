@@ -21,7 +21,7 @@ JUDGED_SAMPLES = 16
 """Calibration samples on which results are run and compared inside the step, at most."""
 
 
-class Samples(Protocol):
+class SizedFeeds(Protocol):
     """Feeds, of which the number is known before the first is read, such as `hub.spec.SampleFolder`."""
 
     def __len__(self) -> int: ...
@@ -61,7 +61,7 @@ class Judge:
     signals: Sequence[Mapping[str, float]] = ()
 
     @classmethod
-    def of(cls, session: Session, samples: Samples, kind: str = "calibration samples") -> Judge:
+    def of(cls, session: Session, samples: SizedFeeds, kind: str = "calibration samples") -> Judge:
         """Runs the float model on samples that are spread evenly over those given.
 
         Args:

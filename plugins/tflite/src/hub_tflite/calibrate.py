@@ -11,19 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.spec import CalibrationError, StepError
 from hub_tflitefile.interface import interface_of
-from hub_tflitefile.schema import parse
+from hub_tflitefile.schema import numbers, parse
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from ai_edge_litert.interpreter import Interpreter
+
+    from hub.spec import Feeds
+    from hub_tflitefile.tables import SubGraphT
 
     Array = npt.NDArray[np.generic]
     Floats = npt.NDArray[np.float32]
-    Feeds = dict[str, Array]
 
 METHOD = "min-max over all samples"
 KEPT_VALUES = 65536
@@ -115,7 +118,7 @@ def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, O
     return {name: observed for name, observed in seen.items() if observed.values}
 
 
-def _observing_interpreter(content: bytes) -> tuple[Any, Any, dict[str, int]]:
+def _observing_interpreter(content: bytes) -> tuple[Interpreter, SubGraphT, dict[str, int]]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     try:
@@ -131,15 +134,15 @@ def _observing_interpreter(content: bytes) -> tuple[Any, Any, dict[str, int]]:
     return interpreter, graph, dict(inputs)
 
 
-def _activations(interpreter: Any, graph: Any) -> dict[str, int]:
+def _activations(interpreter: Interpreter, graph: SubGraphT) -> dict[str, int]:
     import numpy as np
 
-    made = {int(index) for op in graph.operators for index in op.outputs} | {int(index) for index in graph.inputs}
+    made = {index for operator in graph.operators for index in numbers(operator.outputs)} | {*numbers(graph.inputs)}
     details = interpreter.get_tensor_details()
     return {d["name"]: d["index"] for d in details if d["index"] in made and d["dtype"] == np.float32}
 
 
-def _run(interpreter: Any, inputs: dict[str, int], feeds: Feeds, number: int) -> None:
+def _run(interpreter: Interpreter, inputs: dict[str, int], feeds: Feeds, number: int) -> None:
     if set(feeds) != set(inputs):
         raise CalibrationError(
             f"sample {number} has {sorted(feeds)}, the model takes {sorted(inputs)}",
@@ -155,7 +158,7 @@ def _run(interpreter: Any, inputs: dict[str, int], feeds: Feeds, number: int) ->
         raise CalibrationError(f"sample {number} does not fit the model: {' '.join(str(error).split())}") from error
 
 
-def _value(interpreter: Any, index: int) -> Array | None:
+def _value(interpreter: Interpreter, index: int) -> Array | None:
     try:
         value: Array = interpreter.get_tensor(index)
     except ValueError:  # a tensor that the kernels never materialise (results of a loop that nothing reads)
@@ -163,7 +166,7 @@ def _value(interpreter: Any, index: int) -> Array | None:
     return value
 
 
-def _resize(interpreter: Any, inputs: dict[str, int], feeds: Feeds) -> None:
+def _resize(interpreter: Interpreter, inputs: dict[str, int], feeds: Feeds) -> None:
     details = {detail["index"]: tuple(detail["shape"]) for detail in interpreter.get_input_details()}
     changed = [name for name, array in feeds.items() if details[inputs[name]] != array.shape]
     for name in changed:
@@ -172,7 +175,7 @@ def _resize(interpreter: Any, inputs: dict[str, int], feeds: Feeds) -> None:
         interpreter.allocate_tensors()
 
 
-def statistics(observed: dict[str, Observed]) -> dict[str, dict[str, Any]]:
+def statistics(observed: dict[str, Observed]) -> dict[str, dict[str, Floats]]:
     """Returns ranges in the quantizer's form: tensor name -> min and max, each of the tensor's rank."""
     return {
         name: {"min": _of_rank(item, item.low), "max": _of_rank(item, item.high)} for name, item in observed.items()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,348 +15,160 @@ from hub.spec import (
     DType,
     Edge,
     Gives,
-    HubError,
-    IoBinding,
     Layer,
     ModelSummary,
     Numerics,
     QuantRecipe,
-    StepError,
     StepOutput,
     Support,
     UnsupportedModel,
     Verdict,
 )
+from hub_quanttrials import Trials, check_claim, listed
 from hub_tflite import recipes
 from hub_tflite.calibrate import METHOD
 from hub_tflite.float16_constants import halve_constants
 from hub_tflite.numerics import precision_report
 from hub_tflite.quantize import (
     TOOL,
-    Prepared,
+    FloatFile,
     Quantized,
     border_bindings,
     coarse_matrices,
-    failure,
     holds_infinities,
     inner_rules,
     integer_border_rules,
-    plain,
-    prepare,
+    open_float,
     quantize,
     spare,
 )
-from hub_tflite.recipes import Rule
-from hub_tflite.rewrite import ALWAYS, STATIC, Rewrite, drop_unused
+from hub_tflite.recipes import QuantRule, RuleSet
+from hub_tflite.rewrite import ALWAYS, STATIC, drop_unused
+from hub_tflite.runtime import LiteRtSession
 from hub_tflitefile.schema import parse, read, to_bytes
 
-GOAL_DB = 20.0
-"""A mixed recipe is taken as soon as it reaches this on the calibration samples: hub's int8 gate asks for 13 dB on
-held-out ones, and 7 dB is a margin for other data and other kernels."""
-
 _QUANTIZER = ("ai-edge-litert", "ai-edge-quantizer")
-_NAMED = 12
+
+Recipes = Callable[[FloatFile], Iterable[RuleSet]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One recipe to try: its name for the notes, and its rules."""
-
-    name: str
-    rules: list[Rule]
+def _one(name: str, rules: Callable[[], list[QuantRule]]) -> Recipes:
+    return lambda _: [RuleSet(name, tuple(rules()))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One edge's way of quantizing.
+def _whole(name: str, rules: list[QuantRule]) -> Recipes:
+    """Integers wherever there are activations; refused where stand-ins for infinity were seen."""
 
-    Attributes:
-        name: Short name; the edge is `tflite.<name>`.
-        title: For the plan.
-        numerics: What it gives.
-        cost: Order of preference among edges with the same target.
-        weights: Element type of the weights.
-        activations: Element type of the activations in quantized layers.
-        rewrites: Applied to the graph first.
-        attempts: Recipes in order; the first that is good enough is taken, else the best.
-        refuse: Reason not to try at all, given what was seen; empty to go on.
-    """
+    def recipes(source: FloatFile) -> Iterator[RuleSet]:
+        names = holds_infinities(source)
+        if names:
+            reason = f"stand-ins for infinity in {', '.join(names[:3])} have no place in an integer range"
+            raise UnsupportedModel(reason, hint="--precision int8-mixed leaves such layers in float")
+        yield RuleSet(name, tuple(rules))
 
-    name: str
-    title: str
-    numerics: Numerics
-    cost: float
-    weights: DType
-    activations: DType
-    rewrites: tuple[Rewrite, ...]
-    attempts: Callable[[Prepared], Iterator[Attempt]]
-    refuse: Callable[[Prepared], str] = lambda _: ""
+    return recipes
 
 
-def _one(name: str, rules: Callable[[], list[Rule]]) -> Callable[[Prepared], Iterator[Attempt]]:
-    def attempts(_: Prepared) -> Iterator[Attempt]:
-        yield Attempt(name=name, rules=rules())
-
-    return attempts
-
-
-def _sparing(
-    scheme_rules: Callable[[], list[Rule]], thresholds: Sequence[float], *, products_only: bool
-) -> Callable[[Prepared], Iterator[Attempt]]:
+def _sparing(scheme_rules: list[QuantRule], thresholds: Sequence[float], *, products_only: bool) -> Recipes:
     """Tries to keep more and more of the operators that int8 hurts most out of int8."""
 
-    def attempts(prepared: Prepared) -> Iterator[Attempt]:
+    def recipes(source: FloatFile) -> Iterator[RuleSet]:
         last = -1
         for threshold in thresholds:
-            rules, spared, total = spare(prepared, threshold, products_only=products_only)
+            rules, spared, total = spare(source, threshold, products_only=products_only)
             if spared == last:
                 continue
             last = spared
             name = f"{spared} of {total} layers spared (activations below {threshold:g} dB in int8)"
-            yield Attempt(name=name, rules=[*scheme_rules(), *rules])
+            yield RuleSet(name, (*scheme_rules, *rules))
 
-    return attempts
+    return recipes
 
 
-def _three_quarters(prepared: Prepared) -> Iterator[Attempt]:
+def _three_quarters(source: FloatFile) -> list[RuleSet]:
     """Leaves in int8 the quarter of the matrices that int4 rounds worst (a sentence transformer: 9 -> 11 dB)."""
-    kept = coarse_matrices(prepared, 0.25)
+    kept = coarse_matrices(source, 0.25)
     name = f"{len(kept)} matrices that int4 rounds worst stay in int8"
-    yield Attempt(name=name, rules=[*recipes.int4_fully_connected(), *kept])
+    return [RuleSet(name, (*recipes.int4_fully_connected(), *kept))]
 
 
-def _no_infinities(prepared: Prepared) -> str:
-    names = holds_infinities(prepared)
-    return f"stand-ins for infinity in {', '.join(names[:3])} have no place in an integer range" if names else ""
-
-
-PLANS: tuple[Plan, ...] = (
-    Plan(
-        name="int8",
-        title="static int8, every layer",
-        numerics=Numerics.INT8,
-        cost=1.0,
-        weights=DType.INT8,
-        activations=DType.INT8,
-        rewrites=STATIC,
-        attempts=_one("every layer", lambda: recipes.everywhere(recipes.STATIC8)),
-        refuse=_no_infinities,
-    ),
-    Plan(
-        name="int8-mixed",
-        title="static int8, layers that int8 breaks in float",
-        numerics=Numerics.INT8_MIXED,
-        cost=2.0,
-        weights=DType.INT8,
-        activations=DType.INT8,
-        rewrites=STATIC,
-        attempts=_sparing(lambda: recipes.everywhere(recipes.STATIC8), (0, 25, 30, 35), products_only=False),
-    ),
-    Plan(
-        name="int8-mixed-products",
-        title="static int8 in convolutions and matrix products, the rest in float",
-        numerics=Numerics.INT8_MIXED,
-        cost=3.0,
-        weights=DType.INT8,
-        activations=DType.INT8,
-        rewrites=STATIC,
-        attempts=_sparing(lambda: recipes.products(recipes.STATIC8), (0, 20, 25, 28, 30, 33, 36), products_only=True),
-    ),
-    Plan(
-        name="int8-dynamic",
-        title="dynamic-range int8",
-        numerics=Numerics.INT8_DYNAMIC,
-        cost=1.0,
-        weights=DType.INT8,
-        activations=DType.FLOAT32,
-        rewrites=ALWAYS,
-        attempts=_one("every layer with weights", recipes.dynamic),
-    ),
-    Plan(
-        name="int8-dynamic-depthwise",
-        title="dynamic-range int8, depthwise convolutions in float on int8 weights",
-        numerics=Numerics.INT8_DYNAMIC,
-        cost=2.0,
-        weights=DType.INT8,
-        activations=DType.FLOAT32,
-        rewrites=ALWAYS,
-        attempts=_one("depthwise convolutions computed in float", recipes.dynamic_but_depthwise),
-    ),
-    Plan(
-        name="int8-weights",
-        title="int8 weights",
-        numerics=Numerics.INT8_WEIGHTS,
-        cost=1.0,
-        weights=DType.INT8,
-        activations=DType.FLOAT32,
-        rewrites=ALWAYS,
-        attempts=_one("every layer with weights", recipes.int8_weights),
-    ),
-    Plan(
-        name="int4-weights",
-        title="int4 weights",
-        numerics=Numerics.INT4_WEIGHTS,
-        cost=1.0,
-        weights=DType.INT4,
-        activations=DType.FLOAT32,
-        rewrites=ALWAYS,
-        attempts=_one("convolutions and matrix products; int8 elsewhere", recipes.int4_weights),
-    ),
-    Plan(
-        name="int4-weights-products",
-        title="int4 weights in matrix products, int8 in convolutions",
-        numerics=Numerics.INT4_WEIGHTS,
-        cost=2.0,
-        weights=DType.INT4,
-        activations=DType.FLOAT32,
-        rewrites=ALWAYS,
-        attempts=_one("matrix products; int8 elsewhere", recipes.int4_fully_connected),
-    ),
-    Plan(
-        name="int4-weights-spared",
-        title="int4 weights in most matrix products, int8 in the rest and in convolutions",
-        numerics=Numerics.INT4_WEIGHTS,
-        cost=3.0,
-        weights=DType.INT4,
-        activations=DType.FLOAT32,
-        rewrites=ALWAYS,
-        attempts=_three_quarters,
-    ),
-    Plan(
-        name="int16x8",
-        title="int16 activations, int8 weights, every layer",
-        numerics=Numerics.INT16X8,
-        cost=1.0,
-        weights=DType.INT8,
-        activations=DType.INT16,
-        rewrites=STATIC,
-        attempts=_one("every layer", lambda: recipes.everywhere(recipes.STATIC16)),
-        refuse=_no_infinities,
-    ),
-    Plan(
-        name="int16x8-products",
-        title="int16 activations and int8 weights in convolutions and matrix products, the rest in float",
-        numerics=Numerics.INT16X8,
-        cost=2.0,
-        weights=DType.INT8,
-        activations=DType.INT16,
-        rewrites=STATIC,
-        attempts=_one("convolutions and matrix products", lambda: recipes.products(recipes.STATIC16)),
-    ),
-)  # fmt: skip
-
-
-def run_plan(plan: Plan, job: ConvertJob) -> StepOutput:
+def run(job: ConvertJob, name: str, title: str, numerics: Numerics, tried: Recipes) -> StepOutput:
     """Quantizes `job.source.path` into `job.output`.
 
+    Args:
+        job: The step.
+        name: For the recipe.
+        title: For messages.
+        numerics: What it gives.
+        tried: Recipes in order; the first that is good enough is taken, else the best.
+
     Raises:
-        CalibrationError: The plan needs samples and there are none, or they do not fit.
+        CalibrationError: There are no samples where some are needed, or they do not fit.
         UnsupportedModel: The result would not be what the edge claims.
-        StepError: The quantizer fails on every recipe of the plan.
+        StepError: The quantizer fails on every recipe.
     """
-    if plan.numerics.needs_calibration and not job.calibration:
-        raise CalibrationError(f"{plan.title} needs calibration samples", hint="give some: --calibration DATA")
-    scheme = _border_scheme(plan, job.options)
-    prepared = prepare(job.source.path, plan.rewrites, job.calibration if plan.numerics.needs_calibration else "")
-    reason = plan.refuse(prepared)
-    if reason:
-        raise UnsupportedModel(f"{plan.title}: {reason}", hint="--precision int8-mixed leaves such layers in float")
-    result, notes = _best(plan, prepared)
-    final = result
-    if scheme:
-        final = quantize(prepared, integer_border_rules(prepared, result.rules, scheme), judge=False)
+    static = numerics.needs_calibration
+    if static and not job.calibration:
+        raise CalibrationError(f"{title} needs calibration samples", hint="give some: --calibration DATA")
+    scheme = _border_scheme(numerics, job.options)
+    source = open_float(job.source.path, STATIC if static else ALWAYS, job.calibration if static else "")
+
+    def apply(recipe: RuleSet) -> Quantized:
+        made = quantize(source, recipe.rules)
+        check_claim(title, numerics, made.report.numerics, _words(made.report.left_float))
+        return made
+
+    inner = tuple(inner_rules(source)) if static else ()
+    trials = Trials(source.judge, apply, lambda made: LiteRtSession(made.content))
+    best = trials.best(RuleSet(recipe.name, (*recipe.rules, *inner)) for recipe in tried(source))
+    rules: Sequence[QuantRule] = best.recipe.rules
+    final = best.model
+    if scheme:  # a border in integers is not the float model's, so that it is not judged
+        rules = integer_border_rules(source, rules, scheme)
+        final = quantize(source, rules)
     Path(job.output).write_bytes(final.content)
-    bindings: tuple[IoBinding, ...] = border_bindings(final.content, prepared.model)
+    left = _words(final.report.left_float) if static else []
     return StepOutput(
-        notes=(*prepared.notes, *notes, *_float_notes(plan, final.report.left_float)),
-        bindings=bindings,
-        recipe=_recipe(plan, prepared, final),
+        notes=(
+            *source.notes,
+            *trials.notes,
+            *([f"{len(left)} layers have float activations: {listed(left)}"] if left else []),
+        ),
+        bindings=border_bindings(final.content, source.model),
+        recipe=QuantRecipe(
+            name=name,
+            tool=f"{TOOL} {version(TOOL)}",
+            numerics=numerics,
+            weights=DType.INT4 if numerics is Numerics.INT4_WEIGHTS else DType.INT8,
+            activations=_ACTIVATIONS.get(numerics, DType.FLOAT32),
+            granularity="per-channel",
+            symmetric_activations=numerics is Numerics.INT16X8,
+            calibration_method=METHOD if static else "",
+            samples=source.samples,
+            kept_float=tuple(left),
+            settings={"recipe": [rule.plain for rule in rules]},
+        ),
     )
 
 
-def _border_scheme(plan: Plan, options: ConvertOptions) -> str:
+_ACTIVATIONS = {Numerics.INT8: DType.INT8, Numerics.INT8_MIXED: DType.INT8, Numerics.INT16X8: DType.INT16}
+"""Element type of the activations in quantized layers, where it is not float."""
+
+
+def _border_scheme(numerics: Numerics, options: ConvertOptions) -> str:
     if not options.io_dtype:
         return ""
-    if options.io_dtype != "int8" or plan.activations is not DType.INT8:
+    if options.io_dtype != "int8" or _ACTIVATIONS.get(numerics) is not DType.INT8:
         raise UnsupportedModel(
-            f"inputs and outputs in {options.io_dtype} do not go with {plan.numerics.value}",
+            f"inputs and outputs in {options.io_dtype} do not go with {numerics.value}",
             hint="--io-dtype int8 goes with --int8 and calibration data",
         )
     return recipes.STATIC8
 
 
-def _best(plan: Plan, prepared: Prepared) -> tuple[Quantized, list[str]]:
-    """Tries the plan's recipes; returns the first above the goal, else the best, with a note on each try."""
-    best: Quantized | None = None
-    notes: list[str] = []
-    last: HubError | None = None
-    for attempt in plan.attempts(prepared):
-        try:
-            result = _attempt(plan, prepared, attempt)
-        except (StepError, UnsupportedModel) as error:
-            last = error
-            notes.append(f"recipe: {attempt.name}: {failure(error)}")
-            continue
-        notes.append(_attempt_note(attempt, prepared, result))
-        if best is None or result.sqnr_db > best.sqnr_db:
-            best = result
-        if math.isnan(result.sqnr_db) or result.sqnr_db >= GOAL_DB:
-            break
-    if best is None:
-        raise last or StepError(f"{plan.title}: nothing to try")
-    return best, notes
-
-
-def _attempt_note(attempt: Attempt, prepared: Prepared, result: Quantized) -> str:
-    if math.isnan(result.sqnr_db):
-        return f"recipe: {attempt.name}"
-    return f"recipe: {attempt.name}: {result.sqnr_db:.1f} dB on {len(prepared.judged)} calibration samples"
-
-
-def _attempt(plan: Plan, prepared: Prepared, attempt: Attempt) -> Quantized:
-    static = plan.activations is not DType.FLOAT32
-    result = quantize(prepared, [*attempt.rules, *(inner_rules(prepared) if static else [])])
-    found = result.report.numerics
-    if found is plan.numerics:
-        return result
-    left = _names(result.report.left_float)
-    why = f"; in float stay {left}" if left else ""
-    raise UnsupportedModel(
-        f"{plan.title} would give {found.value}{why}", hint="--precision int8-mixed accepts layers in float"
-    )
-
-
-def _names(layers: Sequence[Layer]) -> str:
-    names = [_layer_words(layer) for layer in layers]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
-def _layer_words(layer: Layer) -> str:
-    weights = f" ({layer.precision})" if layer.precision != "fp32" else ""
-    return f"{layer.operator} {layer.name}{weights}"
-
-
-def _float_notes(plan: Plan, left: Sequence[Layer]) -> list[str]:
-    static = plan.activations is not DType.FLOAT32
-    return [f"{len(left)} layers have float activations: {_names(left)}"] if static and left else []
-
-
-def _recipe(plan: Plan, prepared: Prepared, result: Quantized) -> QuantRecipe:
-    static = plan.activations is not DType.FLOAT32
-    return QuantRecipe(
-        name=plan.name,
-        tool=f"{TOOL} {version(TOOL)}",
-        numerics=plan.numerics,
-        weights=plan.weights,
-        activations=plan.activations,
-        granularity="per-channel",
-        symmetric_activations=plan.activations is DType.INT16,
-        calibration_method=METHOD if static else "",
-        samples=prepared.samples,
-        kept_float=tuple(map(_layer_words, result.report.left_float)) if static else (),
-        settings={"recipe": plain(result.rules)},
-    )
+def _words(layers: Sequence[Layer]) -> list[str]:
+    weights = (f" ({layer.precision})" if layer.precision != "fp32" else "" for layer in layers)
+    return [f"{layer.operator} {layer.name}{word}" for layer, word in zip(layers, weights, strict=True)]
 
 
 def run_half(job: ConvertJob) -> StepOutput:
@@ -395,21 +204,22 @@ def takes_runnable(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     return YES
 
 
-def _edge(plan: Plan) -> Edge:
+def _edge(name: str, title: str, numerics: Numerics, tried: Recipes, cost: float = 1.0) -> Edge:
+    """An edge of this module; `cost` orders those with the same target."""
     return Edge(
-        id=f"tflite.{plan.name}",
+        id=f"tflite.{name}",
         accepts=_FLOAT,
-        gives=Gives(format="tflite", numerics=plan.numerics),
-        convert=functools.partial(run_plan, plan),
+        gives=Gives(format="tflite", numerics=numerics),
+        convert=lambda job: run(job, name, title, numerics, tried),
         check=takes_runnable,
-        honours=("io_dtype",) if plan.activations is DType.INT8 else (),
+        honours=("io_dtype",) if _ACTIVATIONS.get(numerics) is DType.INT8 else (),
         lossy=True,
-        needs_calibration=plan.numerics.needs_calibration,
+        needs_calibration=numerics.needs_calibration,
         keeps_dynamic=True,
         requires=_QUANTIZER,
         process="tflite",
-        cost=plan.cost,
-        title=plan.title,
+        cost=cost,
+        title=title,
     )
 
 
@@ -426,6 +236,77 @@ QUANTIZING = (
         process="tflite",
         title="float16 weights",
     ),
-    *map(_edge, PLANS),
+    _edge(
+        "int8",
+        "static int8, every layer",
+        Numerics.INT8,
+        _whole("every layer", recipes.everywhere(recipes.STATIC8)),
+    ),
+    _edge(
+        "int8-mixed",
+        "static int8, layers that int8 breaks in float",
+        Numerics.INT8_MIXED,
+        _sparing(recipes.everywhere(recipes.STATIC8), (0, 25, 30, 35), products_only=False),
+        cost=2.0,
+    ),
+    _edge(
+        "int8-mixed-products",
+        "static int8 in convolutions and matrix products, the rest in float",
+        Numerics.INT8_MIXED,
+        _sparing(recipes.products(recipes.STATIC8), (0, 20, 25, 28, 30, 33, 36), products_only=True),
+        cost=3.0,
+    ),
+    _edge(
+        "int8-dynamic",
+        "dynamic-range int8",
+        Numerics.INT8_DYNAMIC,
+        _one("every layer with weights", recipes.dynamic),
+    ),
+    _edge(
+        "int8-dynamic-depthwise",
+        "dynamic-range int8, depthwise convolutions in float on int8 weights",
+        Numerics.INT8_DYNAMIC,
+        _one("depthwise convolutions computed in float", recipes.dynamic_but_depthwise),
+        cost=2.0,
+    ),
+    _edge(
+        "int8-weights",
+        "int8 weights",
+        Numerics.INT8_WEIGHTS,
+        _one("every layer with weights", recipes.int8_weights),
+    ),
+    _edge(
+        "int4-weights",
+        "int4 weights",
+        Numerics.INT4_WEIGHTS,
+        _one("convolutions and matrix products; int8 elsewhere", recipes.int4_weights),
+    ),
+    _edge(
+        "int4-weights-products",
+        "int4 weights in matrix products, int8 in convolutions",
+        Numerics.INT4_WEIGHTS,
+        _one("matrix products; int8 elsewhere", recipes.int4_fully_connected),
+        cost=2.0,
+    ),
+    _edge(
+        "int4-weights-spared",
+        "int4 weights in most matrix products, int8 in the rest and in convolutions",
+        Numerics.INT4_WEIGHTS,
+        _three_quarters,
+        cost=3.0,
+    ),
+    _edge(
+        "int16x8",
+        "int16 activations, int8 weights, every layer",
+        Numerics.INT16X8,
+        _whole("every layer", recipes.everywhere(recipes.STATIC16)),
+    ),
+    _edge(
+        "int16x8-products",
+        "int16 activations and int8 weights in convolutions and matrix products, the rest in float",
+        Numerics.INT16X8,
+        _one("convolutions and matrix products", lambda: recipes.products(recipes.STATIC16)),
+        cost=2.0,
+    ),
 )
-"""float16 weights, and one edge per plan."""
+"""float16 weights, and one edge for each way of quantizing."""
