@@ -79,15 +79,20 @@ def _inputs(request: Request) -> tuple[str, ...]:
 
 
 def _key(request: Request) -> str:
-    """Hash everything a conversion hangs on; empty where a part of that is code, or is measured each time anew."""
+    """Hash everything a conversion hangs on.
+
+    Empty where a part of that is code, is measured each time anew, or cannot be read: opening the model says why.
+    """
     inputs = _inputs(request)
-    code = request.source.builder or request.options.allow_pickle
-    if code or request.require_speedup or not all(Path(path).exists() for path in inputs):
+    if request.source.builder or request.options.allow_pickle or request.require_speedup:
+        return ""
+    try:
+        contents = [sha256_model(Path(path)) for path in inputs]
+    except OSError:
         return ""
     asked = msgspec.structs.replace(request, output=request.destination.name, force=False, use_cache=True)
     variables = {name: value for name, value in os.environ.items() if name.startswith("HUB_")}
     machine = (str(processor()), platform.python_version(), platform.platform())
-    contents = [sha256_model(Path(path)) for path in inputs]
     return key_of("conversion", VERSION, asked, contents, variables, machine, [*_installed()])
 
 

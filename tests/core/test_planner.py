@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -386,9 +385,3 @@ def test_a_declared_gap_may_hang_on_the_numerics(registry: Registry) -> None:
         gap = Expectation(edge="t.bad", kind=ExpectationKind.NEVER, reason="it dies", numerics=(numerics,))
         registry.__dict__["expectations"] = (gap,)
         assert bool(plan(registry, GOOD, edge("t.bad", A, D)).left_out) is avoided
-
-
-def test_every_id_of_the_180_edges_that_were_listed_once_still_means_one() -> None:
-    registry = Registry()
-    listed = (Path(__file__).parent / "former_edges.txt").read_text().split()
-    assert {registry.former.get(name, name) for name in listed} == set(registry.edges)
