@@ -46,6 +46,7 @@ from hub.spec import (
     EffectError,
     Execution,
     Explains,
+    Feeds,
     HubError,
     Runtime,
     SampleFolder,
@@ -81,8 +82,8 @@ def _run(task: RunTask) -> RunOutput:
     return RunOutput(samples=len(seconds), seconds=seconds)
 
 
-def _run_all(run: Callable[[Any], Any], task: RunTask, runtime: str) -> Iterator[float]:
-    carried: dict[str, Any] = {}
+def _run_all(run: Callable[[Feeds], Feeds], task: RunTask, runtime: str) -> Iterator[float]:
+    carried: Feeds = {}
     for index, feeds in enumerate(SampleFolder(task.samples)):
         seconds, outputs = _run_one(run, task, runtime, index, feeds | carried)
         carried = {name: outputs[output] for name, output in task.carry.items()}
@@ -90,8 +91,8 @@ def _run_all(run: Callable[[Any], Any], task: RunTask, runtime: str) -> Iterator
 
 
 def _run_one(
-    run: Callable[[Any], Any], task: RunTask, runtime: str, index: int, feeds: Any
-) -> tuple[float, dict[str, Any]]:
+    run: Callable[[Feeds], Feeds], task: RunTask, runtime: str, index: int, feeds: Feeds
+) -> tuple[float, Feeds]:
     """Run one sample; what goes in and comes out is held against what the model's reader says.
 
     Source and result may be run by the same wrapper, whose mistakes parity alone would not see.

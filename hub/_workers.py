@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Self, cast
 
 import msgspec
 import psutil
@@ -87,8 +87,9 @@ class Workers:
     def _ask(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         start = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # a dead worker is told by the missing answer below
-            _stdin(process).write(f"{folder}\n")
-            _stdin(process).flush()
+            requests = cast("IO[str]", process.stdin)  # never None: the worker is started with pipes
+            requests.write(f"{folder}\n")
+            requests.flush()
         while not _answered(process):
             self._watch(process, time.monotonic() - start)
         if not _stdout(process).readline():
@@ -113,12 +114,8 @@ def write_job(task: Task, folder: Path) -> None:
     (folder / "job.json").write_bytes(msgspec.json.format(msgspec.json.encode(task)))
 
 
-def _stdin(process: "subprocess.Popen[str]") -> Any:
-    return process.stdin
-
-
-def _stdout(process: "subprocess.Popen[str]") -> Any:
-    return process.stdout
+def _stdout(process: "subprocess.Popen[str]") -> IO[str]:
+    return cast("IO[str]", process.stdout)
 
 
 def _answered(process: "subprocess.Popen[str]") -> bool:

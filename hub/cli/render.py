@@ -407,7 +407,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _tensors(specs: Iterable[Any]) -> str:
+def _tensors(specs: Iterable[object]) -> str:
     return ", ".join(map(str, specs))
 
 

@@ -29,7 +29,7 @@ from hub.spec import (
 )
 from hub_quanttrials import JUDGED_SAMPLES, Judge, Shelf, Trial, Trials, check_claim, decibels, listed
 from hub_quanttrials.trials import KEPT
-from hub_toy.files import Graph, Layer, Model, Value, read, write_binary
+from hub_toy.files import ToyGraph, ToyLayer, ToyModel, ToyValue, read, write_binary
 from hub_toy.runtime import ToySession
 
 Array = npt.NDArray[np.generic]
@@ -386,16 +386,16 @@ def readme_step() -> Callable[[ConvertJob], StepOutput]:
 def toy(tmp_path: Path) -> ConvertJob:
     """An affine layer with one large weight in each column, so that clipping pays, and samples."""
     generator = np.random.default_rng(0)
-    layer = Layer(op="affine", name="first", inputs=("x",), output="y")
+    layer = ToyLayer(op="affine", name="first", inputs=("x",), output="y")
     arrays: dict[str, Array] = {
         "first.w": generator.normal(size=(64, 3)).astype(np.float32),
         "first.b": np.zeros(3, np.float32),
     }
-    graph = Graph(
-        toy=1, inputs=(Value(name="x", dtype="float32", shape=(1, 64)),),
-        outputs=(Value(name="y", dtype="float32", shape=(1, 3)),), layers=(layer,),
+    graph = ToyGraph(
+        toy=1, inputs=(ToyValue(name="x", dtype="float32", shape=(1, 64)),),
+        outputs=(ToyValue(name="y", dtype="float32", shape=(1, 3)),), layers=(layer,),
     )  # fmt: skip
-    write_binary(tmp_path / "model.toybin", Model(graph=graph, arrays=arrays))
+    write_binary(tmp_path / "model.toybin", ToyModel(graph=graph, arrays=arrays))
     for place in range(20):
         write_sample(tmp_path / "samples", place, {"x": generator.normal(size=(1, 64)).astype(np.float32)})
     source = ModelArtifact(

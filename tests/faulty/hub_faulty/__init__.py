@@ -54,44 +54,44 @@ from hub_faulty.liar import (
     write_liar,
 )
 from hub_toy.edges import to_static
-from hub_toy.files import Array, Layer, Model, Value, read, write_binary
+from hub_toy.files import Array, ToyLayer, ToyModel, ToyValue, read, write_binary
 from hub_toy.runtime import ToyRuntime, ToySession
 
-Fault = Callable[[Model, ConvertJob], StepOutput | None]
+Fault = Callable[[ToyModel, ConvertJob], StepOutput | None]
 
 
-def _segfault(model: Model, job: ConvertJob) -> None:
+def _segfault(model: ToyModel, job: ConvertJob) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def _exit(model: Model, job: ConvertJob) -> None:
+def _exit(model: ToyModel, job: ConvertJob) -> None:
     os._exit(0)
 
 
-def _sys_exit(model: Model, job: ConvertJob) -> None:
+def _sys_exit(model: ToyModel, job: ConvertJob) -> None:
     sys.exit(3)
 
 
-def _hang(model: Model, job: ConvertJob) -> None:
+def _hang(model: ToyModel, job: ConvertJob) -> None:
     time.sleep(120)
 
 
-def _hang_with_the_lock(model: Model, job: ConvertJob) -> None:
+def _hang_with_the_lock(model: ToyModel, job: ConvertJob) -> None:
     ctypes.PyDLL(None).sleep(120)  # native code that never lets another thread of the interpreter run
 
 
-def _slow(model: Model, job: ConvertJob) -> None:
+def _slow(model: ToyModel, job: ConvertJob) -> None:
     child = subprocess.Popen(["sleep", "120"])
     Path(os.environ["HUB_FAULTS_MARK"]).write_text(f"{os.getpid()} {child.pid}")
     time.sleep(120)
 
 
-def _slow_with_the_lock(model: Model, job: ConvertJob) -> None:
+def _slow_with_the_lock(model: ToyModel, job: ConvertJob) -> None:
     Path(os.environ["HUB_FAULTS_MARK"]).write_text(str(os.getpid()))
     ctypes.PyDLL(None).sleep(120)
 
 
-def _memory(model: Model, job: ConvertJob) -> None:
+def _memory(model: ToyModel, job: ConvertJob) -> None:
     hoard = [np.ones(16 << 20, np.uint8)]
     while len(hoard) < 40:
         time.sleep(0.02)
@@ -99,29 +99,29 @@ def _memory(model: Model, job: ConvertJob) -> None:
     time.sleep(60)
 
 
-def _nothing(model: Model, job: ConvertJob) -> None:
+def _nothing(model: ToyModel, job: ConvertJob) -> None:
     """Claim success and write no file."""
 
 
-def _text(model: Model, job: ConvertJob) -> None:
+def _text(model: ToyModel, job: ConvertJob) -> None:
     Path(job.output).write_bytes(Path(job.source.path).read_bytes())
 
 
-def _garbage(model: Model, job: ConvertJob) -> None:
+def _garbage(model: ToyModel, job: ConvertJob) -> None:
     Path(job.output).write_bytes(np.random.default_rng(0).bytes(4096))
 
 
-def _forget(model: Model, job: ConvertJob) -> None:
+def _forget(model: ToyModel, job: ConvertJob) -> None:
     """Say that options are carried out, and carry out none."""
     write_binary(Path(job.output), model)
 
 
-def _half(model: Model, job: ConvertJob) -> None:
+def _half(model: ToyModel, job: ConvertJob) -> None:
     arrays = {name: array.astype(np.float16) for name, array in model.arrays.items()}
     write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
 
 
-def _fixed_only(model: Model, job: ConvertJob) -> None:
+def _fixed_only(model: ToyModel, job: ConvertJob) -> None:
     shapes = [job.options.shapes[value.name] for value in model.graph.inputs]
     fixed = tuple(
         msgspec.structs.replace(value, shape=shape) for value, shape in zip(model.graph.inputs, shapes, strict=True)
@@ -130,33 +130,33 @@ def _fixed_only(model: Model, job: ConvertJob) -> None:
     write_binary(Path(job.output), msgspec.structs.replace(model, graph=graph))
 
 
-def _bake(model: Model, job: ConvertJob) -> None:
+def _bake(model: ToyModel, job: ConvertJob) -> None:
     """Add a constant whose shape is the size that the core tries first, as an exporter that traces does."""
     arrays = {name: np.broadcast_to(array, (64, *array.shape)) if name.endswith(".b") else array
               for name, array in model.arrays.items()}  # fmt: skip
     write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
 
 
-def _side(model: Model, job: ConvertJob) -> None:
+def _side(model: ToyModel, job: ConvertJob) -> None:
     write_binary(Path(job.output), model)
     Path(job.output).with_name("weights").write_bytes(b"lost")
 
 
-def _eat_input(model: Model, job: ConvertJob) -> None:
+def _eat_input(model: ToyModel, job: ConvertJob) -> None:
     write_binary(Path(job.output), model)
     Path(job.source.path).write_text("gone")
 
 
-def _border(model: Model, job: ConvertJob, side: str, **change: object) -> None:
+def _border(model: ToyModel, job: ConvertJob, side: str, **change: object) -> None:
     first, *rest = getattr(model.graph, side)
-    moved: tuple[Value, ...] = (msgspec.structs.replace(first, **change), *rest)
+    moved: tuple[ToyValue, ...] = (msgspec.structs.replace(first, **change), *rest)
     write_binary(
         Path(job.output),
         msgspec.structs.replace(model, graph=msgspec.structs.replace(model.graph, **{side: moved})),
     )
 
 
-def _rename(model: Model, job: ConvertJob) -> None:
+def _rename(model: ToyModel, job: ConvertJob) -> None:
     old = model.graph.outputs[0].name
     layers = tuple(
         msgspec.structs.replace(layer, output="renamed") if layer.output == old else layer
@@ -166,34 +166,34 @@ def _rename(model: Model, job: ConvertJob) -> None:
     _border(msgspec.structs.replace(model, graph=graph), job, "outputs", name="renamed")
 
 
-def _rename_declared(model: Model, job: ConvertJob) -> StepOutput:
+def _rename_declared(model: ToyModel, job: ConvertJob) -> StepOutput:
     _rename(model, job)
     bound = IoBinding(direction="output", source=model.graph.outputs[0].name, target="renamed", reason="a test")
     return StepOutput(bindings=(bound,))
 
 
-def _dtype(model: Model, job: ConvertJob) -> None:
+def _dtype(model: ToyModel, job: ConvertJob) -> None:
     _border(model, job, "outputs", dtype="float64")
 
 
-def _fix_dim(model: Model, job: ConvertJob) -> None:
+def _fix_dim(model: ToyModel, job: ConvertJob) -> None:
     _border(model, job, "inputs", shape=(1, *model.graph.inputs[0].shape[1:]))
 
 
-def _scale(model: Model, job: ConvertJob, factor: float) -> None:
+def _scale(model: ToyModel, job: ConvertJob, factor: float) -> None:
     arrays = {name: array * np.float32(factor) for name, array in model.arrays.items()}
     write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
 
 
-def _slightly_wrong(model: Model, job: ConvertJob) -> None:
+def _slightly_wrong(model: ToyModel, job: ConvertJob) -> None:
     _scale(model, job, 1.01)
 
 
-def _nan(model: Model, job: ConvertJob) -> None:
+def _nan(model: ToyModel, job: ConvertJob) -> None:
     _scale(model, job, float("nan"))
 
 
-def _swap(model: Model, job: ConvertJob) -> None:
+def _swap(model: ToyModel, job: ConvertJob) -> None:
     swap = {value.name: other.name for value, other in zip(model.graph.outputs, model.graph.outputs[::-1], strict=True)}
     layers = tuple(
         msgspec.structs.replace(layer, output=swap.get(layer.output, layer.output)) for layer in model.graph.layers
@@ -202,16 +202,18 @@ def _swap(model: Model, job: ConvertJob) -> None:
     write_binary(Path(job.output), msgspec.structs.replace(model, graph=graph))
 
 
-def _reverse(model: Model, job: ConvertJob) -> None:
+def _reverse(model: ToyModel, job: ConvertJob) -> None:
     arrays = {name: array[..., ::-1] for name, array in model.arrays.items()}
     write_binary(Path(job.output), msgspec.structs.replace(model, arrays=arrays))
 
 
-def _sluggish(model: Model, job: ConvertJob) -> None:
+def _sluggish(model: ToyModel, job: ConvertJob) -> None:
     """The right result, behind a thousand layers that change nothing."""
     name = model.graph.layers[0].output
-    bends = tuple(Layer(op="add", name=f"idle{number}", inputs=(name, "zero"), output=name) for number in range(1000))
-    zero = Layer(op="affine", name="zero", inputs=(model.graph.inputs[0].name,), output="zero")
+    bends = tuple(
+        ToyLayer(op="add", name=f"idle{number}", inputs=(name, "zero"), output=name) for number in range(1000)
+    )
+    zero = ToyLayer(op="affine", name="zero", inputs=(model.graph.inputs[0].name,), output="zero")
     width = model.arrays[f"{model.graph.layers[0].name}.w"].shape
     nothing = {"zero.w": np.zeros(width, np.int8), "zero.b": np.zeros(width[1], np.float32)}
     nothing["zero.w_scale"], nothing["zero.x_scale"] = np.ones(width[1], np.float32), np.float32(1)
@@ -219,38 +221,38 @@ def _sluggish(model: Model, job: ConvertJob) -> None:
     graph = msgspec.structs.replace(model.graph, layers=(zero, first, *bends, *rest))
     to_static(job)
     int8 = read(Path(job.output)).arrays
-    write_binary(Path(job.output), Model(graph=graph, arrays=int8 | nothing))
+    write_binary(Path(job.output), ToyModel(graph=graph, arrays=int8 | nothing))
 
 
-def _noise(model: Model, job: ConvertJob) -> None:
+def _noise(model: ToyModel, job: ConvertJob) -> None:
     print("noise on standard output", flush=True)
     print("noise on standard error", file=sys.stderr, flush=True)
     os.write(1, b"noise from native code\n")
     write_binary(Path(job.output), model)
 
 
-def _refuse(model: Model, job: ConvertJob) -> None:
+def _refuse(model: ToyModel, job: ConvertJob) -> None:
     raise UnsupportedModel("the operator frobnicate has no counterpart", hint="leave it out")
 
 
-def _calibrated(model: Model, job: ConvertJob) -> None:
+def _calibrated(model: ToyModel, job: ConvertJob) -> None:
     raise LookupError(f"{len(SampleFolder(job.calibration))} samples, and tensor 17 has no producer")
 
 
-def _raise(model: Model, job: ConvertJob) -> None:
+def _raise(model: ToyModel, job: ConvertJob) -> None:
     raise LookupError("tensor 17 has no producer")
 
 
-def _claim_open(model: Model, job: ConvertJob) -> None:
+def _claim_open(model: ToyModel, job: ConvertJob) -> None:
     """Write a program for one size, whose reader calls the size open."""
     write_liar(Path(job.output), model, Claim(batch=Dim(symbol="s40")))
 
 
-def _narrow(model: Model, job: ConvertJob) -> None:
+def _narrow(model: ToyModel, job: ConvertJob) -> None:
     write_liar(Path(job.output), model, Claim(batch=Dim(symbol="batch", high=15), works_up_to=15))
 
 
-def _narrow_declared(model: Model, job: ConvertJob) -> StepOutput:
+def _narrow_declared(model: ToyModel, job: ConvertJob) -> StepOutput:
     _narrow(model, job)
     name, shape = model.graph.inputs[0].name, model.graph.inputs[0].shape
     dims = (Dim(symbol="batch", high=15), *map(Dim.of, shape[1:]))
@@ -258,7 +260,7 @@ def _narrow_declared(model: Model, job: ConvertJob) -> StepOutput:
     return StepOutput(bindings=(bound,))
 
 
-def _secret_limit(model: Model, job: ConvertJob) -> None:
+def _secret_limit(model: ToyModel, job: ConvertJob) -> None:
     write_liar(Path(job.output), model, Claim(batch=Dim(symbol="batch"), works_up_to=15))
 
 

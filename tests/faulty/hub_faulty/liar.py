@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from hub.spec import YES, DescribeJob, Dim, ModelArtifact, ModelSummary, Numerics, RuntimeOptions, State, Verdict
-from hub_toy.files import Array, Model, _decode_binary, read, write_binary
+from hub_toy.files import Array, ToyModel, _decode_binary, read, write_binary
 from hub_toy.formats import ToyBinFormat
 from hub_toy.runtime import ToyRuntime, ToySession
 
@@ -20,14 +20,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     works_up_to: int = 1 << 30
 
 
-def write_liar(path: Path, model: Model, claim: Claim) -> None:
+def write_liar(path: Path, model: ToyModel, claim: Claim) -> None:
     """Write the claim before a binary toy model."""
     write_binary(path, model)
     magic = path.suffix[1:].upper().encode()
     path.write_bytes(magic + msgspec.json.encode(claim) + b"\n" + path.read_bytes())
 
 
-def read_liar(path: Path) -> tuple[Model, Claim]:
+def read_liar(path: Path) -> tuple[ToyModel, Claim]:
     """Read it again."""
     head, _, rest = path.read_bytes().partition(b"\n")
     return _decode_binary(rest), msgspec.json.decode(head[4:], type=Claim)
@@ -133,7 +133,7 @@ class HalfRuntime(ToyRuntime):
 class MuteSession:
     """Cannot say how it executes a model; left to itself, it clips."""
 
-    def __init__(self, model: Model, *, clips: bool) -> None:
+    def __init__(self, model: ToyModel, *, clips: bool) -> None:
         self._session = ToySession(model)
         self._clips = clips
 

@@ -126,7 +126,7 @@ def _check_types(infos: list[TensorInfo]) -> None:
         )
 
 
-class LoadedModel(NamedTuple):
+class OpenedModel(NamedTuple):
     """A model, its inputs, the shapes that frozen inputs get where they have none, and notes.
 
     Attributes:
@@ -172,7 +172,7 @@ def write_out_sparse(model: onnx.ModelProto) -> list[str]:
     return [f"stored {count} sparse tensors in full"] if count else []
 
 
-def load_checked(path: Path, constants: Constants, scratch: Path) -> LoadedModel:
+def load_checked(path: Path, constants: Constants, scratch: Path) -> OpenedModel:
     """Loads a model and refuses what no form of it can hold.
 
     Raises:
@@ -194,7 +194,7 @@ def load_checked(path: Path, constants: Constants, scratch: Path) -> LoadedModel
     dropped = len(proto.graph.input) - len(model.graph.inputs)
     if dropped:
         notes.append(f"took {dropped} stored tensors out of the list of inputs")
-    return LoadedModel(model, bool(external_tensors(proto)), infos, scalars, notes)
+    return OpenedModel(model, bool(external_tensors(proto)), infos, scalars, notes)
 
 
 def _ranked(shapes: OpenShapes) -> OpenShapes:
@@ -281,7 +281,7 @@ def _stay_notes(model: onnx.ModelProto) -> list[str]:
 
 
 def _rework(
-    source: Path, loaded: LoadedModel, shapes: OpenShapes, constants: Constants, rest: tuple[Path, int]
+    source: Path, loaded: OpenedModel, shapes: OpenShapes, constants: Constants, rest: tuple[Path, int]
 ) -> onnx.ModelProto:
     """Everything that both forms have in common; `rest` is the scratch folder and the seed."""
     import numpy as np

@@ -16,7 +16,7 @@ import torch
 from hub_onnxgraph import Operator
 from hub_onnxgraph.tensors import positive_axis
 from hub_pytorch.onnx_importer import narrow
-from hub_pytorch.onnx_importer.interpreter import Importer
+from hub_pytorch.onnx_importer.interpreter import TorchImporter
 from hub_torchprogram import register_operators
 
 _MATRIX = 2
@@ -47,7 +47,7 @@ class QuantizedGrid(NamedTuple):
         return bool(self.scale.numel() == 1) and not self.block
 
 
-class QuantizedImporter(Importer):
+class QuantizedImporter(TorchImporter):
     """Translates one quantized model. Use once."""
 
     def call(self, row: Operator, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:

@@ -41,7 +41,7 @@ _EXACT_DB = 200.0
 
 
 @dataclass(slots=True)
-class Observed:
+class CalibratedTensors:
     """What was seen of one activation.
 
     Attributes:
@@ -92,7 +92,7 @@ class Observed:
         return min(_EXACT_DB, 10 * math.log10(power / noise)) if noise and power else _EXACT_DB
 
 
-def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, Observed]:
+def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, CalibratedTensors]:
     """Runs the float graph on every sample; returns what was seen of each activation by tensor name.
 
     Args:
@@ -106,13 +106,15 @@ def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, O
     """
     interpreter, graph, inputs = _observing_interpreter(content)
     watched = _activations(interpreter, graph)
-    seen: dict[str, Observed] = {}
+    seen: dict[str, CalibratedTensors] = {}
     for number, feeds in enumerate(samples):
         _run(interpreter, inputs, feeds, number)
         for name, index in watched.items():
             array = _value(interpreter, index)
             if array is not None:
-                seen.setdefault(name, Observed(array.ndim)).add(array, max(_LEAST_KEPT, KEPT_VALUES // max(1, count)))
+                seen.setdefault(name, CalibratedTensors(array.ndim)).add(
+                    array, max(_LEAST_KEPT, KEPT_VALUES // max(1, count))
+                )
     if not seen:
         raise CalibrationError("there are no calibration samples", hint="give some: --calibration DATA")
     return {name: observed for name, observed in seen.items() if observed.values}
@@ -175,14 +177,14 @@ def _resize(interpreter: Interpreter, inputs: dict[str, int], feeds: Feeds) -> N
         interpreter.allocate_tensors()
 
 
-def statistics(observed: dict[str, Observed]) -> dict[str, dict[str, Floats]]:
+def statistics(observed: dict[str, CalibratedTensors]) -> dict[str, dict[str, Floats]]:
     """Returns ranges in the quantizer's form: tensor name -> min and max, each of the tensor's rank."""
     return {
         name: {"min": _of_rank(item, item.low), "max": _of_rank(item, item.high)} for name, item in observed.items()
     }
 
 
-def _of_rank(observed: Observed, value: float) -> Floats:
+def _of_rank(observed: CalibratedTensors, value: float) -> Floats:
     import numpy as np
 
     return np.full((1,) * observed.rank, value, np.float32)

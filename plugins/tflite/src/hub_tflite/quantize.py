@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hub.spec import IoBinding, SampleFolder, StepError
 from hub_quanttrials import Judge, Shelf, decibels
-from hub_tflite.calibrate import Observed, observe, statistics
+from hub_tflite.calibrate import CalibratedTensors, observe, statistics
 from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
 from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, QuantRule, integer_border, only
 from hub_tflite.rewrite import Rewrite, apply, drop_unused, rename
@@ -62,7 +62,7 @@ class FloatFile:
     model: ModelT
     content: bytes
     notes: list[str]
-    observed: dict[str, Observed] = field(default_factory=dict)
+    observed: dict[str, CalibratedTensors] = field(default_factory=dict)
     samples: int = 0
     judge: Judge = field(default_factory=Judge)
 

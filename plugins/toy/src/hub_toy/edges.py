@@ -21,7 +21,7 @@ from hub.spec import (
     Support,
     Verdict,
 )
-from hub_toy.files import Array, Model, read, write_binary
+from hub_toy.files import Array, ToyModel, read, write_binary
 from hub_toy.runtime import Floats, quantize, scale_of, values_of
 
 
@@ -43,7 +43,7 @@ def to_half(job: ConvertJob) -> StepOutput:
     """Store every array in float16."""
     model = read(Path(job.source.path))
     arrays: dict[str, Array] = {name: array.astype(np.float16) for name, array in model.arrays.items()}
-    write_binary(Path(job.output), Model(graph=model.graph, arrays=arrays))
+    write_binary(Path(job.output), ToyModel(graph=model.graph, arrays=arrays))
     return StepOutput(recipe=_recipe("fp16", Numerics.FP16, DType.FLOAT16, DType.FLOAT32))
 
 
@@ -58,23 +58,23 @@ def to_static(job: ConvertJob) -> StepOutput:
     model, samples = read(Path(job.source.path)), SampleFolder(job.calibration)
     quantized = _with_int8_weights(model)
     scales: dict[str, Array] = {f"{name}.x_scale": np.asarray(s) for name, s in _input_scales(model, samples).items()}
-    write_binary(Path(job.output), Model(graph=model.graph, arrays=quantized.arrays | scales))
+    write_binary(Path(job.output), ToyModel(graph=model.graph, arrays=quantized.arrays | scales))
     recipe = _recipe("int8", Numerics.INT8, DType.INT8, DType.INT8, samples=len(samples))
     notes = (f"input ranges of the affine layers are the largest magnitudes over {len(samples)} samples",)
     return StepOutput(recipe=recipe, notes=notes)
 
 
-def _with_int8_weights(model: Model) -> Model:
+def _with_int8_weights(model: ToyModel) -> ToyModel:
     """Store every weight as int8 with one scale per output channel."""
     arrays = dict(model.arrays)
     for name in [name for name in arrays if name.endswith(".w")]:
         weights: Floats = model.arrays[name].astype(np.float32)
         arrays[f"{name}_scale"] = scale_of(weights, axis=0)
         arrays[name] = quantize(weights, scale_of(weights, axis=0))
-    return Model(graph=model.graph, arrays=arrays)
+    return ToyModel(graph=model.graph, arrays=arrays)
 
 
-def _input_scales(model: Model, samples: SampleFolder) -> dict[str, Floats]:
+def _input_scales(model: ToyModel, samples: SampleFolder) -> dict[str, Floats]:
     """Layer -> scale of its input, from the float model's values on every sample."""
     scales: dict[str, Floats] = {}
     for feeds in samples:

@@ -22,7 +22,7 @@ OPERATORS = ("affine", "add", "relu", "softmax")
 Array = npt.NDArray[np.generic]
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
+class ToyValue(msgspec.Struct, frozen=True, kw_only=True):
     """An input or output; a string in `shape` is a symbolic dimension."""
 
     name: str
@@ -30,7 +30,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[int | str, ...]
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ToyLayer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One operator. `affine` is x @ w + b with w [in, out] and b [out]; `add` takes two inputs."""
 
     op: str
@@ -41,16 +41,16 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     b: tuple[float, ...] = ()
 
 
-class Graph(msgspec.Struct, frozen=True, kw_only=True):
+class ToyGraph(msgspec.Struct, frozen=True, kw_only=True):
     """A model without its arrays; `toy` is the version of the text."""
 
     toy: int
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    layers: tuple[Layer, ...]
+    inputs: tuple[ToyValue, ...]
+    outputs: tuple[ToyValue, ...]
+    layers: tuple[ToyLayer, ...]
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
+class ToyModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model in memory.
 
     Attributes:
@@ -59,11 +59,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             statically quantized ones `<layer>.x_scale` [].
     """
 
-    graph: Graph
+    graph: ToyGraph
     arrays: dict[str, Array]
 
 
-def read(path: Path) -> Model:
+def read(path: Path) -> ToyModel:
     """Read either format.
 
     Raises:
@@ -81,7 +81,7 @@ def read(path: Path) -> Model:
     return model
 
 
-def write_binary(path: Path, model: Model) -> None:
+def write_binary(path: Path, model: ToyModel) -> None:
     """Write a `toybin` file."""
     layers = tuple(msgspec.structs.replace(layer, w=(), b=()) for layer in model.graph.layers)
     header = msgspec.json.encode(msgspec.structs.replace(model.graph, layers=layers))
@@ -90,16 +90,16 @@ def write_binary(path: Path, model: Model) -> None:
     path.write_bytes(MAGIC + len(header).to_bytes(4, "little") + header + weights.getvalue())
 
 
-def _decode_text(content: bytes) -> Model:
-    graph = msgspec.json.decode(content, type=Graph)
+def _decode_text(content: bytes) -> ToyModel:
+    graph = msgspec.json.decode(content, type=ToyGraph)
     affine = [layer for layer in graph.layers if layer.op == "affine"]
     arrays: dict[str, Array] = {f"{layer.name}.w": np.asarray(layer.w, np.float32) for layer in affine}
     arrays |= {f"{layer.name}.b": np.asarray(layer.b, np.float32) for layer in affine}
-    return Model(graph=graph, arrays=arrays)
+    return ToyModel(graph=graph, arrays=arrays)
 
 
-def _decode_binary(content: bytes) -> Model:
+def _decode_binary(content: bytes) -> ToyModel:
     start = len(MAGIC) + 4
     end = start + int.from_bytes(content[len(MAGIC) : start], "little")
     with np.load(io.BytesIO(content[end:]), allow_pickle=False) as arrays:
-        return Model(graph=msgspec.json.decode(content[start:end], type=Graph), arrays=dict(arrays))
+        return ToyModel(graph=msgspec.json.decode(content[start:end], type=ToyGraph), arrays=dict(arrays))

@@ -16,7 +16,7 @@ from hub.spec import (
     State,
     TensorSpec,
 )
-from hub_toy.files import Graph, Model, Value, read
+from hub_toy.files import ToyGraph, ToyModel, ToyValue, read
 
 
 class ToyFormat:
@@ -53,20 +53,20 @@ class ToyBinFormat(ToyFormat):
     numerics = (Numerics.FP32, Numerics.FP16, Numerics.INT8_DYNAMIC, Numerics.INT8)
 
 
-def _signature(graph: Graph) -> Signature:
+def _signature(graph: ToyGraph) -> Signature:
     return Signature(inputs=tuple(map(_spec, graph.inputs)), outputs=tuple(map(_spec, graph.outputs)))
 
 
-def _spec(value: Value) -> TensorSpec:
+def _spec(value: ToyValue) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=DType(value.dtype), shape=tuple(map(Dim.of, value.shape)))
 
 
-def _precision(model: Model, layer: str) -> str:
+def _precision(model: ToyModel, layer: str) -> str:
     weights = model.arrays.get(f"{layer}.w")
     return str(weights.dtype) if weights is not None else "float32"
 
 
-def _numerics(model: Model, path: str) -> Numerics:
+def _numerics(model: ToyModel, path: str) -> Numerics:
     kinds = {array.dtype for name, array in model.arrays.items() if name.endswith(".w")} or {np.dtype(np.float32)}
     static = any(name.endswith(".x_scale") for name in model.arrays)
     known = {

@@ -20,7 +20,7 @@ from hub.spec import (
     UnknownName,
     Verdict,
 )
-from hub_toy.files import Array, Layer, Model, read
+from hub_toy.files import Array, ToyLayer, ToyModel, read
 
 Floats = npt.NDArray[np.float32]
 INT8_MAX = 127
@@ -30,7 +30,7 @@ _PROFILED_RUNS = 10
 class ToySession:
     """An opened model; `outputs` are the values that it shows, the model's own outputs where none are named."""
 
-    def __init__(self, model: Model, outputs: Sequence[str] = ()) -> None:
+    def __init__(self, model: ToyModel, outputs: Sequence[str] = ()) -> None:
         self._model = model
         self._outputs = outputs or [value.name for value in model.graph.outputs]
 
@@ -74,7 +74,7 @@ class ToySession:
             timed_by=f"{_PROFILED_RUNS} runs",
         )
 
-    def _executed(self, layer: Layer, share: float) -> ExecutedLayer:
+    def _executed(self, layer: ToyLayer, share: float) -> ExecutedLayer:
         whole = layer.op == "affine" and self._model.arrays[f"{layer.name}.w"].dtype == np.int8
         precision = "int8" if whole else "fp32"
         return ExecutedLayer(
@@ -114,7 +114,7 @@ class ToyRuntime:
         return ToySession(read(Path(artifact.path)))
 
 
-def values_of(model: Model, feeds: dict[str, Array], seconds: dict[str, float] | None = None) -> dict[str, Floats]:
+def values_of(model: ToyModel, feeds: dict[str, Array], seconds: dict[str, float] | None = None) -> dict[str, Floats]:
     """Compute every named value of a model, inputs included; add each layer's time to `seconds`."""
     values = {name: array.astype(np.float32) for name, array in feeds.items()}
     for layer in model.graph.layers:
@@ -136,7 +136,7 @@ def scale_of(array: Floats, axis: int | None = None) -> Floats:
     return np.where(largest > 0, largest / INT8_MAX, 1).astype(np.float32)
 
 
-def _affine(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:
+def _affine(layer: ToyLayer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:
     (x,), w, b = inputs, arrays[f"{layer.name}.w"], arrays[f"{layer.name}.b"].astype(np.float32)
     if w.dtype != np.int8:
         return x @ w.astype(np.float32) + b
@@ -145,21 +145,21 @@ def _affine(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Flo
     return total.astype(np.float32) * x_scale * arrays[f"{layer.name}.w_scale"].astype(np.float32) + b
 
 
-def _add(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
+def _add(layer: ToyLayer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
     return inputs[0] + inputs[1]
 
 
-def _relu(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
+def _relu(layer: ToyLayer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
     return np.maximum(inputs[0], 0)
 
 
-def _softmax(layer: Layer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
+def _softmax(layer: ToyLayer, arrays: dict[str, Array], inputs: list[Floats]) -> Floats:  # noqa: ARG001 as in the table
     powers: Floats = np.exp(inputs[0] - inputs[0].max(axis=-1, keepdims=True))
     total: Floats = powers.sum(axis=-1, keepdims=True)
     return powers / total
 
 
-_RUN: dict[str, Callable[[Layer, dict[str, Array], list[Floats]], Floats]] = {
+_RUN: dict[str, Callable[[ToyLayer, dict[str, Array], list[Floats]], Floats]] = {
     "affine": _affine,
     "add": _add,
     "relu": _relu,

@@ -32,9 +32,9 @@ def import_onnx(model: onnx.ModelProto, io_layout: str = "") -> Imported:
     Raises:
         UnsupportedOperator: A node, an attribute or a form of it is not implemented.
     """
-    from hub_keras.onnx_importer.importer import Importer
+    from hub_keras.onnx_importer.importer import KerasImporter
 
-    return Importer(model, io_layout).run()
+    return KerasImporter(model, io_layout).run()
 
 
 def unsupported_operators(model: onnx.ModelProto) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hub_keras.onnx_importer.dims import Dim
+from hub_keras.onnx_importer.dims import OpenSize
 from hub_keras.onnx_importer.lazy import np, ops
-from hub_keras.onnx_importer.values import Item, Value, align, sizes
+from hub_keras.onnx_importer.values import Item, KerasValue, align, sizes
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
@@ -21,7 +21,7 @@ _SMALL = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32"
 
 def dtype_of(item: Item) -> str:
     """The element type of a value or a constant."""
-    return item.dtype if isinstance(item, Value) else str(item.dtype)
+    return item.dtype if isinstance(item, KerasValue) else str(item.dtype)
 
 
 def is_float(dtype: str) -> bool:
@@ -41,7 +41,7 @@ def cast(tensor: KerasTensor, dtype: str) -> KerasTensor:
     return ops.cast(tensor, dtype) if hasattr(tensor, "_keras_history") else tensor.astype(dtype)
 
 
-def elementwise(function: Function, *items: Item, dtype: str | None = None, wide: bool = False) -> Value:
+def elementwise(function: Function, *items: Item, dtype: str | None = None, wide: bool = False) -> KerasValue:
     """Apply a function of broadcast operands.
 
     Args:
@@ -56,18 +56,18 @@ def elementwise(function: Function, *items: Item, dtype: str | None = None, wide
     return model.like(cast(function(*operands), dtype or dtype_of(items[0])))
 
 
-def mapped(function: Function, x: Value, *, wide: bool = False, nonnegative: bool = False) -> Value:
+def mapped(function: Function, x: KerasValue, *, wide: bool = False, nonnegative: bool = False) -> KerasValue:
     """Apply a function of one tensor; the element type stays."""
     source = cast(x.tensor, wide_dtype(x.dtype)) if wide else x.tensor
     return x.like(cast(function(source), x.dtype), nonnegative=nonnegative)
 
 
-def selected(value: Value, axis: int, index: slice) -> KerasTensor:
+def selected(value: KerasValue, axis: int, index: slice) -> KerasTensor:
     """A slice of the stored tensor along a stored axis."""
     return value.tensor[tuple([slice(None)] * axis + [index])]
 
 
-def size_of(value: Value, axis: int, what: str) -> int:
+def size_of(value: KerasValue, axis: int, what: str) -> int:
     """The size of an ONNX axis.
 
     Raises:
@@ -82,7 +82,7 @@ def number(item: object, what: str) -> int:
     Raises:
         Refused: It does.
     """
-    refuse_if(isinstance(item, Dim), f"{what} is the open size {item}; {getattr(item, 'advice', '')}")
+    refuse_if(isinstance(item, OpenSize), f"{what} is the open size {item}; {getattr(item, 'advice', '')}")
     if not isinstance(item, int):
         raise Refused(f"{what} {item} is no whole number")
     return int(item)

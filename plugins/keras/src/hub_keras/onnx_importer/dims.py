@@ -23,7 +23,7 @@ _FLAG = "fix it with --shape"
 
 
 @dataclass(frozen=True, slots=True)
-class Dim:
+class OpenSize:
     """A size that is known only when the model runs.
 
     Attributes:
@@ -42,14 +42,14 @@ class Dim:
         return self.scale > 0 and not any(name.startswith("(") for name in self.factors)
 
     def __mul__(self, other: Any) -> Any:
-        if isinstance(other, Dim):
-            return Dim(tuple(sorted((*self.factors, *other.factors))), self.scale * other.scale, self.advice)
-        return 0 if int(other) == 0 else Dim(self.factors, self.scale * int(other), self.advice)
+        if isinstance(other, OpenSize):
+            return OpenSize(tuple(sorted((*self.factors, *other.factors))), self.scale * other.scale, self.advice)
+        return 0 if int(other) == 0 else OpenSize(self.factors, self.scale * int(other), self.advice)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
-        divisor = other if isinstance(other, Dim) else Dim((), int(other))
+        divisor = other if isinstance(other, OpenSize) else OpenSize((), int(other))
         rest = list(self.factors)
         for name in divisor.factors:
             if name not in rest:
@@ -58,32 +58,32 @@ class Dim:
         if divisor.scale == 0 or self.scale % divisor.scale:
             return self._written("//", other)
         scale = self.scale // divisor.scale
-        return Dim(tuple(rest), scale, self.advice) if rest else scale
+        return OpenSize(tuple(rest), scale, self.advice) if rest else scale
 
     def __rfloordiv__(self, other: Any) -> Any:
-        return Dim((f"({other} // {self})",), 1, self.advice)
+        return OpenSize((f"({other} // {self})",), 1, self.advice)
 
     def __add__(self, other: Any) -> Any:
-        if not isinstance(other, Dim) and int(other) == 0:
+        if not isinstance(other, OpenSize) and int(other) == 0:
             return self
         first, second = sorted(map(str, (self, other)))
-        return Dim((f"({first} + {second})",), 1, self.advice)
+        return OpenSize((f"({first} + {second})",), 1, self.advice)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Any:
-        if not isinstance(other, Dim):
+        if not isinstance(other, OpenSize):
             return self + -int(other)
         return 0 if self == other else self._written("-", other)
 
     def __rsub__(self, other: Any) -> Any:
-        return Dim((f"({other} - {self})",), 1, self.advice)
+        return OpenSize((f"({other} - {self})",), 1, self.advice)
 
     def __neg__(self) -> Any:
         return self * -1
 
-    def _written(self, sign: str, other: Any) -> Dim:
-        return Dim((f"({self} {sign} {other})",), 1, self.advice)
+    def _written(self, sign: str, other: Any) -> OpenSize:
+        return OpenSize((f"({self} {sign} {other})",), 1, self.advice)
 
     def _needed(self) -> NoReturn:
         raise Refused(f"the size {self} must be known at import time; {self.advice}")
@@ -111,7 +111,7 @@ class Dim:
 
     def _compared(self, other: Any, *, below: bool) -> bool:
         """Sizes are not below zero; nothing else is known."""
-        if isinstance(other, Dim) or int(other) >= 0 or not self.is_counted:
+        if isinstance(other, OpenSize) or int(other) >= 0 or not self.is_counted:
             self._needed()
         return not below
 
@@ -121,13 +121,13 @@ class Dim:
     __repr__ = __str__
 
 
-Size = int | Dim
+Size = int | OpenSize
 """A size, known or open."""
 
 
 def is_open(items: Any) -> bool:
     """Whether an array, or a list, holds open sizes."""
-    return any(isinstance(item, Dim) for item in getattr(items, "flat", items))
+    return any(isinstance(item, OpenSize) for item in getattr(items, "flat", items))
 
 
 def is_sizes(item: Any) -> bool:
@@ -146,9 +146,9 @@ def same(a: Any, b: Any) -> bool:
     Raises:
         Refused: That depends on the run.
     """
-    if a == b or not (isinstance(a, Dim) or isinstance(b, Dim)):
+    if a == b or not (isinstance(a, OpenSize) or isinstance(b, OpenSize)):
         return bool(a == b)
-    size, other = (a, b) if isinstance(a, Dim) else (b, a)
+    size, other = (a, b) if isinstance(a, OpenSize) else (b, a)
     return bool(size < other)  # refused, but for a number below zero, which no size equals
 
 
@@ -162,17 +162,17 @@ def broadcast(shape: Sequence[Any], target: Sequence[Any]) -> tuple[list[Any], l
     pairs = zip([1] * (rank - len(shape)) + [*shape], [1] * (rank - len(target)) + [*target], strict=True)
     made, repeated = [], []
     for axis, (size, wanted) in enumerate(pairs):
-        if isinstance(size, Dim) and not same_size(size, wanted):
+        if isinstance(size, OpenSize) and not same_size(size, wanted):
             raise Refused(f"the size {size} expanded to {wanted}; {size.advice}")
-        made.append(wanted if not isinstance(size, Dim) and size == 1 else size)
-        if isinstance(wanted, Dim) and made[-1] is wanted and size != wanted:
+        made.append(wanted if not isinstance(size, OpenSize) and size == 1 else size)
+        if isinstance(wanted, OpenSize) and made[-1] is wanted and size != wanted:
             repeated.append(axis)
     return made, repeated
 
 
-def same_size(size: Dim, wanted: Any) -> bool:
+def same_size(size: OpenSize, wanted: Any) -> bool:
     """Whether an open size certainly stays when it is expanded."""
-    return size == wanted or (not isinstance(wanted, Dim) and wanted == 1)
+    return size == wanted or (not isinstance(wanted, OpenSize) and wanted == 1)
 
 
 def _pairwise(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
@@ -195,7 +195,7 @@ def _product(node: onnx.NodeProto, x: Any, axes: Any = None) -> Any:
 
 
 def _advice(sizes: Any) -> str:
-    return next((size.advice for size in sizes.flat if isinstance(size, Dim)), _FLAG)
+    return next((size.advice for size in sizes.flat if isinstance(size, OpenSize)), _FLAG)
 
 
 _FOLDS: dict[str, Callable[..., Any]] = {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hub_keras.onnx_importer.dims import Array, Dim, broadcast
+from hub_keras.onnx_importer.dims import Array, OpenSize, broadcast
 from hub_keras.onnx_importer.lazy import layers, np, ops
 from hub_onnxgraph import refuse_if
 
@@ -24,7 +24,7 @@ _EXACT = 1 << 24
 _WEIGHT_SUFFIX = re.compile(r"[._/](weight|kernel|gamma|scale|bias|w|W)$")
 
 
-class Graph:
+class KerasGraph:
     """One import.
 
     Attributes:
@@ -46,9 +46,9 @@ class Graph:
         self._index: KerasTensor = None
         self.finished: set[int] = set()
         self.advice: dict[str, str] = {}
-        self._sizes: dict[tuple[int, int], Dim] = {}
-        self._by_name: dict[str, Dim] = {}
-        self._sized: dict[Dim, tuple[KerasTensor, int]] = {}
+        self._sizes: dict[tuple[int, int], OpenSize] = {}
+        self._by_name: dict[str, OpenSize] = {}
+        self._sized: dict[OpenSize, tuple[KerasTensor, int]] = {}
 
     def unique(self, wanted: str) -> str:
         """A free name that Keras and TensorFlow take, close to the wanted one."""
@@ -68,7 +68,7 @@ class Graph:
         self._used.add(found.lower())
         return found
 
-    def declare(self, tensor: KerasTensor, axis: int, size: Dim | str | int) -> None:
+    def declare(self, tensor: KerasTensor, axis: int, size: OpenSize | str | int) -> None:
         """Know an open size of a tensor, by the name of ONNX's open dim or as an expression.
 
         The first one stays; a second name is another name of it, wherever it stands.
@@ -84,17 +84,17 @@ class Graph:
             self._by_name.setdefault(size, made)
         self._sized.setdefault(made, (tensor, axis))
 
-    def _size_named(self, name: str) -> Dim:
-        return Dim((name,), 1, self.advice.get(name, self.advice.get("", "")))
+    def _size_named(self, name: str) -> OpenSize:
+        return OpenSize((name,), 1, self.advice.get(name, self.advice.get("", "")))
 
-    def size(self, tensor: KerasTensor, axis: int) -> int | Dim:
+    def size(self, tensor: KerasTensor, axis: int) -> int | OpenSize:
         """The size of a tensor's axis; an open one that nobody declared has a name that no other has."""
         if tensor.shape[axis] is not None:
             return int(tensor.shape[axis])
         self.declare(tensor, axis, f"{tensor.name}[{axis}]")
         return self._sizes[id(tensor), axis]
 
-    def expanded(self, item: KerasTensor | Array, target: Sequence[int | Dim]) -> KerasTensor:
+    def expanded(self, item: KerasTensor | Array, target: Sequence[int | OpenSize]) -> KerasTensor:
         """Broadcast a tensor, or a constant, in ONNX's order of axes, to a shape that may hold open sizes.
 
         Raises:
@@ -116,7 +116,7 @@ class Graph:
             self.declare(item, axis, size)
         return item
 
-    def _repeated(self, tensor: KerasTensor, axis: int, size: Dim) -> KerasTensor:
+    def _repeated(self, tensor: KerasTensor, axis: int, size: OpenSize) -> KerasTensor:
         """Repeat along an axis of size 1: zeros, as many as the size, are subtracted, which changes no number."""
         refuse_if(size not in self._sized, f"no tensor has the size {size}; {size.advice}")
         source, place = self._sized[size]

@@ -7,15 +7,23 @@ from typing import Any
 
 import onnx
 
-from hub_keras.onnx_importer.dims import Dim, advice, fold_open, is_sizes, sizes_array, symbols_of
+from hub_keras.onnx_importer.dims import OpenSize, advice, fold_open, is_sizes, sizes_array, symbols_of
 from hub_keras.onnx_importer.folding import fold, foldable
-from hub_keras.onnx_importer.graph import Graph, layer_dtype
+from hub_keras.onnx_importer.graph import KerasGraph, layer_dtype
 from hub_keras.onnx_importer.lazy import keras, layers, np
 from hub_keras.onnx_importer.ops.activation import gelu
 from hub_keras.onnx_importer.ops.dense import dense
 from hub_keras.onnx_importer.patterns import biased_products, exact_gelus
 from hub_keras.onnx_importer.registry import TABLE
-from hub_keras.onnx_importer.values import Value, array_of, channels_last, dtype_name, element_type, scalar, value_of
+from hub_keras.onnx_importer.values import (
+    KerasValue,
+    array_of,
+    channels_last,
+    dtype_name,
+    element_type,
+    scalar,
+    value_of,
+)
 from hub_onnxgraph import Operator, Refused, UnsupportedOperator, refuse_if
 from hub_onnxgraph.standard import opsets_of, without_functions
 from hub_onnxgraph.walker import Frame, Node, Scope, Walker
@@ -45,7 +53,7 @@ class Imported:
     moved: frozenset[str]
 
 
-class Importer(Walker):
+class KerasImporter(Walker):
     """Translates one model. Use once."""
 
     table = TABLE
@@ -55,7 +63,7 @@ class Importer(Walker):
     def __init__(self, model: onnx.ModelProto, io_layout: str = "") -> None:
         self._model = without_functions(model)
         self._last = io_layout == "nhwc"
-        self._graph = Graph()
+        self._graph = KerasGraph()
         self._moved: set[str] = set()
         self._symbols = symbols_of(self._model)
         self._gelus = exact_gelus(self._model.graph)
@@ -94,7 +102,7 @@ class Importer(Walker):
 
     def type_of(self, value: Any) -> onnx.TypeProto:
         """Element type and shape."""
-        if isinstance(value, Value):
+        if isinstance(value, KerasValue):
             return onnx.helper.make_tensor_type_proto(element_type(value.dtype), list(value.shape))
         if not hasattr(value, "dtype") or value.dtype == object:
             return onnx.TypeProto()
@@ -110,7 +118,7 @@ class Importer(Walker):
 
     def produced(self, name: str, value: Any) -> None:
         """Name the operation after what it makes; a constant after its node."""
-        if isinstance(value, Value):
+        if isinstance(value, KerasValue):
             self._graph.rename(value.tensor, name)
             self._declare(name, value)
         elif hasattr(value, "dtype") and self._graph.name_of(value) is None:
@@ -121,14 +129,19 @@ class Importer(Walker):
         if node.output and node.output[0] in self._summed:
             return
         x = frame.scope.get(self._gelus.get(node.output[0], "")) if node.op_type == "Mul" else None
-        if isinstance(x, Value):
+        if isinstance(x, KerasValue):
             self.begin(node)
             frame.scope[node.output[0]] = made = gelu(x)
             self.produced(node.output[0], made)
             return
         product = self._products.get(node.output[0]) if node.op_type == "MatMul" else None
         source = frame.scope.get(node.input[0]) if product else None
-        if product is None or not isinstance(source, Value) or "float" not in source.dtype or source.ndim < _MATRIX:
+        if (
+            product is None
+            or not isinstance(source, KerasValue)
+            or "float" not in source.dtype
+            or source.ndim < _MATRIX
+        ):
             super()._run_node(node, frame)
             return
         self.begin(node)
@@ -146,29 +159,29 @@ class Importer(Walker):
         results = super()._handled(row, inputs, node) if open_sizes is None else (open_sizes,)
         if node.proto.op_type in _BROADCAST:
             self._carry(inputs, results[0])
-        return tuple(sizes_array(item) if isinstance(item, Dim) else item for item in results)
+        return tuple(sizes_array(item) if isinstance(item, OpenSize) else item for item in results)
 
     def _carry(self, inputs: list[Any], value: Any) -> None:
         """Give what is broadcast the open sizes of what it is made of, where they are the same."""
-        for axis in range(value.ndim if isinstance(value, Value) else 0):
+        for axis in range(value.ndim if isinstance(value, KerasValue) else 0):
             found = {size for item in inputs if item is not None for size in _size_from_end(item, value.ndim - axis)}
             if len(found) == 1:
                 self._graph.declare(value.tensor, value.axis(axis), found.pop())
 
-    def _filled(self, node: onnx.NodeProto, inputs: list[Any]) -> Value:
+    def _filled(self, node: onnx.NodeProto, inputs: list[Any]) -> KerasValue:
         """A constant of an open shape: a tensor, since its size depends on the run."""
         fills = [array_of(attribute.t).reshape(()) for attribute in node.attribute]
         constant = inputs[0] if node.op_type == "Expand" else next(iter(fills), np.zeros((), "float32"))
         made = self._graph.expanded(constant, inputs[-1].tolist())
-        return Value(self._graph, made, tuple(range(len(made.shape))))
+        return KerasValue(self._graph, made, tuple(range(len(made.shape))))
 
-    def _declare(self, name: str, value: Value) -> None:
+    def _declare(self, name: str, value: KerasValue) -> None:
         """Name the open sizes of a tensor as ONNX's shape inference names them."""
         for axis, symbol in enumerate(self._symbols.get(name, ())):
             if symbol and axis < value.ndim:
                 self._graph.declare(value.tensor, value.axis(axis), symbol)
 
-    def _placeholder(self, value: onnx.ValueInfoProto, name: str) -> Value:
+    def _placeholder(self, value: onnx.ValueInfoProto, name: str) -> KerasValue:
         try:
             shape, kind = _type(value)
             dtype = dtype_name(kind)
@@ -179,12 +192,12 @@ class Importer(Walker):
             order = channels_last(_IMAGE_RANK)
             self._moved.add(value.name)
         tensor = keras.Input(batch_shape=tuple(shape[axis] for axis in order), dtype=dtype, name=name)
-        made = Value(self._graph, tensor, order)
+        made = KerasValue(self._graph, tensor, order)
         self._declare(value.name, made)
         return made
 
     def _result(self, item: Any, name: str, key: str) -> Any:
-        if not isinstance(item, Value) and not hasattr(item, "dtype"):
+        if not isinstance(item, KerasValue) and not hasattr(item, "dtype"):
             raise UnsupportedOperator("Output", 0, key, "only tensors can be outputs of the model")
         value = value_of(self._graph, item)
         last = self._last and value.ndim == _IMAGE_RANK
@@ -210,12 +223,12 @@ class Importer(Walker):
 
 def _size_from_end(item: Any, place: int) -> list[Any]:
     """The size of an axis that is so many from the end, unless it is 1."""
-    sizes = item.sizes if isinstance(item, Value) else list(item.shape)
+    sizes = item.sizes if isinstance(item, KerasValue) else list(item.shape)
     return [size for size in sizes[len(sizes) - place :][:1] if size != 1] if place <= len(sizes) else []
 
 
 def _all_known(inputs: list[Any]) -> bool:
-    return not any(isinstance(item, Value) for item in inputs)
+    return not any(isinstance(item, KerasValue) for item in inputs)
 
 
 def _bare(tensors: list[Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hub_keras.onnx_importer.lazy import ops
-from hub_keras.onnx_importer.values import Value
+from hub_keras.onnx_importer.values import KerasValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def blocks_of(old: Sequence[int], new: Sequence[int]) -> list[Block]:
     return found
 
 
-def reshape_static(value: Value, shape: Sequence[int]) -> Value:
+def reshape_static(value: KerasValue, shape: Sequence[int]) -> KerasValue:
     """Reshape; blocks keep the order they are stored in where their own axes are neighbours in it."""
     old = [int(size or 0) for size in value.shape]
     if 0 in old or 0 in shape or math.prod(old) != math.prod(shape):
@@ -49,7 +49,7 @@ def reshape_static(value: Value, shape: Sequence[int]) -> Value:
     return value.made(ops.reshape(tensor, [shape[axis] for axis in order]), order, nonnegative=value.nonnegative)
 
 
-def _ordered(value: Value, blocks: list[Block], old: list[int]) -> list[Block] | None:
+def _ordered(value: KerasValue, blocks: list[Block], old: list[int]) -> list[Block] | None:
     """The blocks in the order they are stored in; None when a block lies apart, or has no old axes."""
     moving = [block for block in blocks if block.inputs]
     if len(moving) != len(blocks):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hub_keras.onnx_importer.dims import Array, Dim, Size
-from hub_keras.onnx_importer.graph import Graph, Permutation
+from hub_keras.onnx_importer.dims import Array, OpenSize, Size
+from hub_keras.onnx_importer.graph import KerasGraph, Permutation
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import ELEMENT_TYPES, positive_axis
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from keras import KerasTensor
     from typing_extensions import TypeIs
 
-Item: TypeAlias = "Value | Array"
+Item: TypeAlias = "KerasValue | Array"
 """What an operator is given: a tensor that depends on the model's inputs, or a known array."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Value:
+class KerasValue:
     """A tensor of the Keras graph, stored in an order of axes of its own.
 
     Attributes:
@@ -33,7 +33,7 @@ class Value:
         nonnegative: Whether no element is below zero.
     """
 
-    graph: Graph
+    graph: KerasGraph
     tensor: KerasTensor
     order: Permutation
     nonnegative: bool = False
@@ -83,13 +83,13 @@ class Value:
         """The Keras tensor in ONNX's order of axes."""
         return self.stored(range(self.ndim))
 
-    def like(self, tensor: KerasTensor, *, nonnegative: bool = False) -> Value:
+    def like(self, tensor: KerasTensor, *, nonnegative: bool = False) -> KerasValue:
         """A result of the same rank that is stored in the same order."""
-        return Value(self.graph, tensor, self.order, nonnegative)
+        return KerasValue(self.graph, tensor, self.order, nonnegative)
 
-    def made(self, tensor: KerasTensor, order: Sequence[int] | None = None, *, nonnegative: bool = False) -> Value:
+    def made(self, tensor: KerasTensor, order: Sequence[int] | None = None, *, nonnegative: bool = False) -> KerasValue:
         """A result with an order of its own, ONNX's by default."""
-        return Value(self.graph, tensor, tuple(range(len(tensor.shape)) if order is None else order), nonnegative)
+        return KerasValue(self.graph, tensor, tuple(range(len(tensor.shape)) if order is None else order), nonnegative)
 
 
 def fixed(item: Item, axis: int) -> int:
@@ -98,7 +98,7 @@ def fixed(item: Item, axis: int) -> int:
     Raises:
         Refused: It is open.
     """
-    return sizes(item, [axis % item.ndim], "this form")[0] if isinstance(item, Value) else int(item.shape[axis])
+    return sizes(item, [axis % item.ndim], "this form")[0] if isinstance(item, KerasValue) else int(item.shape[axis])
 
 
 def channels_last(rank: int) -> Permutation:
@@ -106,43 +106,43 @@ def channels_last(rank: int) -> Permutation:
     return (0, *range(2, rank), 1)
 
 
-def graph_of(*items: Item | None) -> Graph:
+def graph_of(*items: Item | None) -> KerasGraph:
     """The graph that the first tensor belongs to."""
-    return next(item.graph for item in items if isinstance(item, Value))
+    return next(item.graph for item in items if isinstance(item, KerasValue))
 
 
 def is_constant(item: Item | None) -> TypeIs[Array]:
     """Whether a value is known at import time."""
-    return not isinstance(item, Value)
+    return not isinstance(item, KerasValue)
 
 
-def value_of(graph: Graph, item: Item) -> Value:
+def value_of(graph: KerasGraph, item: Item) -> KerasValue:
     """A tensor of the graph; a constant becomes one."""
-    if isinstance(item, Value):
+    if isinstance(item, KerasValue):
         return item
-    return Value(graph, graph.symbolic(item), tuple(range(item.ndim)))
+    return KerasValue(graph, graph.symbolic(item), tuple(range(item.ndim)))
 
 
-def plain(graph: Graph, item: Item) -> KerasTensor | Array:
+def plain(graph: KerasGraph, item: Item) -> KerasTensor | Array:
     """An operand of a keras.ops function in ONNX's order of axes."""
-    return item.plain() if isinstance(item, Value) else graph.constant(item)
+    return item.plain() if isinstance(item, KerasValue) else graph.constant(item)
 
 
-def align(*items: Item) -> tuple[list[KerasTensor | Array], Value]:
+def align(*items: Item) -> tuple[list[KerasTensor | Array], KerasValue]:
     """Operands of an elementwise function that broadcasts, brought into one order of axes at the least cost.
 
     Returns:
-        Keras tensors or numpy arrays, and a Value whose `like` makes the result (its rank and order are the result's).
+        Keras tensors or numpy arrays, and a value whose `like` makes the result (it has the result's rank and order).
     """
     rank = max(item.ndim for item in items)
-    whole = [item for item in items if isinstance(item, Value) and item.ndim == rank]
+    whole = [item for item in items if isinstance(item, KerasValue) and item.ndim == rank]
     order = _cheapest(whole) if whole else tuple(range(rank))
     operands = [_operand(graph_of(*items), item, order) for item in items]
-    model = Value(graph_of(*items), None, order)
+    model = KerasValue(graph_of(*items), None, order)
     return operands, model
 
 
-def _cheapest(values: Sequence[Value]) -> Permutation:
+def _cheapest(values: Sequence[KerasValue]) -> Permutation:
     """The order that moves the fewest elements; channels-last rather than ONNX's when that is the same."""
     orders = sorted({value.order for value in values}, key=lambda order: order == tuple(range(len(order))))
     return min(orders, key=lambda order: sum(_cost(value, order) for value in values))
@@ -151,16 +151,16 @@ def _cheapest(values: Sequence[Value]) -> Permutation:
 _OPEN = 64  # what an open size counts when two ways are compared
 
 
-def _cost(value: Value, order: Permutation) -> int:
+def _cost(value: KerasValue, order: Permutation) -> int:
     permutation = tuple(value.order.index(axis) for axis in order)
     if value.graph.is_free(value.tensor, permutation):
         return 0
     return math.prod(_OPEN if size is None else size for size in value.tensor.shape)
 
 
-def _operand(graph: Graph, item: Item, order: Permutation) -> KerasTensor | Array:
+def _operand(graph: KerasGraph, item: Item, order: Permutation) -> KerasTensor | Array:
     rank, plain_order = len(order), tuple(range(len(order)))
-    if isinstance(item, Value):
+    if isinstance(item, KerasValue):
         if item.ndim == rank:
             return item.stored(order)
         return item.plain() if order == plain_order else _raised(item, rank).stored(order)
@@ -169,7 +169,7 @@ def _operand(graph: Graph, item: Item, order: Permutation) -> KerasTensor | Arra
     return graph.constant(np.transpose(np.reshape(item, (1,) * (rank - item.ndim) + item.shape), order))
 
 
-def _raised(value: Value, rank: int) -> Value:
+def _raised(value: KerasValue, rank: int) -> KerasValue:
     """The value with leading axes of size 1."""
     missing = rank - value.ndim
     tensor = ops.expand_dims(value.tensor, axis=tuple(range(missing)))
@@ -233,7 +233,7 @@ def scalar(item: Item, what: str) -> Any:
     return content[0]
 
 
-def sizes(value: Value, axes: Sequence[int], what: str) -> list[int]:
+def sizes(value: KerasValue, axes: Sequence[int], what: str) -> list[int]:
     """Return the sizes of axes.
 
     Raises:
@@ -241,7 +241,7 @@ def sizes(value: Value, axes: Sequence[int], what: str) -> list[int]:
     """
     found = []
     for size in (value.sizes[axis] for axis in axes):
-        if isinstance(size, Dim):
+        if isinstance(size, OpenSize):
             raise Refused(f"{what} needs the open size {size}; {size.advice}")
         found.append(size)
     return found

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from hub_keras.onnx_importer import values
-from hub_keras.onnx_importer.values import Value
+from hub_keras.onnx_importer.values import KerasValue
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.windows import Sliding, WindowForm, pairs, same_totals, split_totals
 
 _MAX_SPATIAL = 3
 
 
-def spatial_rank(x: Value) -> int:
+def spatial_rank(x: KerasValue) -> int:
     """The number of spatial axes of an NC... tensor; Keras has layers for 1 to 3."""
     rank = x.ndim - 2
     refuse_if(not 1 <= rank <= _MAX_SPATIAL, f"{rank} spatial axes, Keras has 1 to {_MAX_SPATIAL}")
     return rank
 
 
-def known_sizes(x: Value, what: str) -> list[int]:
+def known_sizes(x: KerasValue, what: str) -> list[int]:
     """The spatial sizes.
 
     Raises:
@@ -29,7 +29,7 @@ def known_sizes(x: Value, what: str) -> list[int]:
     return values.sizes(x, range(2, x.ndim), what)
 
 
-def explicit_pads(form: WindowForm, window: Sliding, x: Value) -> list[int]:
+def explicit_pads(form: WindowForm, window: Sliding, x: KerasValue) -> list[int]:
     """ONNX's pads (begins, then ends).
 
     Raises:
@@ -38,7 +38,7 @@ def explicit_pads(form: WindowForm, window: Sliding, x: Value) -> list[int]:
     return form.explicit_pads(window, lambda: known_sizes(x, f"auto_pad {form.auto_pad}"))
 
 
-def is_same(x: Value, pads: Sequence[int], window: Sliding) -> bool:
+def is_same(x: KerasValue, pads: Sequence[int], window: Sliding) -> bool:
     """Whether Keras' `same` padding is these pads."""
     if max(window.strides) == 1:
         return list(pads) == split_totals([extent - 1 for extent in window.extents], upper=True)
@@ -47,7 +47,7 @@ def is_same(x: Value, pads: Sequence[int], window: Sliding) -> bool:
     return known and list(pads) == split_totals(same_totals(sizes, window), upper=True)
 
 
-def pad_spatial(x: Value, pads: Sequence[int]) -> Value:
+def pad_spatial(x: KerasValue, pads: Sequence[int]) -> KerasValue:
     """Zeros around the spatial axes of a tensor; negative pads cut off."""
     rank = len(pads) // 2
     tensor = x.stored((0, *range(2, x.ndim), 1))

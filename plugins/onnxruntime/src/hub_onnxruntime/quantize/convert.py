@@ -40,14 +40,14 @@ from hub_onnxruntime.quantize.narrow import (
 )
 from hub_onnxruntime.quantize.placement import PRODUCTS, products_of
 from hub_onnxruntime.quantize.qdq import Scheme
-from hub_onnxruntime.quantize.source import Source, open_source
+from hub_onnxruntime.quantize.source import QuantizerSource, open_source
 from hub_onnxruntime.quantize.weights import Form
 from hub_quanttrials import GOAL_DB, check_claim, listed
 
 RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
 
 
-def _open_calibrated(job: ConvertJob) -> Source:
+def _open_calibrated(job: ConvertJob) -> QuantizerSource:
     source = open_source(job.source.path, job.calibration)
     if not products_of(source.model):
         found = listed(sorted({node.op_type for node in source.model.graph.node}))

@@ -20,7 +20,7 @@ from hub_onnxruntime.prepare import raise_opset
 from hub_onnxruntime.quantize import half, weights
 from hub_onnxruntime.quantize.cpu import this_cpu
 from hub_onnxruntime.quantize.dynamic import Dynamic, quantize, weights_for
-from hub_onnxruntime.quantize.source import Source, check_float, open_source, random_judge, tool
+from hub_onnxruntime.quantize.source import QuantizerSource, check_float, open_source, random_judge, tool
 from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.session import OrtSession
 from hub_onnxruntime.simplify import Rejected
@@ -93,7 +93,7 @@ def _on_the_fly(model: ModelProto) -> int:
     return sum(node.op_type in {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"} for node in model.graph.node)
 
 
-def _left(source: Source, operators: Sequence[str]) -> tuple[str, ...]:
+def _left(source: QuantizerSource, operators: Sequence[str]) -> tuple[str, ...]:
     done = {*operators, "Gemm"} if "MatMul" in operators else set(operators)
     kinds = {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "MatMul", "Gemm"} - done
     return tuple(sorted(kinds & {node.op_type for node in source.model.graph.node}))

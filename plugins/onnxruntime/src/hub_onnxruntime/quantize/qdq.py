@@ -70,7 +70,7 @@ def affine(found: Range, kind: str) -> Affine:
     return Affine(scale, round(-low / scale))
 
 
-class Weights(NamedTuple):
+class QuantizedWeights(NamedTuple):
     """Integers with one scale per channel of `axis`, zero point 0."""
 
     integers: Array
@@ -78,7 +78,7 @@ class Weights(NamedTuple):
     axis: int
 
 
-def quantize_weights(array: Array, axis: int, least: Array | float = 0.0) -> Weights:
+def quantize_weights(array: Array, axis: int, least: Array | float = 0.0) -> QuantizedWeights:
     """Rounds to int8 in -127..127, symmetric, one scale per channel.
 
     Args:
@@ -93,10 +93,10 @@ def quantize_weights(array: Array, axis: int, least: Array | float = 0.0) -> Wei
     scales = np.maximum(np.abs(values).max(axis=others) / _LARGEST["int8"], np.maximum(least, _TINIEST))
     shape = [-1 if place == axis else 1 for place in range(array.ndim)]
     integers = np.clip(np.rint(values / scales.reshape(shape)), -127, 127).astype(np.int8)
-    return Weights(integers, scales.astype(np.float32), axis)
+    return QuantizedWeights(integers, scales.astype(np.float32), axis)
 
 
-class _Writer:
+class _QdqWriter:
     """Collects the new graph. Nodes are copied, so that the model it starts from stays as it is."""
 
     def __init__(self, model: ModelProto, scheme: Scheme) -> None:
@@ -133,7 +133,7 @@ class _Writer:
         self.node("QuantizeLinear", [source, scale, zero], middle)
         self.node("DequantizeLinear", [middle, scale, zero], target)
 
-    def weights(self, name: str, found: Weights, *, signed: bool) -> str:
+    def weights(self, name: str, found: QuantizedWeights, *, signed: bool) -> str:
         """Writes stored integers -> DequantizeLinear; nodes that share a tensor and its scales share this too."""
         import numpy as np
 
@@ -180,7 +180,7 @@ def weight_axis(node: NodeProto, rank: int) -> int:
     return rank - 1
 
 
-def _has_plain_bias(node: NodeProto, writer: _Writer, channels: int) -> bool:
+def _has_plain_bias(node: NodeProto, writer: _QdqWriter, channels: int) -> bool:
     """Whether a product's third operand is a stored vector, added as it is."""
     if len(node.input) < 3 or node.input[2] not in writer.tensors:  # noqa: PLR2004 - X, W, B
         return False
@@ -189,7 +189,7 @@ def _has_plain_bias(node: NodeProto, writer: _Writer, channels: int) -> bool:
     return not scaled and list(writer.tensors[node.input[2]].dims) == [channels]
 
 
-def _write_weights(node: NodeProto, writer: _Writer, scale: float | None) -> None:
+def _write_weights(node: NodeProto, writer: _QdqWriter, scale: float | None) -> None:
     """Gives a copied product integer weights, and an integer bias where its activation's scale is known."""
     import numpy as np
     from onnx import numpy_helper
@@ -222,7 +222,7 @@ def insert(model: ModelProto, placement: Placement, ranges: Mapping[str, Range],
         ranges: Tensor -> range of its real values, for each tensor of the placement.
         scheme: Element types.
     """
-    writer = _Writer(model, scheme)
+    writer = _QdqWriter(model, scheme)
     parameters = {
         name: affine(ranges[placement.same.get(name, name)], scheme.activations) for name in placement.tensors
     }

@@ -32,7 +32,7 @@ _LEVELS = 256
 
 
 @dataclass(slots=True)
-class Observed:
+class ObservedRanges:
     """One activation.
 
     Attributes:
@@ -127,7 +127,7 @@ def _spread(array: Array) -> Array:
     return flat[:: max(1, -(-flat.size // _READ))]
 
 
-def observe(content: bytes, names: Sequence[str], samples: Iterable[Feeds]) -> dict[str, Observed]:
+def observe(content: bytes, names: Sequence[str], samples: Iterable[Feeds]) -> dict[str, ObservedRanges]:
     """Runs the samples twice: for the extremes, then for histograms between them.
 
     Args:
@@ -141,14 +141,14 @@ def observe(content: bytes, names: Sequence[str], samples: Iterable[Feeds]) -> d
     import numpy as np
 
     tap = Tap(content, names)
-    found: dict[str, Observed] = {}
+    found: dict[str, ObservedRanges] = {}
     for name, array in _everything(tap, samples):
         if array.size:
             low, high = float(array.min()), float(array.max())
             if not np.isfinite([low, high]).all():
                 message = f"activation {name!r} is {low} to {high} on a calibration sample: it has no range"
                 raise CalibrationError(message, hint="Look for samples that the model was not made for.")
-            item = found.setdefault(name, Observed(low, high, np.zeros(BINS, np.int64)))
+            item = found.setdefault(name, ObservedRanges(low, high, np.zeros(BINS, np.int64)))
             item.low, item.high = min(item.low, low), max(item.high, high)
     if not found:
         raise CalibrationError("there are no calibration samples", hint="Give some: --calibration DATA")
@@ -169,15 +169,15 @@ def _proper(low: float, high: float) -> Range:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def extremes(item: Observed) -> Range:
+def extremes(item: ObservedRanges) -> Range:
     """Everything that was seen."""
     return item.low, item.high
 
 
-def percentile(share: float) -> Callable[[Observed], Range]:
+def percentile(share: float) -> Callable[[ObservedRanges], Range]:
     """Makes the method that cuts off (100 - share) percent of the values at each end."""
 
-    def method(item: Observed) -> Range:
+    def method(item: ObservedRanges) -> Range:
         import numpy as np
 
         below = np.cumsum(item.counts) / max(1, item.counts.sum())
@@ -189,14 +189,14 @@ def percentile(share: float) -> Callable[[Observed], Range]:
     return method
 
 
-def _shrunk(item: Observed) -> Iterator[Range]:
+def _shrunk(item: ObservedRanges) -> Iterator[Range]:
     """Ranges to choose from: from all down to a twelfth, towards 0."""
     for step in range(24):
         factor = 1 - step / 26
         yield min(item.low, 0.0) * factor, max(item.high, 0.0) * factor
 
 
-def least_error(item: Observed) -> Range:
+def least_error(item: ObservedRanges) -> Range:
     """The range with the least squared error of rounding and clipping to 256 levels."""
     import numpy as np
 
@@ -210,7 +210,7 @@ def least_error(item: Observed) -> Range:
     return min(_shrunk(item), key=error)
 
 
-def entropy(item: Observed) -> Range:
+def entropy(item: ObservedRanges) -> Range:
     """The range whose 256 levels keep most of the distribution: least Kullback-Leibler divergence.
 
     As in TensorRT's calibration (Migacz, "8-bit inference with TensorRT", GTC 2017), for a range around any zero point.
@@ -238,7 +238,7 @@ def entropy(item: Observed) -> Range:
     return best if np.isfinite(divergence(best)) else extremes(item)
 
 
-METHODS: dict[str, Callable[[Observed], Range]] = {
+METHODS: dict[str, Callable[[ObservedRanges], Range]] = {
     "min-max": extremes,
     "percentile 99.999": percentile(99.999),
     "percentile 99.99": percentile(99.99),

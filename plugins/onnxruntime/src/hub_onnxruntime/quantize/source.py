@@ -15,7 +15,7 @@ from hub_onnxruntime.large import LARGE_BYTES, size_on_disk
 from hub_onnxruntime.numerics import numerics_of
 from hub_onnxruntime.operators import custom_operators, opset_of
 from hub_onnxruntime.quantize.placement import candidates
-from hub_onnxruntime.quantize.ranges import Observed, observe
+from hub_onnxruntime.quantize.ranges import ObservedRanges, observe
 from hub_onnxruntime.quantize.recipe import Recipe
 from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.runtime_options import runtime_failures, session_options
@@ -31,7 +31,7 @@ _LEAST_OPSET = 13  # the first with a DequantizeLinear per channel
 
 
 @dataclass(slots=True)
-class Source:
+class QuantizerSource:
     """A float model made ready.
 
     Attributes:
@@ -51,7 +51,7 @@ class Source:
     calibration: str
     samples: int
     judge: Judge
-    observed: dict[str, Observed] = field(default_factory=dict)
+    observed: dict[str, ObservedRanges] = field(default_factory=dict)
     known: dict[Recipe, Trial[Recipe, ModelProto]] = field(default_factory=dict)
 
     def watch(self) -> None:
@@ -127,7 +127,7 @@ def check_float(model: ModelProto) -> None:
         raise UnsupportedModel(message, hint="Let hub prepare the model: it raises the opset.")
 
 
-def open_source(path: str, calibration: str = "") -> Source:
+def open_source(path: str, calibration: str = "") -> QuantizerSource:
     """Reads a model and its samples. The last result is kept for the next edge in the same process.
 
     Args:
@@ -140,10 +140,10 @@ def open_source(path: str, calibration: str = "") -> Source:
     return _SHELF.get(lambda: _open(path, calibration), path, calibration)
 
 
-_SHELF: Shelf[Source] = Shelf()
+_SHELF: Shelf[QuantizerSource] = Shelf()
 
 
-def _open(path: str, calibration: str) -> Source:
+def _open(path: str, calibration: str) -> QuantizerSource:
     structure = load_structure(Path(path))
     check_float(structure)
     if size_on_disk(Path(path), external_files(structure, Path(path).parent)) >= LARGE_BYTES:
@@ -156,7 +156,7 @@ def _open(path: str, calibration: str) -> Source:
     name_nodes(model)
     samples = SampleFolder(calibration) if calibration else None
     judge = random_judge(Path(path), structure) if samples is None else Judge.of(OrtSession(path), samples)
-    return Source(Path(path), typed(model), notes, calibration, len(samples or ()), judge)
+    return QuantizerSource(Path(path), typed(model), notes, calibration, len(samples or ()), judge)
 
 
 def random_judge(path: Path, model: ModelProto) -> Judge:

@@ -11,7 +11,7 @@ from hub_onnxruntime.quantize.placement import Extent, Placement, place, product
 from hub_onnxruntime.quantize.qdq import Scheme, insert
 from hub_onnxruntime.quantize.ranges import METHODS, Range
 from hub_onnxruntime.quantize.recipe import Recipe
-from hub_onnxruntime.quantize.source import Source, tool, typed
+from hub_onnxruntime.quantize.source import QuantizerSource, tool, typed
 from hub_quanttrials import GOAL_DB, Trial, Trials
 
 if TYPE_CHECKING:
@@ -29,31 +29,31 @@ StaticTrial = Trial[Recipe, "ModelProto"]
 StaticTrials = Trials[Recipe, "ModelProto"]
 
 
-def trials_of(source: Source) -> StaticTrials:
+def trials_of(source: QuantizerSource) -> StaticTrials:
     """What one step tries."""
     return Trials(source.judge, lambda recipe: apply(source, recipe), source.session, known=source.known)
 
 
-def ranges_of(source: Source, placement: Placement, method: str) -> dict[str, Range]:
+def ranges_of(source: QuantizerSource, placement: Placement, method: str) -> dict[str, Range]:
     """Returns the range of each tensor of a placement that has one of its own."""
     names = sorted({placement.same.get(name, name) for name in placement.tensors})
     return {name: METHODS[method](source.observed[name]) for name in names}
 
 
-def unseen(source: Source) -> tuple[str, ...]:
+def unseen(source: QuantizerSource) -> tuple[str, ...]:
     """Returns the nodes whose tensors had no value in any sample (they were empty): they stay in float."""
     whole = place(source.model, Extent.BETWEEN)
     missing = {name for name in whole.tensors if whole.same.get(name, name) not in source.observed}
     return tuple(node.name for node in source.model.graph.node if {*node.input, *node.output} & missing)
 
 
-def apply(source: Source, recipe: Recipe) -> ModelProto:
+def apply(source: QuantizerSource, recipe: Recipe) -> ModelProto:
     """Returns the quantized model."""
     placement = place(source.model, recipe.extent, recipe.kept)
     return insert(source.model, placement, ranges_of(source, placement, recipe.method), recipe.scheme)
 
 
-def best(source: Source, trials: StaticTrials, scheme: Scheme) -> StaticTrial:
+def best(source: QuantizerSource, trials: StaticTrials, scheme: Scheme) -> StaticTrial:
     """Tries every method of drawing ranges, and less and less of the graph until the result is good enough.
 
     Returns:
@@ -81,7 +81,7 @@ def best(source: Source, trials: StaticTrials, scheme: Scheme) -> StaticTrial:
     return max(results, key=lambda trial: trial.sqnr_db)
 
 
-def sensitivity(source: Source, trials: StaticTrials, recipe: Recipe) -> dict[str, float]:
+def sensitivity(source: QuantizerSource, trials: StaticTrials, recipe: Recipe) -> dict[str, float]:
     """Returns product -> SQNR in dB of the output with that product alone in integers."""
     products = [name for name in products_of(source.model) if name not in recipe.kept]
     found = {}
@@ -99,7 +99,7 @@ def _counts(total: int) -> Iterator[int]:
         count = max(count + 1, math.ceil(count * 1.5))
 
 
-def mixed(source: Source, trials: StaticTrials, start: Recipe) -> StaticTrial:
+def mixed(source: QuantizerSource, trials: StaticTrials, start: Recipe) -> StaticTrial:
     """Leaves more and more of the layers that int8 hurts most in float, until the goal is reached.
 
     Returns:
@@ -129,7 +129,7 @@ def typed_copy(model: ModelProto) -> ModelProto:
     return typed(type(model).FromString(model.SerializeToString()))
 
 
-def record(source: Source, recipe: Recipe, numerics: Numerics, others: Sequence[str] = ()) -> QuantRecipe:
+def record(source: QuantizerSource, recipe: Recipe, numerics: Numerics, others: Sequence[str] = ()) -> QuantRecipe:
     """Describes what was applied, for the receipt; `others` are layers that no recipe quantizes."""
     placement = place(source.model, recipe.extent, recipe.kept)
     return QuantRecipe(

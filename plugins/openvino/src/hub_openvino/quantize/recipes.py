@@ -85,7 +85,7 @@ class Controlled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class WeightRecipe:
     """Arguments of `nncf.compress_weights`.
 
     Attributes:
@@ -125,7 +125,7 @@ class Weights:
         return {"compress_weights": asdict(self)}
 
 
-Recipe = Static | Spared | Controlled | Weights
+Recipe = Static | Spared | Controlled | WeightRecipe
 
 PER_CHANNEL_MARGIN_DB = 1.0
 """By how much ranges per channel must win: they were fitted to the judged samples."""
@@ -175,18 +175,18 @@ def recurrent_in_float(recipe: Static) -> Static:
     return replace(recipe, name=f"{recipe.name}, recurrent layers in float", float_types=RECURRENT)
 
 
-INT8_WEIGHTS = Weights(name="8 bits, asymmetric", mode="int8_asym")
+INT8_WEIGHTS = WeightRecipe(name="8 bits, asymmetric", mode="int8_asym")
 DEPTHWISE = "GroupConvolution"
 INT8_BUT_DEPTHWISE = replace(INT8_WEIGHTS, name="8 bits but in depthwise convolutions", float_types=(DEPTHWISE,))
 INT8_DYNAMIC = replace(INT8_WEIGHTS, name="8 bits, activations on the fly in groups of 32", dynamic_group=32)
-INT4_GROUPS = Weights(name="4 bits, asymmetric, groups of 32", mode="int4_asym", group_size=32)
-INT4_ALL = Weights(
+INT4_GROUPS = WeightRecipe(name="4 bits, asymmetric, groups of 32", mode="int4_asym", group_size=32)
+INT4_ALL = WeightRecipe(
     name="4 bits in embeddings and the last product too", mode="int4_asym", group_size=32, all_layers=True
 )
 INT4_FITTED = (
-    Weights(name="4 bits, asymmetric, groups of 32, scales fitted", mode="int4_asym", group_size=32,
+    WeightRecipe(name="4 bits, asymmetric, groups of 32, scales fitted", mode="int4_asym", group_size=32,
             scale_estimation=True),
-    Weights(name="4 bits, asymmetric, groups of 32, scales fitted, AWQ", mode="int4_asym", group_size=32,
+    WeightRecipe(name="4 bits, asymmetric, groups of 32, scales fitted, AWQ", mode="int4_asym", group_size=32,
             scale_estimation=True, awq=True),
     INT4_GROUPS,
     INT4_ALL,

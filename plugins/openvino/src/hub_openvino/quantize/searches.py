@@ -15,7 +15,7 @@ from hub_openvino.quantize.recipes import (
     Recipe,
     Spared,
     Static,
-    Weights,
+    WeightRecipe,
     recurrent_in_float,
     static_recipes,
 )
@@ -52,7 +52,7 @@ def apply(source: FloatIr, recipe: Recipe) -> QuantizedIr:
     if isinstance(recipe, Spared):
         base = source.known[recipe.base].model if recipe.base in source.known else apply(source, recipe.base)
         return source.read(sparing.without(base.model, recipe.removed))
-    if isinstance(recipe, Weights):
+    if isinstance(recipe, WeightRecipe):
         return source.read(tool.compress(source.model(), source.arrays(), recipe))
     if isinstance(recipe, Static):
         return source.read(tool.quantize(source.model(), source.arrays(), recipe))
@@ -115,7 +115,7 @@ def controlled(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
     return trials.results([Controlled(base=base, goal_db=GOAL_DB + 1)])
 
 
-def compressed(*recipes: Weights) -> Search:
+def compressed(*recipes: WeightRecipe) -> Search:
     """Weight compression: every recipe is tried, and measured where there are samples."""
     return lambda _, trials: trials.results(recipes)
 
@@ -169,7 +169,7 @@ def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_
         raise trials.failure()
     best = best_of(results, what, claimed, trials.notes)
     save(best.model.model, Path(job.output))
-    left = best.model.found.left_float if not isinstance(best.recipe, Weights) else ()
+    left = best.model.found.left_float if not isinstance(best.recipe, WeightRecipe) else ()
     said = [f"{len(left)} layers multiply in float: {listed(left)}"] if left else []
     return StepOutput(
         notes=(*trials.notes, *said, *_dynamic_notes(best.recipe)),
@@ -179,7 +179,7 @@ def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_
 
 def _dynamic_notes(recipe: Recipe) -> list[str]:
     """On a CPU without VNNI the outputs are those of float activations, bit for bit (OpenVINO 2026.4)."""
-    if not isinstance(recipe, Weights) or not recipe.dynamic_group or processor().has_integer_dot is not False:
+    if not isinstance(recipe, WeightRecipe) or not recipe.dynamic_group or processor().has_integer_dot is not False:
         return []
     return ["this CPU has no VNNI: here OpenVINO multiplies with float activations; elsewhere it rounds them too"]
 
@@ -189,7 +189,7 @@ def _record(recipe: Recipe, numerics: Numerics, samples: int, left: tuple[str, .
 
     base = recipe.base if isinstance(recipe, Spared | Controlled) else recipe
     static = base if isinstance(base, Static) else None
-    grouped = isinstance(base, Weights) and base.group_size > 0
+    grouped = isinstance(base, WeightRecipe) and base.group_size > 0
     return QuantRecipe(
         name=base.name,
         tool=tool_version(),

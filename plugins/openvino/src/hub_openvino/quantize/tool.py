@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from hub.spec import StepError
 from hub_openvino.convert.edges import ask_dynamic
 from hub_openvino.failures import reason_of
-from hub_openvino.quantize.recipes import RECURRENT, Static, Weights
+from hub_openvino.quantize.recipes import RECURRENT, Static, WeightRecipe
 from hub_openvino.silence import silence_telemetry
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ CONTROL_SAMPLES = 4
 """Samples on which accuracy control measures and ranks."""
 
 
-def compress(model: openvino.Model, samples: Samples, recipe: Weights) -> openvino.Model:
+def compress(model: openvino.Model, samples: Samples, recipe: WeightRecipe) -> openvino.Model:
     """Store weights in 8 or 4 bits, and say in the file whether activations are quantized on the fly.
 
     Raises:

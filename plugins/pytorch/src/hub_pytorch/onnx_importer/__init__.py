@@ -43,9 +43,9 @@ def import_onnx(model: onnx.ModelProto, folder: str = "") -> Any:
     Raises:
         UnsupportedOperator: A node, an attribute or a form of it is not implemented, or an input's shape is not fixed.
     """
-    from hub_pytorch.onnx_importer.interpreter import Importer
+    from hub_pytorch.onnx_importer.interpreter import TorchImporter
 
-    return Importer(model, folder).run()
+    return TorchImporter(model, folder).run()
 
 
 def unsupported_operators(model: onnx.ModelProto) -> dict[str, str]:

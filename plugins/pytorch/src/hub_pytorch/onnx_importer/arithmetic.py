@@ -16,7 +16,7 @@ from torch.utils._sympy import functions as rules
 from hub_onnxgraph import Refused
 
 
-class Graph(Protocol):
+class NodeMaker(Protocol):
     """What is needed of the graph's builder."""
 
     def symbol_node(self, symbol: sympy.Symbol) -> fx.Node:
@@ -68,7 +68,7 @@ class Recorder:
         cache: What has been written already, by expression.
     """
 
-    def __init__(self, graph: Graph, cache: dict[sympy.Basic, Any]) -> None:
+    def __init__(self, graph: NodeMaker, cache: dict[sympy.Basic, Any]) -> None:
         self._graph = graph
         self._cache = cache
 

@@ -16,11 +16,11 @@ from hub_pytorch.onnx_importer.checking import guards_that_matter
 from hub_pytorch.onnx_importer.dimensions import undecided
 from hub_pytorch.onnx_importer.registry import TABLE
 from hub_pytorch.onnx_importer.sizes import is_symbolic
-from hub_pytorch.onnx_importer.tracing import GraphBuilder, Value, Watch, copied
+from hub_pytorch.onnx_importer.tracing import FunctionWatch, GraphBuilder, TracedValue, copied
 from hub_pytorch.onnx_importer.values import element_type, held_dtype, scalar, tensor_of
 
 
-class Importer(Walker):
+class TorchImporter(Walker):
     """Translates one model. Use once."""
 
     table = TABLE
@@ -57,7 +57,7 @@ class Importer(Walker):
 
     def type_of(self, value: Any) -> onnx.TypeProto:
         """Element type and shape."""
-        if not isinstance(value, torch.Tensor | Value):
+        if not isinstance(value, torch.Tensor | TracedValue):
             return onnx.TypeProto()
         sizes = [None if is_symbolic(size) else size for size in value.shape]
         return onnx.helper.make_tensor_type_proto(element_type(value), sizes)
@@ -65,7 +65,7 @@ class Importer(Walker):
     def call(self, row: Operator, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Compute without a gradient."""
         kind = narrow.check(row.name, arguments[row.wants_node :])
-        with torch.no_grad(), undecided(), Watch():
+        with torch.no_grad(), undecided(), FunctionWatch():
             folded = symbolic.fold(self._builder, row.name, arguments, attributes)
             result = row(arguments, attributes) if folded is None else folded
         self._builder.dimensions.refuse_fixed()
@@ -84,7 +84,7 @@ class Importer(Walker):
 
     def produced(self, name: str, value: Any) -> None:
         """Remember the ONNX name."""
-        if isinstance(value, Value):
+        if isinstance(value, TracedValue):
             value.node.meta.setdefault("onnx", name)
         elif isinstance(value, torch.Tensor):
             self._builder.name_constant(value, name)
@@ -97,7 +97,7 @@ class Importer(Walker):
         reason = refusal.reason + self._builder.dimensions.fix_all()
         return UnsupportedOperator(refusal.op, version, refusal.node, reason)
 
-    def _placeholder(self, value: onnx.ValueInfoProto) -> Value:
+    def _placeholder(self, value: onnx.ValueInfoProto) -> TracedValue:
         try:
             refuse_if(not value.type.HasField("tensor_type"), "only tensors can be inputs of the model")
             tensor = value.type.tensor_type
@@ -118,14 +118,14 @@ class Importer(Walker):
 
     def _result(self, value: Any) -> Any:
         """An output of its own: inputs and constants are copied."""
-        refuse = not isinstance(value, torch.Tensor | Value)
+        refuse = not isinstance(value, torch.Tensor | TracedValue)
         if refuse:
             raise UnsupportedOperator("Output", 0, "", "only tensors can be outputs of the model")
         if isinstance(value, torch.Tensor):
             return copied(self._builder.constant(value))
         return copied(value) if value.node.op in {"placeholder", "get_attr"} else value
 
-    def _module(self, outputs: list[Value], input_names: list[str]) -> Any:
+    def _module(self, outputs: list[TracedValue], input_names: list[str]) -> Any:
         graph = self._builder.graph
         nodes = [value.node for value in outputs]
         end = graph.output(nodes[0] if len(nodes) == 1 else tuple(nodes))

@@ -16,7 +16,7 @@ from hub_pytorch.onnx_importer.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hub_pytorch.onnx_importer.tracing import Value
+    from hub_pytorch.onnx_importer.tracing import TracedValue
 
 FLOAT4 = 23
 _E8M0 = 24
@@ -29,7 +29,7 @@ _LIMITS = {21: (0, 15), 22: (-8, 7), 25: (0, 3), 26: (-2, 1)}
 _FLOAT4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 _MARK = "onnx_type"
-Marked = TypeVar("Marked", "Tensor", "Value")
+Marked = TypeVar("Marked", "Tensor", "TracedValue")
 
 _MOVING = frozenset({
     "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split",

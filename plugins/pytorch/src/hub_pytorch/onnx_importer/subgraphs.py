@@ -16,14 +16,14 @@ from torch import Tensor, fx
 
 from hub_onnxgraph import Refused
 from hub_pytorch.onnx_importer.sizes import is_symbolic
-from hub_pytorch.onnx_importer.tracing import Frame, GraphBuilder, Value, copied
+from hub_pytorch.onnx_importer.tracing import GraphBuilder, TracedFrame, TracedValue, copied
 
 
 @dataclass(frozen=True, slots=True)
 class Traced:
     """A graph that has been built: its own inputs, what it uses of its surroundings, its outputs (a tuple, or one)."""
 
-    frame: Frame
+    frame: TracedFrame
     inputs: list[fx.Node]
     outputs: list[fx.Node]
     single: bool = False
@@ -35,14 +35,18 @@ def builder_of(*values: object) -> GraphBuilder:
     Raises:
         Refused: None of them is a value of a graph.
     """
-    found = next((value.tracer for value in values if isinstance(value, Value)), None)
+    found = next((value.tracer for value in values if isinstance(value, TracedValue)), None)
     if not isinstance(found, GraphBuilder):
         raise Refused("nothing here depends on the model's inputs")
     return found
 
 
 def trace(
-    builder: GraphBuilder, like: Sequence[Any], run: Callable[[list[Value]], Sequence[Any]], *, single: bool = False
+    builder: GraphBuilder,
+    like: Sequence[Any],
+    run: Callable[[list[TracedValue]], Sequence[Any]],
+    *,
+    single: bool = False,
 ) -> Traced:
     """Build the graph of a function of tensors.
 
@@ -66,21 +70,21 @@ def trace(
     return Traced(frame, inputs, outputs, single)
 
 
-def _own(builder: GraphBuilder, result: object) -> Value:
+def _own(builder: GraphBuilder, result: object) -> TracedValue:
     """A tensor of the graph's own: torch's operators return no input, no constant, and nothing twice."""
-    if not isinstance(result, Value | torch.Tensor):
+    if not isinstance(result, TracedValue | torch.Tensor):
         raise Refused("a branch or loop returns something else than tensors")
-    value = result if isinstance(result, Value) else builder.constant(result)
+    value = result if isinstance(result, TracedValue) else builder.constant(result)
     return copied(builder.proxy(builder.create_arg(value)))
 
 
-def example(builder: GraphBuilder, value: Value | Tensor) -> Tensor:
+def example(builder: GraphBuilder, value: TracedValue | Tensor) -> Tensor:
     """The fake tensor that stands for a value."""
-    fake: Tensor = (value if isinstance(value, Value) else builder.constant(value)).node.meta["val"]
+    fake: Tensor = (value if isinstance(value, TracedValue) else builder.constant(value)).node.meta["val"]
     return fake
 
 
-def apart(builder: GraphBuilder, values: Sequence[Value | Tensor]) -> tuple[fx.Node, ...]:
+def apart(builder: GraphBuilder, values: Sequence[TracedValue | Tensor]) -> tuple[fx.Node, ...]:
     """The nodes of copies of values.
 
     torch.export (2.13) takes two inputs of a loop that are the same tensor for one, even where one of them changes.
@@ -94,7 +98,7 @@ def emit(
     graphs: Sequence[Traced],
     arguments: Callable[[list[fx.Node], tuple[fx.Node, ...]], tuple[Any, ...]],
     results: Sequence[Any],
-) -> list[Value]:
+) -> list[TracedValue]:
     """Record the call of a higher-order operator.
 
     Args:

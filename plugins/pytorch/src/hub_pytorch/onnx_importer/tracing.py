@@ -28,7 +28,7 @@ from hub_pytorch.onnx_importer.sizes import is_symbolic, leaves_of, plain
 Array = npt.NDArray[np.object_]
 
 
-class Value(fx.Proxy):
+class TracedValue(fx.Proxy):
     """A tensor of the graph under construction. Its dtype and rank are known, its sizes as far as they are fixed."""
 
     tracer: GraphBuilder
@@ -50,12 +50,12 @@ class Value(fx.Proxy):
         return dtype
 
 
-def copied(value: Value) -> Value:
+def copied(value: TracedValue) -> TracedValue:
     """A tensor of the graph of its own."""
     return value.tracer.create_proxy("call_function", torch.clone, (value,), {})
 
 
-class Known(Value):
+class Known(TracedValue):
     """A tensor of numbers that are known up to the dynamic sizes, such as a shape.
 
     It becomes nodes of the graph when it is used as a tensor, and only then.
@@ -95,7 +95,7 @@ class Known(Value):
 
 
 @dataclass(eq=False)
-class Frame:
+class TracedFrame:
     """One graph under construction: the module's own, or that of a branch or a loop's body.
 
     Attributes:
@@ -116,9 +116,9 @@ class Frame:
 
 
 class GraphBuilder(fx.Tracer):
-    """Records torch calls made on `Value` as nodes, running each on fake tensors to learn its shape.
+    """Records torch calls made on `TracedValue` as nodes, running each on fake tensors to learn its shape.
 
-    Real tensors that meet a `Value` become parameters or buffers of `root`, named by `name_constant`, or else after
+    Real tensors that meet one become parameters or buffers of `root`, named by `name_constant`, or else after
     `current`. They are made contiguous: LiteRT Torch mixes up constants that are not (litert-torch issue 1061).
 
     Attributes:
@@ -134,20 +134,20 @@ class GraphBuilder(fx.Tracer):
         self.current = "constant"
         self.dimensions = Dimensions()
         self.dimensions.env.hub_builder = self  # type: ignore[attr-defined] # how a size finds its graph
-        self._frames = [Frame(fx.Graph(tracer_cls=fx.Tracer))]
+        self._frames = [TracedFrame(fx.Graph(tracer_cls=fx.Tracer))]
         self.graph = self._frames[0].graph
         self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=self.dimensions.env)
-        self._inputs: dict[str, Value] = {}
+        self._inputs: dict[str, TracedValue] = {}
         self._origins: dict[Any, tuple[fx.Node, int | None]] = {}
         self._names: dict[int, tuple[Any, str]] = {}
         self._trainable: set[int] = set()
         self._used: set[str] = set()
 
-    def proxy(self, node: fx.Node) -> Value:
+    def proxy(self, node: fx.Node) -> TracedValue:
         """Wrap a node."""
-        return Value(node, self)
+        return TracedValue(node, self)
 
-    def placeholder(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Value:
+    def placeholder(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> TracedValue:
         """Add an input; a dynamic size is a torch.SymInt."""
         node = self.graph.placeholder(self._unique(re.sub(r"\W", "_", name)))
         with self._computing():
@@ -181,7 +181,7 @@ class GraphBuilder(fx.Tracer):
 
     def with_sizes(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Value | torch.Tensor:
+    ) -> TracedValue | torch.Tensor:
         """Record a call that takes dynamic sizes and no value."""
         if function is torch.tensor:
             return self.known(np.array(args[0], dtype=object), kwargs["dtype"])
@@ -229,9 +229,9 @@ class GraphBuilder(fx.Tracer):
         name: str | None = None,
         type_expr: Any = None,
         proxy_factory_fn: Any = None,
-    ) -> Value:
+    ) -> TracedValue:
         """Record one call and learn its result's shape and dtype."""
-        value = cast("Value", super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn))
+        value = cast("TracedValue", super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn))
         try:
             self.describe(value.node, self._evaluate(value.node))
         except BaseException:
@@ -269,7 +269,7 @@ class GraphBuilder(fx.Tracer):
         with self._computing():
             return torch.empty((count, *fake.shape), dtype=fake.dtype)
 
-    def constant(self, tensor: torch.Tensor) -> Value:
+    def constant(self, tensor: torch.Tensor) -> TracedValue:
         """Return a real tensor as a value of the graph."""
         return self.proxy(self._attribute(tensor))
 
@@ -297,9 +297,9 @@ class GraphBuilder(fx.Tracer):
         return frame.captured[outer]
 
     @contextmanager
-    def frame(self) -> Iterator[Frame]:
+    def frame(self) -> Iterator[TracedFrame]:
         """Build another graph meanwhile, which may use values of those around it."""
-        self._frames.append(Frame(fx.Graph(tracer_cls=fx.Tracer)))
+        self._frames.append(TracedFrame(fx.Graph(tracer_cls=fx.Tracer)))
         self.graph = self._frames[-1].graph
         try:
             yield self._frames[-1]
@@ -396,11 +396,11 @@ class GraphBuilder(fx.Tracer):
         if isinstance(condition, fx.Node):
             self.graph.call_function(torch._assert, (condition, message))  # noqa: SLF001 - the one that torch.fx keeps
 
-    def _input_size(self, name: str, axis: int) -> Value:
+    def _input_size(self, name: str, axis: int) -> TracedValue:
         return self.create_proxy("call_method", "size", (self._inputs[name], axis), {})
 
 
-class Watch(TorchFunctionMode):
+class FunctionWatch(TorchFunctionMode):
     """Refuses to compute a real tensor with a dynamic size: torch would take the size that the graph is checked at."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from hub_pytorch.onnx_importer.tracing import Value
+    from hub_pytorch.onnx_importer.tracing import TracedValue
 
 # onnx.TensorProto.DataType -> name of the torch dtype.
 _DTYPES = {**ELEMENT_TYPES, 14: "complex64", 15: "complex128", **narrow.FLOATS}
@@ -62,7 +62,7 @@ def cast(x: Tensor, element_type: int, *, saturate: bool = True, round_mode: str
     return x.to(dtype)
 
 
-def element_type(value: Tensor | Value) -> int:
+def element_type(value: Tensor | TracedValue) -> int:
     """Return the ONNX element type of a tensor."""
     dtype, kind = value.dtype, narrow.kind_of(value)
     if kind is not None:

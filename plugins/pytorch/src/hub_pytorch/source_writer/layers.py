@@ -1,7 +1,7 @@
 """Which nodes of a torch.fx graph are layers of torch.nn: a table from function to the layer that it is with constants.
 
-A function of the table returns a `Layer` when the node's weights are constants that a layer of torch.nn can hold, and
-None when they are not; the node is then written as the function that it calls.
+A function of the table returns a `SourceLayer` when the node's weights are constants that a layer of torch.nn can hold,
+and None when they are not; the node is then written as the function that it calls.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ONE_DIRECTION = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class SourceLayer:
     """One submodule.
 
     Attributes:
@@ -117,13 +117,13 @@ class Constants:
         return node.target in {torch.zeros, torch.zeros_like} or bool(node.target is torch.full and node.args[1] == 0)
 
 
-def recognise(node: fx.Node, constants: Constants) -> Layer | None:
+def recognise(node: fx.Node, constants: Constants) -> SourceLayer | None:
     """The layer that a node is, if it is one."""
     found = table().get(node.target) if node.op == "call_function" else None
     return found(node, constants) if found else None
 
 
-def table() -> dict[object, Callable[[fx.Node, Constants], Layer | None]]:
+def table() -> dict[object, Callable[[fx.Node, Constants], SourceLayer | None]]:
     """From function to what recognises its layer."""
     import torch
     from torch.nn import functional
@@ -183,7 +183,7 @@ def _named_weights(**nodes: fx.Node | None) -> dict[str, fx.Node]:
     return {name: node for name, node in nodes.items() if node is not None}
 
 
-def _convolution(node: fx.Node, constants: Constants) -> Layer | None:
+def _convolution(node: fx.Node, constants: Constants) -> SourceLayer | None:
     given = _arguments(node, _CONV_NAMES, _CONV_DEFAULTS)
     rank = int(facts.called(node)[-2]) + 2
     weight = constants.weight(given["weight"], rank)
@@ -193,10 +193,12 @@ def _convolution(node: fx.Node, constants: Constants) -> Layer | None:
     channels = (literal(weight.shape[1] * given["groups"]), literal(weight.shape[0]), _size(tuple(weight.shape[2:])))
     options = (*_options(given, _CONV_DEFAULTS), *_without_bias(given["bias"]))
     weights = _named_weights(weight=given["weight"], bias=given["bias"])
-    return Layer(kind=f"Conv{rank - 2}d", arguments=(*channels, *options), weights=weights, inputs=(given["input"],))
+    return SourceLayer(
+        kind=f"Conv{rank - 2}d", arguments=(*channels, *options), weights=weights, inputs=(given["input"],)
+    )
 
 
-def _transposed_convolution(node: fx.Node, constants: Constants) -> Layer | None:
+def _transposed_convolution(node: fx.Node, constants: Constants) -> SourceLayer | None:
     defaults = {**_CONV_DEFAULTS, "output_padding": 0}
     given = _arguments(node, _TRANSPOSED_NAMES, defaults)
     rank = int(facts.called(node)[-2]) + 2
@@ -208,30 +210,30 @@ def _transposed_convolution(node: fx.Node, constants: Constants) -> Layer | None
     options = (*_options(given, defaults), *_without_bias(given["bias"]))
     weights = _named_weights(weight=given["weight"], bias=given["bias"])
     kind = f"ConvTranspose{rank - 2}d"
-    return Layer(kind=kind, arguments=(*channels, *options), weights=weights, inputs=(given["input"],))
+    return SourceLayer(kind=kind, arguments=(*channels, *options), weights=weights, inputs=(given["input"],))
 
 
-def _linear(node: fx.Node, constants: Constants) -> Layer | None:
+def _linear(node: fx.Node, constants: Constants) -> SourceLayer | None:
     given = _arguments(node, ("input", "weight", "bias"))
     weight = constants.weight(given["weight"], 2)
     if weight is None or not constants.all_weights([given["bias"]], 1):
         return None
     sizes = (literal(weight.shape[1]), literal(weight.shape[0]), *_without_bias(given["bias"]))
     weights = _named_weights(weight=given["weight"], bias=given["bias"])
-    return Layer(kind="Linear", arguments=sizes, weights=weights, inputs=(given["input"],))
+    return SourceLayer(kind="Linear", arguments=sizes, weights=weights, inputs=(given["input"],))
 
 
-def _matmul(node: fx.Node, constants: Constants) -> Layer | None:
+def _matmul(node: fx.Node, constants: Constants) -> SourceLayer | None:
     """A product with a constant matrix; whoever writes it may add the bias that follows."""
     x, matrix = node.args
     weight = constants.weight(matrix, 2)
     if weight is None or facts.dtype(x) != weight.dtype or not facts.is_node(x) or not facts.is_node(matrix):
         return None
     sizes = (literal(weight.shape[0]), literal(weight.shape[1]), named("bias", "False"))
-    return Layer(kind="Linear", arguments=sizes, weights={"weight": matrix}, inputs=(x,), transposed=True)
+    return SourceLayer(kind="Linear", arguments=sizes, weights={"weight": matrix}, inputs=(x,), transposed=True)
 
 
-def with_bias(product: Layer, node: fx.Node, constants: Constants) -> Layer | None:
+def with_bias(product: SourceLayer, node: fx.Node, constants: Constants) -> SourceLayer | None:
     """A linear layer whose bias is what that node adds to it; None when the node adds something else."""
     import torch
 
@@ -242,7 +244,7 @@ def with_bias(product: Layer, node: fx.Node, constants: Constants) -> Layer | No
     biases = [item for item in given if _is_row(constants.tensor(item), size, facts.rank(node) or 0)]
     if len(biases) != 1:
         return None
-    return Layer(
+    return SourceLayer(
         kind="Linear",
         arguments=product.arguments[:2],
         weights={**product.weights, "bias": biases[0]},
@@ -251,7 +253,7 @@ def with_bias(product: Layer, node: fx.Node, constants: Constants) -> Layer | No
     )
 
 
-def over_any_rank(table: Layer, node: fx.Node) -> Layer | None:
+def over_any_rank(table: SourceLayer, node: fx.Node) -> SourceLayer | None:
     """An embedding of indices of any rank, where they are flattened before it and its rows are shaped after it."""
     import torch
 
@@ -267,10 +269,10 @@ def over_any_rank(table: Layer, node: fx.Node) -> Layer | None:
         or shape[-1] != _rows(table)
     ):
         return None
-    return Layer(kind=table.kind, arguments=table.arguments, weights=table.weights, inputs=(index,))
+    return SourceLayer(kind=table.kind, arguments=table.arguments, weights=table.weights, inputs=(index,))
 
 
-def _rows(table: Layer) -> int:
+def _rows(table: SourceLayer) -> int:
     return int(flat(table.arguments[1]))
 
 
@@ -281,7 +283,7 @@ def _is_row(tensor: Tensor | None, size: int, rank: int) -> bool:
     return bool(tensor.shape[-1] == size == tensor.numel())
 
 
-def _batch_norm(node: fx.Node, constants: Constants) -> Layer | None:
+def _batch_norm(node: fx.Node, constants: Constants) -> SourceLayer | None:
     import torch
 
     names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -291,7 +293,7 @@ def _batch_norm(node: fx.Node, constants: Constants) -> Layer | None:
     weight = constants.weight(given["weight"], 1)
     if weight is None or spatial is None or given["training"] or None in held or not constants.all_weights(held, 1):
         return None
-    return Layer(
+    return SourceLayer(
         kind=f"BatchNorm{spatial}d",
         arguments=(literal(weight.shape[0]), *_epsilon(given["eps"])),
         weights={name: given[name] for name in names[1:5]},
@@ -305,7 +307,7 @@ def _epsilon(eps: float) -> tuple[Expression, ...]:
     return () if math.isclose(eps, 1e-5, rel_tol=1e-6) else (named("eps", text),)
 
 
-def _layer_norm(node: fx.Node, constants: Constants) -> Layer | None:
+def _layer_norm(node: fx.Node, constants: Constants) -> SourceLayer | None:
     given = _arguments(node, ("input", "normalized_shape", "weight", "bias", "eps"), {"eps": 1e-5})
     shape = given["normalized_shape"]
     held = [given["weight"], given["bias"]]
@@ -314,22 +316,22 @@ def _layer_norm(node: fx.Node, constants: Constants) -> Layer | None:
     sizes = _size(shape) if len(shape) == 1 else value_text(tuple(shape), {})
     arguments = (sizes, *_epsilon(given["eps"]), *_without_bias(given["bias"]))
     weights = _named_weights(weight=given["weight"], bias=given["bias"])
-    return Layer(kind="LayerNorm", arguments=arguments, weights=weights, inputs=(given["input"],))
+    return SourceLayer(kind="LayerNorm", arguments=arguments, weights=weights, inputs=(given["input"],))
 
 
-def _group_norm(node: fx.Node, constants: Constants) -> Layer | None:
+def _group_norm(node: fx.Node, constants: Constants) -> SourceLayer | None:
     given = _arguments(node, ("input", "num_groups", "weight", "bias", "eps"), {"eps": 1e-5})
     held = [given["weight"], given["bias"]]
     weight = constants.weight(given["weight"], 1)
     if weight is None or None in held or not constants.all_weights(held, 1):
         return None
     arguments = (literal(given["num_groups"]), literal(weight.shape[0]), *_epsilon(given["eps"]))
-    return Layer(
+    return SourceLayer(
         kind="GroupNorm", arguments=arguments, weights={"weight": held[0], "bias": held[1]}, inputs=(given["input"],)
     )
 
 
-def _instance_norm(node: fx.Node, constants: Constants) -> Layer | None:
+def _instance_norm(node: fx.Node, constants: Constants) -> SourceLayer | None:
     names = ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps")
     given = _arguments(node, names, {"eps": 1e-5, "use_input_stats": True})
     held = [given["weight"], given["bias"]]
@@ -339,7 +341,7 @@ def _instance_norm(node: fx.Node, constants: Constants) -> Layer | None:
     if weight is None or not plain or spatial not in {1, 2, 3} or not constants.all_weights(held, 1) or None in held:
         return None
     channels = literal(weight.shape[0])
-    return Layer(
+    return SourceLayer(
         kind=f"InstanceNorm{spatial}d",
         arguments=(channels, *_epsilon(given["eps"]), named("affine", "True")),
         weights={"weight": held[0], "bias": held[1]},
@@ -347,12 +349,12 @@ def _instance_norm(node: fx.Node, constants: Constants) -> Layer | None:
     )
 
 
-def _prelu(node: fx.Node, constants: Constants) -> Layer | None:
+def _prelu(node: fx.Node, constants: Constants) -> SourceLayer | None:
     given = _arguments(node, ("input", "weight"))
     weight = constants.weight(given["weight"], 1)
     if weight is None:
         return None
-    return Layer(
+    return SourceLayer(
         kind="PReLU",
         arguments=(literal(weight.shape[0]),),
         weights={"weight": given["weight"]},
@@ -360,13 +362,13 @@ def _prelu(node: fx.Node, constants: Constants) -> Layer | None:
     )
 
 
-def _dropout(node: fx.Node, constants: Constants) -> Layer | None:
+def _dropout(node: fx.Node, constants: Constants) -> SourceLayer | None:
     del constants
     given = _arguments(node, ("input", "p", "training"), {"p": 0.5})
-    return Layer(kind="Dropout", arguments=(literal(float(given["p"])),), weights={}, inputs=(given["input"],))
+    return SourceLayer(kind="Dropout", arguments=(literal(float(given["p"])),), weights={}, inputs=(given["input"],))
 
 
-def _embedding(node: fx.Node, constants: Constants) -> Layer | None:
+def _embedding(node: fx.Node, constants: Constants) -> SourceLayer | None:
     given = _arguments(node, ("input", "weight", "padding_idx", "max_norm"))
     weight = constants.weight(given["weight"], 2)
     if weight is None or given["padding_idx"] is not None or given["max_norm"] is not None:
@@ -374,7 +376,7 @@ def _embedding(node: fx.Node, constants: Constants) -> Layer | None:
     return _embedding_of(given["weight"], weight, given["input"])
 
 
-def _row_embedding(node: fx.Node, constants: Constants) -> Layer | None:
+def _row_embedding(node: fx.Node, constants: Constants) -> SourceLayer | None:
     """Rows of a constant table, picked by a list of indices."""
     table, axis, index = node.args
     weight = constants.weight(table, 2)
@@ -383,12 +385,12 @@ def _row_embedding(node: fx.Node, constants: Constants) -> Layer | None:
     return _embedding_of(table, weight, index)
 
 
-def _embedding_of(node: fx.Node, weight: Tensor, index: fx.Node) -> Layer:
+def _embedding_of(node: fx.Node, weight: Tensor, index: fx.Node) -> SourceLayer:
     sizes = tuple(map(literal, weight.shape))
-    return Layer(kind="Embedding", arguments=sizes, weights={"weight": node}, inputs=(index,))
+    return SourceLayer(kind="Embedding", arguments=sizes, weights={"weight": node}, inputs=(index,))
 
 
-def _recurrent(node: fx.Node, constants: Constants) -> Layer | None:
+def _recurrent(node: fx.Node, constants: Constants) -> SourceLayer | None:
     """One recurrent layer in one or both directions, as ONNX has it."""
     given = _arguments(node, _RECURRENT_NAMES)
     params = list(given["params"])
@@ -403,7 +405,7 @@ def _recurrent(node: fx.Node, constants: Constants) -> Layer | None:
     other = (named("nonlinearity", '"relu"'),) if name == "rnn_relu" else ()
     first = (named("batch_first", "True"),) if given["first"] else ()
     states = given["hx"] if isinstance(given["hx"], tuple | list) else (given["hx"],)
-    return Layer(
+    return SourceLayer(
         kind=kinds[name],
         arguments=(literal(size), literal(hidden), *other, *first, *both),
         weights=dict(zip(names, params, strict=False)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hub.spec import UnsupportedModel
 from hub_pytorch.source_writer import facts
 from hub_pytorch.source_writer.expressions import is_plain, literal
-from hub_pytorch.source_writer.layers import Constants, Layer, over_any_rank, recognise, with_bias
+from hub_pytorch.source_writer.layers import Constants, SourceLayer, over_any_rank, recognise, with_bias
 from hub_pytorch.source_writer.names import is_computed
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Statement:
 
     node: fx.Node
     uses: tuple[fx.Node, ...]
-    layer: Layer | None = None
+    layer: SourceLayer | None = None
     numbers: dict[fx.Node, str]
     parts: dict[int, fx.Node]
 
@@ -103,9 +103,9 @@ def output_nodes(graph: fx.Graph) -> tuple[fx.Node, ...]:
     return nodes
 
 
-def _layers(graph: fx.Graph, constants: Constants) -> dict[fx.Node, Layer | None]:
+def _layers(graph: fx.Graph, constants: Constants) -> dict[fx.Node, SourceLayer | None]:
     """Node -> layer; None for a node that is part of the layer of the node after it."""
-    found: dict[fx.Node, Layer | None] = {}
+    found: dict[fx.Node, SourceLayer | None] = {}
     for node in graph.nodes:
         layer = recognise(node, constants)
         if layer:
@@ -117,14 +117,16 @@ def _layers(graph: fx.Graph, constants: Constants) -> dict[fx.Node, Layer | None
     return found
 
 
-def _joined(first: fx.Node, second: fx.Node, layer: Layer | None, constants: Constants) -> Layer | None:
+def _joined(first: fx.Node, second: fx.Node, layer: SourceLayer | None, constants: Constants) -> SourceLayer | None:
     """The layer that two nodes are together, the second being the only one that uses the first."""
     if layer is None or len(first.users) > 1:
         return None
     return with_bias(layer, second, constants) or over_any_rank(layer, second)
 
 
-def _statements(graph: fx.Graph, layers: dict[fx.Node, Layer | None], constants: Constants) -> Iterator[Statement]:
+def _statements(
+    graph: fx.Graph, layers: dict[fx.Node, SourceLayer | None], constants: Constants
+) -> Iterator[Statement]:
     parts: set[fx.Node] = set()
     for node in graph.nodes:
         layer = layers.get(node)
@@ -150,11 +152,11 @@ def _refuse_modules(node: fx.Node, constants: Constants) -> None:
         raise UnsupportedModel(f"a branch or loop that depends on data ({node.target}) has no source yet", hint=hint)
 
 
-def _is_recurrent(layer: Layer | None) -> bool:
+def _is_recurrent(layer: SourceLayer | None) -> bool:
     return layer is not None and layer.kind in {"LSTM", "GRU", "RNN"}
 
 
-def _parts(node: fx.Node, layer: Layer | None) -> dict[int, fx.Node]:
+def _parts(node: fx.Node, layer: SourceLayer | None) -> dict[int, fx.Node]:
     """Position -> the node that takes it, for a recurrent layer.
 
     Raises:

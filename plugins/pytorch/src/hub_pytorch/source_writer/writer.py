@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hub_pytorch.sniff import SOURCE_MAGIC
 from hub_pytorch.source_writer import facts
 from hub_pytorch.source_writer.expressions import expression, literal
-from hub_pytorch.source_writer.layers import Constants, Layer
+from hub_pytorch.source_writer.layers import Constants, SourceLayer
 from hub_pytorch.source_writer.layout import (
     LINE_LENGTH,
     Bracketed,
@@ -56,7 +56,7 @@ def build(weights: str | Path | None = None) -> Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class WrittenSource:
     """A written network.
 
     Attributes:
@@ -70,7 +70,7 @@ class Source:
     layers: int
 
 
-def write_source(module: fx.GraphModule, signature: Signature, shapes: Sequence[Sequence[int]]) -> Source:
+def write_source(module: fx.GraphModule, signature: Signature, shapes: Sequence[Sequence[int]]) -> WrittenSource:
     """Write a graph as source.
 
     Args:
@@ -82,10 +82,10 @@ def write_source(module: fx.GraphModule, signature: Signature, shapes: Sequence[
         UnsupportedModel: Something in the graph has no source.
     """
     facts.learn(module, signature.inputs, shapes)
-    writer = _Writer(module, signature)
+    writer = _ModuleWriter(module, signature)
     body = writer.forward()
     text = "\n".join([*_header(body), *_tables(signature, shapes), *writer.class_head(), *body, _BUILD])
-    return Source(text=text, weights=own(writer.weights), layers=writer.layers)
+    return WrittenSource(text=text, weights=own(writer.weights), layers=writer.layers)
 
 
 def _header(body: Sequence[str]) -> list[str]:
@@ -125,7 +125,7 @@ def _row(spec: TensorSpec) -> Expression:
 
 
 @dataclass
-class _Writer:
+class _ModuleWriter:
     """Writes one class. `forward` comes first: it finds out what `__init__` must make."""
 
     module: Any
@@ -186,7 +186,7 @@ class _Writer:
                 self._text(node)
         return expression(statement.node, ChainMap(dict(statement.numbers), self.texts))
 
-    def _product(self, layer: Layer) -> Expression:
+    def _product(self, layer: SourceLayer) -> Expression:
         """A linear layer's product and sum, on a weight that another layer has."""
         texts = [self._text(node) for node in (*layer.inputs, *layer.weights.values())]
         return " + ".join([f"{texts[0]} @ {texts[1]}", *texts[2:]])
@@ -217,7 +217,7 @@ class _Writer:
             self.made += lines_of(call("self.register_buffer", (double_quoted(name), empty)), _BODY)
         return name
 
-    def _layer(self, node: fx.Node, layer: Layer) -> str:
+    def _layer(self, node: fx.Node, layer: SourceLayer) -> str:
         """The attribute that holds a layer; empty when its weight is another's already."""
         import torch
 
@@ -231,7 +231,7 @@ class _Writer:
         self.known[key] = self._new_layer(node, layer, made, held)
         return self.known[key]
 
-    def _new_layer(self, node: fx.Node, layer: Layer, made: Expression, held: dict[str, Any]) -> str:
+    def _new_layer(self, node: fx.Node, layer: SourceLayer, made: Expression, held: dict[str, Any]) -> str:
         weight = str(next(iter(layer.weights.values()), node).target) if held else ""
         path = layer_path(weight, str(node.meta.get("onnx", "")), layer.kind.lower())
         name = self.attributes.take(attribute(path, layer.kind.lower()))

@@ -9,7 +9,7 @@ from hub_keras.onnx_importer.applied import cast, elementwise, is_float, mapped
 from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, is_constant
+from hub_keras.onnx_importer.values import Item, KerasValue, is_constant
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.since import ELEMENTWISE
 from hub_onnxgraph.tensors import positive_axis
@@ -23,7 +23,7 @@ _SAME = {"Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign", "
 
 def _register(name: str, function: str) -> None:
     @op(name, *ELEMENTWISE[name])
-    def activation(x: Value) -> Value:
+    def activation(x: KerasValue) -> KerasValue:
         return mapped(getattr(ops, function), x, nonnegative=name in _NONNEGATIVE)
 
 
@@ -37,7 +37,7 @@ def of(number: float, tensor: KerasTensor) -> KerasTensor:
 
 
 @op("Relu", 6, 13, 14)
-def relu(x: Value) -> Value:
+def relu(x: KerasValue) -> KerasValue:
     """A layer, so that quantizers and readers find it."""
     if not is_float(x.dtype):
         return mapped(lambda t: ops.maximum(t, of(0, t)), x, wide=True, nonnegative=True)
@@ -45,25 +45,27 @@ def relu(x: Value) -> Value:
 
 
 @op("Elu", 6, 22)
-def elu(x: Value, *, alpha: float = 1.0) -> Value:
+def elu(x: KerasValue, *, alpha: float = 1.0) -> KerasValue:
     """ELU."""
     return x.like(x.graph.layer("ELU", x.tensor, alpha=alpha))
 
 
 @op("Celu", 12, 28)
-def celu(x: Value, *, alpha: float = 1.0) -> Value:
+def celu(x: KerasValue, *, alpha: float = 1.0) -> KerasValue:
     """CELU."""
     return mapped(lambda t: ops.celu(t, alpha), x)
 
 
 @op("Selu", 6, 22)
-def selu(x: Value, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> Value:
+def selu(
+    x: KerasValue, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> KerasValue:
     """SELU with its two constants."""
     return mapped(lambda t: ops.multiply(ops.elu(t, alpha), of(gamma, t)), x)
 
 
 @op("LeakyRelu", 6, 16)
-def leaky_relu(x: Value, *, alpha: float = 0.01) -> Value:
+def leaky_relu(x: KerasValue, *, alpha: float = 0.01) -> KerasValue:
     """Leaky ReLU."""
     if alpha < 0:
         return mapped(lambda t: ops.where(ops.less(t, 0), ops.multiply(t, of(alpha, t)), t), x)
@@ -73,14 +75,14 @@ def leaky_relu(x: Value, *, alpha: float = 0.01) -> Value:
 @op("PRelu", 7, 9, 16)
 def prelu(x: Item, slope: Item) -> Item:
     """Parametric ReLU; the slope broadcasts to x. A layer where there is one slope for each channel."""
-    if isinstance(x, Value) and is_constant(slope) and x.ndim > 2 and is_float(x.dtype):  # noqa: PLR2004 - spatial
+    if isinstance(x, KerasValue) and is_constant(slope) and x.ndim > 2 and is_float(x.dtype):  # noqa: PLR2004 - spatial
         per_channel = slope.ndim > 0 and slope.size == slope.shape[max(slope.ndim - x.ndim + 1, 0)]
         if per_channel and slope.ndim >= x.ndim - 1:
             return x.like(_prelu_layer(x, slope))
     return elementwise(lambda t, s: ops.where(ops.less(t, of(0, t)), ops.multiply(t, s), t), x, slope, wide=True)
 
 
-def _prelu_layer(x: Value, slope: Array) -> KerasTensor:
+def _prelu_layer(x: KerasValue, slope: Array) -> KerasTensor:
     inner = [1] * (x.ndim - 1)
     inner[x.axis(1) - 1] = slope.size
     shared = [axis for axis in range(1, x.ndim) if axis != x.axis(1)]
@@ -88,7 +90,7 @@ def _prelu_layer(x: Value, slope: Array) -> KerasTensor:
 
 
 @op("HardSigmoid", 6, 22)
-def hard_sigmoid(x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
+def hard_sigmoid(x: KerasValue, *, alpha: float = 0.2, beta: float = 0.5) -> KerasValue:
     """Clamp of a line to 0..1."""
     if alpha == float(np.float32(1 / 6)) and beta == 0.5:  # noqa: PLR2004 - Keras' own line
         return mapped(ops.hard_sigmoid, x, nonnegative=True)
@@ -100,26 +102,26 @@ def hard_sigmoid(x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
 
 
 @op("HardSwish", 14, 22)
-def hard_swish(x: Value) -> Value:
+def hard_swish(x: KerasValue) -> KerasValue:
     """Hard swish: alpha 1/6, beta 0.5."""
     return x.like(x.graph.layer("Activation", x.tensor, activation="hard_silu"))
 
 
 @op("Gelu", 20)
-def gelu(x: Value, *, approximate: str = "none") -> Value:
+def gelu(x: KerasValue, *, approximate: str = "none") -> KerasValue:
     """GELU, exact or by tanh."""
     refuse_if(approximate not in {"none", "tanh"}, f"approximate {approximate}")
     return mapped(lambda t: ops.gelu(t, approximate=approximate == "tanh"), x)
 
 
 @op("Mish", 18, 22)
-def mish(x: Value) -> Value:
+def mish(x: KerasValue) -> KerasValue:
     """Mish."""
     return mapped(lambda t: ops.multiply(t, ops.tanh(ops.softplus(t))), x)
 
 
 @op("Swish", 24)
-def swish(x: Value, *, alpha: float = 1.0) -> Value:
+def swish(x: KerasValue, *, alpha: float = 1.0) -> KerasValue:
     """Swish, x times the sigmoid of alpha x."""
     if alpha == 1.0:
         return mapped(ops.silu, x)
@@ -127,13 +129,13 @@ def swish(x: Value, *, alpha: float = 1.0) -> Value:
 
 
 @op("ThresholdedRelu", 10, 22)
-def thresholded_relu(x: Value, *, alpha: float = 1.0) -> Value:
+def thresholded_relu(x: KerasValue, *, alpha: float = 1.0) -> KerasValue:
     """Keep what is above alpha."""
     return mapped(lambda t: ops.where(ops.greater(t, of(alpha, t)), t, of(0, t)), x, nonnegative=alpha >= 0)
 
 
 @op("Shrink", 9)
-def shrink(x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Value:
+def shrink(x: KerasValue, *, bias: float = 0.0, lambd: float = 0.5) -> KerasValue:
     """Shrink towards zero beyond lambd, zero within."""
 
     def shrunk(t: KerasTensor) -> KerasTensor:
@@ -145,13 +147,13 @@ def shrink(x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Value:
 
 def _softmax_like(name: str, function: str) -> None:
     @op(name, 13)
-    def plain(x: Value, *, axis: int = -1) -> Value:
+    def plain(x: KerasValue, *, axis: int = -1) -> KerasValue:
         if name == "Softmax":
             return x.like(x.graph.layer("Softmax", x.tensor, axis=x.axis(axis)), nonnegative=True)
         return mapped(lambda t: getattr(ops, function)(t, axis=x.axis(axis)), x)
 
     @op(name, 1, 11)
-    def flattened(x: Value, *, axis: int = 1) -> Item:
+    def flattened(x: KerasValue, *, axis: int = 1) -> Item:
         """Over all axes from the given one on."""
         first = axis + x.ndim if axis < 0 else axis
         refuse_if(first >= x.ndim, f"axis {axis} of rank {x.ndim}")
@@ -160,7 +162,7 @@ def _softmax_like(name: str, function: str) -> None:
         return x.like(_over(getattr(ops, function), x, first), nonnegative=name == "Softmax")
 
 
-def _over(function: Callable[..., KerasTensor], x: Value, first: int) -> KerasTensor:
+def _over(function: Callable[..., KerasTensor], x: KerasValue, first: int) -> KerasTensor:
     """A softmax over several axes by its definition, where they are stored."""
     axes = tuple(x.axes(range(first, x.ndim)))
     total = ops.logsumexp(x.tensor, axis=axes, keepdims=True)
@@ -173,7 +175,7 @@ _softmax_like("LogSoftmax", "log_softmax")
 
 
 @op("Hardmax", 13)
-def hardmax(x: Value, *, axis: int = -1) -> Value:
+def hardmax(x: KerasValue, *, axis: int = -1) -> KerasValue:
     """One at the first maximum along the axis, zero elsewhere."""
     where = x.axis(positive_axis(axis, x.ndim))
     size = x.tensor.shape[where]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hub_keras.onnx_importer.applied import added, cast, dtype_of, elementwise, is_float, mapped, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, dtype_name, is_constant, scalar
+from hub_keras.onnx_importer.values import Item, KerasValue, dtype_name, is_constant, scalar
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.since import ELEMENTWISE
 
@@ -41,19 +41,19 @@ def _function(name: str) -> Callable[..., KerasTensor]:
 
 def _register_unary(name: str, function: str) -> None:
     @op(name, *ELEMENTWISE[name])
-    def unary(x: Value) -> Value:
+    def unary(x: KerasValue) -> KerasValue:
         return mapped(getattr(ops, function), x, wide=name in {"Abs", "Neg", "Sign"}, nonnegative=name == "Abs")
 
 
 def _register_binary(name: str, function: str) -> None:
     @op(name, *ELEMENTWISE[name])
-    def binary(a: Item, b: Item) -> Value:
+    def binary(a: Item, b: Item) -> KerasValue:
         return elementwise(_function(function), a, b, wide=True)
 
 
 def _register_logical(name: str, function: str) -> None:
     @op(name, *ELEMENTWISE[name])
-    def logical(a: Item, b: Item) -> Value:
+    def logical(a: Item, b: Item) -> KerasValue:
         return elementwise(getattr(ops, function), a, b, dtype="bool", wide=True)
 
 
@@ -79,11 +79,11 @@ for _row in _VARIADIC.items():
 def mean(first: Item, *others: Item) -> Item:
     """Mean of all inputs, broadcast."""
     total = reduce(lambda a, b: elementwise(added, a, b), others, first)
-    return mapped(lambda x: ops.divide(x, float(1 + len(others))), total) if isinstance(total, Value) else total
+    return mapped(lambda x: ops.divide(x, float(1 + len(others))), total) if isinstance(total, KerasValue) else total
 
 
 @op("Div", 7, 13, 14)
-def div(a: Item, b: Item) -> Value:
+def div(a: Item, b: Item) -> KerasValue:
     """Division; of integers, truncated."""
     return elementwise(ops.divide if is_float(dtype_of(a)) else _truncated, a, b, wide=True)
 
@@ -99,7 +99,7 @@ def _truncated(a: KerasTensor, b: KerasTensor) -> KerasTensor:
 
 
 @op("Mod", 10, 13, 28)
-def mod(a: Item, b: Item, *, fmod: int = 0) -> Value:
+def mod(a: Item, b: Item, *, fmod: int = 0) -> KerasValue:
     """Remainder with the divisor's sign, or with the dividend's when fmod is 1."""
     return elementwise(_signed_rest if fmod else ops.mod, a, b, wide=True)
 
@@ -111,9 +111,9 @@ def _signed_rest(a: KerasTensor, b: KerasTensor) -> KerasTensor:
 
 
 @op("Pow", 7, 12, 13, 15)
-def power(a: Item, b: Item) -> Value:
+def power(a: Item, b: Item) -> KerasValue:
     """Power in the base's dtype."""
-    if isinstance(a, Value) and is_constant(b) and b.size == 1 and b.ndim <= a.ndim and is_float(dtype_of(a)):
+    if isinstance(a, KerasValue) and is_constant(b) and b.size == 1 and b.ndim <= a.ndim and is_float(dtype_of(a)):
         easy = {1.0: ops.identity, 2.0: ops.square, 0.5: ops.sqrt}.get(float(b.reshape(())))
         if easy is not None and float(b.reshape(())) != 1.0:
             return mapped(easy, a, nonnegative=True)
@@ -130,7 +130,7 @@ def _power(a: KerasTensor, b: KerasTensor) -> KerasTensor:
 
 
 @op("BitShift", 11, 28)
-def bit_shift(a: Item, b: Item, *, direction: str) -> Value:
+def bit_shift(a: Item, b: Item, *, direction: str) -> KerasValue:
     """Shift of integers; by less than 0, or by their width or more, only the sign remains, and nothing to the left."""
     refuse_if(direction not in {"LEFT", "RIGHT"}, f"direction {direction}")
     left, dtype = direction == "LEFT", dtype_of(a)
@@ -148,19 +148,19 @@ def bit_shift(a: Item, b: Item, *, direction: str) -> Value:
 
 
 @op("Where", 9, 16)
-def where(condition: Item, a: Item, b: Item) -> Value:
+def where(condition: Item, a: Item, b: Item) -> KerasValue:
     """Choice by element."""
     return elementwise(ops.where, condition, a, b, dtype=dtype_of(a))
 
 
 @op("IsNaN", 9, 13, 20)
-def is_nan(x: Value) -> Value:
+def is_nan(x: KerasValue) -> KerasValue:
     """Whether an element is not a number."""
     return x.like(ops.isnan(x.tensor))
 
 
 @op("IsInf", 10, 20)
-def is_inf(x: Value, *, detect_negative: int = 1, detect_positive: int = 1) -> Value:
+def is_inf(x: KerasValue, *, detect_negative: int = 1, detect_positive: int = 1) -> KerasValue:
     """Whether an element is an infinity of a wanted sign."""
     infinite = ops.isinf(x.tensor)
     if detect_negative and detect_positive:
@@ -172,7 +172,7 @@ def is_inf(x: Value, *, detect_negative: int = 1, detect_positive: int = 1) -> V
 
 
 @op("Cast", 6, 9, 13, 19, 21, 23, 24, 25, 28)
-def cast_to(x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
+def cast_to(x: KerasValue, *, to: int, saturate: int = 1, round_mode: str = "up") -> KerasValue:
     """Conversion of type."""
     del saturate, round_mode  # for 8-bit floats, which have no name in Keras
     return x.like(converted(x.tensor, dtype_name(to)), nonnegative=x.nonnegative)
@@ -195,7 +195,7 @@ def converted(tensor: KerasTensor, dtype: str) -> KerasTensor:
 
 
 @op("Clip", 6)
-def clip_attributes(x: Value, *, min: float = -3.402823466e38, max: float = 3.402823466e38) -> Value:  # noqa: A002
+def clip_attributes(x: KerasValue, *, min: float = -3.402823466e38, max: float = 3.402823466e38) -> KerasValue:  # noqa: A002
     """Limits as attributes."""
     return _clip_known(x, min, max)
 
@@ -203,14 +203,14 @@ def clip_attributes(x: Value, *, min: float = -3.402823466e38, max: float = 3.40
 @op("Clip", 11, 12, 13)
 def clip(x: Item, low: Item | None = None, high: Item | None = None) -> Item:
     """Limits as inputs; a low limit above the high one gives the high one."""
-    if isinstance(x, Value) and not isinstance(low, Value) and not isinstance(high, Value):
+    if isinstance(x, KerasValue) and not isinstance(low, KerasValue) and not isinstance(high, KerasValue):
         least, most = (None if limit is None else scalar(limit, "limit") for limit in (low, high))
         return _clip_known(x, least, most)
     x = x if low is None else elementwise(ops.maximum, x, low, wide=True)
     return x if high is None else elementwise(ops.minimum, x, high, wide=True)
 
 
-def _clip_known(x: Value, low: float | None, high: float | None) -> Value:
+def _clip_known(x: KerasValue, low: float | None, high: float | None) -> KerasValue:
     def limited(tensor: KerasTensor) -> KerasTensor:
         tensor = tensor if low is None else ops.maximum(tensor, np.asarray(low, str(tensor.dtype)))
         return tensor if high is None else ops.minimum(tensor, np.asarray(high, str(tensor.dtype)))

@@ -9,7 +9,7 @@ from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.dense import matmul
 from hub_keras.onnx_importer.ops.normalization import layer_norm
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, is_constant
+from hub_keras.onnx_importer.values import Item, KerasValue, is_constant
 from hub_onnxgraph import refuse_if
 
 if TYPE_CHECKING:
@@ -19,32 +19,32 @@ _DOMAIN = "com.microsoft"
 
 
 @op("Gelu", 1, domain=_DOMAIN)
-def gelu(x: Value) -> Value:
+def gelu(x: KerasValue) -> KerasValue:
     """Exact GELU."""
     return mapped(lambda t: ops.gelu(t, approximate=False), x)
 
 
 @op("BiasGelu", 1, domain=_DOMAIN)
-def bias_gelu(x: Item, bias: Item) -> Value:
+def bias_gelu(x: Item, bias: Item) -> KerasValue:
     """Exact GELU of a sum."""
     return gelu(elementwise(added, x, bias))
 
 
 @op("FastGelu", 1, domain=_DOMAIN)
-def fast_gelu(x: Value, bias: Item | None = None) -> Value:
+def fast_gelu(x: KerasValue, bias: Item | None = None) -> KerasValue:
     """GELU by tanh, of a sum."""
     total = x if bias is None else elementwise(added, x, bias)
     return mapped(lambda t: ops.gelu(t, approximate=True), total)
 
 
 @op("QuickGelu", 1, domain=_DOMAIN)
-def quick_gelu(x: Value, *, alpha: float = 1.702) -> Value:
+def quick_gelu(x: KerasValue, *, alpha: float = 1.702) -> KerasValue:
     """GELU by the logistic function."""
     return mapped(lambda t: ops.multiply(t, ops.sigmoid(ops.multiply(t, np.asarray(alpha, x.dtype)))), x)
 
 
 @op("FusedMatMul", 1, domain=_DOMAIN)
-def fused_matmul(a: Item, b: Item, *, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> Value:  # noqa: N803
+def fused_matmul(a: Item, b: Item, *, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> KerasValue:  # noqa: N803
     """Product of matrices, transposed on demand, times alpha."""
     product = matmul(_turned(a) if transA else a, _turned(b) if transB else b)
     return product if alpha == 1.0 else mapped(lambda t: ops.multiply(t, np.asarray(alpha, product.dtype)), product)
@@ -63,7 +63,7 @@ def _turned(x: Item) -> Item:
 @op("SkipLayerNormalization", 1, domain=_DOMAIN)
 def skip_layer_normalization(
     x: Item, skip: Item, scale: Item, beta: Item | None = None, bias: Item | None = None, *, epsilon: float = 1e-12
-) -> tuple[Value | None, ...]:
+) -> tuple[KerasValue | None, ...]:
     """Layer normalization of a sum over the last axis; the sum is the fourth output."""
     total = elementwise(added, x, skip)
     total = total if bias is None else elementwise(added, total, bias)
@@ -72,8 +72,8 @@ def skip_layer_normalization(
 
 @op("SimplifiedLayerNormalization", 1, domain=_DOMAIN)
 def simplified_layer_normalization(
-    x: Value, scale: Item, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> Value:
+    x: KerasValue, scale: Item, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> KerasValue:
     """Normalization by the root of the mean square over the last axis."""
     refuse_if(stash_type != 1 or axis not in {-1, x.ndim - 1}, f"axis {axis}, stash_type {stash_type}")
 

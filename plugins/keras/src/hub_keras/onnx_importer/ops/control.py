@@ -10,7 +10,7 @@ from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.sequences import stacked
 from hub_keras.onnx_importer.ops.shape import gather
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Item, Value, is_constant, scalar
+from hub_keras.onnx_importer.values import Item, KerasValue, is_constant, scalar
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.loops import ScanAxes, unrolled_loop, unrolled_scan
 
@@ -29,10 +29,10 @@ def if_(
     return tuple(_choice(condition, *pair) for pair in pairs)
 
 
-def _choice(condition: Value, a: Item | list[Item], b: Item | list[Item]) -> Value:
+def _choice(condition: KerasValue, a: Item | list[Item], b: Item | list[Item]) -> KerasValue:
     if isinstance(a, list) or isinstance(b, list):
         raise Refused("a sequence that a computed condition chooses")
-    first, second = (item.sizes if isinstance(item, Value) else list(item.shape) for item in (a, b))
+    first, second = (item.sizes if isinstance(item, KerasValue) else list(item.shape) for item in (a, b))
     refuse_if(first != second, f"a computed condition chooses between shapes {first} and {second}")
     refuse_if(condition.ndim > 0 and a.ndim == 0, f"a condition of shape {condition.shape}")
     return elementwise(ops.where, condition, a, b, dtype=dtype_of(a))

@@ -8,16 +8,16 @@ from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, channels_last, fixed, is_constant, plain
+from hub_keras.onnx_importer.values import Item, KerasValue, channels_last, fixed, is_constant, plain
 from hub_keras.onnx_importer.windows import explicit_pads, is_same, known_sizes, pad_spatial, spatial_rank
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.windows import Convolution, Sliding, Transposed
 
 
 @op("Conv", 1, 11, 22)
-def conv(x: Item, w: Item, b: Item | None = None, *, form: Convolution) -> Value:
+def conv(x: Item, w: Item, b: Item | None = None, *, form: Convolution) -> KerasValue:
     """Cross-correlation of NC... with MC.../group."""
-    if not isinstance(x, Value):
+    if not isinstance(x, KerasValue):
         raise Refused("a convolution of a constant by a kernel that is computed")
     spatial_rank(x)
     window = form.of([fixed(w, i) for i in range(2, w.ndim)])
@@ -29,7 +29,7 @@ def conv(x: Item, w: Item, b: Item | None = None, *, form: Convolution) -> Value
     return _conv_op(source, w, b, window, "same" if same else "valid")
 
 
-def _conv_layer(x: Value, w: Array, b: Array | None, window: Sliding, padding: str) -> Value:
+def _conv_layer(x: KerasValue, w: Array, b: Array | None, window: Sliding, padding: str) -> KerasValue:
     """A layer with its weights; strides together with dilation, which TensorFlow lacks, are taken as every s-th."""
     both = max(window.strides) > 1 and max(window.dilations) > 1
     refuse_if(both and padding == "same", "strides and dilations together with padding that depends on the size")
@@ -55,7 +55,7 @@ def _conv_layer(x: Value, w: Array, b: Array | None, window: Sliding, padding: s
 _DEPTHWISE_RANKS = (1, 2)
 
 
-def _kind(x: Value, w: Array, window: Sliding) -> tuple[str, Array, dict[str, Any]]:
+def _kind(x: KerasValue, w: Array, window: Sliding) -> tuple[str, Array, dict[str, Any]]:
     """The layer's class, the kernel as it takes it, and its own arguments."""
     rank, channels = window.rank, window.group * w.shape[1]
     refuse_if(x.shape[1] not in {None, channels}, f"{x.shape[1]} channels, the kernel takes {channels}")
@@ -67,12 +67,12 @@ def _kind(x: Value, w: Array, window: Sliding) -> tuple[str, Array, dict[str, An
     return f"Conv{rank}D", last, {"filters": w.shape[0], "groups": window.group}
 
 
-def _conv_op(x: Value, w: Item, b: Item | None, window: Sliding, padding: str) -> Value:
+def _conv_op(x: KerasValue, w: Item, b: Item | None, window: Sliding, padding: str) -> KerasValue:
     """A kernel that is computed: keras.ops."""
     refuse_if(window.group != 1, f"{window.group} groups with a kernel that is computed")
     refuse_if(max(window.strides) > 1 and max(window.dilations) > 1, "strides and dilations with a computed kernel")
     order = (*range(2, window.rank + 2), 1, 0)
-    kernel = w.stored(order) if isinstance(w, Value) else x.graph.constant(np.transpose(w, order))
+    kernel = w.stored(order) if isinstance(w, KerasValue) else x.graph.constant(np.transpose(w, order))
     result = ops.conv(
         x.stored(channels_last(x.ndim)),
         kernel,
@@ -87,9 +87,9 @@ def _conv_op(x: Value, w: Item, b: Item | None, window: Sliding, padding: str) -
 
 
 @op("ConvTranspose", 1, 11, 22)
-def conv_transpose(x: Item, w: Item, b: Item | None = None, *, form: Transposed) -> Value:
+def conv_transpose(x: Item, w: Item, b: Item | None = None, *, form: Transposed) -> KerasValue:
     """Transposed convolution; pads crop the full result, output_padding extends its end."""
-    if not isinstance(x, Value) or isinstance(w, Value):
+    if not isinstance(x, KerasValue) or isinstance(w, KerasValue):
         raise Refused("a kernel that is computed")
     rank = spatial_rank(x)
     window = form.of([fixed(w, i) for i in range(2, w.ndim)])
@@ -99,7 +99,7 @@ def conv_transpose(x: Item, w: Item, b: Item | None = None, *, form: Transposed)
     return _transposed(x, w, b, window, [*[-p for p in crop[:rank]], *ends])
 
 
-def _transposed(x: Value, w: Array, b: Item | None, window: Sliding, pads: list[int]) -> Value:
+def _transposed(x: KerasValue, w: Array, b: Item | None, window: Sliding, pads: list[int]) -> KerasValue:
     """The full result, cut and padded, then the bias: pads of zeros come before it."""
     split = [x] if window.group == 1 else _groups(x, window.group)
     kernels = np.split(w, window.group)
@@ -113,12 +113,12 @@ def _transposed(x: Value, w: Array, b: Item | None, window: Sliding, pads: list[
     return result if b is None or not extended else result.like(added(result.tensor, plain(x.graph, b)))
 
 
-def _groups(x: Value, count: int) -> list[Value]:
+def _groups(x: KerasValue, count: int) -> list[KerasValue]:
     order = channels_last(x.ndim)
     return [x.made(part, order) for part in ops.split(x.stored(order), count, axis=-1)]
 
 
-def _full(x: Value, w: Array, b: Array | None, window: Sliding) -> Value:
+def _full(x: KerasValue, w: Array, b: Array | None, window: Sliding) -> KerasValue:
     """One group, without pads. Keras' `valid` result of a kernel narrower than the stride is longer: it is cut."""
     kernel = np.transpose(w, (*range(2, window.rank + 2), 1, 0))
     result = x.graph.layer(

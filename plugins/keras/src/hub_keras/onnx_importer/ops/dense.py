@@ -6,23 +6,23 @@ from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, graph_of, is_constant, plain
+from hub_keras.onnx_importer.values import Item, KerasValue, graph_of, is_constant, plain
 from hub_onnxgraph import refuse_if
 
 _MATRIX = 2
 
 
 @op("MatMul", 1, 9, 13)
-def matmul(a: Item, b: Item) -> Value:
+def matmul(a: Item, b: Item) -> KerasValue:
     """Product with numpy's broadcasting."""
-    if isinstance(a, Value) and is_constant(b) and b.ndim == _MATRIX and a.ndim >= _MATRIX and "float" in a.dtype:
+    if isinstance(a, KerasValue) and is_constant(b) and b.ndim == _MATRIX and a.ndim >= _MATRIX and "float" in a.dtype:
         return dense(a, b, None, b)
     graph = graph_of(a, b)
     made = ops.matmul(plain(graph, a), plain(graph, b))
-    return Value(graph, made, tuple(range(len(made.shape))))
+    return KerasValue(graph, made, tuple(range(len(made.shape))))
 
 
-def dense(a: Value, kernel: Array, bias: Array | None, after: Array) -> Value:
+def dense(a: KerasValue, kernel: Array, bias: Array | None, after: Array) -> KerasValue:
     """A Dense layer over the last axis; the axes before it may be stored in any order."""
     last = a.ndim - 1
     order = a.order if a.order[-1] == last else (*(axis for axis in a.order if axis != last), last)
@@ -49,24 +49,24 @@ def gemm(  # noqa: PLR0913 - the operator's own parameters
     beta: float = 1.0,
     transA: int = 0,  # noqa: N803
     transB: int = 0,  # noqa: N803
-) -> Value:
+) -> KerasValue:
     """The sum alpha A B + beta C, the factors transposed on demand."""
-    if isinstance(a, Value) and is_constant(b) and (c is None or is_constant(c)) and "float" in a.dtype:
+    if isinstance(a, KerasValue) and is_constant(b) and (c is None or is_constant(c)) and "float" in a.dtype:
         kernel = (b.T if transB else b) * np.asarray(alpha, b.dtype)
         source = a.made(a.tensor, a.order[::-1]) if transA else a
         if c is None or (c.size in {1, kernel.shape[1]} and c.size == c.shape[-1:][0] if c.ndim else True):
             bias = (
                 None if c is None else np.broadcast_to(np.reshape(c * np.asarray(beta, c.dtype), -1), kernel.shape[1:])
             )
-            return dense(Value(source.graph, source.tensor, _swapped(a) if transA else a.order), kernel, bias, b)
+            return dense(KerasValue(source.graph, source.tensor, _swapped(a) if transA else a.order), kernel, bias, b)
     return _general(a, b, c, (alpha, beta, transA, transB))
 
 
-def _swapped(a: Value) -> tuple[int, ...]:
+def _swapped(a: KerasValue) -> tuple[int, ...]:
     return tuple(1 - axis for axis in a.order)
 
 
-def _general(a: Item, b: Item, c: Item | None, form: tuple[float, float, int, int]) -> Value:
+def _general(a: Item, b: Item, c: Item | None, form: tuple[float, float, int, int]) -> KerasValue:
     alpha, beta, flip_a, flip_b = form
     graph = graph_of(a, b, c)
     left, right = plain(graph, a), plain(graph, b)
@@ -77,4 +77,4 @@ def _general(a: Item, b: Item, c: Item | None, form: tuple[float, float, int, in
     if c is not None:
         term = plain(graph, c)
         product = added(product, term if beta == 1.0 else ops.multiply(term, np.asarray(beta, kind)))
-    return Value(graph, product, (0, 1))
+    return KerasValue(graph, product, (0, 1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hub_keras.onnx_importer.applied import added, along, cast, dtype_of, is_float, number, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, fixed, graph_of, known, plain, scalar, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, fixed, graph_of, known, plain, scalar, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
@@ -23,7 +23,7 @@ def from_front(indices: KerasTensor, size: int) -> KerasTensor:
 
 
 @op("GatherElements", 11, 13)
-def gather_elements(x: Item, indices: Item, *, axis: int = 0) -> Value:
+def gather_elements(x: Item, indices: Item, *, axis: int = 0) -> KerasValue:
     """One element along the axis for each index; the indices may cover a part of the other axes."""
     graph = graph_of(x, indices)
     value = value_of(graph, x)
@@ -38,7 +38,7 @@ def gather_elements(x: Item, indices: Item, *, axis: int = 0) -> Value:
 
 
 @op("GatherND", 11, 12, 13)
-def gather_nd(x: Item, indices: Item, *, batch_dims: int = 0) -> Value:
+def gather_nd(x: Item, indices: Item, *, batch_dims: int = 0) -> KerasValue:
     """Slices picked by index tuples, below batch_dims common axes: one row number for each, and a choice of rows."""
     graph = graph_of(x, indices)
     value = value_of(graph, x)
@@ -66,7 +66,7 @@ def flat_rows(indices: KerasTensor, sizes: list[int], batch_dims: int = 0) -> Ke
 
 
 @op("OneHot", 9, 11, 28)
-def one_hot(indices: Item, depth: Item, values: Item, *, axis: int = -1) -> Value:
+def one_hot(indices: Item, depth: Item, values: Item, *, axis: int = -1) -> KerasValue:
     """values[1] at each index along a new axis, values[0] elsewhere."""
     size = int(scalar(depth, "depth"))
     graph = graph_of(indices, values)
@@ -76,23 +76,30 @@ def one_hot(indices: Item, depth: Item, values: Item, *, axis: int = -1) -> Valu
     expanded = ops.expand_dims(from_front(cast(index, str(steps.dtype)), size), axis=where)
     pair = plain(graph, values)
     chosen = ops.where(ops.equal(expanded, steps), pair[(slice(1, 2),)], pair[(slice(0, 1),)])
-    return Value(graph, cast(chosen, dtype_of(values)), tuple(range(indices.ndim + 1)))
+    return KerasValue(graph, cast(chosen, dtype_of(values)), tuple(range(indices.ndim + 1)))
 
 
 @op("TopK", 1)
-def top_k_attribute(x: Value, *, k: int, axis: int = -1) -> tuple[Value, Value]:
+def top_k_attribute(x: KerasValue, *, k: int, axis: int = -1) -> tuple[KerasValue, KerasValue]:
     """The k largest."""
     return _top_k(x, k, axis, largest=True)
 
 
 @op("TopK", 10, 11, 24)
-def top_k(x: Value, k: Item, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, Value]:  # noqa: A002
+def top_k(
+    x: KerasValue,
+    k: Item,
+    *,
+    axis: int = -1,
+    largest: int = 1,
+    sorted: int = 1,  # noqa: A002 the attribute's name
+) -> tuple[KerasValue, KerasValue]:
     """The k extremes along an axis and their indices; equal values come lower index first, as the standard says."""
     del sorted  # a sorted answer is a valid unsorted one
     return _top_k(x, number(scalar(k, "k"), "k"), axis, largest=bool(largest))
 
 
-def _top_k(x: Value, k: int, axis: int, *, largest: bool) -> tuple[Value, Value]:
+def _top_k(x: KerasValue, k: int, axis: int, *, largest: bool) -> tuple[KerasValue, KerasValue]:
     where = x.axis(axis)
     last = x.ndim - 1
     permutation = [*(i for i in range(x.ndim) if i != where), where]
@@ -112,7 +119,7 @@ def non_zero(x: Item) -> Item:
 
 
 @op("Compress", 9, 11, 28)
-def compress(x: Item, condition: Item, *, axis: int | None = None) -> Value:
+def compress(x: Item, condition: Item, *, axis: int | None = None) -> KerasValue:
     """The slices that a constant condition keeps."""
     kept = np.flatnonzero(known(condition, "condition")).astype("int32")
     value = value_of(graph_of(x), x)
@@ -122,7 +129,7 @@ def compress(x: Item, condition: Item, *, axis: int | None = None) -> Value:
 
 
 @op("ReverseSequence", 10, 28)
-def reverse_sequence(x: Item, lengths: Item, *, batch_axis: int = 1, time_axis: int = 0) -> Value:
+def reverse_sequence(x: Item, lengths: Item, *, batch_axis: int = 1, time_axis: int = 0) -> KerasValue:
     """Reverse the first steps of each sequence."""
     graph = graph_of(x, lengths)
     value = value_of(graph, x)

@@ -10,7 +10,7 @@ from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.shape import slice_inputs
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, dtype_name, graph_of, ints, scalar, sizes, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, dtype_name, graph_of, ints, scalar, sizes, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axes
 
@@ -37,19 +37,19 @@ def arange(start: Item, limit: Item, delta: Item, *, stash_type: int = 1) -> Ite
 
 
 @op("Size", 1, 13, 19, 21, 23, 24, 25)
-def size(x: Value) -> Item:
+def size(x: KerasValue) -> Item:
     """The number of elements."""
     return np.asarray(math.prod(size_of(x, i, "Size") for i in range(x.ndim)), "int64")
 
 
 @op("Slice", 1)
-def slice_attributes(x: Value, *, starts: list[int], ends: list[int], axes: list[int] | None = None) -> Item:
+def slice_attributes(x: KerasValue, *, starts: list[int], ends: list[int], axes: list[int] | None = None) -> Item:
     """Bounds as attributes."""
     return slice_inputs(x, np.asarray(starts), np.asarray(ends), None if axes is None else np.asarray(axes))
 
 
 @op("Trilu", 14)
-def trilu(x: Value, k: Item | None = None, *, upper: int = 1) -> Value:
+def trilu(x: KerasValue, k: Item | None = None, *, upper: int = 1) -> KerasValue:
     """The upper or lower triangle."""
     shape = [size_of(x, axis, "Trilu") for axis in (-2, -1)]
     if 0 in shape:
@@ -64,20 +64,22 @@ def trilu(x: Value, k: Item | None = None, *, upper: int = 1) -> Value:
 
 
 @op("EyeLike", 9, 22)
-def eye_like(x: Value, *, dtype: int | None = None, k: int = 0) -> Item:
+def eye_like(x: KerasValue, *, dtype: int | None = None, k: int = 0) -> Item:
     """Ones on a diagonal; known where the shape is."""
     rows, columns = size_of(x, 0, "EyeLike"), size_of(x, 1, "EyeLike")
     return np.eye(rows, columns, k).astype(x.dtype if dtype is None else dtype_name(dtype))
 
 
-def _blocks(x: Value, order: tuple[int, ...], shape: list[int], permutation: list[int], last: list[int]) -> KerasTensor:
+def _blocks(
+    x: KerasValue, order: tuple[int, ...], shape: list[int], permutation: list[int], last: list[int]
+) -> KerasTensor:
     """Reshape, permute, reshape; the first size may be open."""
     split = ops.reshape(x.stored(order), [-1, *shape])
     return ops.reshape(ops.transpose(split, permutation), [-1, *last])
 
 
 @op("DepthToSpace", 1, 11, 13, 28)
-def depth_to_space(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
+def depth_to_space(x: KerasValue, *, blocksize: int, mode: str = "DCR") -> KerasValue:
     """Channels to blocks of pixels, depth first (DCR) or columns first (CRD); stored with channels last."""
     refuse_if(mode not in {"DCR", "CRD"}, f"mode {mode}")
     c, h, w = (size_of(x, axis, "DepthToSpace") for axis in (1, 2, 3))
@@ -88,7 +90,7 @@ def depth_to_space(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
 
 
 @op("SpaceToDepth", 1, 13, 28)
-def space_to_depth(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
+def space_to_depth(x: KerasValue, *, blocksize: int, mode: str = "DCR") -> KerasValue:
     """Blocks of pixels to channels, depth last (DCR) or first (CRD); stored with channels last."""
     refuse_if(mode not in {"DCR", "CRD"}, f"mode {mode}")
     c, h, w = (size_of(x, axis, "SpaceToDepth") for axis in (1, 2, 3))
@@ -99,18 +101,18 @@ def space_to_depth(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
 
 
 @op("CumSum", 11, 14)
-def cumsum(x: Value, axis: Item, *, exclusive: int = 0, reverse: int = 0) -> Value:
+def cumsum(x: KerasValue, axis: Item, *, exclusive: int = 0, reverse: int = 0) -> KerasValue:
     """Sum of the elements up to each one, itself left out when exclusive."""
     return _cumulated(x, "cumsum", int(scalar(axis, "axis")), bool(exclusive), bool(reverse))
 
 
 @op("CumProd", 26)
-def cumprod(x: Value, axis: Item, *, exclusive: int = 0, reverse: int = 0) -> Value:
+def cumprod(x: KerasValue, axis: Item, *, exclusive: int = 0, reverse: int = 0) -> KerasValue:
     """Product of the elements up to each one, itself left out when exclusive."""
     return _cumulated(x, "cumprod", int(scalar(axis, "axis")), bool(exclusive), bool(reverse))
 
 
-def _cumulated(x: Value, name: str, axis: int, exclusive: bool, reverse: bool) -> Value:
+def _cumulated(x: KerasValue, name: str, axis: int, exclusive: bool, reverse: bool) -> KerasValue:
     where = x.axis(axis)
     source = cast(x.tensor, wide_dtype(x.dtype))
     source = ops.flip(source, axis=where) if reverse else source
@@ -123,13 +125,15 @@ def _cumulated(x: Value, name: str, axis: int, exclusive: bool, reverse: bool) -
 
 
 @op("Pad", 2)
-def pad_attributes(x: Value, *, pads: list[int], mode: str = "constant", value: float = 0.0) -> Value:
+def pad_attributes(x: KerasValue, *, pads: list[int], mode: str = "constant", value: float = 0.0) -> KerasValue:
     """Pads as an attribute."""
     return pad_with(x, pads, mode, value)
 
 
 @op("Pad", 11, 13, 18, 19, 21, 23, 24, 25)
-def pad(x: Item, pads: Item, value: Item | None = None, axes: Item | None = None, *, mode: str = "constant") -> Value:
+def pad(
+    x: Item, pads: Item, value: Item | None = None, axes: Item | None = None, *, mode: str = "constant"
+) -> KerasValue:
     """Pads as an input, for all axes or for those named."""
     amounts = ints(pads, "pads")
     source = value_of(graph_of(x, value), x)
@@ -141,7 +145,7 @@ def pad(x: Item, pads: Item, value: Item | None = None, axes: Item | None = None
     return pad_with(source, full, mode, 0 if value is None else scalar(value, "constant_value"))
 
 
-def pad_with(x: Value, pads: list[int], mode: str, value: float) -> Value:
+def pad_with(x: KerasValue, pads: list[int], mode: str, value: float) -> KerasValue:
     """Pad all axes; pads are ONNX's, all begins then all ends; negative ones crop."""
     refuse_if(mode not in {"constant", "reflect", "edge", "wrap"}, f"mode {mode}")
     pairs = [(pads[x.order[i]], pads[x.order[i] + x.ndim]) for i in range(x.ndim)]
@@ -155,7 +159,7 @@ def pad_with(x: Value, pads: list[int], mode: str, value: float) -> Value:
     return x.like(tensor, nonnegative=x.nonnegative)
 
 
-def _pad_constant(x: Value, pairs: list[tuple[int, int]], value: float) -> Value:
+def _pad_constant(x: KerasValue, pairs: list[tuple[int, int]], value: float) -> KerasValue:
     if not any(map(any, pairs)):
         return x
     kind = "int32" if x.dtype == "bool" else x.dtype
@@ -163,7 +167,7 @@ def _pad_constant(x: Value, pairs: list[tuple[int, int]], value: float) -> Value
     return x.like(cast(padded, x.dtype), nonnegative=x.nonnegative and value >= 0)
 
 
-def _cropped(x: Value, pairs: list[tuple[int, int]]) -> Value:
+def _cropped(x: KerasValue, pairs: list[tuple[int, int]]) -> KerasValue:
     """What is left where pads are negative."""
     if all(before >= 0 and after >= 0 for before, after in pairs):
         return x
@@ -181,7 +185,7 @@ def _source(positions: Array, size: int, mode: str) -> Array:
 
 
 @op("CenterCropPad", 18)
-def center_crop_pad(x: Value, shape: Item, *, axes: list[int] | None = None) -> Value:
+def center_crop_pad(x: KerasValue, shape: Item, *, axes: list[int] | None = None) -> KerasValue:
     """Crop or pad each axis around its centre; the odd element goes to the end when padding, stays off it in a crop."""
     chosen = positive_axes(list(range(x.ndim)) if axes is None else axes, x.ndim)
     pads = [0] * (2 * x.ndim)
@@ -193,7 +197,7 @@ def center_crop_pad(x: Value, shape: Item, *, axes: list[int] | None = None) -> 
 
 
 @op("BitCast", 26)
-def bit_cast(x: Value, *, to: int) -> Value:
+def bit_cast(x: KerasValue, *, to: int) -> KerasValue:
     """The same bits read as another type of the same width."""
     dtype = dtype_name(to)
     refuse_if("bool" in {dtype, x.dtype}, "bits of booleans")
@@ -203,14 +207,14 @@ def bit_cast(x: Value, *, to: int) -> Value:
 
 @op("Col2Im", 18)
 def col2im(
-    x: Value,
+    x: KerasValue,
     image_shape: Item,
     block_shape: Item,
     *,
     dilations: list[int] | None = None,
     pads: list[int] | None = None,
     strides: list[int] | None = None,
-) -> Value:
+) -> KerasValue:
     """Sum of overlapping blocks of a picture: every element is added at its place."""
     image, block = ints(image_shape, "image_shape"), ints(block_shape, "block_shape")
     rank = len(image)

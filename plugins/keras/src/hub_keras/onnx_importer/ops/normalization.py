@@ -6,7 +6,7 @@ from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.norms import with_statistics
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Item, Value, channels_last, fixed, is_constant
+from hub_keras.onnx_importer.values import Item, KerasValue, channels_last, fixed, is_constant
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
@@ -16,7 +16,7 @@ _FLOAT32 = 1
 @op("BatchNormalization", 7, 9, 14, 15)
 def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
     node: NodeContext,
-    x: Value,
+    x: KerasValue,
     scale: Item,
     bias: Item,
     mean: Item,
@@ -25,7 +25,7 @@ def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     training_mode: int = 0,
-) -> Value:
+) -> KerasValue:
     """By the running statistics: a layer where they are known."""
     refuse_if(training_mode or node.outputs > 1, "training_mode is not implemented")
     arrays = [item for item in (scale, bias, mean, var) if is_constant(item)]
@@ -43,11 +43,11 @@ def batch_normalization(  # noqa: PLR0913 - the operator's own parameters
     return _by_given(x, (scale, bias, mean, var), epsilon)
 
 
-def _by_given(x: Value, statistics: tuple[Item, ...], epsilon: float) -> Value:
+def _by_given(x: KerasValue, statistics: tuple[Item, ...], epsilon: float) -> KerasValue:
     """Statistics that are computed."""
     shape = [1] * x.ndim
     shape[x.axis(1)] = -1
-    parts = [item.plain() if isinstance(item, Value) else x.graph.constant(item) for item in statistics]
+    parts = [item.plain() if isinstance(item, KerasValue) else x.graph.constant(item) for item in statistics]
     scale, bias, mean, var = (ops.reshape(part, shape) for part in parts)
     factor = ops.multiply(scale, ops.rsqrt(ops.add(var, np.asarray(epsilon, x.dtype))))
     return x.like(added(ops.multiply(ops.subtract(x.tensor, mean), factor), bias))
@@ -56,14 +56,14 @@ def _by_given(x: Value, statistics: tuple[Item, ...], epsilon: float) -> Value:
 @op("LayerNormalization", 17)
 def layer_normalization(  # noqa: PLR0913 - the operator's own parameters
     node: NodeContext,
-    x: Value,
+    x: KerasValue,
     scale: Item,
     bias: Item | None = None,
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
     stash_type: int = _FLOAT32,
-) -> Value | tuple[Value, ...]:
+) -> KerasValue | tuple[KerasValue, ...]:
     """Over the axes from the given one on."""
     refuse_if(stash_type != _FLOAT32, f"stash_type {stash_type}")
     axes = list(range(positive_axis(axis, x.ndim), x.ndim))
@@ -72,10 +72,10 @@ def layer_normalization(  # noqa: PLR0913 - the operator's own parameters
     return layer_norm(x, scale, bias, axes, epsilon)
 
 
-def layer_norm(x: Value, scale: Item, bias: Item | None, axes: list[int], epsilon: float) -> Value:
+def layer_norm(x: KerasValue, scale: Item, bias: Item | None, axes: list[int], epsilon: float) -> KerasValue:
     """A LayerNormalization layer over ONNX axes; scale and bias have their shape."""
     inner = tuple(x.shape[axis] for axis in axes)
-    if isinstance(scale, Value) or isinstance(bias, Value):
+    if isinstance(scale, KerasValue) or isinstance(bias, KerasValue):
         raise Refused("scale or bias that is computed")
     refuse_if(any(p is not None and tuple(p.shape) != inner for p in (scale, bias)), "scale or bias of another shape")
     order = x.order if len(axes) == 1 else tuple(range(x.ndim))
@@ -95,15 +95,15 @@ def layer_norm(x: Value, scale: Item, bias: Item | None, axes: list[int], epsilo
 
 @op("GroupNormalization", 21)
 def group_normalization(
-    x: Value, scale: Item, bias: Item, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = _FLOAT32
-) -> Value:
+    x: KerasValue, scale: Item, bias: Item, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = _FLOAT32
+) -> KerasValue:
     """Scale and bias for each channel."""
     refuse_if(stash_type != _FLOAT32, f"stash_type {stash_type}")
     return _group_norm(x, scale, bias, num_groups, epsilon)
 
 
-def _group_norm(x: Value, scale: Item, bias: Item, groups: int, epsilon: float) -> Value:
-    if isinstance(scale, Value) or isinstance(bias, Value):
+def _group_norm(x: KerasValue, scale: Item, bias: Item, groups: int, epsilon: float) -> KerasValue:
+    if isinstance(scale, KerasValue) or isinstance(bias, KerasValue):
         raise Refused("scale or bias that is computed")
     order = channels_last(x.ndim)
     result = x.graph.layer(
@@ -119,6 +119,6 @@ def _group_norm(x: Value, scale: Item, bias: Item, groups: int, epsilon: float) 
 
 
 @op("InstanceNormalization", 6, 22)
-def instance_normalization(x: Value, scale: Item, bias: Item, *, epsilon: float = 1e-5) -> Value:
+def instance_normalization(x: KerasValue, scale: Item, bias: Item, *, epsilon: float = 1e-5) -> KerasValue:
     """By each channel's own statistics over its spatial axes: groups of one channel."""
     return _group_norm(x, scale, bias, fixed(scale, 0), epsilon)

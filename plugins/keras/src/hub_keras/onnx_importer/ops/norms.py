@@ -9,7 +9,7 @@ from hub_keras.onnx_importer.applied import added, elementwise, mapped
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.pool import average_pool
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value
+from hub_keras.onnx_importer.values import Item, KerasValue
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.windows import Pool
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @op("LpNormalization", 1, 22)
-def lp_normalization(x: Value, *, axis: int = -1, p: int = 2) -> Value:
+def lp_normalization(x: KerasValue, *, axis: int = -1, p: int = 2) -> KerasValue:
     """Division by the norm along an axis; what has no length stays zero."""
     refuse_if(p not in {1, 2}, f"p {p}")
     where = x.axis(axis)
@@ -33,7 +33,7 @@ def lp_normalization(x: Value, *, axis: int = -1, p: int = 2) -> Value:
 
 
 @op("LRN", 1, 13)
-def lrn(x: Value, *, size: int, alpha: float = 0.0001, beta: float = 0.75, bias: float = 1.0) -> Value:
+def lrn(x: KerasValue, *, size: int, alpha: float = 0.0001, beta: float = 0.75, bias: float = 1.0) -> KerasValue:
     """Division by a power of the mean square over neighbouring channels."""
     where, before = x.axis(1), (size - 1) // 2
     pads = [(before, size - 1 - before) if i == where else (0, 0) for i in range(x.ndim)]
@@ -53,8 +53,8 @@ def lrn(x: Value, *, size: int, alpha: float = 0.0001, beta: float = 0.75, bias:
 
 
 def with_statistics(
-    x: Value, scale: Item, bias: Item | None, axes: list[int], epsilon: float
-) -> tuple[Value, Value, Value]:
+    x: KerasValue, scale: Item, bias: Item | None, axes: list[int], epsilon: float
+) -> tuple[KerasValue, KerasValue, KerasValue]:
     """Layer normalization that also gives the mean and the inverse deviation, as training graphs ask for."""
     over = tuple(x.axes(axes))
     mean = ops.mean(x.tensor, axis=over, keepdims=True)
@@ -66,7 +66,7 @@ def with_statistics(
 
 
 @op("LpPool", 11, 18, 22)
-def lp_pool(x: Value, *, form: Pool, p: int = 2) -> Value:
+def lp_pool(x: KerasValue, *, form: Pool, p: int = 2) -> KerasValue:
     """The norm of each window: the mean of the powers, of all places padded or not, times their number."""
     refuse_if(form.ceil_mode, "ceil_mode")
     powers = mapped(lambda t: ops.power(ops.abs(t), np.asarray(p, x.dtype)), x)

@@ -10,14 +10,14 @@ from functools import reduce
 from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import NodeContext, op
-from hub_keras.onnx_importer.values import Value, channels_last
+from hub_keras.onnx_importer.values import KerasValue, channels_last
 from hub_keras.onnx_importer.windows import explicit_pads, is_same, known_sizes, pad_spatial, spatial_rank
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.windows import Pool, Sliding, pairs, whole_pads
 
 
 @op("MaxPool", 1, 8, 10, 11, 12, 22)
-def max_pool(node: NodeContext, x: Value, *, form: Pool, storage_order: int = 0) -> Value:
+def max_pool(node: NodeContext, x: KerasValue, *, form: Pool, storage_order: int = 0) -> KerasValue:
     """Maximum over windows."""
     window = form.of(spatial_rank(x))
     refuse_if(node.outputs > 1, "the indices of a maximum")
@@ -32,7 +32,7 @@ def max_pool(node: NodeContext, x: Value, *, form: Pool, storage_order: int = 0)
     return _pooled(_pad_for_max(x, around, window.kernel), "MaxPooling", window, "valid")
 
 
-def _exact(x: Value, window: Sliding, pads: list[int], ceil: int) -> list[int]:
+def _exact(x: KerasValue, window: Sliding, pads: list[int], ceil: int) -> list[int]:
     """Pads for the windows that ceil_mode adds; those given, where the last window needs no more of them."""
     if not ceil or max(window.strides) == 1:
         return pads
@@ -40,7 +40,7 @@ def _exact(x: Value, window: Sliding, pads: list[int], ceil: int) -> list[int]:
     return pads if all(e <= p for e, p in zip(exact, pads, strict=True)) else exact
 
 
-def _pooled(x: Value, kind: str, window: Sliding, padding: str) -> Value:
+def _pooled(x: KerasValue, kind: str, window: Sliding, padding: str) -> KerasValue:
     order = channels_last(x.ndim)
     result = x.graph.layer(
         f"{kind}{window.rank}D",
@@ -52,7 +52,7 @@ def _pooled(x: Value, kind: str, window: Sliding, padding: str) -> Value:
     return x.made(result, order, nonnegative=x.nonnegative)
 
 
-def _pad_for_max(x: Value, pads: list[int], kernel: Sequence[int]) -> Value:
+def _pad_for_max(x: KerasValue, pads: list[int], kernel: Sequence[int]) -> KerasValue:
     """Padding that no maximum sees: zeros where nothing is negative, a mirror inside the window, else -infinity.
 
     Infinity would spoil the ranges that a quantizer measures, so it comes last.
@@ -74,17 +74,17 @@ def _negative(pads: list[int]) -> list[int]:
     return [min(pad, 0) for pad in pads]
 
 
-def _pad_low(x: Value, pads: list[int]) -> Value:
+def _pad_low(x: KerasValue, pads: list[int]) -> KerasValue:
     return _around(x, [max(pad, 0) for pad in pads], "constant", -math.inf)
 
 
-def _around(x: Value, pads: list[int], mode: str, value: float | None = None) -> Value:
+def _around(x: KerasValue, pads: list[int], mode: str, value: float | None = None) -> KerasValue:
     order = channels_last(x.ndim)
     width = ((0, 0), *pairs(pads), (0, 0))
     return x.made(ops.pad(x.stored(order), width, mode=mode, constant_values=value), order)
 
 
-def _dilated_max(x: Value, window: Sliding, given: list[int], ceil: int) -> Value:
+def _dilated_max(x: KerasValue, window: Sliding, given: list[int], ceil: int) -> KerasValue:
     """The maximum of slices: no layer pools with dilation."""
     around = whole_pads(known_sizes(x, "a pool with dilation"), given, window, ceil=ceil)
     padded = _pad_low(pad_spatial(x, _negative(around)), around)
@@ -92,7 +92,7 @@ def _dilated_max(x: Value, window: Sliding, given: list[int], ceil: int) -> Valu
     return padded.like(reduce(ops.maximum, slices), nonnegative=False)
 
 
-def _window_slices(x: Value, window: Sliding) -> list[tuple[slice, ...]]:
+def _window_slices(x: KerasValue, window: Sliding) -> list[tuple[slice, ...]]:
     """For each place in the window, the elements that it meets."""
     kernel, strides, dilations = window.kernel, window.strides, window.dilations
     counts = [(n - w) // s + 1 for n, w, s in zip(x.tensor.shape[1:-1], window.extents, strides, strict=True)]
@@ -105,7 +105,7 @@ def _window_slices(x: Value, window: Sliding) -> list[tuple[slice, ...]]:
 
 
 @op("AveragePool", 1, 7, 10, 11, 19, 22)
-def average_pool(x: Value, *, form: Pool, count_include_pad: int = 0) -> Value:
+def average_pool(x: KerasValue, *, form: Pool, count_include_pad: int = 0) -> KerasValue:
     """Mean over windows, of the elements inside the input, or inside input and pads with count_include_pad."""
     window = form.of(spatial_rank(x))
     refuse_if(max(window.dilations) > 1, "the mean over windows with dilation")
@@ -122,7 +122,7 @@ def average_pool(x: Value, *, form: Pool, count_include_pad: int = 0) -> Value:
     return mean.like(ops.multiply(mean.tensor, x.graph.constant(factor)), nonnegative=x.nonnegative)
 
 
-def _factor(x: Value, window: Sliding, around: list[int], counted: list[int]) -> Array:
+def _factor(x: KerasValue, window: Sliding, around: list[int], counted: list[int]) -> Array:
     """How much larger a window is than its part that counts, for each place; shape (1, *spatial, 1)."""
     result = np.ones((1,) * x.ndim, dtype=x.dtype)
     sizes = known_sizes(x, "a mean over padded windows")
@@ -136,19 +136,19 @@ def _factor(x: Value, window: Sliding, around: list[int], counted: list[int]) ->
     return result
 
 
-def _global(x: Value, kind: str) -> Value:
+def _global(x: KerasValue, kind: str) -> KerasValue:
     rank, order = spatial_rank(x), channels_last(x.ndim)
     result = x.graph.layer(f"Global{kind}Pooling{rank}D", x.stored(order), keepdims=True)
     return x.made(result, order, nonnegative=x.nonnegative)
 
 
 @op("GlobalAveragePool", 1, 22)
-def global_average_pool(x: Value) -> Value:
+def global_average_pool(x: KerasValue) -> KerasValue:
     """Mean over the spatial axes."""
     return _global(x, "Average")
 
 
 @op("GlobalMaxPool", 1, 22)
-def global_max_pool(x: Value) -> Value:
+def global_max_pool(x: KerasValue) -> KerasValue:
     """Maximum over the spatial axes."""
     return _global(x, "Max")

@@ -11,7 +11,7 @@ from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.conv import conv
 from hub_keras.onnx_importer.ops.dense import matmul
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, dtype_name, fixed, graph_of, is_constant, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, dtype_name, fixed, graph_of, is_constant, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axis
 from hub_onnxgraph.windows import Convolution, carrier
@@ -41,12 +41,12 @@ def _spread(parameter: Item, x: Item, axis: int, block: int) -> Item:
     return parameter.made(ops.take(parameter.plain(), places.astype("int32"), axis=along))
 
 
-def quantize(x: Item, scale: Item, zero_point: Item, kind: str) -> Value:
+def quantize(x: Item, scale: Item, zero_point: Item, kind: str) -> KerasValue:
     """Divide by the scale, rounded half to even, plus the zero point, within the type."""
     return _limited(elementwise(lambda t, s: ops.round(ops.divide(t, s)), x, scale), zero_point, kind)
 
 
-def _limited(whole: Value, zero_point: Item, kind: str) -> Value:
+def _limited(whole: KerasValue, zero_point: Item, kind: str) -> KerasValue:
     limits = np.iinfo(kind)
 
     def shifted(t: KerasTensor, zero: KerasTensor) -> KerasTensor:
@@ -57,7 +57,7 @@ def _limited(whole: Value, zero_point: Item, kind: str) -> Value:
     return elementwise(shifted, whole, zero_point, dtype=kind)
 
 
-def dequantize(x: Item, scale: Item, zero_point: Item) -> Value:
+def dequantize(x: Item, scale: Item, zero_point: Item) -> KerasValue:
     """Subtract the zero point and multiply by the scale."""
     kind = dtype_of(scale)
     return elementwise(
@@ -80,7 +80,7 @@ def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
     output_dtype: int = 0,
     precision: int = 0,
     saturate: int = 1,
-) -> Value:
+) -> KerasValue:
     """To integers of 8 or 16 bits."""
     del saturate  # for floats of 8 bits
     refuse_if(precision and dtype_name(precision) != dtype_of(scale), f"precision {precision}")
@@ -96,7 +96,7 @@ def quantize_linear(  # noqa: PLR0913 - the operator's own parameters
 @op("DequantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28)
 def dequantize_linear(
     x: Item, scale: Item, zero_point: Item | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
-) -> Value:
+) -> KerasValue:
     """From integers of 8 to 32 bits."""
     kind = dtype_of(x)
     refuse_if(is_float(kind), f"input of {kind}")
@@ -106,7 +106,7 @@ def dequantize_linear(
 
 
 @op("DynamicQuantizeLinear", 11)
-def dynamic_quantize_linear(x: Value) -> tuple[Value, Value, Value]:
+def dynamic_quantize_linear(x: KerasValue) -> tuple[KerasValue, KerasValue, KerasValue]:
     """To uint8 with the scale of the data's own range, zero included; 1 for data that are all zero, as ONNX Runtime."""
     zero_point = np.asarray(0, x.dtype)
     high = ops.maximum(ops.max(x.tensor), zero_point)
@@ -122,18 +122,18 @@ def dynamic_quantize_linear(x: Value) -> tuple[Value, Value, Value]:
 def _centred(x: Item, zero_point: Item | None, dtype: str) -> Item:
     """Give x minus its zero point, in a type that holds it."""
     if zero_point is None:
-        return x.like(cast(x.tensor, dtype)) if isinstance(x, Value) else x.astype(dtype)
+        return x.like(cast(x.tensor, dtype)) if isinstance(x, KerasValue) else x.astype(dtype)
     if is_constant(x) and is_constant(zero_point):
         known: Array = x.astype(dtype) - zero_point.astype(dtype)
         return known
     return elementwise(lambda a, b: ops.subtract(cast(a, dtype), cast(b, dtype)), x, zero_point, dtype=dtype)
 
 
-def _whole(total: Value) -> Value:
+def _whole(total: KerasValue) -> KerasValue:
     return total.like(cast(ops.round(total.tensor), "int32"))
 
 
-def _product(a: Item, b: Item, a_zero_point: Item | None, b_zero_point: Item | None) -> Value:
+def _product(a: Item, b: Item, a_zero_point: Item | None, b_zero_point: Item | None) -> KerasValue:
     wide = carrier(b.shape[0 if b.ndim == 1 else -2])
     rows = a_zero_point
     if rows is not None and rows.ndim == 1 and fixed(rows, 0) > 1:
@@ -142,7 +142,7 @@ def _product(a: Item, b: Item, a_zero_point: Item | None, b_zero_point: Item | N
 
 
 @op("MatMulInteger", 10)
-def matmul_integer(a: Item, b: Item, a_zero_point: Item | None = None, b_zero_point: Item | None = None) -> Value:
+def matmul_integer(a: Item, b: Item, a_zero_point: Item | None = None, b_zero_point: Item | None = None) -> KerasValue:
     """Product of integers in int32; a's zero point may be per row, b's per column."""
     return _product(a, b, a_zero_point, b_zero_point)
 
@@ -153,7 +153,7 @@ def _per_channel(parameter: Item, rank: int, axis: int) -> Item:
     return _reshaped(parameter, [-1 if i == axis else 1 for i in range(rank)] if many else [])
 
 
-def _exact_conv(x: Item, w: Item, zeros: tuple[Item | None, Item | None], form: Convolution) -> Value:
+def _exact_conv(x: Item, w: Item, zeros: tuple[Item | None, Item | None], form: Convolution) -> KerasValue:
     """Convolve integers in floats that hold every partial sum exactly."""
     wide = carrier(math.prod(fixed(w, axis) for axis in range(1, w.ndim)))
     x_zero, w_zero = zeros
@@ -170,7 +170,7 @@ def conv_integer(
     w_zero_point: Item | None = None,
     *,
     form: Convolution,
-) -> Value:
+) -> KerasValue:
     """Convolution of integers in int32; w's zero point may be per output channel."""
     return _exact_conv(x, w, (x_zero_point, w_zero_point), form)
 
@@ -188,14 +188,14 @@ def qlinear_conv(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     b: Item | None = None,
     *,
     form: Convolution,
-) -> Value:
+) -> KerasValue:
     """Convolution of integers, requantized; the bias is int32 in units of both scales."""
     total = _exact_conv(x, w, (x_zero_point, w_zero_point), form)
     total = total if b is None else elementwise(added, total, _per_channel(b, x.ndim, 1))
     return _requantized(total, x_scale, _per_channel(w_scale, x.ndim, 1), y_scale, y_zero_point)
 
 
-def _requantized(total: Value, a_scale: Item, b_scale: Item, y_scale: Item, zero_point: Item) -> Value:
+def _requantized(total: KerasValue, a_scale: Item, b_scale: Item, y_scale: Item, zero_point: Item) -> KerasValue:
     """Multiply by the scales' ratio, which is computed first, and round."""
     kind = dtype_of(a_scale)
 
@@ -216,7 +216,7 @@ def qlinear_matmul(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     b_zero_point: Item,
     y_scale: Item,
     y_zero_point: Item,
-) -> Value:
+) -> KerasValue:
     """Product of integers, requantized."""
     total = _product(a, b, _flat(a_zero_point), _flat(b_zero_point))
     return _requantized(total, _flat(a_scale), _flat(b_scale), _flat(y_scale), _flat(y_zero_point))

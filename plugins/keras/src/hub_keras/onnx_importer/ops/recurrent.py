@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import layers, np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, fixed, is_constant
+from hub_keras.onnx_importer.values import Item, KerasValue, fixed, is_constant
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.recurrence import LSTM_GATES, Recurrence
 
@@ -73,17 +73,17 @@ def _arrays(cell: Cell, place: int) -> list[Array]:
     return [*made, np.stack([inner, outer]) if cell.config.get("reset_after") else inner + outer]
 
 
-def _initial(cell: Cell, x: Value, place: int) -> list[KerasTensor]:
+def _initial(cell: Cell, x: KerasValue, place: int) -> list[KerasTensor]:
     """Initial states of one direction, (batch, units) each."""
     return [_state(x, item, place, batch_first=cell.batch_first) for item in cell.states]
 
 
-def _state(x: Value, item: Item, place: int, *, batch_first: bool) -> KerasTensor:
-    tensor = item.plain() if isinstance(item, Value) else x.graph.symbolic(item)
+def _state(x: KerasValue, item: Item, place: int, *, batch_first: bool) -> KerasTensor:
+    tensor = item.plain() if isinstance(item, KerasValue) else x.graph.symbolic(item)
     return tensor[(slice(None), place)] if batch_first else tensor[(place,)]
 
 
-def _run(x: Value, cell: Cell) -> tuple[Value, ...]:
+def _run(x: KerasValue, cell: Cell) -> tuple[KerasValue, ...]:
     """Call the layer; its result is (batch, steps, directions, units) with ONNX's axes named."""
     first = (0, 1, 2) if cell.batch_first else (1, 0, 2)
     tensor = x.stored(first)
@@ -104,7 +104,7 @@ def _run(x: Value, cell: Cell) -> tuple[Value, ...]:
     return _named(x, cell, whole, parts[1:])
 
 
-def _named(x: Value, cell: Cell, whole: KerasTensor, states: Sequence[KerasTensor]) -> tuple[Value, ...]:
+def _named(x: KerasValue, cell: Cell, whole: KerasTensor, states: Sequence[KerasTensor]) -> tuple[KerasValue, ...]:
     """The sequence and the last states, with ONNX's axes."""
     units = cell.config["units"]
     shape = whole.shape
@@ -129,9 +129,9 @@ def _cell(
     form: Recurrence,
 ) -> Cell:
     w, r, b = weights
-    if not isinstance(x, Value):
+    if not isinstance(x, KerasValue):
         raise Refused("a constant sequence")
-    if isinstance(w, Value) or isinstance(r, Value) or isinstance(b, Value):
+    if isinstance(w, KerasValue) or isinstance(r, KerasValue) or isinstance(b, KerasValue):
         raise Refused("weights that are computed")
     steps = x.shape[1 if form.layout else 0]
     refuse_if(lengths is not None and not _are_whole(lengths, steps), "lengths of sequences")
@@ -157,7 +157,7 @@ def _zeros_like(state: Item) -> Item:
 
 @op("LSTM", 7, 14, 22)
 def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
-    x: Value,
+    x: KerasValue,
     w: Item,
     r: Item,
     b: Item | None = None,
@@ -168,7 +168,7 @@ def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     *,
     form: Recurrence,
     input_forget: int = 0,
-) -> tuple[Value, ...]:
+) -> tuple[KerasValue, ...]:
     """Long short-term memory."""
     refuse_if(input_forget, "input_forget")
     refuse_if(not _is_zero(p), "peepholes")
@@ -182,7 +182,7 @@ def lstm(  # noqa: PLR0913, PLR0917 - the operator's own parameters
 
 @op("GRU", 7, 14, 22)
 def gru(  # noqa: PLR0913 - the operator's own parameters
-    x: Value,
+    x: KerasValue,
     w: Item,
     r: Item,
     b: Item | None = None,
@@ -191,7 +191,7 @@ def gru(  # noqa: PLR0913 - the operator's own parameters
     *,
     form: Recurrence,
     linear_before_reset: int = 0,
-) -> tuple[Value, ...]:
+) -> tuple[KerasValue, ...]:
     """Gated recurrent unit."""
     cell = _cell("GRU", x, (w, r, b), sequence_lens, (initial_h,), form)
     cell.config["reset_after"] = bool(linear_before_reset)
@@ -200,7 +200,7 @@ def gru(  # noqa: PLR0913 - the operator's own parameters
 
 @op("RNN", 7, 14, 22)
 def rnn(  # noqa: PLR0913 - the operator's own parameters
-    x: Value,
+    x: KerasValue,
     w: Item,
     r: Item,
     b: Item | None = None,
@@ -208,6 +208,6 @@ def rnn(  # noqa: PLR0913 - the operator's own parameters
     initial_h: Item | None = None,
     *,
     form: Recurrence,
-) -> tuple[Value, ...]:
+) -> tuple[KerasValue, ...]:
     """The simple recurrent layer."""
     return _run(x, _cell("SimpleRNN", x, (w, r, b), sequence_lens, (initial_h,), form))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hub_keras.onnx_importer.applied import cast, is_float, size_of, wide_dtype
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, graph_of, ints, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, graph_of, ints, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.since import EXTREMES_AND_SUMS, REDUCTIONS
 from hub_onnxgraph.tensors import positive_axes, positive_axis
@@ -68,7 +68,7 @@ _REDUCTIONS: dict[str, Reduction] = {
 _POSITIVE = frozenset({"ReduceL1", "ReduceL2", "ReduceSumSquare"})
 
 
-def _without(x: Value, tensor: Item, axes: list[int], *, keepdims: bool, nonnegative: bool = False) -> Value:
+def _without(x: KerasValue, tensor: Item, axes: list[int], *, keepdims: bool, nonnegative: bool = False) -> KerasValue:
     if keepdims:
         return x.like(tensor, nonnegative=nonnegative)
     kept = [axis for axis in x.order if axis not in axes]
@@ -76,7 +76,7 @@ def _without(x: Value, tensor: Item, axes: list[int], *, keepdims: bool, nonnega
     return x.made(tensor, [rank[axis] for axis in kept], nonnegative=nonnegative)
 
 
-def _apply(name: str, reduction: Reduction, x: Value, axes: list[int], keepdims: bool) -> Value:
+def _apply(name: str, reduction: Reduction, x: KerasValue, axes: list[int], keepdims: bool) -> KerasValue:
     source = x if x.ndim else x.made(ops.reshape(x.tensor, (1,)))
     over = positive_axes(axes, source.ndim) or list(range(source.ndim))
     keep = keepdims and x.ndim > 0
@@ -85,7 +85,7 @@ def _apply(name: str, reduction: Reduction, x: Value, axes: list[int], keepdims:
     return _without(source, cast(tensor, x.dtype), over, keepdims=keep, nonnegative=nonnegative)
 
 
-def _filled(name: str, x: Value, axes: list[int]) -> KerasTensor:
+def _filled(name: str, x: KerasValue, axes: list[int]) -> KerasTensor:
     """The tensor in a type in which TensorFlow reduces; the extreme of nothing is the type's own."""
     refuse_if(x.dtype == "bool" and name not in {"ReduceMax", "ReduceMin"}, f"{name} of booleans")
     wide = "int32" if x.dtype == "bool" else wide_dtype(x.dtype)
@@ -104,7 +104,7 @@ def _register(name: str, reduction: Reduction) -> None:
     by_attribute, by_input = REDUCTIONS[name]
 
     @op(name, *by_attribute)
-    def with_attribute(x: Value, *, axes: list[int] | None = None, keepdims: int = 1) -> Value:
+    def with_attribute(x: KerasValue, *, axes: list[int] | None = None, keepdims: int = 1) -> KerasValue:
         return _apply(name, reduction, x, axes or [], bool(keepdims))
 
     @op(name, *by_input)
@@ -123,7 +123,7 @@ for _row in _REDUCTIONS.items():
 def _register_arg(name: str, function: str) -> None:
     @op(name, 1, 11)
     @op(name, 12, 13)
-    def arg(x: Value, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Value:
+    def arg(x: KerasValue, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> KerasValue:
         where = positive_axis(axis, x.ndim)
         source = cast(x.tensor, wide_dtype(x.dtype))
         source = ops.flip(source, axis=x.axis(where)) if select_last_index else source

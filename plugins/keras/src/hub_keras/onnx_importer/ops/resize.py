@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from hub_keras.onnx_importer.applied import along, cast, is_float, number, size_of
-from hub_keras.onnx_importer.dims import Array, Dim, Size
+from hub_keras.onnx_importer.dims import Array, OpenSize, Size
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Value, channels_last, ints, known
+from hub_keras.onnx_importer.values import KerasValue, channels_last, ints, known
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.resize import (
     ResizedAxis,
@@ -33,7 +33,7 @@ class OpenAxis(ResizedAxis):
     """A whole number of times an open size, of which one element stands for all."""
 
 
-def _along(x: Value, a: ResizedAxis, rule: ResizeRule) -> Value:
+def _along(x: KerasValue, a: ResizedAxis, rule: ResizeRule) -> KerasValue:
     """Resize one axis where it is stored."""
     where = x.axis(a.axis)
     if rule.mode == "nearest":
@@ -46,7 +46,7 @@ def _along(x: Value, a: ResizedAxis, rule: ResizeRule) -> Value:
     return x.like(made)
 
 
-def _as_layer(x: Value, axes: list[ResizedAxis], rule: ResizeRule) -> Value | None:
+def _as_layer(x: KerasValue, axes: list[ResizedAxis], rule: ResizeRule) -> KerasValue | None:
     """An UpSampling2D layer where Keras means the same; None where it does not."""
     picture = x.ndim == _PICTURE and is_float(x.dtype) and all(a.axis > 1 for a in axes)
     if not picture or not all(a.factor for a in axes) or rule.antialias or rule.exclude_outside:
@@ -68,7 +68,7 @@ def _as_layer(x: Value, axes: list[ResizedAxis], rule: ResizeRule) -> Value | No
     return x.made(made, order, nonnegative=x.nonnegative)
 
 
-def _resize(x: Value, axes: list[ResizedAxis], rule: ResizeRule) -> Value:
+def _resize(x: KerasValue, axes: list[ResizedAxis], rule: ResizeRule) -> KerasValue:
     refuse_if(rule.mode not in {"nearest", "linear", "cubic"}, f"mode {rule.mode}")
     axes = [a for a in axes if not a.unchanged]
     layer = _as_layer(x, axes, rule) if axes else x
@@ -84,7 +84,7 @@ def _resize(x: Value, axes: list[ResizedAxis], rule: ResizeRule) -> Value:
     return _extrapolated(x, axes, rule)
 
 
-def _extrapolated(x: Value, axes: list[ResizedAxis], rule: ResizeRule) -> Value:
+def _extrapolated(x: KerasValue, axes: list[ResizedAxis], rule: ResizeRule) -> KerasValue:
     """Put the given value where tf_crop_and_resize looks outside of the input."""
     for a in axes:
         mask = outside(a, rule)
@@ -98,7 +98,7 @@ def _at_open(axis: int, times: int) -> list[ResizedAxis]:
     return [] if times == 1 else [OpenAxis(axis, 1, times, times)]
 
 
-def _by_scales(x: Value, axes: list[int], scales: list[float], rule: ResizeRule) -> list[ResizedAxis]:
+def _by_scales(x: KerasValue, axes: list[int], scales: list[float], rule: ResizeRule) -> list[ResizedAxis]:
     made = []
     for axis, scale in zip(axes, scales, strict=True):
         if x.shape[axis] is None and float(scale).is_integer() and scale > 0:
@@ -110,13 +110,13 @@ def _by_scales(x: Value, axes: list[int], scales: list[float], rule: ResizeRule)
     return made
 
 
-def _by_sizes(x: Value, axes: list[int], sizes: list[Size], policy: str) -> list[ResizedAxis]:
+def _by_sizes(x: KerasValue, axes: list[int], sizes: list[Size], policy: str) -> list[ResizedAxis]:
     pairs = [(axis, wanted) for axis, wanted in zip(axes, sizes, strict=True) if isinstance(wanted, int)]
-    unknown = [(axis, wanted) for axis, wanted in zip(axes, sizes, strict=True) if isinstance(wanted, Dim)]
+    unknown = [(axis, wanted) for axis, wanted in zip(axes, sizes, strict=True) if isinstance(wanted, OpenSize)]
     times: dict[int, int] = {}
     for axis, wanted in unknown:
         found = wanted // x.sizes[axis] if x.shape[axis] is None else wanted
-        if isinstance(found, Dim):
+        if isinstance(found, OpenSize):
             raise Refused(f"axis {axis} of size {x.sizes[axis]} to {wanted}; {wanted.advice}")
         times[axis] = found
     refuse_if(unknown and policy != "stretch", f"keep_aspect_ratio_policy {policy} of open sizes")
@@ -132,14 +132,14 @@ def _by_sizes(x: Value, axes: list[int], sizes: list[Size], policy: str) -> list
 
 
 @op("Upsample", 7)
-def upsample_attribute(x: Value, *, scales: list[float], mode: str = "nearest") -> Value:
+def upsample_attribute(x: KerasValue, *, scales: list[float], mode: str = "nearest") -> KerasValue:
     """Scales as an attribute."""
     return resize_10(x, np.asarray(scales, "float32"), mode=mode)
 
 
 @op("Upsample", 9)
 @op("Resize", 10)
-def resize_10(x: Value, scales: Array, *, mode: str = "nearest") -> Value:
+def resize_10(x: KerasValue, scales: Array, *, mode: str = "nearest") -> KerasValue:
     """The first forms."""
     rule = first_form(mode)
     return _resize(x, _by_scales(x, list(range(x.ndim)), known(scales, "scales"), rule), rule)
@@ -147,8 +147,13 @@ def resize_10(x: Value, scales: Array, *, mode: str = "nearest") -> Value:
 
 @op("Resize", 11, 13, 18, 19)
 def resize(
-    x: Value, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None, *, rule: ResizeRule
-) -> Value:
+    x: KerasValue,
+    roi: Array | None = None,
+    scales: Array | None = None,
+    sizes: Array | None = None,
+    *,
+    rule: ResizeRule,
+) -> KerasValue:
     """By sizes or by scales; roi and extrapolation_value are for tf_crop_and_resize alone."""
     axes = list(range(x.ndim)) if rule.axes is None else positive_axes(rule.axes, x.ndim)
     if sizes is not None and math.prod(sizes.shape):

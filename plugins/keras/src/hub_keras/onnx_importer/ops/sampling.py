@@ -10,7 +10,7 @@ from hub_keras.onnx_importer.applied import added, along, cast, size_of
 from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, graph_of, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, graph_of, value_of
 from hub_onnxgraph import refuse_if
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _CUBIC = -0.75
 @op("GridSample", 16, 20, 22)
 def grid_sample(
     x: Item, grid: Item, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
-) -> Value:
+) -> KerasValue:
     """Values at the points of a grid, which is in -1..1; each tap is one gather of rows of channels."""
     refuse_if(mode not in _MODES or padding_mode not in {"zeros", "border", "reflection"}, f"{mode}, {padding_mode}")
     graph = graph_of(x, grid)

@@ -8,7 +8,7 @@ from hub_keras.onnx_importer.applied import added, along, cast, size_of, wide_dt
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.ops.indexing import flat_rows, from_front
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, fixed, graph_of, plain, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, fixed, graph_of, plain, value_of
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
@@ -29,7 +29,7 @@ def _written(rows: KerasTensor, places: KerasTensor, news: KerasTensor, reductio
 
 
 @op("ScatterElements", 16, 18)
-def scatter_elements(x: Item, indices: Item, updates: Item, *, axis: int = 0, reduction: str = "none") -> Value:
+def scatter_elements(x: Item, indices: Item, updates: Item, *, axis: int = 0, reduction: str = "none") -> KerasValue:
     """A copy of x with elements along the axis replaced or combined."""
     graph = graph_of(x, indices, updates)
     value = value_of(graph, x)
@@ -59,7 +59,7 @@ _register_scatter("Scatter", 9, 11)
 
 
 @op("ScatterND", 11, 13, 16, 18)
-def scatter_nd(x: Item, indices: Item, updates: Item, *, reduction: str = "none") -> Value:
+def scatter_nd(x: Item, indices: Item, updates: Item, *, reduction: str = "none") -> KerasValue:
     """A copy of x with slices at index tuples replaced or combined."""
     graph = graph_of(x, indices, updates)
     value = value_of(graph, x)
@@ -75,7 +75,7 @@ def scatter_nd(x: Item, indices: Item, updates: Item, *, reduction: str = "none"
 @op("TensorScatter", 24)
 def tensor_scatter(
     past: Item, update: Item, indices: Item | None = None, *, axis: int = -2, mode: str = "linear"
-) -> Value:
+) -> KerasValue:
     """A cache with an update written from given positions on, one for each element of the batch."""
     graph = graph_of(past, update, indices)
     value = value_of(graph, past)

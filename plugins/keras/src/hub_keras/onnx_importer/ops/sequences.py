@@ -6,7 +6,7 @@ from hub_keras.onnx_importer.applied import number, size_of
 from hub_keras.onnx_importer.lazy import np
 from hub_keras.onnx_importer.ops import shape
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, graph_of, ints, is_constant, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, graph_of, ints, is_constant, value_of
 
 
 @op("ConcatFromSequence", 11)
@@ -27,7 +27,7 @@ def stacked(items: list[Item], axis: int) -> Item:
 
 
 @op("SplitToSequence", 11, 24)
-def split_to_sequence(x: Value, split: Item | None = None, *, axis: int = 0, keepdims: int = 1) -> list[Item]:
+def split_to_sequence(x: KerasValue, split: Item | None = None, *, axis: int = 0, keepdims: int = 1) -> list[Item]:
     """Pieces along an axis as a sequence."""
     total = size_of(x, axis, "SplitToSequence")
     pieces = [1] * total if split is None else [number(size, "a size") for size in ints(split, "split")]

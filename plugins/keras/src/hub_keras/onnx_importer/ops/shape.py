@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hub_keras.onnx_importer.dims import Array, Dim, Size, is_open, sizes_array
+from hub_keras.onnx_importer.dims import Array, OpenSize, Size, is_open, sizes_array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.reshaping import reshape_static
-from hub_keras.onnx_importer.values import Item, Value, graph_of, ints, is_constant, plain, sizes
+from hub_keras.onnx_importer.values import Item, KerasValue, graph_of, ints, is_constant, plain, sizes
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.tensors import positive_axes, positive_axis, sliced
 
@@ -17,7 +17,7 @@ _MATRIX = 2
 
 
 @op("Shape", 1, 13, 15, 19, 21, 23, 24, 25)
-def shape_of(x: Value, *, start: int = 0, end: int | None = None) -> Array:
+def shape_of(x: KerasValue, *, start: int = 0, end: int | None = None) -> Array:
     """The shape, or a part of it; an open size stands by its name."""
     return sizes_array(x.sizes[start:end])
 
@@ -27,7 +27,9 @@ def reshape(x: Item, shape: Item, *, allowzero: int = 0) -> Item:
     """A new shape; 0 copies the input's size unless allowzero is 1, -1 takes the rest."""
     wanted = ints(shape, "shape")
     if not allowzero:
-        wanted = [_copied(x, i) if not isinstance(size, Dim) and size == 0 else size for i, size in enumerate(wanted)]
+        wanted = [
+            _copied(x, i) if not isinstance(size, OpenSize) and size == 0 else size for i, size in enumerate(wanted)
+        ]
     if is_constant(x):
         return np.reshape(x, wanted)
     if None not in x.shape and not is_open(wanted):
@@ -35,38 +37,40 @@ def reshape(x: Item, shape: Item, *, allowzero: int = 0) -> Item:
     return _reshape_open(x, wanted)
 
 
-def _rest(x: Value, wanted: list[int]) -> list[int]:
+def _rest(x: KerasValue, wanted: list[int]) -> list[int]:
     total = math.prod(int(size or 0) for size in x.shape)
     others = math.prod(size for size in wanted if size != -1)
     return [total // max(others, 1) if size == -1 else size for size in wanted]
 
 
 def _copied(x: Item, axis: int) -> Size:
-    return x.sizes[axis] if isinstance(x, Value) else int(x.shape[axis])
+    return x.sizes[axis] if isinstance(x, KerasValue) else int(x.shape[axis])
 
 
-def _reshape_open(x: Value, wanted: list[Any]) -> Value:
+def _reshape_open(x: KerasValue, wanted: list[Any]) -> KerasValue:
     """One open size, or the first one that stays and another: what Keras can say."""
-    others = math.prod(size for size in wanted if isinstance(size, Dim) or size != -1)
+    others = math.prod(size for size in wanted if isinstance(size, OpenSize) or size != -1)
     if others != 0:
-        wanted = [math.prod(x.sizes) // others if not isinstance(size, Dim) and size == -1 else size for size in wanted]
-    unknown = [i for i, size in enumerate(wanted) if isinstance(size, Dim) or size == -1]
+        wanted = [
+            math.prod(x.sizes) // others if not isinstance(size, OpenSize) and size == -1 else size for size in wanted
+        ]
+    unknown = [i for i, size in enumerate(wanted) if isinstance(size, OpenSize) or size == -1]
     target = [-1 if i in unknown else size for i, size in enumerate(wanted)]
     if len(unknown) <= 1:
         tensor = ops.reshape(x.plain(), target)
     else:
-        stays = isinstance(wanted[0], Dim) and wanted[0] == x.sizes[0]
+        stays = isinstance(wanted[0], OpenSize) and wanted[0] == x.sizes[0]
         reason = f"shape {wanted} has several open sizes; {x.graph.advice.get('', 'fix them with --shape')}"
         refuse_if(len(unknown) > 2 or not stays, reason)  # noqa: PLR2004 - as above
         tensor = x.graph.layer("Reshape", x.plain(), target_shape=target[1:])
     for i in unknown:
-        if isinstance(wanted[i], Dim):
+        if isinstance(wanted[i], OpenSize):
             x.graph.declare(tensor, i, wanted[i])
     return x.made(tensor, nonnegative=x.nonnegative)
 
 
 @op("Flatten", 1, 9, 11, 13, 21, 23, 24, 25)
-def flatten(x: Value, *, axis: int = 1) -> Value:
+def flatten(x: KerasValue, *, axis: int = 1) -> KerasValue:
     """Two axes: everything before the axis, and the rest."""
     axis = axis + x.ndim if axis < 0 else axis
     if None not in x.shape:
@@ -82,7 +86,7 @@ def flatten(x: Value, *, axis: int = 1) -> Value:
 
 
 @op("Transpose", 1, 13, 21, 23, 24, 25)
-def transpose(x: Value, *, perm: list[int] | None = None) -> Value:
+def transpose(x: KerasValue, *, perm: list[int] | None = None) -> KerasValue:
     """A permutation of axes: the tensor stays as it is, its axes get other names."""
     chosen = perm or list(reversed(range(x.ndim)))
     return x.made(x.tensor, [chosen.index(axis) for axis in x.order], nonnegative=x.nonnegative)
@@ -112,7 +116,7 @@ def _unsqueeze(x: Item, axes: list[int]) -> Item:
 
 
 @op("Squeeze", 1, 11)
-def squeeze_attribute(x: Value, *, axes: list[int] | None = None) -> Item:
+def squeeze_attribute(x: KerasValue, *, axes: list[int] | None = None) -> Item:
     """Axes as an attribute."""
     return _squeeze(x, axes)
 
@@ -143,20 +147,20 @@ def concat(*xs: Item, axis: int) -> Item:
         return np.concatenate(known, axis)
     where = positive_axis(axis, xs[0].ndim)
     order = (
-        next(value.order for value in xs if isinstance(value, Value) and not value.is_plain)
-        if any(isinstance(value, Value) and not value.is_plain for value in xs)
+        next(value.order for value in xs if isinstance(value, KerasValue) and not value.is_plain)
+        if any(isinstance(value, KerasValue) and not value.is_plain for value in xs)
         else tuple(range(xs[0].ndim))
     )
     graph = graph_of(*xs)
     parts = [
-        item.stored(order) if isinstance(item, Value) else graph.symbolic(np.transpose(item, order)) for item in xs
+        item.stored(order) if isinstance(item, KerasValue) else graph.symbolic(np.transpose(item, order)) for item in xs
     ]
-    nonnegative = all(isinstance(item, Value) and item.nonnegative for item in xs)
+    nonnegative = all(isinstance(item, KerasValue) and item.nonnegative for item in xs)
     made = graph.layer("Concatenate", parts, axis=order.index(where)) if len(parts) > 1 else parts[0]
-    return Value(graph, made, order, nonnegative)
+    return KerasValue(graph, made, order, nonnegative)
 
 
-def parted(x: Value, axis: int, parts: list[int]) -> tuple[Value, ...]:
+def parted(x: KerasValue, axis: int, parts: list[int]) -> tuple[KerasValue, ...]:
     """Pieces of these sizes along an axis."""
     axis = positive_axis(axis, x.ndim)
     refuse_if(sum(parts) != x.shape[axis], f"split {parts} of an axis of size {x.shape[axis]}")
@@ -164,7 +168,7 @@ def parted(x: Value, axis: int, parts: list[int]) -> tuple[Value, ...]:
     return tuple(_cut(x, axis, slice(start, start + size)) for start, size in zip(starts, parts, strict=True))
 
 
-def _cut(x: Value, axis: int, piece: slice) -> Value:
+def _cut(x: KerasValue, axis: int, piece: slice) -> KerasValue:
     key = [slice(None)] * x.ndim
     key[x.axis(axis)] = piece
     made = x.like(x.tensor[tuple(key)], nonnegative=x.nonnegative)
@@ -174,28 +178,32 @@ def _cut(x: Value, axis: int, piece: slice) -> Value:
     return made
 
 
-def _equal(x: Value, axis: int, parts: int) -> list[int]:
+def _equal(x: KerasValue, axis: int, parts: int) -> list[int]:
     size = sizes(x, [positive_axis(axis, x.ndim)], "Split")[0]
     refuse_if(size % parts, f"an axis of size {size} has no {parts} equal parts")
     return [size // parts] * parts
 
 
 @op("Split", 2, 11)
-def split_attribute(node: NodeContext, x: Value, *, axis: int = 0, split: list[int] | None = None) -> tuple[Value, ...]:
+def split_attribute(
+    node: NodeContext, x: KerasValue, *, axis: int = 0, split: list[int] | None = None
+) -> tuple[KerasValue, ...]:
     """Sizes as an attribute, equal parts by default."""
     return parted(x, axis, split or _equal(x, axis, node.outputs))
 
 
 @op("Split", 13)
-def split_input(node: NodeContext, x: Value, split: Item | None = None, *, axis: int = 0) -> tuple[Value, ...]:
+def split_input(
+    node: NodeContext, x: KerasValue, split: Item | None = None, *, axis: int = 0
+) -> tuple[KerasValue, ...]:
     """Sizes as an input, equal parts by default."""
     return parted(x, axis, _equal(x, axis, node.outputs) if split is None else ints(split, "split"))
 
 
 @op("Split", 18)
 def split(
-    node: NodeContext, x: Value, split: Item | None = None, *, axis: int = 0, num_outputs: int | None = None
-) -> tuple[Value, ...]:
+    node: NodeContext, x: KerasValue, split: Item | None = None, *, axis: int = 0, num_outputs: int | None = None
+) -> tuple[KerasValue, ...]:
     """Sizes as an input, or a number of parts of which the last may be smaller."""
     if split is not None:
         return parted(x, axis, ints(split, "split"))
@@ -221,7 +229,7 @@ _LONG = 1 << 30  # ends at or above this mean the end of the axis
 
 def _slice(x: Item, axis: int, start: int, end: Any, step: int) -> Item:
     size = _copied(x, axis)
-    if isinstance(size, Dim):
+    if isinstance(size, OpenSize):
         refuse_if(step < 0, f"a slice backwards of the open size {size}; {size.advice}")
         if start == 0 and step == 1 and (end == size or end >= _LONG):
             return x
@@ -235,7 +243,7 @@ def _slice(x: Item, axis: int, start: int, end: Any, step: int) -> Item:
             part = _slice(x, axis, forward.start, forward.stop, forward.step)
             return (
                 part.like(ops.flip(part.tensor, axis=part.axis(axis)))
-                if isinstance(part, Value)
+                if isinstance(part, KerasValue)
                 else np.flip(part, axis)
             )
         piece = slice(chosen.start, chosen[-1] + 1 if chosen else chosen.start, chosen.step)
@@ -250,15 +258,21 @@ def gather(x: Item, indices: Item, *, axis: int = 0) -> Item:
     where = positive_axis(axis, x.ndim)
     if is_constant(x) and is_constant(indices):
         return np.take(x, indices.astype(np.int64), axis=where)
-    if is_constant(x) and isinstance(indices, Value) and where == 0 and x.ndim == _MATRIX and "float" in x.dtype.name:
+    if (
+        is_constant(x)
+        and isinstance(indices, KerasValue)
+        and where == 0
+        and x.ndim == _MATRIX
+        and "float" in x.dtype.name
+    ):
         return _embedding(x, indices)
-    if isinstance(x, Value) and is_constant(indices) and indices.ndim == 0:
+    if isinstance(x, KerasValue) and is_constant(indices) and indices.ndim == 0:
         index = int(indices)
         return _squeeze(_cut(x, where, slice(index, index + 1 or None)), [where])
     return _take(x, indices, where)
 
 
-def _embedding(table: Array, indices: Value) -> Value:
+def _embedding(table: Array, indices: KerasValue) -> KerasValue:
     size = np.asarray(len(table), indices.dtype)
     zero = np.zeros((), indices.dtype)
     ids = ops.where(ops.less(indices.plain(), zero), ops.add(indices.plain(), size), indices.plain())
@@ -267,10 +281,10 @@ def _embedding(table: Array, indices: Value) -> Value:
     return indices.made(layer)
 
 
-def _take(x: Item, indices: Item, axis: int) -> Value:
+def _take(x: Item, indices: Item, axis: int) -> KerasValue:
     graph = graph_of(x, indices)
     size = x.shape[axis]
-    if isinstance(x, Value) and size is None and not (is_constant(indices) and (indices >= 0).all()):
+    if isinstance(x, KerasValue) and size is None and not (is_constant(indices) and (indices >= 0).all()):
         size = sizes(x, [axis], "Gather by indices that are computed or count from the end")[0]
     if is_constant(indices):
         index = np.where(indices < 0, indices + (size or 0), indices)
@@ -280,7 +294,7 @@ def _take(x: Item, indices: Item, axis: int) -> Value:
             ops.less(raw, np.zeros((), indices.dtype)), ops.add(raw, np.asarray(size, indices.dtype)), raw
         )
     made = ops.take(plain(graph, x), index, axis=axis)
-    return Value(graph, made, tuple(range(len(made.shape))))
+    return KerasValue(graph, made, tuple(range(len(made.shape))))
 
 
 @op("Expand", 8, 13)
@@ -297,7 +311,7 @@ def expand(x: Item, shape: Item) -> Item:
 
 
 @op("Tile", 6, 13)
-def tile(x: Value, repeats: Item) -> Value:
+def tile(x: KerasValue, repeats: Item) -> KerasValue:
     """Repetition along every axis."""
     counts = ints(repeats, "repeats")
     return x.like(ops.tile(x.tensor, [counts[axis] for axis in x.order]), nonnegative=x.nonnegative)

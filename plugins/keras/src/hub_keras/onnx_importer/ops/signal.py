@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import cast, number, size_of
 from hub_keras.onnx_importer.dims import Array
-from hub_keras.onnx_importer.graph import Graph
+from hub_keras.onnx_importer.graph import KerasGraph
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
-from hub_keras.onnx_importer.values import Item, Value, fixed, graph_of, is_constant, plain, scalar, value_of
+from hub_keras.onnx_importer.values import Item, KerasValue, fixed, graph_of, is_constant, plain, scalar, value_of
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
@@ -27,7 +27,7 @@ def _waves(size: int, count: int, sign: int, dtype: str) -> tuple[Array, Array]:
     return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
 
 
-def _transform(graph: Graph, x: KerasTensor, count: int, *, inverse: bool) -> KerasTensor:
+def _transform(graph: KerasGraph, x: KerasTensor, count: int, *, inverse: bool) -> KerasTensor:
     """Transform [..., N, 1 or 2] along N to its first `count` frequencies: [..., count, 2]."""
     size, dtype = int(x.shape[-2]), str(x.dtype)
     cos, sin = (graph.constant(wave) for wave in _waves(size, count, 1 if inverse else -1, dtype))
@@ -51,7 +51,7 @@ def _fit(x: KerasTensor, axis: int, size: int) -> KerasTensor:
     return ops.pad(x, [(0, size - have if i == axis else 0) for i in range(len(x.shape))])
 
 
-def _dft(x: Value, length: Item | None, axis: int, *, inverse: bool, onesided: bool) -> Value:
+def _dft(x: KerasValue, length: Item | None, axis: int, *, inverse: bool, onesided: bool) -> KerasValue:
     where = positive_axis(axis, x.ndim)
     refuse_if(inverse and onesided, "inverse with onesided")
     size_of(x, where, "DFT")
@@ -64,15 +64,17 @@ def _dft(x: Value, length: Item | None, axis: int, *, inverse: bool, onesided: b
 
 
 @op("DFT", 17)
-def dft_17(x: Value, length: Item | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Value:
+def dft_17(
+    x: KerasValue, length: Item | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
+) -> KerasValue:
     """Discrete Fourier transform along an axis given as an attribute."""
     return _dft(x, length, axis, inverse=bool(inverse), onesided=bool(onesided))
 
 
 @op("DFT", 20)
 def dft(
-    x: Value, length: Item | None = None, axis: Item | None = None, *, inverse: int = 0, onesided: int = 0
-) -> Value:
+    x: KerasValue, length: Item | None = None, axis: Item | None = None, *, inverse: int = 0, onesided: int = 0
+) -> KerasValue:
     """Discrete Fourier transform along an axis given as an input."""
     where = -2 if axis is None else int(scalar(axis, "axis"))
     return _dft(x, length, where, inverse=bool(inverse), onesided=bool(onesided))
@@ -81,7 +83,7 @@ def dft(
 @op("STFT", 17)
 def stft(
     signal: Item, step: Item, window: Item | None = None, length: Item | None = None, *, onesided: int = 1
-) -> Value:
+) -> KerasValue:
     """Transforms of windows: [B, L, 1 or 2] to [B, frames, frequencies, 2]."""
     graph = graph_of(signal, window)
     value = value_of(graph, signal)
