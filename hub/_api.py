@@ -16,6 +16,7 @@ from hub._measure import measure, with_constants
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
+from hub._precision import prove_float32
 from hub._receipt import read_receipt
 from hub._reference import samples_and_reference
 from hub._repeat import repeated
@@ -254,6 +255,9 @@ def verify(  # noqa: PLR0913 keywords, like the command line
     Returns:
         The measurement; `passed` says whether the gate held. The result's receipt, when it lies beside it, gives the
         declared changes of inputs and outputs.
+
+    Raises:
+        VerificationError: A float32 result passed, but its runtime does not compute in float32.
     """
     registry = Registry()
     request = Request(
@@ -277,7 +281,10 @@ def verify(  # noqa: PLR0913 keywords, like the command line
             steps=receipt.steps if receipt else (),
             runtime=runtime,
         )
-        return measure(runner, made, reference, gate)
+        report = measure(runner, made, reference, gate)
+        if report.passed:
+            prove_float32(runner, opened, made, reference, report)
+        return report
 
 
 def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:

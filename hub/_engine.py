@@ -193,7 +193,7 @@ class Conversion:
                 hint = "hub tries the next route where there is one"
                 raise RouteFailed(prefix, VerificationError(wrong, hint=hint), parity)
         try:
-            prove_float32(self._runner, opened, candidate, reference)
+            prove_float32(self._runner, opened, candidate, reference, candidate.steps[-1].parity)
         except HubError as error:
             raise RouteFailed(prefix, error) from error
         self._history.passed(prefix)

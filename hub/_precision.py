@@ -7,7 +7,7 @@ from hub._candidate import Candidate
 from hub._measure import Reference, run_result
 from hub._opening import Opened
 from hub._runner import Runner
-from hub.spec import Numerics, SampleFolder, VerificationError, write_sample
+from hub.spec import Numerics, ParityReport, SampleFolder, VerificationError, write_sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,9 @@ NOTICED = 2.0**-16
 """Change of the source's outputs, as a part of the largest, from which on one of the result is due too."""
 
 
-def prove_float32(runner: Runner, source: Opened, result: Candidate, reference: Reference) -> None:
+def prove_float32(
+    runner: Runner, source: Opened, result: Candidate, reference: Reference, parity: ParityReport | None
+) -> None:
     """Refuse a float32 result whose runtime does not tell inputs apart that float32 does and half precision cannot.
 
     Two samples, the second a step of 2^-12 from the first: the source's outputs move, so the result's must, in every
@@ -42,7 +44,6 @@ def prove_float32(runner: Runner, source: Opened, result: Candidate, reference: 
         VerificationError: Bit for bit the same outputs.
     """
     states = source.artifact.state, result.artifact.state
-    parity = result.steps[-1].parity if result.steps else None
     known = parity is not None and parity.worst.sqnr_db >= PROVED_DB
     if known or any(state.numerics != Numerics.FP32 for state in states) or keeps_state(result.chain):
         return

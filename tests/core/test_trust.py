@@ -61,6 +61,11 @@ def test_a_runtime_that_computes_in_half_is_no_float32_runtime(hub: Hub, faults:
     assert "halves gives the same outputs, bit for bit, for inputs 2^-12 apart" in ran.error["message"]
     assert not toy.with_name("out.toybin").exists()
     assert convert(hub, toy, "toybin").status == 0
+    looser = ("--precision", "fp16", "--json")
+    verified = hub("verify", toy, toy.with_name("out.toybin"), "--runtime", "halves", *looser)
+    assert verified.error["code"] == "parity"
+    assert "bit for bit" in verified.error["message"]
+    assert hub("verify", toy, toy.with_name("out.toybin"), *looser).status == 0
 
 
 def test_a_runtime_that_cannot_explain_is_compared_as_deployed_too(hub: Hub, faults: Faults, toy: Path) -> None:
