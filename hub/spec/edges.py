@@ -314,6 +314,15 @@ class Format(Protocol):
 
 
 @runtime_checkable
+class ManyFiles(Protocol):
+    """A format whose models are several files; a user may well name the wrong one."""
+
+    @property
+    def side_suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that stand beside the model under its stem: `('.bin',)`."""
+
+
+@runtime_checkable
 class ManyForms(Protocol):
     """A format that can be written in several forms, told apart by the suffix of the output path."""
 

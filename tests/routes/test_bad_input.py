@@ -88,6 +88,17 @@ class _Bomb:
         return os.system, ("touch exploded",)
 
 
+@pytest.mark.parametrize(("model", "hint"), [(True, "give that: "), (False, "net.xml is not beside it")])
+def test_the_second_file_of_a_model_leads_to_the_first(tmp_path: Path, *, model: bool, hint: str) -> None:
+    (tmp_path / "net.bin").write_bytes(bytes(range(256)))
+    if model:
+        (tmp_path / "net.xml").write_text("<net/>")
+    status, error = failing(tmp_path / "net.bin", folder=tmp_path)
+    assert (status, error["code"]) == (2, "model-unreadable")
+    assert "is a side file of a model in openvino" in error["message"]
+    assert hint in error["hint"]
+
+
 def test_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     model.write_bytes(pickle.dumps(_Bomb()))

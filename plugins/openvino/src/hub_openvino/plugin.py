@@ -16,6 +16,7 @@ class OpenvinoFormat:
 
     name = FORMAT
     suffixes = (".xml",)
+    side_suffixes = (".bin",)
     numerics = tuple(item for item in Numerics if item is not Numerics.FP8)  # no edge writes it, and no CPU computes it
     process = "openvino"
 
