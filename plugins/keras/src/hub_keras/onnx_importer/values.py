@@ -55,7 +55,7 @@ class KerasValue:
 
     @property
     def sizes(self) -> list[Size]:
-        """The shape, in which an open size is a `dims.Dim`."""
+        """The shape, in which an open size is a `dims.OpenSize`."""
         return [self.graph.size(self.tensor, self.axis(i)) for i in range(self.ndim)]
 
     @property
