@@ -162,12 +162,12 @@ class Registry:
     @cached_property
     def formats(self) -> dict[str, Format]:
         """Readers by format name."""
-        return _by_name(self._offered("hub_register_formats").values(), lambda item: item.name)
+        return _by_name(self._offered("hub_register_formats"), lambda item: item.name)
 
     @cached_property
     def runtimes(self) -> dict[str, Runtime]:
         """Runtimes by name."""
-        return _by_name(self._offered("hub_register_runtimes").values(), lambda item: item.name)
+        return _by_name(self._offered("hub_register_runtimes"), lambda item: item.name)
 
     def _offered(self, hook: str) -> dict[str, list[Any]]:
         """What each plugin offers in a hook."""
@@ -177,7 +177,7 @@ class Registry:
     @cached_property
     def edges(self) -> dict[str, Edge]:
         """Edges by id."""
-        return _by_name(self._offered("hub_register_edges").values(), lambda edge: edge.id)
+        return _by_name(self._offered("hub_register_edges"), lambda edge: edge.id)
 
     @cached_property
     def former(self) -> dict[str, str]:
@@ -376,18 +376,19 @@ def _check_contract(entry: importlib.metadata.EntryPoint) -> None:
             raise PluginBroken(f"{name} needs {need}; this is hub-convert {VERSION}. Try: pip install '{need}'")
 
 
-def _by_name(groups: Iterable[Iterable[T]], name: Callable[[T], str]) -> dict[str, T]:
+def _by_name(offered: Mapping[str, Iterable[T]], name: Callable[[T], str]) -> dict[str, T]:
+    """What plugins offer, by its name; two of one name are refused with both plugins."""
     items: dict[str, T] = {}
-    for item in _flat(groups):
-        if name(item) in items:
-            raise PluginBroken(f"another plugin offers {name(item)} too", hint="uninstall one: `hub plugins`")
-        items[name(item)] = item
+    owners: dict[str, str] = {}
+    for plugin, group in offered.items():
+        for item in group:
+            other = owners.setdefault(name(item), plugin)
+            if name(item) in items:
+                who = f"{plugin} offers it twice" if other == plugin else f"{other} and {plugin} both do"
+                message = f"{name(item)} is offered more than once: {who}"
+                raise PluginBroken(message, hint="rename one, or uninstall its plugin: `hub plugins`")
+            items[name(item)] = item
     return dict(sorted(items.items()))
-
-
-def _flat(groups: Iterable[Iterable[T]]) -> Iterator[T]:
-    for group in groups:
-        yield from group
 
 
 def _expectations_of(package: str) -> tuple[Expectation, ...]:

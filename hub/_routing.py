@@ -216,10 +216,15 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
 
 def _ask(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
     try:
-        return edge.check(summary, options)
+        verdict: object = edge.check(summary, options)
     except Exception as error:  # noqa: BLE001 the plugin boundary: a check that raises leaves its edge out, and says so
-        reason = f"its check failed with {type(error).__name__}: {error}"
-        return Verdict(support=Support.UNKNOWN, reason=reason, hint="report it to the plugin's authors")
+        return _no_verdict(f"failed with {type(error).__name__}: {error}")
+    return verdict if isinstance(verdict, Verdict) else _no_verdict(f"returned {type(verdict).__name__}, no verdict")
+
+
+def _no_verdict(what: str) -> Verdict:
+    hint = "report it to the plugin's authors"
+    return Verdict(support=Support.UNKNOWN, reason=f"its check {what}", hint=hint)
 
 
 def expected_gap(expectations: Iterable[Expectation], edge: Edge, summary: ModelSummary) -> Expectation | None:

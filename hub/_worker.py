@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -48,12 +48,16 @@ from hub.spec import (
     Explains,
     Feeds,
     HubError,
+    ModelSummary,
     Runtime,
     SampleFolder,
     Session,
+    StepError,
     StepOutput,
     write_sample,
 )
+
+T = TypeVar("T")
 
 
 def load_reference(reference: str) -> Any:
@@ -62,14 +66,27 @@ def load_reference(reference: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _describe(task: DescribeTask) -> Any:
-    return load_reference(task.plugin)().describe(task.job)
+def returned(value: object, kind: type[T], who: str) -> T:
+    """Hold what a plugin's code gave back against the contract: later nobody could say whose it was.
+
+    Raises:
+        StepError: It is something else.
+    """
+    if not isinstance(value, kind):
+        hint = "report it to the plugin's authors"
+        raise StepError(f"{who} returned {type(value).__name__}, not hub.spec.{kind.__name__}", hint=hint)
+    return value
+
+
+def _describe(task: DescribeTask) -> ModelSummary:
+    return returned(load_reference(task.plugin)().describe(task.job), ModelSummary, f"`describe` of {task.plugin}")
 
 
 def _convert(task: ConvertTask) -> StepOutput:
     plugin = importlib.metadata.EntryPoint(name="", value=task.plugin, group="").load()
     offered: list[Edge] = plugin.hub_register_edges()
-    return next(edge for edge in offered if edge.id == task.edge).convert(task.job)
+    done = next(edge for edge in offered if edge.id == task.edge).convert(task.job)
+    return returned(done, StepOutput, f"`convert` of the edge {task.edge}")
 
 
 def _run(task: RunTask) -> RunOutput:
@@ -110,6 +127,12 @@ def _run_one(
     start = time.perf_counter()
     given = run(fed)
     seconds = time.perf_counter() - start
+    strange = not isinstance(given, dict) or any(
+        not isinstance(name, str) or not hasattr(array, "__array__") for name, array in given.items()
+    )
+    if strange:
+        hint = "report it to the plugin's authors: a session's `run` gives a dict of arrays by output name"
+        raise StepError(f"a session of {runtime} returned {_kinds(given)}", hint=hint)
     wrong = misfit(task.artifact.signature.outputs, given, dtypes=False)
     if wrong:
         hint = "report it: the plugin's reader or its runtime is wrong"
@@ -117,6 +140,12 @@ def _run_one(
     outputs = {name: np.asarray(array) for name, array in to_source(given, task.chain).items()}
     write_sample(task.outputs, index, outputs)
     return seconds, outputs
+
+
+def _kinds(given: object) -> str:
+    if not isinstance(given, dict):
+        return type(given).__name__
+    return "{" + ", ".join(f"{name!r}: {type(array).__name__}" for name, array in given.items()) + "}"
 
 
 @contextlib.contextmanager
@@ -145,7 +174,8 @@ def _explain(task: ExplainTask) -> Execution | None:
     with _opened(task.subject) as session:
         if not isinstance(session, Explains):
             return None
-        return session.execution(to_artifact(next(iter(SampleFolder(task.samples))), task.subject.chain))
+        told = session.execution(to_artifact(next(iter(SampleFolder(task.samples))), task.subject.chain))
+        return returned(told, Execution, f"`execution` of a session of {task.subject.plugin}")
 
 
 def _samples(task: SampleTask) -> int:

@@ -27,11 +27,11 @@ BROKEN = {
     ),
     "second-of-an-edge": (
         f"from hub_toy.edges import EDGES\n{HEAD}hub_register_edges():\n    return list(EDGES)\n",
-        "another plugin offers toy.bin too",
+        "toy.bin is offered more than once: ",
     ),
     "second-of-a-format": (
         f"from hub_toy.formats import ToyFormat\n{HEAD}hub_register_formats():\n    return [ToyFormat()]\n",
-        "another plugin offers toy too",
+        "toy is offered more than once: ",
     ),
 }
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import hub as python_interface
-from hub.spec import Dim, UsageError
+from hub._tasks import RunTask
+from hub._worker import _run_one
+from hub.spec import Dim, ModelArtifact, RuntimeOptions, Signature, State, StepError, UsageError
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -206,3 +208,28 @@ def test_what_is_fed_is_checked_before_a_session_sees_it(cache: Path, toy: Path,
         with pytest.raises(UsageError) as caught:
             model.run(feeds)
         assert "x: float32[batchx6]" in caught.value.hint
+
+
+def test_what_a_step_returns_is_held_against_the_contract(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("returns-none", alone=True)
+    ran = convert(hub, toy, "toybin")
+    assert ran.status == 5
+    assert "edge faulty.returns-none returned NoneType, not hub.spec.StepOutput" in ran.error["message"]
+
+
+def test_a_check_that_gives_no_verdict_leaves_its_edge_out_and_says_so(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("says-true")
+    ran = hub("plan", toy, "--to", "toybin", "--json")
+    assert ran.status == 0
+    assert "its check returned bool, no verdict" in ran.json["left_out"]["faulty.says-true"]
+    assert convert(hub, toy, "toybin").status == 0
+
+
+@pytest.mark.parametrize("given", [None, [1.0], {0: np.ones(1)}, {"y": 1.0}])
+def test_a_session_that_gives_no_arrays_is_named(given: Any) -> None:
+    artifact = ModelArtifact(
+        path="", state=State(format="toy"), signature=Signature(inputs=(), outputs=()), sha256="", size_bytes=0
+    )
+    task = RunTask(plugin="", artifact=artifact, options=RuntimeOptions(), samples="", outputs="")
+    with pytest.raises(StepError, match="a session of odd returned"):
+        _run_one(lambda _: given, task, "odd", 0, {})

@@ -404,7 +404,9 @@ def test_quantized_already_or_nothing_to_quantize(
 def test_what_nncf_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
     model = read_model(models.saved(models.network(), tmp_path / "net.xml"))
     with pytest.raises(StepError, match=r"nncf .* fails on recipe 'odd'"):
-        tool.compress(model, [], recipes.WeightRecipe(name="odd", mode="int4_sym", group_size=32, scale_estimation=True))
+        tool.compress(
+            model, [], recipes.WeightRecipe(name="odd", mode="int4_sym", group_size=32, scale_estimation=True)
+        )
 
 
 def test_nothing_reports_home() -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -302,6 +303,8 @@ FAULTS: dict[str, Fault] = {
     "refuse": _refuse,
     "raise": _raise,
     "calibrated": _calibrated,
+    "returns-none": _reverse,
+    "says-true": _reverse,
 }
 
 
@@ -312,6 +315,8 @@ _TARGETS = {"fixed-claims-open": "liar", "narrow": "liar", "narrow-declared": "l
 def _takes(name: str, summary: ModelSummary, options: ConvertOptions) -> Verdict:
     if os.environ.get("HUB_FAULTS_CHECK"):
         raise RuntimeError("check has a defect")
+    if name == "says-true":
+        return cast("Verdict", True)  # noqa: FBT003 the fault
     if name == "picky":
         return Verdict(support=Support.NEVER, reason="the model has no LSTM")
     return YES
@@ -320,7 +325,8 @@ def _takes(name: str, summary: ModelSummary, options: ConvertOptions) -> Verdict
 def _convert(name: str, job: ConvertJob) -> StepOutput:
     path = Path(job.source.path)
     model = read_liar(path)[0] if job.source.state.format == "liar" else read(path)
-    return FAULTS[name](model, job) or StepOutput()
+    done = FAULTS[name](model, job) or StepOutput()
+    return cast("StepOutput", None) if name == "returns-none" else done
 
 
 def _edge(name: str) -> Edge:
