@@ -13,6 +13,7 @@ from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, Numerics
 from hub_onnxgraph.errors import UnsupportedOperator
 from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.describe import summarize as describe_onnx
+from hub_onnxruntime.runtime import ExplainedSession
 from hub_onnxruntime.session import OrtSession
 from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import describe_file
@@ -107,7 +108,7 @@ def test_the_runtime_fuses_the_pattern(tmp_path: Path, samples: Path) -> None:
     source = graphs.save(graphs.classifier(), tmp_path / "digits.tflite")
     path = quantize("tflite.int8", source, samples)
     convert(path, tmp_path / "fused.onnx")
-    executed = OrtSession(tmp_path / "fused.onnx").execution(image_feeds()[0]).report.executed
+    executed = ExplainedSession(tmp_path / "fused.onnx").execution(image_feeds()[0]).report.executed
     assert {name: count for name, count in executed.items() if "::" in name} == {
         "com.microsoft::QGemm": 2,
         "com.microsoft::QLinearSoftmax": 1,
