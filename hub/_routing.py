@@ -309,7 +309,10 @@ def _no_route(
         for step in registry.steps
         if step.edge.id in left_out and (step.source in ahead or step.source == start)
     }
-    listed = "; ".join(f"{edge_id} ({reason})" for edge_id, reason in reasons.items())
+    alike: dict[str, list[str]] = {}
+    for edge_id, reason in reasons.items():
+        alike.setdefault(reason, []).append(edge_id)
+    listed = "; ".join(f"{', '.join(edge_ids)} ({reason})" for reason, edge_ids in alike.items())
     message = f"no route from {start} to {goals[0]}" + (f"; left out: {listed}" if reasons else "")
     there = ", ".join(sorted(map(str, ahead)))
     hint = f"edges lead from here to {there}; `hub plugins` lists them" if there else "`hub plugins` lists the edges"
