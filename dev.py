@@ -30,6 +30,7 @@ PLUGINS = [
         "keras[cpu,torch]",
         "onnxruntime",
         "openvino",
+        "tensorrt",
         "tflite",
     )
 ]

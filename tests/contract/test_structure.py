@@ -15,8 +15,8 @@ from hub.spec.errors import HubError, error_classes
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS = {
     "torch", "tensorflow", "keras", "tf_keras", "onnx", "onnxruntime", "onnxslim", "ai_edge_litert", "litert_torch",
-    "ai_edge_quantizer", "openvino", "nncf", "tensorrt", "tf2onnx", "onnx2tf", "onnxscript", "h5py", "flatbuffers",
-    "sklearn",
+    "ai_edge_quantizer", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "tf2onnx", "onnx2tf", "onnxscript", "h5py",
+    "flatbuffers", "sklearn",
 }  # fmt: skip
 CORE = sorted((ROOT / "hub").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").glob("*/src/**/*.py"))

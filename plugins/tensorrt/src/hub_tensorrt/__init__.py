@@ -1,0 +1,1 @@
+"""TensorRT for hub: precision ONNX, engines, and what is in them."""

@@ -1,0 +1,1 @@
+"""Precision ONNX: float16, bfloat16, fp8 and integer models as TensorRT takes them."""
