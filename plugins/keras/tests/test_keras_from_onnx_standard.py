@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
+from hub_keras.onnx_importer import import_onnx
 from hub_keras.onnx_importer.applied import added
 from hub_keras.onnx_importer.registry import TABLE
 from plugins.keras.tests import onnx_node_judge as judge
@@ -107,3 +111,20 @@ def test_sums_keep_their_axes(first: tuple[int, ...], second: tuple[int, ...], i
     inputs = [keras.Input(batch_shape=(None,) * x.ndim if is_open else x.shape) for x in (a, b)]
     result = keras.Model(inputs, added(*inputs))([a, 10 * b])
     np.testing.assert_array_equal(np.asarray(result), a + 10 * b)
+
+
+@pytest.mark.parametrize("strides", [[1, 1], [2, 3]])
+def test_transposed_convolutions_with_dilations(strides: list[int]) -> None:
+    """TensorFlow computes none on CPUs: the import must not need one."""
+    kernel = np.random.default_rng(0).standard_normal((2, 3, 2, 3), dtype="float32")
+    x = np.arange(2 * 4 * 5, dtype="float32").reshape(1, 2, 4, 5)
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], dilations=[2, 3], strides=strides)
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", x.shape), ("y", None))
+    ]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [onnx.numpy_helper.from_array(kernel, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (made,) = judge.run(import_onnx(model), [x])
+    np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-4)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,8 +142,10 @@ def _convert(graph: GraphDef, inputs: list[str], outputs: list[str]) -> ModelPro
     from tf2onnx import optimizer, tf_loader
     from tf2onnx.tfonnx import process_tf_graph
 
+    # It prints each operator that it does not know with a traceback; hub names them once, from the result.
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     try:
-        with _quiet(), tf.device("/cpu:0"):
+        with warnings.catch_warnings(action="ignore"), tf.device("/cpu:0"):
             with tf.Graph().as_default():
                 simpler = tf_loader.tf_optimize(inputs, outputs, graph)
             with tf.Graph().as_default() as scope:
@@ -156,17 +157,3 @@ def _convert(graph: GraphDef, inputs: list[str], outputs: list[str]) -> ModelPro
                 return model
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
         raise StepError(f"tf2onnx failed: {type(error).__name__}: {str(error)[:300]}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """tf2onnx prints each operator that it does not know with a traceback; hub names them once, from the result."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

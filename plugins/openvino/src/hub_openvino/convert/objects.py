@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub_openvino.convert.frontends import failure
@@ -27,8 +26,10 @@ def from_object(model: object, inputs: Sequence[tuple[openvino.PartialShape, ope
     """
     import openvino
 
+    # Its frontends log, and the frameworks warn of, what the frameworks' own exporters do.
+    logging.getLogger("openvino").setLevel(logging.ERROR)
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):
             return openvino.convert_model(model, **({"input": list(inputs)} if inputs else {}))
     except _failures() as error:
         raise failure(error) from error
@@ -52,17 +53,3 @@ def _failures() -> tuple[type[Exception], ...]:
         AttributeError,
         AssertionError,
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The frameworks warn of what their own exporters do."""
-    logger = logging.getLogger("openvino")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -7,11 +7,10 @@ are refused before it runs, and nodes outside the standard after it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +114,9 @@ def convert_second(source: Path, output: Path, scratch: Path) -> StepOutput:
 
 
 def _run(path: Path) -> ModelProto:
-    with _quiet():
+    # It prints each operator that it does not know with a traceback; hub names them once, from the result.
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings(action="ignore"):
         import tf2onnx.convert
 
         try:
@@ -153,20 +154,6 @@ def _dims(spec: TensorSpec) -> Shape:
     import onnx_ir
 
     return onnx_ir.Shape([str(dim) if dim.size is None else dim.size for dim in spec.shape])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """tf2onnx prints each operator that it does not know with a traceback; hub names them once, from the result."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def takes_feedforward(summary: ModelSummary, options: ConvertOptions) -> Verdict:

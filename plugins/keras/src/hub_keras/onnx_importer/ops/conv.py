@@ -93,7 +93,6 @@ def conv_transpose(x: Item, w: Item, b: Item | None = None, *, form: Transposed)
         raise Refused("a kernel that is computed")
     rank = spatial_rank(x)
     window = form.of([fixed(w, i) for i in range(2, w.ndim)])
-    refuse_if(max(window.strides) > 1 and max(window.dilations) > 1, "strides and dilations together")
     crop, extra = form.crop(window, lambda: known_sizes(x, "the output's size"))
     ends = [e - p for e, p in zip(extra, crop[rank:], strict=True)]
     return _transposed(x, w, b, window, [*[-p for p in crop[:rank]], *ends])
@@ -119,20 +118,23 @@ def _groups(x: KerasValue, count: int) -> list[KerasValue]:
 
 
 def _full(x: KerasValue, w: Array, b: Array | None, window: Sliding) -> KerasValue:
-    """One group, without pads. Keras' `valid` result of a kernel narrower than the stride is longer: it is cut."""
-    kernel = np.transpose(w, (*range(2, window.rank + 2), 1, 0))
+    """One group, without pads."""
+    # TensorFlow has no transposed convolution with dilations on CPUs: zeros between the kernel's elements say the same.
+    spread = np.zeros((*w.shape[:2], *window.extents), w.dtype)
+    spread[(..., *(slice(None, None, dilation) for dilation in window.dilations))] = w
+    kernel = np.transpose(spread, (*range(2, window.rank + 2), 1, 0))
     result = x.graph.layer(
         f"Conv{window.rank}DTranspose",
         x.stored(channels_last(x.ndim)),
         arrays=[kernel] if b is None else [kernel, b],
         after=w,
         filters=w.shape[1],
-        kernel_size=window.kernel,
+        kernel_size=tuple(window.extents),
         strides=window.strides,
-        dilation_rate=window.dilations,
         padding="valid",
         use_bias=b is not None,
     )
+    # Keras' `valid` result of a kernel narrower than the stride is longer than ONNX's.
     made = x.made(result, channels_last(x.ndim))
     surplus = [max(s - k, 0) for s, k in zip(window.strides, window.extents, strict=True)]
     return pad_spatial(made, [*[0] * window.rank, *[-s for s in surplus]]) if any(surplus) else made
