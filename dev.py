@@ -23,6 +23,7 @@ PLUGINS = [
     f"plugins/{name}"
     for name in (
         "onnxgraph",
+        "onnxquant",
         "quanttrials",
         "tflitefile",
         "torchprogram",

@@ -77,7 +77,7 @@ def test_plugins_import_no_plugin_only_libraries_that_they_declare() -> None:
     files = (ROOT / "plugins").glob("*/pyproject.toml")
     projects = {path.parent.name: tomllib.loads(path.read_text())["project"] for path in files}
     libraries = {f"hub_{name}" for name, project in projects.items() if "hub.v1" not in project.get("entry-points", {})}
-    assert {"hub_onnxgraph", "hub_quanttrials", "hub_torchprogram"} <= libraries
+    assert {"hub_onnxgraph", "hub_onnxquant", "hub_quanttrials", "hub_torchprogram"} <= libraries
     wrong = set()
     for path in PLUGINS:
         own = path.relative_to(ROOT / "plugins").parts[0]

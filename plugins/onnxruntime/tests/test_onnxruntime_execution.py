@@ -12,8 +12,8 @@ import pytest
 from onnx import helper
 
 from hub.spec import Execution, Processor
+from hub_onnxquant import runtime_options
 from hub_onnxruntime import execution as execution_module
-from hub_onnxruntime import runtime_options
 from hub_onnxruntime.accounting import account
 from hub_onnxruntime.profiling import kernels_of
 from hub_onnxruntime.runtime import ExplainedSession

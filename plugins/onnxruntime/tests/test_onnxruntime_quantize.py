@@ -28,17 +28,17 @@ from hub.spec import (
     UnsupportedModel,
     write_sample,
 )
+from hub_onnxquant import static
+from hub_onnxquant.placement import Extent
+from hub_onnxquant.qdq import Scheme, Signedness
+from hub_onnxquant.recipe import Recipe
+from hub_onnxquant.weights import Form, quantize_blocks
 from hub_onnxruntime import large
 from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
-from hub_onnxruntime.quantize import static
 from hub_onnxruntime.quantize.convert import QUANTIZING
-from hub_onnxruntime.quantize.cpu import Signedness, best_signedness
-from hub_onnxruntime.quantize.placement import Extent
-from hub_onnxruntime.quantize.qdq import Scheme
-from hub_onnxruntime.quantize.recipe import Recipe
+from hub_onnxruntime.quantize.cpu import best_signedness
 from hub_onnxruntime.quantize.source import open_source
-from hub_onnxruntime.quantize.weights import Form, quantize_blocks
 from hub_onnxruntime.session import OrtSession
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from tests.zoo import data, fetch

@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from onnxscript import rewriter
 
 from hub.spec import Numerics
+from hub_onnxquant.weights import Form, quantize
 from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.optimize import optimize
-from hub_onnxruntime.quantize.weights import Form, quantize
 from hub_onnxruntime.rewrites import may_fit, rewritten
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 from plugins.onnxruntime.tests import ort_models as models

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub_onnxruntime.graphs import subgraphs
+from hub_onnxgraph.graphs import subgraphs
 from hub_onnxruntime.numerics import operator_key
 
 if TYPE_CHECKING:

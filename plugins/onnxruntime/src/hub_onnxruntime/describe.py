@@ -10,14 +10,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hub.spec import DescribeJob, Dim, DType, ModelSummary, Numerics, Signature, State, TensorSpec
+from hub_onnxgraph.graphs import opset_of
+from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
 from hub_onnxruntime.findings import DTYPES, FINDERS, ORT_FINDERS, external_findings, size_findings
 from hub_onnxruntime.float64 import is_double_inside
 from hub_onnxruntime.large import forget_data, size_on_disk
 from hub_onnxruntime.numerics import layers_of, numerics_of, operator_key
-from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators, opset_of
+from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators
 from hub_onnxruntime.ort_file import load_ort, ort_version
-from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of
 
 if TYPE_CHECKING:
     import onnx

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, processor
+from hub_onnxgraph.graphs import name_nodes
+from hub_onnxquant.runtime_options import EXACT, VARIANTS
 from hub_onnxruntime.accounting import REORDERS, Account, FlatGraph, account
 from hub_onnxruntime.files import load_structure
-from hub_onnxruntime.graphs import name_nodes
 from hub_onnxruntime.numerics import (
     DYNAMIC_OPERATORS,
     FUSED_OPERATORS,
@@ -21,7 +22,6 @@ from hub_onnxruntime.numerics import (
 )
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.profiling import RUNS, Kernel, Profile, run_profiled
-from hub_onnxruntime.runtime_options import EXACT, VARIANTS
 
 if TYPE_CHECKING:
     import onnx

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExternalDataError, ModelNotFound, ModelUnreadable, UnsupportedModel
+from hub_onnxgraph.graphs import graphs
 from hub_onnxruntime.identify import Kind, probe
 
 if TYPE_CHECKING:
@@ -27,17 +28,6 @@ class ExternalTensor(NamedTuple):
     location: str
     offset: int
     length: int
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yields a GraphProto and every subgraph under it, outermost first."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs(attribute.g)
-            for subgraph in attribute.graphs:
-                yield from graphs(subgraph)
 
 
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub.spec import DType, Finding
+from hub_onnxgraph.graphs import opset_of
+from hub_onnxgraph.signature import dtype_name, inputs_of, outputs_of
 from hub_onnxruntime import large
 from hub_onnxruntime.files import all_nodes, all_tensors, external_tensors
 from hub_onnxruntime.numerics import find_numerics
@@ -17,12 +19,10 @@ from hub_onnxruntime.operators import (
     custom_operators,
     foreign_operators,
     is_runtime_operator,
-    opset_of,
     refused_version,
     version_words,
     without_kernel,
 )
-from hub_onnxruntime.signature import dtype_name, inputs_of, outputs_of
 
 if TYPE_CHECKING:
     import onnx

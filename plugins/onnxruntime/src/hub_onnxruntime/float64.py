@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hub_onnxruntime.files import all_nodes, all_tensors, graphs
+from hub_onnxgraph.graphs import graphs
+from hub_onnxruntime.files import all_nodes, all_tensors
 
 if TYPE_CHECKING:
     import onnx

@@ -16,9 +16,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxruntime.files import all_nodes, save
 from hub_onnxruntime.numerics import operator_key
-from hub_onnxruntime.simplify import WRONG_ABOVE, Oracle, Rejected, random_feeds, restore_inputs, sizes_to_try
+from hub_onnxruntime.simplify import WRONG_ABOVE, Oracle, Rejected, restore_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

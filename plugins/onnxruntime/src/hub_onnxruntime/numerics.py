@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import Layer, Numerics
-from hub_onnxruntime.graphs import subgraphs
-from hub_onnxruntime.signature import dtype_name
+from hub_onnxgraph.graphs import subgraphs
+from hub_onnxgraph.signature import dtype_name
 
 if TYPE_CHECKING:
     import onnx

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hub_onnxgraph.graphs import opset_of
 from hub_onnxruntime.files import all_nodes
 
 if TYPE_CHECKING:
@@ -54,11 +55,6 @@ def is_runtime_operator(name: str) -> bool:
 def foreign_operators(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the operators that neither the standard, nor a local function, nor ONNX Runtime defines, sorted."""
     return tuple(name for name in custom_operators(model) if not is_runtime_operator(name))
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Returns the version of the standard operators that the model uses; 0 where it uses none."""
-    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
 def kernel_versions() -> dict[str, list[tuple[int, int]]]:
@@ -128,7 +124,7 @@ def refused_version(model: onnx.ModelProto) -> str:
     import onnx
     import onnxruntime as ort
 
-    from hub_onnxruntime.runtime_options import runtime_failures
+    from hub_onnxquant.runtime_options import runtime_failures
 
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])

@@ -30,16 +30,16 @@ from hub.spec import (
     Support,
     Verdict,
 )
+from hub_onnxgraph.graphs import name_nodes
+from hub_onnxquant.runtime_options import OPTIMIZED_DATA, needs_exact, runtime_failures, session_options
 from hub_onnxruntime import large, unpack
 from hub_onnxruntime.files import all_nodes, external_files, load, load_structure, save
 from hub_onnxruntime.fusions import SPOILERS, fuse, looks_like_a_transformer
-from hub_onnxruntime.graphs import name_nodes
 from hub_onnxruntime.large import size_on_disk
 from hub_onnxruntime.numerics import operator_key
 from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.rewrites import rewritten
-from hub_onnxruntime.runtime_options import OPTIMIZED_DATA, needs_exact, runtime_failures, session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -128,7 +128,7 @@ def save_optimized(
     Args:
         source: The `.onnx` file, external data beside it.
         target: The file to write.
-        level: One of `hub_onnxruntime.runtime_options.VARIANTS`.
+        level: One of `hub_onnxquant.runtime_options.VARIANTS`.
         disabled: ONNX Runtime's names of optimizers to leave out.
         data: Name of a file for the weights, beside `target`; empty to keep them in it.
         ort: Whether to write an `.ort` file.

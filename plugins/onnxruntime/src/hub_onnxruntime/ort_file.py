@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub.spec import ModelNotFound, ModelUnreadable, StepError
-from hub_onnxruntime.signature import dtype_name
+from hub_onnxgraph.signature import dtype_name
 
 if TYPE_CHECKING:
     import onnx

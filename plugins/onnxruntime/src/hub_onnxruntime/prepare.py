@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import DType, ShapeNeeded, StepError, UnsupportedModel
+from hub_onnxgraph.graphs import add_constant, graphs, name_nodes, opset_of, proto_of, prune, raise_opset
+from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of, tensor_info
+from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxruntime import large
 from hub_onnxruntime.describe import is_prepared_form, is_static_form
-from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, graphs, load, load_structure, save
+from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, load, load_structure, save
 from hub_onnxruntime.float64 import is_double_inside, narrow_float64
 from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
-from hub_onnxruntime.graphs import add_constant, name_nodes, proto_of, prune
 from hub_onnxruntime.large import lighten, move_out, opened, size_on_disk, write_large
-from hub_onnxruntime.operators import CONTROL_FLOW, MIN_OPSET, custom_operators, opset_of
+from hub_onnxruntime.operators import CONTROL_FLOW, MIN_OPSET, custom_operators
 from hub_onnxruntime.shapes import (
     Dims,
     OpenShapes,
@@ -30,8 +32,7 @@ from hub_onnxruntime.shapes import (
     open_shapes,
     write_shapes,
 )
-from hub_onnxruntime.signature import TensorInfo, inputs_of, outputs_of, tensor_info
-from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, simplify, sizes_to_try
+from hub_onnxruntime.simplify import Oracle, Rejected, simplify
 
 if TYPE_CHECKING:
     import onnx
@@ -88,24 +89,6 @@ def raise_ir(model: ir.Model) -> list[str]:
     before = model.ir_version
     model.ir_version = max(before, MIN_IR)
     return [f"raised the IR version from {before} to {MIN_IR}"] if before < MIN_IR else []
-
-
-def raise_opset(model: onnx.ModelProto, target: int = MIN_OPSET) -> tuple[onnx.ModelProto, list[str]]:
-    """Raises the opset to the least that converters are tested with.
-
-    Raises:
-        Rejected: ONNX's version converter does not manage it.
-    """
-    import onnx
-
-    before, converter = opset_of(model), onnx.version_converter
-    if not 0 < before < target:
-        return model, []
-    try:
-        raised = converter.convert_version(model, target)
-    except (RuntimeError, ValueError, converter.ConvertError) as error:
-        raise Rejected(f"opset {before} could not be raised to {target}: {str(error).strip()[:200]}") from error
-    return raised, [f"raised the opset from {before} to {target}"]
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
@@ -223,7 +206,10 @@ def _without_raising(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]
 
 
 # Two ways, the first that gives a right model is taken: not every graph survives the version converter.
-_WAYS: tuple[Callable[[onnx.ModelProto], tuple[onnx.ModelProto, list[str]]], ...] = (raise_opset, _without_raising)
+_WAYS: tuple[Callable[[onnx.ModelProto], tuple[onnx.ModelProto, list[str]]], ...] = (
+    lambda model: raise_opset(model, MIN_OPSET),
+    _without_raising,
+)
 
 
 def _simplified(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> tuple[onnx.ModelProto, list[str]]:
@@ -232,7 +218,7 @@ def _simplified(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> tuple[
         try:
             lifted, notes = way(infer(model))
             result = simplify(infer(lifted), oracle, scratch)
-        except Rejected as reason:
+        except (Rejected, UnsupportedModel) as reason:
             reasons.append(str(reason))
         else:
             return result.model, [*reasons, *notes, *result.notes]

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub_onnxgraph.graphs import proto_of, raise_opset
+from hub_onnxgraph.signature import dtype_name
+from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxruntime.files import external_files, load, load_structure, save
 from hub_onnxruntime.fusions import FusedModel, check_same
-from hub_onnxruntime.graphs import proto_of
-from hub_onnxruntime.prepare import raise_opset
-from hub_onnxruntime.signature import dtype_name
-from hub_onnxruntime.simplify import Oracle, Rejected, random_feeds, restore_inputs, sizes_to_try
+from hub_onnxruntime.simplify import Oracle, Rejected, restore_inputs
 
 if TYPE_CHECKING:
     import onnx

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import DeviceMissing, StepError, UnknownName, UnsupportedModel
-from hub_onnxruntime.files import load_structure
-from hub_onnxruntime.graphs import defined_names
-from hub_onnxruntime.ort_file import is_ort_file
-from hub_onnxruntime.runtime_options import (
+from hub_onnxgraph.graphs import defined_names
+from hub_onnxquant.runtime_options import (
     VARIANTS,
     needs_exact,
     provider_of,
     runtime_failures,
     session_options,
 )
+from hub_onnxruntime.files import load_structure
+from hub_onnxruntime.ort_file import is_ort_file
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
     from hub.spec.calibration import Feeds
-    from hub_onnxruntime.graphs import Array
+    from hub_onnxgraph.graphs import Array
 
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 # Element types that numpy has no name for: they travel as their raw bits.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hub.spec import ShapeNeeded, UnknownName, UsageError
-from hub_onnxruntime.signature import ANONYMOUS, TensorInfo
+from hub_onnxgraph.signature import ANONYMOUS, TensorInfo
 
 if TYPE_CHECKING:
     import onnx_ir as ir

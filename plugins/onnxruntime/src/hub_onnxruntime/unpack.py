@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub_onnxgraph.graphs import proto_of
+from hub_onnxgraph.signature import dtype_name
 from hub_onnxruntime.files import load_structure, save
-from hub_onnxruntime.graphs import proto_of
-from hub_onnxruntime.signature import dtype_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from hub_onnxruntime.graphs import Array
+    from hub_onnxgraph.graphs import Array
 
 _HALVES = frozenset({"float16", "bfloat16"})
 _NARROW = frozenset({"int8", "uint8", "int4", "uint4"})

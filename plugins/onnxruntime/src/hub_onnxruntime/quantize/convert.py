@@ -21,14 +21,20 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
+from hub_onnxgraph.graphs import raise_opset
+from hub_onnxquant import static
+from hub_onnxquant.placement import PRODUCTS, products_of
+from hub_onnxquant.qdq import Scheme, Signedness
+from hub_onnxquant.source import QuantizerSource, typed_copy
+from hub_onnxquant.weights import Form
 from hub_onnxruntime.files import check as check_model
 from hub_onnxruntime.files import external_tensors, save
 from hub_onnxruntime.large import write_large
 from hub_onnxruntime.numerics import find_numerics
 from hub_onnxruntime.operators import RUNTIME_FORM
-from hub_onnxruntime.quantize import static
-from hub_onnxruntime.quantize.cpu import Signedness, this_cpu
+from hub_onnxruntime.quantize.cpu import this_cpu
 from hub_onnxruntime.quantize.narrow import (
+    BLOCKS_OPSET,
     CONVOLUTIONS,
     MATRICES,
     RECURRENT,
@@ -36,12 +42,8 @@ from hub_onnxruntime.quantize.narrow import (
     dynamic_int8,
     float16,
     narrow_weights,
-    raised_opset,
 )
-from hub_onnxruntime.quantize.placement import PRODUCTS, products_of
-from hub_onnxruntime.quantize.qdq import Scheme
-from hub_onnxruntime.quantize.source import QuantizerSource, open_source
-from hub_onnxruntime.quantize.weights import Form
+from hub_onnxruntime.quantize.source import open_source
 from hub_quanttrials import GOAL_DB, check_claim, listed
 
 RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
@@ -95,8 +97,8 @@ def _mixed(job: ConvertJob) -> Made:
 
 def _wide(job: ConvertJob) -> Made:
     source = _open_calibrated(job)
-    raised, notes = raised_opset(source.model)
-    source = replace(source, model=static.typed_copy(raised))
+    raised, notes = raise_opset(source.model, BLOCKS_OPSET)
+    source = replace(source, model=typed_copy(raised))
     trials = static.trials_of(source)
     best = static.best(source, trials, Scheme("int16", "int8"))
     recipe = static.record(source, best.recipe, Numerics.INT16X8)
@@ -119,7 +121,7 @@ def _written(job: ConvertJob, title: str, claimed: Numerics, make: Callable[[Con
             do not fit; or the result is not what the edge promises.
     """
     made = make(job)
-    found = find_numerics(static.typed_copy(made.model))
+    found = find_numerics(typed_copy(made.model))
     check_claim(title, claimed, found.numerics, found.left_float)
     check_model(made.model, Path(job.scratch))
     if external_tensors(made.model):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import StepError
-from hub_onnxruntime.quantize.cpu import Signedness
+from hub_onnxquant.qdq import Signedness
 
 if TYPE_CHECKING:
     from onnx import ModelProto

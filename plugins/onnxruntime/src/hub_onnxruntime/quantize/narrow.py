@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import DType, Numerics, QuantRecipe, UnsupportedModel
+from hub_onnxgraph.graphs import raise_opset
+from hub_onnxquant import half, weights
+from hub_onnxquant.source import QuantizerSource
 from hub_onnxruntime.files import external_files, load, load_structure
 from hub_onnxruntime.large import LARGE_BYTES, lighten, size_on_disk
-from hub_onnxruntime.operators import opset_of
-from hub_onnxruntime.prepare import raise_opset
-from hub_onnxruntime.quantize import half, weights
 from hub_onnxruntime.quantize.cpu import this_cpu
 from hub_onnxruntime.quantize.dynamic import Dynamic, quantize, weights_for
-from hub_onnxruntime.quantize.source import QuantizerSource, check_float, open_source, random_judge, tool
+from hub_onnxruntime.quantize.source import check_float, open_source, random_judge, tool
 from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.session import OrtSession
-from hub_onnxruntime.simplify import Rejected
 from hub_quanttrials import Judge, Trials
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form]) -> Ma
     large = size_on_disk(source, external_files(structure, source.parent)) >= LARGE_BYTES
     written, notes = (source, []) if large else rewritten(source, Path(scratch), 0)
     model = structure if large else load(written)
-    model, raised = raised_opset(model) if any(form.block for form in forms) else (model, [])
+    model, raised = raise_opset(model, BLOCKS_OPSET) if any(form.block for form in forms) else (model, [])
     notes += raised
     if large:
         kinds = weights.quantize(model, source.parent, forms[0])
@@ -144,20 +143,6 @@ def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form]) -> Ma
     return Made(
         best.model.model, _record(best.model.kinds, best.recipe), [*notes, *trials.notes, *_unjudged(judge), took]
     )
-
-
-def raised_opset(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """Returns the model with the opset that blocks and 16-bit integers need, and a note where that is a change.
-
-    Raises:
-        UnsupportedModel: ONNX's version converter does not manage it.
-    """
-    if opset_of(model) >= BLOCKS_OPSET:
-        return model, []
-    try:
-        return raise_opset(model, BLOCKS_OPSET)
-    except Rejected as error:
-        raise UnsupportedModel(str(error), hint="Export the model again with opset 21.") from error
 
 
 def _record(kinds: dict[str, str], form: weights.Form) -> QuantRecipe:

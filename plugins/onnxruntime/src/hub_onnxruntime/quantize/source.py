@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import AlreadyQuantized, CalibrationError, SampleFolder, StepError, UnsupportedModel
+from hub_onnxgraph.graphs import name_nodes, opset_of
+from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
+from hub_onnxquant.source import QuantizerSource, optimized, typed
 from hub_onnxruntime.files import external_files, load, load_structure
-from hub_onnxruntime.graphs import name_nodes
 from hub_onnxruntime.large import LARGE_BYTES, size_on_disk
 from hub_onnxruntime.numerics import numerics_of
-from hub_onnxruntime.operators import custom_operators, opset_of
-from hub_onnxruntime.quantize.placement import candidates
-from hub_onnxruntime.quantize.ranges import ObservedRanges, observe
-from hub_onnxruntime.quantize.recipe import Recipe
+from hub_onnxruntime.operators import custom_operators
 from hub_onnxruntime.rewrites import rewritten
-from hub_onnxruntime.runtime_options import runtime_failures, session_options
 from hub_onnxruntime.session import OrtSession
-from hub_onnxruntime.simplify import random_feeds, sizes_to_try
-from hub_quanttrials import Judge, Shelf, Trial
+from hub_quanttrials import Judge, Shelf
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,78 +26,15 @@ _RANDOM_SAMPLES = 4
 _LEAST_OPSET = 13  # the first with a DequantizeLinear per channel
 
 
-@dataclass(slots=True)
-class QuantizerSource:
-    """A float model made ready.
-
-    Attributes:
-        path: The file as given.
-        model: Optimized with standard operators only, shapes and types inferred, nodes named.
-        notes: What was done.
-        calibration: Folder of calibration samples; empty for none.
-        samples: Number of calibration samples.
-        judge: Samples to judge a result on.
-        observed: Activation -> what was seen; empty until `watch`.
-        known: What earlier edges of the same process made of it.
-    """
-
-    path: Path
-    model: ModelProto
-    notes: list[str]
-    calibration: str
-    samples: int
-    judge: Judge
-    observed: dict[str, ObservedRanges] = field(default_factory=dict)
-    known: dict[Recipe, Trial[Recipe, ModelProto]] = field(default_factory=dict)
-
-    def watch(self) -> None:
-        """Runs all calibration samples, once for every edge in the same process; raises as `observe`."""
-        if not self.observed:
-            samples = SampleFolder(self.calibration)
-            self.observed = observe(self.model.SerializeToString(), candidates(self.model), samples)
-
-    def session(self, model: ModelProto) -> OrtSession:
-        """Opens a result. Raises as `OrtSession`."""
-        return OrtSession(self.path, content=model.SerializeToString())
-
-
 def tool() -> str:
     """What applies a recipe."""
     return f"hub-onnxruntime on onnxruntime {version('onnxruntime')}"
 
 
-def _optimized(path: Path, scratch: Path) -> ModelProto:
-    """ONNX Runtime's basic optimization: constants folded, BatchNormalization and scalings inside convolutions.
-
-    Raises:
-        StepError: It fails.
-    """
-    import onnx
-    import onnxruntime as ort
-
-    options = session_options("basic", 0)
-    options.optimized_model_filepath = str(scratch / "optimized.onnx")
-    try:
-        ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantSharing"]
-        )
-    except runtime_failures() as error:
-        raise StepError(f"ONNX Runtime {ort.__version__} refuses {path.name}: {error}") from error
-    return onnx.load(scratch / "optimized.onnx")
-
-
-def typed(model: ModelProto) -> ModelProto:
-    """Returns the model with shapes and types inferred anew."""
-    import onnx
-
-    del model.graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(model)
-
-
 def _ready(path: Path, scratch: Path) -> tuple[ModelProto, list[str]]:
     before = load(path)
     path, notes = rewritten(path, scratch, 0)
-    after = _optimized(path, scratch)
+    after = optimized(path, scratch)
     foreign = custom_operators(after)
     if foreign:
         note = f"kept the graph as it is: ONNX Runtime's optimization would bring in {', '.join(foreign)}"
@@ -156,7 +89,11 @@ def _open(path: str, calibration: str) -> QuantizerSource:
     name_nodes(model)
     samples = SampleFolder(calibration) if calibration else None
     judge = random_judge(Path(path), structure) if samples is None else Judge.of(OrtSession(path), samples)
-    return QuantizerSource(Path(path), typed(model), notes, calibration, len(samples or ()), judge)
+
+    def session(result: ModelProto) -> OrtSession:
+        return OrtSession(path, content=result.SerializeToString())
+
+    return QuantizerSource(typed(model), notes, calibration, len(samples or ()), judge, session, tool())
 
 
 def random_judge(path: Path, model: ModelProto) -> Judge:

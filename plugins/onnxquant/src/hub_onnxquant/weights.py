@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub_onnxruntime.graphs import add_constant, all_names, fresh_name, prune
-from hub_onnxruntime.quantize.placement import CONVOLUTIONS
-from hub_onnxruntime.quantize.qdq import attributes, quantize_weights, weight_axis
+from hub_onnxgraph.graphs import add_constant, all_names, fresh_name, prune
+from hub_onnxquant.placement import CONVOLUTIONS
+from hub_onnxquant.qdq import attributes, quantize_weights, weight_axis
 
 if TYPE_CHECKING:
     import numpy as np

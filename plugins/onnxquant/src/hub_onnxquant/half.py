@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from hub_onnxruntime.graphs import add_constant, all_names, fresh_name, prune, rename, subgraphs
-from hub_onnxruntime.operators import opset_of
-from hub_onnxruntime.quantize.ranges import Tap
+from hub_onnxgraph.graphs import add_constant, all_names, fresh_name, opset_of, prune, rename, subgraphs
+from hub_onnxquant.ranges import Tap
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""Names and constants of an ONNX graph, and the way from onnx-ir's graphs back to ONNX's."""
+"""What every tool on an ONNX graph needs: its subgraphs, names, constants and opset, and the way back from onnx-ir."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING
 
-from hub_onnxruntime.files import graphs
+from hub.spec import UnsupportedModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,17 @@ def proto_of(model: ir.Model) -> onnx.ModelProto:
         del graph.value_info[:]
         graph.value_info.extend(values)
     return proto
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yields a GraphProto and every subgraph under it, outermost first."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from graphs(subgraph)
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -116,3 +127,27 @@ def _uses(node: onnx.NodeProto) -> set[str]:
         for inner in graph.node:
             used.update(_uses(inner))
     return used
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Returns the version of the standard operators that the model uses; 0 where it uses none."""
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def raise_opset(model: onnx.ModelProto, target: int) -> tuple[onnx.ModelProto, list[str]]:
+    """Returns a model with at least this opset, and a note where that is a change.
+
+    Raises:
+        UnsupportedModel: ONNX's version converter does not manage it.
+    """
+    import onnx
+
+    before, converter = opset_of(model), onnx.version_converter
+    if not 0 < before < target:
+        return model, []
+    try:
+        raised = converter.convert_version(model, target)
+    except (RuntimeError, ValueError, converter.ConvertError) as error:
+        message = f"opset {before} could not be raised to {target}: {str(error).strip()[:200]}"
+        raise UnsupportedModel(message, hint=f"Export the model again with opset {target}.") from error
+    return raised, [f"raised the opset from {before} to {target}"]

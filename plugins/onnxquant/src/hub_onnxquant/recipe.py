@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hub_onnxruntime.quantize.placement import Extent
-from hub_onnxruntime.quantize.qdq import Scheme
+from hub_onnxquant.placement import Extent
+from hub_onnxquant.qdq import Scheme
 
 
 @dataclass(frozen=True, slots=True)

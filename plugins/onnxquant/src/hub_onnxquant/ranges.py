@@ -69,7 +69,7 @@ class Tap:
         import onnx
         import onnxruntime as ort
 
-        from hub_onnxruntime.runtime_options import runtime_failures, session_options
+        from hub_onnxquant.runtime_options import runtime_failures, session_options
 
         model = onnx.ModelProto.FromString(content)
         known = {value.name for value in model.graph.output}

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hub.spec import DType, Numerics, QuantRecipe, StepError
-from hub_onnxruntime.quantize.placement import Extent, Placement, place, products_of
-from hub_onnxruntime.quantize.qdq import Scheme, insert
-from hub_onnxruntime.quantize.ranges import METHODS, Range
-from hub_onnxruntime.quantize.recipe import Recipe
-from hub_onnxruntime.quantize.source import QuantizerSource, tool, typed
+from hub_onnxquant.placement import Extent, Placement, place, products_of
+from hub_onnxquant.qdq import Scheme, insert
+from hub_onnxquant.ranges import METHODS, Range
+from hub_onnxquant.recipe import Recipe
+from hub_onnxquant.source import QuantizerSource
 from hub_quanttrials import GOAL_DB, Trial, Trials
 
 if TYPE_CHECKING:
@@ -124,17 +124,12 @@ def mixed(source: QuantizerSource, trials: StaticTrials, start: Recipe) -> Stati
     return max(results, key=lambda trial: trial.sqnr_db)
 
 
-def typed_copy(model: ModelProto) -> ModelProto:
-    """Returns a copy with shapes and types inferred, for a reader."""
-    return typed(type(model).FromString(model.SerializeToString()))
-
-
 def record(source: QuantizerSource, recipe: Recipe, numerics: Numerics, others: Sequence[str] = ()) -> QuantRecipe:
     """Describes what was applied, for the receipt; `others` are layers that no recipe quantizes."""
     placement = place(source.model, recipe.extent, recipe.kept)
     return QuantRecipe(
         name=f"static {recipe.scheme.activations} activations, {recipe.scheme.weights} weights",
-        tool=tool(),
+        tool=source.tool,
         numerics=numerics,
         weights=DType(recipe.scheme.weights),
         activations=DType(recipe.scheme.activations),

@@ -1,0 +1,1 @@
+"""What quantizers of ONNX graphs share. Imports no framework outside its functions."""
