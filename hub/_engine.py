@@ -15,12 +15,12 @@ from hub._identify import identify
 from hub._measure import Reference, adapt_samples, measure, outputs_of, self_noise
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
-from hub._plugins import versions_of
 from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt
 from hub._reference import samples_and_reference
 from hub._repeat import remember
 from hub._request import Request, check_runtime, check_target
+from hub._requirements import versions_of
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hub._plugins import Registry, source_digest, versions_of
+from hub._plugins import Registry, source_digest
+from hub._requirements import versions_of
 from hub._steps import Step
 from hub._store import Store, key_of
 

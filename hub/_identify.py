@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hub._plugins import Registry
-from hub.spec import Identification, ManyFiles, ModelNotFound, ModelUnreadable
+from hub.spec import Identification, ModelNotFound, ModelUnreadable
 
 HEADER_BYTES = 1 << 16
 
@@ -57,7 +57,7 @@ def identify(path: Path, registry: Registry) -> Identification:
 def _unknown(path: Path, registry: Registry) -> ModelUnreadable:
     kind = "folder" if path.is_dir() else "file"
     for name, item in registry.formats.items():
-        if isinstance(item, ManyFiles) and path.suffix in item.side_suffixes:
+        if path.suffix in item.side_suffixes:
             model = path.with_suffix(item.suffixes[0])
             there = f"give that: {model}" if model.exists() else f"{model.name} is not beside it: bring both"
             return ModelUnreadable(f"{path} is a side file of a model in {name}, not the model itself", hint=there)

@@ -1,6 +1,7 @@
 """What plugins register, checked when they load: a wrong object is told with its plugin, not found in a conversion."""
 
 import functools
+import inspect
 import types
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -8,9 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from hub.spec import Backend, Edge, Format, ManyForms, PluginBroken, Runtime
+from hub._requirements import alternatives
+from hub.spec import Edge, Format, PluginBroken, Runtime
 
-_FILLED = {"name", "id", "suffixes", "formats", "variants", "targets"}
+_FILLED = {"name", "id", "suffixes", "formats", "variants", "numerics"}
 
 
 def check_format(reader: object) -> None:
@@ -19,12 +21,12 @@ def check_format(reader: object) -> None:
     Raises:
         PluginBroken: Says which attribute is wrong, and what it takes.
     """
-    _check_protocol(reader, Format, *([ManyForms] if isinstance(reader, ManyForms) else []))
+    _check_derived(reader, Format)
 
 
 def check_runtime_object(runtime: object) -> None:
     """Hold a runtime against the contract; raises as `check_format`."""
-    _check_protocol(runtime, Runtime, *([Backend] if isinstance(runtime, Backend) else []))
+    _check_derived(runtime, Runtime)
 
 
 def check_edge(edge: object) -> None:
@@ -33,34 +35,43 @@ def check_edge(edge: object) -> None:
         raise PluginBroken(
             f"{edge!r} is offered as an edge and is a {type(edge).__name__}", hint="offer a hub.spec.Edge"
         )
-    wrong = _struct_mistyped(edge, "") or ("id is empty" if not edge.id else "")
+    wrong = _struct_mistyped(edge, "") or ("" if edge.id else "id is empty") or _unparsable(edge.requires)
     if wrong:
         raise PluginBroken(f"the edge {edge.id!r}: {wrong}", hint="the fields are explained at hub.spec.Edge")
 
 
-def _check_protocol(item: object, *protocols: type) -> None:
-    kind = protocols[0].__name__
-    for name, hint in (pair for protocol in protocols for pair in _members(protocol).items()):
-        where = f"the {kind.lower()} {getattr(item, 'name', '') or type(item).__name__!r}"
+def _check_derived(item: object, base: type) -> None:
+    """Hold an object against the base class that the contract gives its kind, attribute by attribute."""
+    kind = base.__name__
+    if isinstance(item, type):
+        raise PluginBroken(f"{item.__name__} is offered as a class", hint=f"offer an instance of it: {item.__name__}()")
+    where = f"the {kind.lower()} {getattr(item, 'name', '') or type(item).__name__!r}"
+    if not isinstance(item, base):
+        hint = f"class {type(item).__name__}({kind}): what the contract adds later then has a default for it"
+        raise PluginBroken(f"{where} is not derived from hub.spec.{kind}", hint=hint)
+    needed = [name for name, value in inspect.signature(type(item)).parameters.items() if value.default is value.empty]
+    if needed or "<locals>" in type(item).__qualname__:
+        cause = f"needs {', '.join(needed)}" if needed else "is defined inside a function"
+        hint = "a module's own class, with an __init__ that takes nothing"
+        raise PluginBroken(f"{where}: a worker cannot make one, {type(item).__name__} {cause}", hint=hint)
+    for name, hint in get_type_hints(base).items():
         if not hasattr(item, name):
-            raise PluginBroken(f"{where} has no `{name}`", hint=f"it is explained at hub.spec.{kind}.{name}")
+            raise PluginBroken(f"{where} has no `{name}`", hint=f"it is explained at hub.spec.{kind}")
         value = getattr(item, name)
-        wrong = _mistyped(value, hint, name)
-        if not wrong and name in _FILLED and not value:
-            wrong = f"{name} is empty"
+        wrong = _mistyped(value, hint, name) or (f"{name} is empty" if name in _FILLED and not value else "")
+        wrong = wrong or (_unparsable(value) if name == "requires" else "")
         if wrong:
-            raise PluginBroken(f"{where}: {wrong}", hint=f"it is explained at hub.spec.{kind}.{name}")
+            raise PluginBroken(f"{where}: {wrong}", hint=f"it is explained at hub.spec.{kind}")
 
 
-@functools.cache
-def _members(protocol: type) -> dict[str, object]:
-    """Public attributes of a protocol -> type, as its properties say; `Callable` for a method."""
-    public = {name: value for name, value in vars(protocol).items() if not name.startswith("_")}
-    return {
-        name: get_type_hints(value.fget)["return"] if isinstance(value, property) else Callable
-        for name, value in public.items()
-        if isinstance(value, property | types.FunctionType)
-    }
+def _unparsable(requires: tuple[str, ...]) -> str:
+    """The first requirement line that is none; empty where all are."""
+    for line in requires:
+        try:
+            alternatives(line)
+        except ValueError as error:
+            return f"requires has {line!r}, which is no requirement: {str(error).splitlines()[0]}"
+    return ""
 
 
 @functools.cache

@@ -17,17 +17,16 @@ import msgspec
 import pluggy
 
 from hub._offers import check_edge, check_format, check_runtime_object
+from hub._requirements import check_installed
 from hub._steps import Step, steps_of
 from hub._version import VERSION
 from hub.spec import (
-    Backend,
     DependencyMissing,
     Edge,
     Expectation,
     Format,
     HubError,
     Identification,
-    ManyForms,
     Numerics,
     PluginBroken,
     Runtime,
@@ -242,29 +241,30 @@ class Registry:
         """The reader of a format.
 
         Raises:
-            DependencyMissing: No plugin that reads it is installed.
+            DependencyMissing: No plugin that reads it is installed, or not what it is built on.
             PluginBroken: None does, and a plugin is broken.
         """
         if name not in self.formats:
             self.check_broken(f"no loaded plugin reads {name}")
             hint = f"pip install hub-{name}; `hub plugins` shows what is installed"
             raise DependencyMissing(f"no plugin that reads {name} is installed", hint=hint)
+        check_installed(f"the reader of {name}", self.formats[name].requires)
         return self.formats[name]
 
     def form_of(self, format_name: str, path: Path) -> str:
         """The form that an output path's suffix asks for; empty for the plain one."""
         reader = self.formats.get(format_name)
-        return reader.written_forms.get(path.suffix, "") if isinstance(reader, ManyForms) else ""
+        return reader.written_forms.get(path.suffix, "") if reader else ""
 
     @property
     def target_names(self) -> set[str]:
         """Everything that `--to` takes: formats that an edge writes, and runtimes with forms of their own."""
         written = {edge.gives.format for edge in self.edges.values()}
-        return written | {name for name, runtime in self.runtimes.items() if isinstance(runtime, Backend)}
+        return written | {name for name, runtime in self.runtimes.items() if runtime.targets}
 
     def _targets_of(self, name: str) -> Mapping[str, tuple[str, str]]:
-        runtime: object = self.runtimes.get(name)
-        return runtime.targets if isinstance(runtime, Backend) else {}
+        runtime = self.runtimes.get(name)
+        return runtime.targets if runtime else {}
 
     def target(self, name: str, path: Path) -> tuple[str, str]:
         """The format and form that a target means, with an output path's suffix."""
@@ -290,8 +290,7 @@ class Registry:
             UsageError: Says which suffixes there are.
         """
         reader = self.formats.get(name)
-        forms = tuple(reader.written_forms) if isinstance(reader, ManyForms) else ()
-        known = tuple(self._targets_of(name)) or (*(reader.suffixes if reader else ()), *forms)
+        known = tuple(self._targets_of(name)) or ((*reader.suffixes, *reader.written_forms) if reader else ())
         if known and path.suffix not in known:
             message = f"{path.name} is no name for {name}: its files end in {' or '.join(known)}"
             raise UsageError(message, hint=f"-o {path.with_suffix(known[0])}")
@@ -299,8 +298,8 @@ class Registry:
     def suffix(self, state: State) -> str:
         """The suffix of files in a state."""
         reader = self.format(state.format)
-        forms = reader.written_forms if isinstance(reader, ManyForms) else {}
-        return next((suffix for suffix, form in forms.items() if form == state.form), reader.suffixes[0])
+        forms = reader.written_forms.items()
+        return next((suffix for suffix, form in forms if form == state.form), reader.suffixes[0])
 
     @cached_property
     def _own_runtimes(self) -> dict[str, Runtime]:
@@ -321,14 +320,14 @@ class Registry:
         runtime of the plugin that reads the format, or the preferred one where that opens the format.
 
         Raises:
-            DependencyMissing: No plugin that runs it is installed.
+            DependencyMissing: No plugin that runs it is installed, or not what it is built on.
             PluginBroken: None does, and a plugin is broken.
         """
         able = [name for name, runtime in self.runtimes.items() if format_name in runtime.formats]
-        if preferred in able:
-            return self.runtimes[preferred]
-        if format_name in self._own_runtimes:
-            return self._own_runtimes[format_name]
+        chosen = self.runtimes[preferred] if preferred in able else self._own_runtimes.get(format_name)
+        if chosen:
+            check_installed(f"the runtime {chosen.name}", chosen.requires)
+            return chosen
         self.check_broken(f"no loaded plugin runs {format_name} models")
         if able:
             message = f"the plugin that reads {format_name} brings no runtime for it"
@@ -396,31 +395,3 @@ def _expectations_of(package: str) -> tuple[Expectation, ...]:
         return ()
     file = importlib.resources.files(package) / "expectations.toml"
     return parse_expectations(file.read_text()) if file.is_file() else ()
-
-
-def versions_of(requirements: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions of the distributions that requirement lines name; empty string for a missing one."""
-    from packaging.requirements import Requirement
-
-    return {Requirement(line).name: version_of(Requirement(line).name) for line in requirements}
-
-
-@functools.cache
-def version_of(name: str) -> str:
-    """The installed version of a distribution; empty for a missing one."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def missing_requirements(requirements: tuple[str, ...]) -> list[str]:
-    """Requirement lines that the environment does not meet."""
-    from packaging.requirements import Requirement
-
-    parsed = [Requirement(line) for line in requirements]
-    return [
-        str(r)
-        for r in parsed
-        if not version_of(r.name) or not r.specifier.contains(version_of(r.name), prereleases=True)
-    ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from hub import _plugins
+from hub import _plugins, _requirements
 from hub._files import check_output, check_side_files, encode_receipt, publish, receipt_path, sha256_model
 from hub._request import Request
 from hub._store import Store, key_of
@@ -39,7 +39,7 @@ def repeated(request: Request) -> Receipt | None:
         return None
     folder = store.place(key)
     receipt = msgspec.json.decode((folder / "receipt.json").read_bytes(), type=Receipt)
-    if any(_plugins.version_of(tool) != version for step in receipt.steps for tool, version in step.tools.items()):
+    if any(_requirements.version_of(tool) != version for step in receipt.steps for tool, version in step.tools.items()):
         return None
     receipt = msgspec.structs.replace(
         receipt,

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from hub._plugins import Registry, missing_requirements, versions_of
+from hub._plugins import Registry
 from hub._request import did_you_mean
+from hub._requirements import is_met, missing_requirements
 from hub._steps import Step
 from hub.spec import (
     STATEFUL,
@@ -237,16 +238,9 @@ def _applies(item: Expectation, edge: Edge, summary: ModelSummary) -> bool:
         return False
     if item.numerics and summary.state.numerics not in item.numerics:
         return False
-    return (not item.operators or bool(set(item.operators) & set(summary.operators))) and _in_range(item.versions)
-
-
-def _in_range(requirement: str) -> bool:
-    from packaging.requirements import Requirement
-
-    if not requirement:
-        return True
-    ((_, version),) = versions_of((requirement,)).items()
-    return bool(version) and Requirement(requirement).specifier.contains(version, prereleases=True)
+    if item.versions and not is_met(item.versions):
+        return False
+    return not item.operators or bool(set(item.operators) & set(summary.operators))
 
 
 def _open_inputs(summary: ModelSummary, options: ConvertOptions) -> list[str]:

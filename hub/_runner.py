@@ -8,7 +8,8 @@ import msgspec
 
 from hub._failures import keep_failed
 from hub._files import copy_model, is_copy_of, sha256_model
-from hub._plugins import Plugin, Registry, libraries_of, package_of, reference_of, source_digest, versions_of
+from hub._plugins import Plugin, Registry, libraries_of, package_of, reference_of, source_digest
+from hub._requirements import versions_of
 from hub._steps import Step
 from hub._store import Store, key_of
 from hub._tasks import (

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hub._plugins import Registry, missing_requirements
+from hub._plugins import Registry
+from hub._requirements import missing_requirements
 from hub._store import cache_root
 from hub.cli.executed import result_facts, show_execution
 from hub.spec import (

@@ -14,8 +14,6 @@ from hub.spec.edges import (
     Gives,
     Honoured,
     IoBinding,
-    ManyFiles,
-    ManyForms,
     StepOutput,
     Support,
     Toolchain,
@@ -79,7 +77,7 @@ from hub.spec.reports import (
     TimedModel,
     Timing,
 )
-from hub.spec.runtime import Backend, KeepsState, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
+from hub.spec.runtime import KeepsState, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
 from hub.spec.tensors import Dim, DType, QuantParams, Signature, TensorSpec
 from hub.spec.tools import private_copy, run_tool
 
@@ -97,7 +95,6 @@ __all__ = [
     "Accepts",
     "Accuracy",
     "AlreadyQuantized",
-    "Backend",
     "CalibrationError",
     "CalibrationRecord",
     "CalibrationSource",
@@ -131,8 +128,6 @@ __all__ = [
     "IoContract",
     "KeepsState",
     "Layer",
-    "ManyFiles",
-    "ManyForms",
     "ModelArtifact",
     "ModelNotFound",
     "ModelRefused",

@@ -1,8 +1,10 @@
 """Edges: one offered step from states to states, with the code that does it; and formats, which read what it wrote."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from types import MappingProxyType
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -250,7 +252,8 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
         deterministic: Same input, same output: only then is it cached.
         keeps_dynamic: Whether symbolic dimensions survive; otherwise the core asks for shapes first.
         needs_device: A device that must be there, such as `cuda`; empty for none.
-        requires: Distributions that must be importable, such as `litert-torch>=0.10`.
+        requires: Requirement lines of what must be installed, such as `litert-torch>=0.10`. A line may name
+            alternatives, the one to install first: `tensorflow-cpu>=2.19 | tensorflow>=2.19`.
         toolchain: The environment of its own that it runs in; None for the user's environment.
         environment: Variables set before the worker process starts (KERAS_BACKEND).
         process: Steps with the same word share one worker process, so that a framework is imported once.
@@ -283,26 +286,33 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
         return any(offer.takes(state) for offer in self.accepts)
 
 
-@runtime_checkable
-class Format(Protocol):
-    """A format's reader. Instances are made without arguments, also in workers: `__init__` takes none."""
+class Format(ABC):
+    """A format's reader: derive yours from this class, so that what is added to it later has a default for you.
 
-    @property
-    def name(self) -> str:
-        """The format's name: `onnx`."""
+    Instances are made without arguments, also in workers: `__init__` takes none.
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """File suffixes, the first is the one that hub writes: `('.onnx',)`."""
+    Attributes:
+        name: The format's name: `onnx`.
+        suffixes: File suffixes, the first is the one that hub writes: `(".onnx",)`.
+        numerics: Numerics in which conversions may start and end: the reader tells them, and a runtime computes in
+            them.
+        requires: As `Edge.requires`.
+        process: As `Edge.process`: which worker process the reader runs in.
+        side_suffixes: Suffixes of the files that stand beside the model under its stem, where a model is several files:
+            `(".bin",)`. A user may well name the wrong one.
+        written_forms: Suffix of the output path -> form that it asks for, besides the first suffix, which writes the
+            plain form: `{".py": "source"}`.
+    """
 
-    @property
-    def numerics(self) -> tuple[Numerics, ...]:
-        """Numerics in which conversions may start and end: the reader tells them, and a runtime computes in them."""
+    name: str
+    suffixes: tuple[str, ...]
+    numerics: tuple[Numerics, ...] = (Numerics.FP32,)
+    requires: tuple[str, ...] = ()
+    process: str = ""
+    side_suffixes: tuple[str, ...] = ()
+    written_forms: Mapping[str, str] = MappingProxyType({})
 
-    @property
-    def process(self) -> str:
-        """As `Edge.process`: which worker process the reader runs in."""
-
+    @abstractmethod
     def describe(self, job: DescribeJob) -> ModelSummary:
         """Read a model. Runs in a worker; may import the framework.
 
@@ -311,21 +321,3 @@ class Format(Protocol):
             ModelRefused: Reading it would execute code that came with it.
             ExternalDataError: Data files are missing or outside the folder.
         """
-
-
-@runtime_checkable
-class ManyFiles(Protocol):
-    """A format whose models are several files; a user may well name the wrong one."""
-
-    @property
-    def side_suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that stand beside the model under its stem: `('.bin',)`."""
-
-
-@runtime_checkable
-class ManyForms(Protocol):
-    """A format that can be written in several forms, told apart by the suffix of the output path."""
-
-    @property
-    def written_forms(self) -> Mapping[str, str]:
-        """Suffix -> form, besides the first suffix, which writes the plain form: `{'.py': 'builder'}`."""

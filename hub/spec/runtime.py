@@ -1,13 +1,14 @@
 """Runtimes: where an artifact runs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
-from hub.spec.artifacts import ModelArtifact, ModelSummary
-from hub.spec.edges import Verdict
+from hub.spec.artifacts import ModelArtifact
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
@@ -76,45 +77,30 @@ class KeepsState(Protocol):
         """Start the next sequence: all state as in a freshly opened session."""
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """A runtime that has forms of a format to itself, so that its name is a target: `--to onnxruntime`."""
+class Runtime(ABC):
+    """Runs artifacts: derive yours from this class, so that what is added to it later has a default for you.
 
-    @property
-    def targets(self) -> Mapping[str, tuple[str, str]]:
-        """Suffix -> (format, form), the first is the default: `{'.onnx': ('onnx', 'onnxruntime')}`."""
+    Instances are made without arguments, also in workers: `__init__` takes none. What its sessions can do besides:
+    `RunsAsync`, `ShowsIntermediates`, `KeepsState`, `hub.spec.Explains`.
 
-
-@runtime_checkable
-class Runtime(Protocol):
-    """Runs artifacts. Instances are made without arguments, also in workers: `__init__` takes none.
-
-    What its sessions can do besides: `RunsAsync`, `ShowsIntermediates`, `hub.spec.Explains`.
+    Attributes:
+        name: The runtime's name: `litert`.
+        formats: Formats it opens.
+        variants: Kernel sets that must all agree, the first is the default: `("xnnpack", "reference")`.
+        requires: As `Edge.requires`; asked before the runtime is used.
+        process: As `Edge.process`.
+        targets: Suffix -> (format, form) of what is written for this runtime alone, the first is the default, so that
+            its name is a target (`--to onnxruntime`): `{".onnx": ("onnx", "onnxruntime")}`.
     """
 
-    @property
-    def name(self) -> str:
-        """The runtime's name: `litert`."""
+    name: str
+    formats: tuple[str, ...]
+    variants: tuple[str, ...] = ("",)
+    requires: tuple[str, ...] = ()
+    process: str = ""
+    targets: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
-    @property
-    def formats(self) -> tuple[str, ...]:
-        """Formats it opens."""
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Kernel sets that must all agree, the first is the default: `('xnnpack', 'reference')`, or `('',)`."""
-
-    @property
-    def requires(self) -> tuple[str, ...]:
-        """As `Edge.requires`."""
-
-    @property
-    def process(self) -> str:
-        """As `Edge.process`."""
-
-    def check(self, summary: ModelSummary) -> Verdict:
-        """Say whether this runtime can open the model. Cheap, total, no framework import."""
-
+    @abstractmethod
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> Session:
         """Open a model in full float32 precision (no hidden bf16/tf32), unless `options.precision` asks for another.
 
@@ -122,5 +108,5 @@ class Runtime(Protocol):
 
         Raises:
             DeviceMissing: `options.device` is not there; the message lists those that are.
-            StepError: The runtime refuses the model.
+            StepError: The runtime refuses the model, or the precision that is asked for.
         """

@@ -98,10 +98,10 @@ def test_what_a_conversion_hangs_on_is_not_repeated_when_it_changes(
     elif what == "installed":
         install("silent", "plugin_silent", '"""Offers nothing."""\n')
     else:
-        from hub import _plugins
+        from hub import _requirements
 
-        known = _plugins.version_of
-        monkeypatch.setattr(_plugins, "version_of", lambda name: "99.0" if name == "numpy" else known(name))
+        known = _requirements.version_of
+        monkeypatch.setattr(_requirements, "version_of", lambda name: "99.0" if name == "numpy" else known(name))
     ran = hub("convert", toy, "--to", "toybin", "--fp16", "-o", output, "--force", "--json", *more)
     assert ran.status == 0, ran.err
     assert not repeated(ran)
@@ -150,10 +150,10 @@ def test_a_copied_model_is_the_same_model(hub: Hub, toy: Path) -> None:
 
 def test_another_version_of_a_tool_is_another_step(hub: Hub, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert(hub, toy)
-    from hub import _plugins
+    from hub import _requirements
 
-    known = _plugins.version_of
-    monkeypatch.setattr(_plugins, "version_of", lambda name: "99.0" if name == "numpy" else known(name))
+    known = _requirements.version_of
+    monkeypatch.setattr(_requirements, "version_of", lambda name: "99.0" if name == "numpy" else known(name))
     assert steps(convert(hub, toy)) == {"toy.bin": True, "toy.fp16": False}  # only toy.fp16 requires numpy
 
 

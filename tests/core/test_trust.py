@@ -157,11 +157,43 @@ WRONG = {
         "R",
         "the runtime 'other': formats is 'toy', not a tuple",
     ),
-    "runtime-without-requires": (
-        "class R:\n    name, formats, variants, process = 'other', ('toy',), ('',), ''\n    check = open = print\n",
+    "runtime-that-is-not-derived": (
+        "class R:\n    name, formats, variants, process = 'other', ('toy',), ('',), ''\n    open = print\n",
         "runtimes",
         "R",
-        "the runtime 'other' has no `requires`",
+        "the runtime 'other' is not derived from hub.spec.Runtime",
+    ),
+    "runtime-that-does-not-open": (
+        "class R(Runtime):\n    name, formats = 'other', ('toy',)\n",
+        "runtimes",
+        "R",
+        "Can't instantiate abstract class R with abstract method open",
+    ),
+    "class-for-an-instance": (
+        "class R(hub_toy.runtime.ToyRuntime):\n    name = 'other'\ndef S():\n    return R\n",
+        "runtimes",
+        "S",
+        "R is offered as a class",
+    ),
+    "runtime-that-a-worker-cannot-make": (
+        (
+            "class R(hub_toy.runtime.ToyRuntime):\n    name = 'other'\n    def __init__(self, device='cpu'):\n"
+            "        super().__init__()\n\nclass Q(R):\n    def __init__(self, device):\n        super().__init__()\n"
+            "def S():\n    return Q('cpu')\n"
+        ),
+        "runtimes",
+        "S",
+        "the runtime 'other': a worker cannot make one, Q needs device",
+    ),
+    "requirement-that-is-none": (
+        (
+            "def E():\n    gives = Gives(format='toybin')\n"
+            "    return Edge(id='other.x', accepts=(Accepts(format='toy'),), gives=gives, convert=print,\n"
+            "        requires=('a>>1',))\n"
+        ),
+        "edges",
+        "E",
+        "the edge 'other.x': requires has 'a>>1', which is no requirement",
     ),
     "runtime-without-variants": (
         "class R(hub_toy.runtime.ToyRuntime):\n    name = 'other'\n    variants = ()\n",
@@ -179,7 +211,7 @@ def test_a_wrong_object_breaks_its_plugin_and_nothing_else(hub: Hub, install: In
     install(f"wrong-{name}", f"wrong_{name.replace('-', '_')}", HEAD + hook)
     listed = {plugin["name"]: plugin for plugin in hub("plugins", "--json").json["plugins"]}
     assert words in listed[f"wrong-{name}"]["error"]
-    assert "PluginBroken" in hub("plugins").out
+    assert "broken: " in hub("plugins").out
     assert convert(hub, toy, "toybin").status == 0
 
 

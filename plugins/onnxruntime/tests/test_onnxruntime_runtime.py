@@ -9,7 +9,6 @@ import onnxruntime
 import pytest
 
 from hub.spec import (
-    Backend,
     DeviceMissing,
     Explains,
     ModelArtifact,
@@ -39,7 +38,6 @@ def artifact(path: Path) -> ModelArtifact:
 
 def test_its_name_is_a_target_with_a_form_for_each_suffix() -> None:
     runtime = OrtRuntime()
-    assert isinstance(runtime, Backend)
     assert runtime.targets == {".onnx": ("onnx", "onnxruntime"), ".ort": ("onnx", "ort")}
     assert OnnxFormat().written_forms == {".ort": "ort"}
 

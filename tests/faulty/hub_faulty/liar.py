@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from hub.spec import YES, DescribeJob, Dim, ModelArtifact, ModelSummary, Numerics, RuntimeOptions, State, Verdict
+from hub.spec import DescribeJob, Dim, Format, ModelArtifact, ModelSummary, Numerics, Runtime, RuntimeOptions, State
 from hub_toy.files import Array, ToyModel, _decode_binary, read, write_binary
 from hub_toy.formats import ToyBinFormat
 from hub_toy.runtime import ToyRuntime, ToySession
@@ -33,7 +33,7 @@ def read_liar(path: Path) -> tuple[ToyModel, Claim]:
     return _decode_binary(rest), msgspec.json.decode(head[4:], type=Claim)
 
 
-class LiarFormat:
+class LiarFormat(Format):
     """Says of the first dimension what the file claims."""
 
     name = "liar"
@@ -145,18 +145,12 @@ class MuteSession:
         """Nothing to release."""
 
 
-class MuteRuntime:
+class MuteRuntime(Runtime):
     """Has nothing beyond the contract's least."""
 
     name = "mute"
     formats = ("toybin",)
-    variants = ("",)
-    requires = ()
     process = "faulty"
-
-    def check(self, summary: ModelSummary) -> Verdict:
-        del summary
-        return YES
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> MuteSession:
         return MuteSession(read(Path(artifact.path)), clips=options.precision == "auto")

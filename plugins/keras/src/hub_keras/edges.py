@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -30,7 +29,7 @@ from hub.spec import (
 )
 from hub_keras import tf_convert, tf_onnx, torch_backend, torch_program
 from hub_keras.flatbuffer import interface_quantization
-from hub_keras.load import load_model, tensorflow_version
+from hub_keras.load import TENSORFLOW, load_model, tensorflow_version
 from hub_keras.loaded import LoadedModel
 from hub_keras.recurrent import RECURRENT
 from hub_keras.static import StaticInputs, layouts_of, open_inputs, static_inputs
@@ -79,15 +78,6 @@ def takes_dynamic(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     return verdict
 
 
-def tensorflow() -> tuple[str, ...]:
-    """TensorFlow comes under two names: ask for the one that is there."""
-    try:
-        importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
-        return ("tensorflow-cpu>=2.19",)
-    return ("tensorflow>=2.19",)
-
-
 def _convert(backend: str, match: Match, write: Write, job: ConvertJob) -> StepOutput:
     """The step of every edge from Keras: load on a backend, fit the request, write, say what changed."""
     loaded = load_model(Path(job.source.path), backend=backend, allow_pickle=job.options.allow_pickle)
@@ -101,7 +91,7 @@ def _with(make: tf_convert.Maker) -> Write:
     return lambda loaded, static, job: tf_convert.write_tflite(loaded, static, job, make, job.target.numerics)
 
 
-_TF_REQUIRES = ("keras>=3.11", "h5py>=3.11", *tensorflow())
+_TF_REQUIRES = ("keras>=3.11", "h5py>=3.11", TENSORFLOW)
 
 
 def _tflite_edge(word: str, make: tf_convert.Maker, cost: float) -> Edge:

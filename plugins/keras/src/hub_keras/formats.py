@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hub.spec import DescribeJob, ModelSummary, Numerics, State
+from hub.spec import DescribeJob, Format, ModelSummary, Numerics, State
 from hub_keras.load import load_model
 from hub_keras.loaded import LoadedModel
 
 
-class KerasFormat:
+class KerasFormat(Format):
     """Reads `.keras`, HDF5 and SavedModel."""
 
     name = "keras"

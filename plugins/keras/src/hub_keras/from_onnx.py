@@ -18,7 +18,7 @@ from hub.spec import (
     StepOutput,
     UnsupportedModel,
 )
-from hub_keras.edges import tensorflow
+from hub_keras.load import TENSORFLOW
 
 if TYPE_CHECKING:
     from hub_keras.frameworks import KerasModel
@@ -65,7 +65,7 @@ IMPORTER = Edge(
     convert=_convert,
     honours=("io_layout",),
     keeps_dynamic=True,
-    requires=(*_REQUIRES, *tensorflow()),
+    requires=(*_REQUIRES, TENSORFLOW),
     process="keras-tensorflow",
     cost=1.5,  # on the way to TFLite behind the importer to PyTorch, which is right on more models
     title="ONNX importer",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from hub_keras.frameworks import KerasLayer, KerasModel
 
+TENSORFLOW = "tensorflow-cpu>=2.19 | tensorflow>=2.19"
 _SUFFIX = {"keras-zip": ".keras", "hdf5": ".h5"}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Support, Verdict
-from hub_keras.load import load_model
+from hub.spec import ModelArtifact, Runtime, RuntimeOptions, StepError
+from hub_keras.load import TENSORFLOW, load_model
 from hub_keras.loaded import LoadedModel
 
 if TYPE_CHECKING:
@@ -84,19 +84,13 @@ def _copy(value: Any) -> npt.NDArray[np.generic]:
     return np.array(value.numpy())
 
 
-class KerasRuntime:
+class KerasRuntime(Runtime):
     """TensorFlow, through Keras or a SavedModel's serving signature."""
 
     name = "keras"
     formats = ("keras",)
-    variants = ("",)
-    requires = ("keras>=3.11", "h5py>=3.11")
+    requires = ("keras>=3.11", "h5py>=3.11", TENSORFLOW)
     process = "keras-tensorflow"
-
-    def check(self, summary: ModelSummary) -> Verdict:
-        """See `hub.spec.Runtime`."""
-        blocking = [finding.message for finding in summary.findings if finding.blocking]
-        return Verdict(support=Support.NEVER, reason=blocking[0]) if blocking else YES
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> KerasSession:
         """See `hub.spec.Runtime`."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from hub.spec import DescribeJob, Dim, DType, ModelSummary, Numerics, Signature, State, TensorSpec
+from hub.spec import DescribeJob, Dim, DType, Format, ModelSummary, Numerics, Signature, State, TensorSpec
 from hub_onnxgraph.graphs import opset_of
 from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of
 from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
@@ -144,12 +143,12 @@ def summarize_ort(path: Path) -> ModelSummary:
     )
 
 
-class OnnxFormat:
+class OnnxFormat(Format):
     """The reader of ONNX files, and of their `.ort` form."""
 
     name = "onnx"
     suffixes = (".onnx",)
-    written_forms: Mapping[str, str] = MappingProxyType({".ort": ORT_FORM})
+    written_forms = MappingProxyType({".ort": ORT_FORM})
     numerics = tuple(
         item for item in Numerics if item is not Numerics.FP8
     )  # named in files, computed by no kernel here

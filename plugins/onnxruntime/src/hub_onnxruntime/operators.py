@@ -20,6 +20,8 @@ RUNTIME_STANDARD = frozenset({
 })  # fmt: skip
 """Operators that ONNX Runtime has in ONNX's own domain at opsets where ONNX has none (LayerNormalization below 17)."""
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+ONNXRUNTIME = "onnxruntime>=1.20 | onnxruntime-gpu>=1.20"
+"""What provides it: its builds for other devices are distributions of other names."""
 RUNTIME_FORM, ORT_FORM = "onnxruntime", "ort"
 """Forms of the format that only ONNX Runtime opens: `.onnx` with its own operators, and its flatbuffer."""
 

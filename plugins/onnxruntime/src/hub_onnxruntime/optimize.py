@@ -37,14 +37,14 @@ from hub_onnxruntime.files import all_nodes, external_files, load, load_structur
 from hub_onnxruntime.fusions import SPOILERS, fuse, looks_like_a_transformer
 from hub_onnxruntime.large import size_on_disk
 from hub_onnxruntime.numerics import operator_key
-from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
+from hub_onnxruntime.operators import ONNXRUNTIME, ORT_FORM, RUNTIME_FORM, is_runtime_operator
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.rewrites import rewritten
 
 if TYPE_CHECKING:
     import onnx
 
-_REQUIRES = ("onnxruntime>=1.20", "onnx>=1.17")
+_REQUIRES = (ONNXRUNTIME, "onnx>=1.17")
 _FLATBUFFER_BYTES = 2**31 - 1  # offsets of a flatbuffer are signed 32-bit
 _INSERTED_CAST = "InsertedPrecisionFreeCast_"  # how ONNX Runtime names the casts it puts around float16 operators
 

@@ -29,6 +29,7 @@ from hub.spec import (
 from hub_onnxruntime.describe import OnnxFormat
 from hub_onnxruntime.identify import Kind, probe
 from hub_onnxruntime.onnx2tf_edge import ONNX2TF
+from hub_onnxruntime.operators import ONNXRUNTIME
 from hub_onnxruntime.optimize import OPTIMIZING
 from hub_onnxruntime.ort_file import is_ort
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
@@ -69,7 +70,7 @@ PREPARE = Edge(
     convert=_prepare,
     check=takes_standard,
     honours=("constants",),
-    requires=("onnx>=1.17", "onnxslim>=0.1.60", "onnxruntime>=1.20"),
+    requires=("onnx>=1.17", "onnxslim>=0.1.60", ONNXRUNTIME),
     process="onnx",
     cost=0.2,
     title="ONNX preparation",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from hub.spec import YES, Execution, ModelArtifact, ModelSummary, RuntimeOptions, Support, Verdict
+from hub.spec import Execution, ModelArtifact, Runtime, RuntimeOptions
 from hub_onnxruntime.execution import explain
-from hub_onnxruntime.operators import ORT_FORM, RUNTIME_FORM, is_runtime_operator
+from hub_onnxruntime.operators import ONNXRUNTIME, ORT_FORM, RUNTIME_FORM
 from hub_onnxruntime.session import OrtSession
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class ExplainedSession(OrtSession):
         return explain(self, feeds)
 
 
-class OrtRuntime:
+class OrtRuntime(Runtime):
     """ONNX Runtime, on the CPU in full float32, and int8 exactly unless `RuntimeOptions.precision` is `auto`.
 
     Other devices are the execution providers of the installed build.
@@ -31,19 +30,10 @@ class OrtRuntime:
 
     name = "onnxruntime"
     formats = ("onnx",)
-    targets: Mapping[str, tuple[str, str]] = MappingProxyType(
-        {".onnx": ("onnx", RUNTIME_FORM), ".ort": ("onnx", ORT_FORM)}
-    )
+    targets = MappingProxyType({".onnx": ("onnx", RUNTIME_FORM), ".ort": ("onnx", ORT_FORM)})
     variants = ("optimized",)
-    requires = ("onnxruntime>=1.20", "onnx>=1.17")
+    requires = (ONNXRUNTIME, "onnx>=1.17")
     process = "onnx"
-
-    def check(self, summary: ModelSummary) -> Verdict:
-        """Refuses operators that neither ONNX nor ONNX Runtime defines."""
-        foreign = [name for name in summary.custom_operators if not is_runtime_operator(name)]
-        if foreign:
-            return Verdict(support=Support.NEVER, reason=f"ONNX Runtime has no operator {', '.join(foreign)}")
-        return YES
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ExplainedSession:
         """Opens a model. See `OrtSession`."""

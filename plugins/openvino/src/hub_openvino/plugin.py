@@ -11,7 +11,7 @@ from hub_openvino.quantize.edges import QUANTIZING
 from hub_openvino.session import OpenvinoRuntime
 
 
-class OpenvinoFormat:
+class OpenvinoFormat(Format):
     """Reads OpenVINO IR: `.xml` with `.bin` beside it."""
 
     name = FORMAT

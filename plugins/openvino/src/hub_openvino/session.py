@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import (
-    YES,
     Execution,
     ModelArtifact,
-    ModelSummary,
     Runtime,
     RuntimeOptions,
     StepError,
-    Support,
     UnknownName,
     UsageError,
-    Verdict,
 )
 from hub_openvino.failures import FAILURES, reason_of
 from hub_openvino.identify import FORMAT
@@ -248,26 +244,15 @@ def tensors_of(model: openvino.Model) -> dict[str, openvino.Output]:
     return layers | found
 
 
-class OpenvinoRuntime:
+class OpenvinoRuntime(Runtime):
     """OpenVINO on the devices that this machine has; the CPU unless another is asked for."""
 
     name = NAME
     formats = (FORMAT,)
-    variants = ("",)
     requires = ("openvino>=2026.4",)
     process = "openvino"
-
-    def check(self, summary: ModelSummary) -> Verdict:
-        """Refuses operators outside OpenVINO's public sets."""
-        if not summary.custom_operators:
-            return YES
-        names = ", ".join(summary.custom_operators)
-        return Verdict(support=Support.NEVER, reason=f"OpenVINO has no operator {names}")
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> OpenvinoSession:
         """Opens a file; see `OpenvinoSession`."""
         silence_telemetry()
         return OpenvinoSession(artifact.path, options)
-
-
-_: type[Runtime] = OpenvinoRuntime

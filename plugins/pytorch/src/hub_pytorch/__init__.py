@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, UsageError, hookimpl
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import torch
 
 
-class PyTorchFormat:
+class PyTorchFormat(Format):
     """Reads `.pt2`, TorchScript, references to builders, and (when allowed) pickled modules."""
 
     name = "pytorch"
     suffixes = SUFFIXES
     numerics = tuple(item for item in Numerics if item not in {Numerics.FP8, Numerics.INT8_DYNAMIC})
     process = "torch"
-    written_forms: Mapping[str, str] = {".py": "source"}
+    written_forms = MappingProxyType({".py": "source"})
 
     def describe(self, job: DescribeJob) -> ModelSummary:
         """Describe a file. Raises as `hub_pytorch.describe.describe`."""

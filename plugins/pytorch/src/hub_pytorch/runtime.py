@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hub.spec import YES, ModelArtifact, ModelSummary, RuntimeOptions, StepError, Verdict
+from hub.spec import ModelArtifact, Runtime, RuntimeOptions, StepError
 from hub_pytorch.load import load_eager, load_torchscript, number_inputs
 from hub_pytorch.reference import ModelReference, read_reference
 from hub_pytorch.script import hidden_state, script_inputs
@@ -29,19 +29,13 @@ if TYPE_CHECKING:
     NamedCall = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
-class PyTorchRuntime:
+class PyTorchRuntime(Runtime):
     """Runs exported programs, TorchScript, and what references name, with PyTorch on the CPU."""
 
     name = "pytorch"
     formats = ("pytorch",)
-    variants = ("",)
     requires = ("torch",)
     process = "torch"
-
-    def check(self, summary: ModelSummary) -> Verdict:
-        """PyTorch opens all of its own formats."""
-        del summary
-        return YES
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> PyTorchSession:
         """Open a model.

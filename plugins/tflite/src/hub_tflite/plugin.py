@@ -11,7 +11,7 @@ from hub_tflite.to_onnx.tf2onnx_edge import TF2ONNX
 from hub_tflitefile.schema import IDENTIFIER
 
 
-class TfliteFormat:
+class TfliteFormat(Format):
     """Reads `.tflite` files."""
 
     name = FORMAT

@@ -11,20 +11,16 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from hub.spec import (
-    YES,
     DeviceMissing,
     Execution,
     ModelArtifact,
-    ModelSummary,
     Runtime,
     RuntimeOptions,
     Session,
     StepError,
-    Support,
     UnknownName,
     UnsupportedModel,
     UsageError,
-    Verdict,
 )
 from hub_tflite.execution import execution_of
 from hub_tflitefile.interface import interface_of
@@ -181,7 +177,7 @@ class LiteRtSession:
         self._interpreter = None
 
 
-class LiteRtRuntime:
+class LiteRtRuntime(Runtime):
     """LiteRT's CPU interpreter."""
 
     name = "litert"
@@ -189,13 +185,6 @@ class LiteRtRuntime:
     variants = VARIANTS
     requires = ("ai-edge-litert",)
     process = "tflite"
-
-    def check(self, summary: ModelSummary) -> Verdict:
-        """Custom operators have no kernel here."""
-        if not summary.custom_operators:
-            return YES
-        names = ", ".join(summary.custom_operators)
-        return Verdict(support=Support.NEVER, reason=f"LiteRT has no kernel for {names}")
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> Session:
         """Opens a file; see `LiteRtSession`.
@@ -210,6 +199,3 @@ class LiteRtRuntime:
         content = read_bytes(Path(artifact.path))
         verify(content, artifact.path)
         return LiteRtSession(content, options.variant, options.threads)
-
-
-_: type[Runtime] = LiteRtRuntime

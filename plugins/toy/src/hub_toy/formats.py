@@ -8,6 +8,7 @@ from hub.spec import (
     DescribeJob,
     Dim,
     DType,
+    Format,
     Layer,
     ModelSummary,
     ModelUnreadable,
@@ -19,12 +20,11 @@ from hub.spec import (
 from hub_toy.files import ToyGraph, ToyModel, ToyValue, read
 
 
-class ToyFormat:
+class ToyFormat(Format):
     """JSON text."""
 
     name = "toy"
-    suffixes: tuple[str, ...] = (".toy",)
-    numerics: tuple[Numerics, ...] = (Numerics.FP32,)
+    suffixes = (".toy",)
     process = "toy"
 
     def describe(self, job: DescribeJob) -> ModelSummary:

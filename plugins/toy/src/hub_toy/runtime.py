@@ -2,23 +2,22 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from hub.spec import (
-    YES,
     DeviceMissing,
     ExecutedLayer,
     Execution,
     ModelArtifact,
-    ModelSummary,
+    Runtime,
     RuntimeOptions,
     StepError,
     UnknownName,
-    Verdict,
 )
 from hub_toy.files import Array, ToyLayer, ToyModel, read
 
@@ -85,23 +84,14 @@ class ToySession:
         """Nothing to release."""
 
 
-class ToyRuntime:
+class ToyRuntime(Runtime):
     """Opens both formats."""
 
     name = "numpy"
     formats = ("toy", "toybin")
-    variants = ("",)
     requires = ("numpy>=2.0",)
     process = "toy"
-
-    @property
-    def targets(self) -> Mapping[str, tuple[str, str]]:
-        """`--to numpy` writes the binary format."""
-        return {".toybin": ("toybin", "")}
-
-    def check(self, summary: ModelSummary) -> Verdict:  # noqa: ARG002 the protocol's signature
-        """It can open all of them."""
-        return YES
+    targets = MappingProxyType({".toybin": ("toybin", "")})  # `--to numpy` writes the binary format
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:
         """Open a model. Raises as `hub_toy.files.read`.

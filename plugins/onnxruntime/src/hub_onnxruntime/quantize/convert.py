@@ -31,7 +31,7 @@ from hub_onnxruntime.files import check as check_model
 from hub_onnxruntime.files import external_tensors, save
 from hub_onnxruntime.large import write_large
 from hub_onnxruntime.numerics import find_numerics
-from hub_onnxruntime.operators import RUNTIME_FORM
+from hub_onnxruntime.operators import ONNXRUNTIME, RUNTIME_FORM
 from hub_onnxruntime.quantize.cpu import this_cpu
 from hub_onnxruntime.quantize.narrow import (
     BLOCKS_OPSET,
@@ -174,7 +174,7 @@ def _edge(  # noqa: PLR0913 - a row of the table below
         lossy=True,
         needs_calibration=numerics.needs_calibration,
         keeps_dynamic=True,
-        requires=("onnx>=1.17", "onnxruntime>=1.20"),
+        requires=("onnx>=1.17", ONNXRUNTIME),
         process="onnx",
         cost=cost,
         title=title,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +34,7 @@ if TYPE_CHECKING:
 
 REQUIRES = ("openvino>=2026.4",)
 PROCESS = "openvino"
-
-
-def tensorflow() -> tuple[str, ...]:
-    """TensorFlow comes under two names: ask for the one that is there."""
-    try:
-        importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
-        return ("tensorflow-cpu>=2.19",)
-    return ("tensorflow>=2.19",)
+TENSORFLOW = "tensorflow-cpu>=2.19 | tensorflow>=2.19"
 
 
 _RECURRENT = frozenset({"LSTM", "GRU"})
@@ -248,7 +239,7 @@ CONVERTING = (
         check=takes_loopless,
         honours=("constants",),
         keeps_dynamic=True,
-        requires=("keras>=3.11", *tensorflow(), *REQUIRES),
+        requires=("keras>=3.11", TENSORFLOW, *REQUIRES),
         process="keras-tensorflow",
         title="OpenVINO's TensorFlow frontend",
         formerly=("openvino.from-keras-savedmodel",),

@@ -7,7 +7,6 @@ are refused before it runs, and nodes outside the standard after it.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import warnings
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from hub.spec import TensorSpec
     from hub_tflitefile.tables import ModelT
 
+TENSORFLOW = "tensorflow-cpu>=2.19 | tensorflow>=2.19"
 OPSET = 17
 """The newest that all of tf2onnx 1.17's handlers of TFLite operators were written for."""
 _RECURRENT = frozenset({
@@ -47,15 +47,6 @@ _RECURRENT = frozenset({
 })  # fmt: skip
 _MATRIX = 2
 _BIAS = 2
-
-
-def _tensorflow() -> str:
-    """TensorFlow comes under two names: ask for the one that is there."""
-    try:
-        importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
-        return "tensorflow-cpu>=2.19"
-    return "tensorflow>=2.19"
 
 
 def dropped_biases(model: ModelT) -> list[str]:
@@ -179,7 +170,7 @@ TF2ONNX = Edge(
     convert=_convert,
     check=takes_feedforward,
     keeps_dynamic=True,
-    requires=("ai-edge-litert", "onnx-ir", "tf2onnx>=1.17", _tensorflow()),
+    requires=("ai-edge-litert", "onnx-ir", "tf2onnx>=1.17", TENSORFLOW),
     process="tf2onnx",
     cost=4.0,
     title="tf2onnx",
