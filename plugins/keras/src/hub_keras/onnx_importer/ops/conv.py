@@ -121,7 +121,7 @@ def _full(x: KerasValue, w: Array, b: Array | None, window: Sliding) -> KerasVal
     """One group, without pads."""
     # TensorFlow has no transposed convolution with dilations on CPUs: zeros between the kernel's elements say the same.
     spread = np.zeros((*w.shape[:2], *window.extents), w.dtype)
-    spread[(..., *(slice(None, None, dilation) for dilation in window.dilations))] = w
+    spread[(slice(None), slice(None), *(slice(None, None, step) for step in window.dilations))] = w
     kernel = np.transpose(spread, (*range(2, window.rank + 2), 1, 0))
     result = x.graph.layer(
         f"Conv{window.rank}DTranspose",
