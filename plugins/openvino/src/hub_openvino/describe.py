@@ -31,11 +31,16 @@ def describe(path: Path) -> ModelSummary:
         ModelUnreadable: It is no IR, damaged, or of a version that OpenVINO does not read.
         ExternalDataError: The `.bin` file is missing or truncated.
     """
+    from hub_openvino.border import signature_of
+
     ir = read_ir(path)
     weights = check_weights(ir, path)
     files = [path, *([weights] if weights else [])]
     nodes = [node for graph in graphs_of(ir.graph) for node in graph.computing]
-    signature = _signature(path)
+    signature = signature_of(read_model(path))
+    sets = Counter(node.opset for graph in graphs_of(ir.graph) for node in graph.computing)
+    newest = max((name for name in sets if name.startswith("opset")), key=lambda name: int(name[5:] or 0), default="")
+    versions = {"ir": str(ir.version), **({"opset": newest.removeprefix("opset")} if newest else {})}
     return ModelSummary(
         state=State(format=FORMAT, numerics=find_numerics(ir).numerics),
         signature=signature,
@@ -44,7 +49,7 @@ def describe(path: Path) -> ModelSummary:
         parameters=sum(map(elements, constants_of(ir))),
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
-        versions=_versions(ir),
+        versions=versions | {word: ir.info[key] for key, word in _KEPT_INFO.items() if key in ir.info},
         findings=tuple(_findings(ir, signature)),
         layers=layers_of(ir),
     )
@@ -68,19 +73,6 @@ def read_model(path: Path) -> openvino.Model:
         raise ModelUnreadable(
             f"OpenVINO {openvino.__version__} cannot read {path.name}: {reason}", hint=hint
         ) from error
-
-
-def _signature(path: Path) -> Signature:
-    from hub_openvino.border import signature_of
-
-    return signature_of(read_model(path))
-
-
-def _versions(ir: Ir) -> dict[str, str]:
-    sets = Counter(node.opset for graph in graphs_of(ir.graph) for node in graph.computing)
-    newest = max((name for name in sets if name.startswith("opset")), key=lambda name: int(name[5:] or 0), default="")
-    versions = {"ir": str(ir.version), **({"opset": newest.removeprefix("opset")} if newest else {})}
-    return versions | {word: ir.info[key] for key, word in _KEPT_INFO.items() if key in ir.info}
 
 
 def _findings(ir: Ir, signature: Signature) -> Iterator[Finding]:

@@ -30,16 +30,12 @@ def check_device(core: openvino.Core, wanted: str) -> str:
     there = list(core.available_devices)
     named = [name.strip().removeprefix("-").partition("(")[0] for name in rest.split(",") if name.strip()]
     asked = named if head in VIRTUAL else [word]
-    missing = [name for name in asked if not _is_there(name, there)]
+    missing = [name for name in asked if not (name in there or any(item.partition(".")[0] == name for item in there))]
     if missing:
         listed = ", ".join([*(name.lower() for name in there), "auto"])
         message = f"OpenVINO has no device {', '.join(missing).lower()} here; it has {listed}"
         raise DeviceMissing(message, hint="choose one of them, or install the device's driver: --device cpu")
     return word
-
-
-def _is_there(name: str, there: list[str]) -> bool:
-    return name in there or any(item.partition(".")[0] == name for item in there)
 
 
 def settings_of(core: openvino.Core, device: str, options: RuntimeOptions) -> Settings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, processor
 from hub_openvino.devices import PINNED
-from hub_openvino.ir import Ir, IrGraph, IrLayer, graphs_of, read_ir
+from hub_openvino.ir import IrGraph, graphs_of, read_ir
 from hub_openvino.numerics import MULTIPLY_OPERATORS, IrOperands, operator_key, precision_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def execution_of(model: ProfiledModel, feeds: Feeds) -> Execution:
     nodes = list(_nodes(model.compiled.get_runtime_model(), seconds, statuses))
     settings = _settings(model.compiled, model.device)
     device = settings.get("EXECUTION_DEVICES", model.device)
-    words = _promised(ir)
+    operands = IrOperands(ir.graph)
+    words = {n.name: precision_of(operands, n) for n in ir.graph.computing if n.type in MULTIPLY_OPERATORS}
     layers, named = _layers(ir.graph, nodes, device, words)
     rest = Counter(operator_key(node) for node in ir.graph.computing if node.key not in named)
     return Execution(
@@ -184,7 +185,27 @@ def _layers(
             continue
         named |= {node.key for node in covered}
         promised = next((words[node.name] for node in covered if node.name in words), "")
-        layers.append(_layer(run, covered, device, (run.seconds or 0.0) / total, promised))
+        # A product's runtime precision is its weights' where they stay compressed; its kernel's name tells its own.
+        word = run.info.get("runtimePrecision", "")
+        kernel = _KERNEL.search(run.info.get("primitiveType", ""))
+        if kernel and (word not in PRECISIONS or run.kind in _PRODUCTS):
+            word = kernel[1].lower()
+        precision = PRECISIONS.get(word, word or "unknown")
+        layers.append(
+            ExecutedLayer(
+                name=run.name,
+                operator=run.kind,
+                precision=(
+                    next((_COMPRESSED[kind] for kind in run.feeds if kind in _COMPRESSED), precision)
+                    if run.kind in _PRODUCTS and precision in {"fp32", "fp16", "bf16"}
+                    else ("int8-dynamic" if precision == "int8" and promised.endswith("-weights") else precision)
+                ),
+                device=device,
+                kernel=run.info.get("primitiveType", "") if run.ran else "none: a view of its input",
+                covers=tuple(operator_key(node) for node in covered),
+                time_share=(run.seconds or 0.0) / total,
+            )
+        )
     return tuple(layers), named
 
 
@@ -212,37 +233,6 @@ def _with_product(graph: IrGraph, run: ExecutedNode, found: set[int], places: Ma
     return found | {places[node.name] for node in products[:1]}
 
 
-def _layer(run: ExecutedNode, covered: Sequence[IrLayer], device: str, share: float, promised: str) -> ExecutedLayer:
-    return ExecutedLayer(
-        name=run.name,
-        operator=run.kind,
-        precision=_precision(run, promised),
-        device=device,
-        kernel=run.info.get("primitiveType", "") if run.ran else "none: a view of its input",
-        covers=tuple(operator_key(node) for node in covered),
-        time_share=share,
-    )
-
-
-def _precision(run: ExecutedNode, promised: str) -> str:
-    """The type it computes in.
-
-    Args:
-        run: The node.
-        promised: The precision that the file has the layer's product in; empty where it multiplies nothing.
-
-    A product's runtime precision is its weights' where they stay compressed; its kernel's name tells the products'.
-    """
-    word = run.info.get("runtimePrecision", "")
-    kernel = _KERNEL.search(run.info.get("primitiveType", ""))
-    if kernel and (word not in PRECISIONS or run.kind in _PRODUCTS):
-        word = kernel[1].lower()
-    precision = PRECISIONS.get(word, word or "unknown")
-    if run.kind in _PRODUCTS and precision in {"fp32", "fp16", "bf16"}:
-        return next((_COMPRESSED[kind] for kind in run.feeds if kind in _COMPRESSED), precision)
-    return "int8-dynamic" if precision == "int8" and promised.endswith("-weights") else precision
-
-
 def _obstacles(words: Mapping[str, str], layers: Sequence[ExecutedLayer], device: str) -> Iterator[str]:
     """What stands in the way of speed, with the values."""
     products = [layer for layer in layers if layer.operator in _PRODUCTS]
@@ -257,12 +247,6 @@ def _obstacles(words: Mapping[str, str], layers: Sequence[ExecutedLayer], device
     movers = [layer for layer in layers if layer.operator in _MOVERS]
     if sum(layer.time_share or 0.0 for layer in movers) > _WORTH_TELLING:
         yield f"{len(movers)} layers only change layout or type: {_share(movers)}"
-
-
-def _promised(ir: Ir) -> Mapping[str, str]:
-    """Names of the file's layers that multiply -> the precision that the file has them in."""
-    operands = IrOperands(ir.graph)
-    return {n.name: precision_of(operands, n) for n in ir.graph.computing if n.type in MULTIPLY_OPERATORS}
 
 
 def _left_float(words: Mapping[str, str], products: Sequence[ExecutedLayer]) -> Iterator[str]:

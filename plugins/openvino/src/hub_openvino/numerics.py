@@ -177,20 +177,16 @@ def _of_product(operands: list[IrOperand], result: str) -> str:
     """An operator multiplies in integers when all that it multiplies is quantized, or what comes out is integers."""
     moving = [item for item in operands if not item.stored]
     if moving and all(item.quantized or (item.stored and result == "I32") for item in operands):
-        return _of_activations(moving)
+        if any(item.dynamic for item in moving):
+            return "int8-dynamic"
+        kinds = {item.kind for item in moving}
+        return "int16x8" if "int16" in kinds else "fp8" if "fp8" in kinds else "int8"
     narrow = [item.kind for item in operands if item.stored and item.quantized]
     if narrow:
         return f"{narrow[0]}-weights"
     halves = [item.kind for item in operands if item.stored and item.kind in {"fp16", "bf16"}]
     floats = halves or [item.kind for item in operands if item.kind in _FLOATS.values()]
     return floats[0] if floats else "integer"
-
-
-def _of_activations(moving: list[IrOperand]) -> str:
-    if any(item.dynamic for item in moving):
-        return "int8-dynamic"
-    kinds = {item.kind for item in moving}
-    return "int16x8" if "int16" in kinds else "fp8" if "fp8" in kinds else "int8"
 
 
 class FoundNumerics(NamedTuple):
@@ -217,7 +213,14 @@ def find_numerics(ir: Ir) -> FoundNumerics:
     words = Counter(word for _, word in computing)
     tables = {word for node, word in judged if node.type in TABLE_OPERATORS}
     matrices = {word for node, word in computing if node.type == "MatMul"}
-    numerics = _static(words) or _by_weights({*words, *tables}, _on_the_fly(ir, matrices)) or _by_elements(ir)
+    # The file asks for activations quantized at run time, and holds products that OpenVINO does so for.
+    numerics = (
+        _static(words)
+        or _by_weights(
+            {*words, *tables}, ir.info.get(DYNAMIC_SETTING, "0") not in {"", "0"} and "int8-weights" in matrices
+        )
+        or _by_elements(ir)
+    )
     float_words = {*_FLOATS.values(), *(word for word in words if word.endswith("-weights"))}
     kept = tuple(node.name for node, word in computing if word in float_words)
     return FoundNumerics(numerics, kept if numerics in {Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.FP8} else ())
@@ -248,11 +251,6 @@ _BY_WEIGHTS: tuple[tuple[set[str], Numerics], ...] = (
 def _by_weights(words: set[str], on_the_fly: bool) -> Numerics | None:
     found = next((numerics for wanted, numerics in _BY_WEIGHTS if wanted & words), None)
     return Numerics.INT8_DYNAMIC if found == Numerics.INT8_WEIGHTS and on_the_fly else found
-
-
-def _on_the_fly(ir: Ir, matrices: set[str]) -> bool:
-    """Whether the file asks for activations quantized at run time, and holds products that OpenVINO does so for."""
-    return ir.info.get(DYNAMIC_SETTING, "0") not in {"", "0"} and "int8-weights" in matrices
 
 
 def _by_elements(ir: Ir) -> Numerics:

@@ -111,7 +111,10 @@ class OpenvinoSession:
                 request.reset_state()
             request.infer(tensors, share_inputs=True)
         except FAILURES as error:
-            takes = ", ".join(f"{n}: {p.element_type.get_type_name()}{p.partial_shape}" for n, p in self._ports())
+            takes = ", ".join(
+                f"{n}: {p.element_type.get_type_name()}{p.partial_shape}"
+                for n, p in zip(self.inputs, self.model.inputs, strict=True)
+            )
             hint = f"it takes {takes}"
             raise StepError(f"OpenVINO failed on {self.path.name}: {reason_of(error)}", hint=hint) from error
         return {name: _array(request.get_output_tensor(place)) for place, name in enumerate(self.outputs)}
@@ -120,9 +123,6 @@ class OpenvinoSession:
         """Sets all variables to their first values; see `hub.spec.KeepsState`."""
         with self._request() as request:
             request.reset_state()
-
-    def _ports(self) -> Iterator[tuple[str, openvino.Output]]:
-        return zip(self.inputs, self.model.inputs, strict=True)
 
     def tensors(self, feeds: Feeds) -> dict[int, openvino.Tensor]:
         """Arrays as OpenVINO's tensors, by place. Raises UsageError as `run`."""

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hub.spec import ConvertJob, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_openvino.convert.objects import from_object
@@ -39,15 +38,11 @@ def from_keras(job: ConvertJob) -> ConvertedIr:
     except _FAILURES as error:
         message = f"Keras {keras.__version__} cannot load {path.name} as it is: {' '.join(str(error).split())[:300]}"
         raise StepError(message, hint=_HINT) from error
-    return _convert(_call_of(keras, model, job.source.signature), job)
-
-
-def _call_of(keras: Any, model: Any, signature: Signature) -> Call:
-    """The model as a function of tensors in the signature's order."""
+    # Keras calls a model with its own structure of inputs, in an order that need not be the signature's.
     graph = getattr(model, "_functional", None) or model
     struct = getattr(graph, "_inputs_struct", None)
     own = [tensor.name for tensor in model.inputs or ()]
-    wanted = [spec.name for spec in signature.inputs]
+    wanted = [spec.name for spec in job.source.signature.inputs]
     order = [wanted.index(name) for name in own] if sorted(own) == sorted(wanted) else list(range(len(own)))
     if struct is None or len(own) != len(wanted):
         raise UnsupportedModel(f"{model.name} declares {len(own)} inputs of {len(wanted)}", hint=_HINT)
@@ -55,12 +50,12 @@ def _call_of(keras: Any, model: Any, signature: Signature) -> Call:
     def call(tensors: Sequence[object]) -> Sequence[object]:
         given = keras.tree.pack_sequence_as(struct, [tensors[place] for place in order])
         result = model(given, training=False)
-        names = [spec.name for spec in signature.outputs]
+        names = [spec.name for spec in job.source.signature.outputs]
         if isinstance(result, dict) and set(result) == set(names):
             return [result[name] for name in names]
         return list(keras.tree.flatten(result))
 
-    return call
+    return _convert(call, job)
 
 
 def from_saved_model(job: ConvertJob) -> ConvertedIr:
@@ -98,10 +93,19 @@ def from_saved_model(job: ConvertJob) -> ConvertedIr:
 
 
 def _convert(call: Call, job: ConvertJob) -> ConvertedIr:
+    import msgspec
+
     signature = job.source.signature
     function = _traced(call, signature)
     model = from_object(function)
-    found = SignaturePlaces.by_name(model, _positional(signature))
+
+    def renamed(specs: Sequence[TensorSpec], prefix: str) -> tuple[TensorSpec, ...]:
+        names = _names(prefix, len(specs))
+        return tuple(msgspec.structs.replace(spec, name=name) for spec, name in zip(specs, names, strict=True))
+
+    found = SignaturePlaces.by_name(
+        model, Signature(inputs=renamed(signature.inputs, "in"), outputs=renamed(signature.outputs, "out"))
+    )
     return finish(model, signature, job.options, found)
 
 
@@ -110,7 +114,7 @@ def _traced(call: Call, signature: Signature) -> object:
 
     names = _names("in", len(signature.inputs))
     specs = [
-        tf.TensorSpec(_open_shape(spec), spec.dtype.value, name=name)
+        tf.TensorSpec([dim.size for dim in spec.shape], spec.dtype.value, name=name)
         for spec, name in zip(signature.inputs, names, strict=True)
     ]
 
@@ -129,17 +133,3 @@ def _traced(call: Call, signature: Signature) -> object:
 def _names(prefix: str, count: int) -> list[str]:
     """Names that sort in their order."""
     return [f"{prefix}_{number:03d}" for number in range(count)]
-
-
-def _positional(signature: Signature) -> Signature:
-    import msgspec
-
-    def renamed(specs: Sequence[TensorSpec], prefix: str) -> tuple[TensorSpec, ...]:
-        names = _names(prefix, len(specs))
-        return tuple(msgspec.structs.replace(spec, name=name) for spec, name in zip(specs, names, strict=True))
-
-    return Signature(inputs=renamed(signature.inputs, "in"), outputs=renamed(signature.outputs, "out"))
-
-
-def _open_shape(spec: TensorSpec) -> list[int | None]:
-    return [dim.size for dim in spec.shape]

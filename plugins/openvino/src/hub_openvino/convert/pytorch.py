@@ -15,7 +15,6 @@ from hub_openvino.convert.source_signature import ConvertedIr, SignaturePlaces, 
 
 if TYPE_CHECKING:
     import openvino
-    import torch
 
 _HINT = "hub tries the way over ONNX next"
 _LOAD_FAILURES = (RuntimeError, ValueError, KeyError, AttributeError, TypeError, AssertionError, OSError, EOFError)
@@ -40,18 +39,7 @@ def from_exported(job: ConvertJob) -> ConvertedIr:
     kept = program.graph_signature.buffers_to_mutate
     if kept:
         raise UnsupportedModel(f"the program writes to {', '.join(list(kept.values())[:3])}", hint=_HINT)
-    dropped = _drop_whole_slices(program)
-    model = from_object(program)
-    signature = job.source.signature
-    done = finish(model, signature, job.options, SignaturePlaces.by_position(model, signature))
-    said = (f"dropped {dropped} slices of the whole, which OpenVINO's frontend cannot read",) if dropped else ()
-    return done._replace(notes=(*said, *done.notes))
-
-
-def _drop_whole_slices(program: torch.export.ExportedProgram) -> int:
-    """Takes out `x[:]` written as `slice(x)`: the frontend asks for the arguments that are left to their defaults."""
-    import torch
-
+    # `x[:]` is written as `slice(x)`, and the frontend asks for the arguments that are left to their defaults.
     graph = program.graph_module.graph
     whole = [
         node
@@ -62,7 +50,11 @@ def _drop_whole_slices(program: torch.export.ExportedProgram) -> int:
         node.replace_all_uses_with(node.args[0])
         graph.erase_node(node)
     program.graph_module.recompile()
-    return len(whole)
+    model = from_object(program)
+    signature = job.source.signature
+    done = finish(model, signature, job.options, SignaturePlaces.by_position(model, signature))
+    said = (f"dropped {len(whole)} slices of the whole, which OpenVINO's frontend cannot read",) if whole else ()
+    return done._replace(notes=(*said, *done.notes))
 
 
 def from_torchscript(job: ConvertJob) -> ConvertedIr:

@@ -66,7 +66,11 @@ class SignaturePlaces(NamedTuple):
             UnsupportedModel: One is not there.
         """
         inputs = [_place(spec.name, model.inputs, "input") for spec in source.inputs]
-        return cls(inputs, _outputs_by_name(model, source))
+        # Two outputs may be one tensor: then each result is taken once.
+        taken: list[int] = []
+        for spec in source.outputs:
+            taken.append(_place(spec.name, model.outputs, "output", taken))
+        return cls(inputs, taken)
 
     @classmethod
     def by_position(cls, model: openvino.Model, source: Signature) -> SignaturePlaces:
@@ -82,14 +86,6 @@ class SignaturePlaces(NamedTuple):
             )
             raise UnsupportedModel(message, hint="hub tries the next route where there is one")
         return cls(range(wanted[0]), range(wanted[1]))
-
-
-def _outputs_by_name(model: openvino.Model, source: Signature) -> list[int]:
-    """Two outputs may be one tensor: then each result is taken once."""
-    taken: list[int] = []
-    for spec in source.outputs:
-        taken.append(_place(spec.name, model.outputs, "output", taken))
-    return taken
 
 
 def _place(name: str, ports: Sequence[openvino.Output], what: str, taken: Sequence[int] = ()) -> int:
@@ -155,7 +151,7 @@ def _reshape(model: openvino.Model, specs: Sequence[TensorSpec], options: Conver
     wanted = {}
     for port, spec in zip(model.inputs, specs, strict=True):
         shape = openvino.PartialShape([_dimension(dim) for dim in _fixed(spec, options).shape])
-        if not _rank_unknown(spec) and port.partial_shape != shape:
+        if not (len(spec.shape) == 1 and spec.shape[0].symbol == f"{spec.name}_rank") and port.partial_shape != shape:
             wanted[port] = shape
     if not wanted:
         return
@@ -165,10 +161,6 @@ def _reshape(model: openvino.Model, specs: Sequence[TensorSpec], options: Conver
         words = ", ".join(str(_fixed(spec, options)) for spec in specs)
         message = f"OpenVINO cannot reshape the model to {words}: {' '.join(str(error).split())[:300]}"
         raise UnsupportedModel(message, hint="name sizes that the model takes: --shape") from error
-
-
-def _rank_unknown(spec: TensorSpec) -> bool:
-    return len(spec.shape) == 1 and spec.shape[0].symbol == f"{spec.name}_rank"
 
 
 def _fixed(spec: TensorSpec, options: ConvertOptions) -> TensorSpec:

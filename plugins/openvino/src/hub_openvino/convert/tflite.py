@@ -51,10 +51,6 @@ def _tensor_names(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     if runner is None:
         return {}, {}
     sides = (runner.get_input_details(), runner.get_output_details())
-    inputs, outputs = ({name: _plain(item["name"]) for name, item in side.items()} for side in sides)
+    # OpenVINO has the names without TensorFlow's number of the output.
+    inputs, outputs = ({name: item["name"].removesuffix(":0") for name, item in side.items()} for side in sides)
     return inputs, outputs
-
-
-def _plain(name: str) -> str:
-    """A tensor's name as OpenVINO has it: without TensorFlow's number of the output."""
-    return name.removesuffix(":0")

@@ -16,7 +16,6 @@ from hub_openvino.quantize.recipes import RECURRENT, Static, WeightRecipe
 from hub_openvino.silence import silence_telemetry
 
 if TYPE_CHECKING:
-    import nncf
     import numpy as np
     import numpy.typing as npt
     import openvino
@@ -83,27 +82,23 @@ def quantize(model: openvino.Model, samples: Samples, recipe: Static) -> openvin
 
 
 def _arguments(nncf: ModuleType, recipe: Static) -> dict[str, object]:
+    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
+
     kept = recipe.float_types
+    ranges = RangeEstimatorParametersSet.MINMAX if recipe.min_max else RangeEstimatorParameters()
     return {
         "preset": nncf.QuantizationPreset(recipe.preset),
         "model_type": nncf.ModelType.TRANSFORMER if recipe.transformer else None,
         "fast_bias_correction": recipe.fast_bias,
         "ignored_scope": nncf.IgnoredScope(types=list(kept), validate=False) if kept else None,
-        "advanced_parameters": _advanced(nncf, recipe),
+        "advanced_parameters": nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix(recipe.overflow_fix),
+            activations_quantization_params=QuantizationParameters(per_channel=False if recipe.per_tensor else None),
+            activations_range_estimator_params=ranges,
+            smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe.smooth),
+        ),
     }
-
-
-def _advanced(nncf: ModuleType, recipe: Static) -> nncf.AdvancedQuantizationParameters:
-    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
-    from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
-
-    ranges = RangeEstimatorParametersSet.MINMAX if recipe.min_max else RangeEstimatorParameters()
-    return nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix(recipe.overflow_fix),
-        activations_quantization_params=QuantizationParameters(per_channel=False if recipe.per_tensor else None),
-        activations_range_estimator_params=ranges,
-        smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe.smooth),
-    )
 
 
 def quantize_controlled(
