@@ -104,8 +104,12 @@ def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, C
         CalibrationError: There are no samples, or one does not fit the model.
         StepError: The float model itself does not run.
     """
+    import numpy as np
+
     interpreter, graph, inputs = _observing_interpreter(content)
-    watched = _activations(interpreter, graph)
+    made = {index for operator in graph.operators for index in numbers(operator.outputs)} | {*numbers(graph.inputs)}
+    details = interpreter.get_tensor_details()
+    watched = {d["name"]: d["index"] for d in details if d["index"] in made and d["dtype"] == np.float32}
     seen: dict[str, CalibratedTensors] = {}
     for number, feeds in enumerate(samples):
         _run(interpreter, inputs, feeds, number)
@@ -136,14 +140,6 @@ def _observing_interpreter(content: bytes) -> tuple[Interpreter, SubGraphT, dict
     return interpreter, graph, dict(inputs)
 
 
-def _activations(interpreter: Interpreter, graph: SubGraphT) -> dict[str, int]:
-    import numpy as np
-
-    made = {index for operator in graph.operators for index in numbers(operator.outputs)} | {*numbers(graph.inputs)}
-    details = interpreter.get_tensor_details()
-    return {d["name"]: d["index"] for d in details if d["index"] in made and d["dtype"] == np.float32}
-
-
 def _run(interpreter: Interpreter, inputs: dict[str, int], feeds: Feeds, number: int) -> None:
     if set(feeds) != set(inputs):
         raise CalibrationError(
@@ -151,7 +147,12 @@ def _run(interpreter: Interpreter, inputs: dict[str, int], feeds: Feeds, number:
             hint="name the arrays in the .npz files by the model's inputs",
         )
     try:
-        _resize(interpreter, inputs, feeds)
+        details = {detail["index"]: tuple(detail["shape"]) for detail in interpreter.get_input_details()}
+        changed = [name for name, array in feeds.items() if details[inputs[name]] != array.shape]
+        for name in changed:
+            interpreter.resize_tensor_input(inputs[name], feeds[name].shape, strict=True)
+        if changed:
+            interpreter.allocate_tensors()
         interpreter.reset_all_variables()
         for name, array in feeds.items():
             interpreter.set_tensor(inputs[name], array)
@@ -166,15 +167,6 @@ def _value(interpreter: Interpreter, index: int) -> Array | None:
     except ValueError:  # a tensor that the kernels never materialise (results of a loop that nothing reads)
         return None
     return value
-
-
-def _resize(interpreter: Interpreter, inputs: dict[str, int], feeds: Feeds) -> None:
-    details = {detail["index"]: tuple(detail["shape"]) for detail in interpreter.get_input_details()}
-    changed = [name for name, array in feeds.items() if details[inputs[name]] != array.shape]
-    for name in changed:
-        interpreter.resize_tensor_input(inputs[name], feeds[name].shape, strict=True)
-    if changed:
-        interpreter.allocate_tensors()
 
 
 def statistics(observed: dict[str, CalibratedTensors]) -> dict[str, dict[str, Floats]]:

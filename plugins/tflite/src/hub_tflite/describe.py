@@ -44,6 +44,9 @@ def describe_file(path: str | Path) -> ModelSummary:
     model = parse(content, path)
     report = precision_report(model)
     custom = custom_operators(model)
+    found = {"schema": str(model.version), "subgraphs": str(len(model.subgraphs)), "buffers": str(len(model.buffers))}
+    if model.description:
+        found["producer"] = text(model.description)
     return ModelSummary(
         state=State(format=FORMAT, numerics=report.numerics),
         signature=signature_of(model),
@@ -52,7 +55,7 @@ def describe_file(path: str | Path) -> ModelSummary:
         parameters=parameter_count(model),
         size_bytes=len(content),
         files=(str(Path(path).resolve()),),
-        versions=_versions(model),
+        versions=found | {text(entry.name): "present" for entry in model.metadata or []},
         findings=tuple(_findings(model, content, report, custom)),
         layers=report.layers,
     )
@@ -103,13 +106,6 @@ def _index_ranges(model: ModelT, graph: SubGraphT) -> dict[int, tuple[float, flo
                 axis = int(operator.builtinOptions.axis) if name == "GATHER" and operator.builtinOptions else 0
                 ranges[source.get(ids, ids)] = (0.0, float(numbers(table.shape)[axis] - 1))
     return {index: ranges[index] for index in numbers(graph.inputs) if index in ranges}
-
-
-def _versions(model: ModelT) -> dict[str, str]:
-    found = {"schema": str(model.version), "subgraphs": str(len(model.subgraphs)), "buffers": str(len(model.buffers))}
-    if model.description:
-        found["producer"] = text(model.description)
-    return found | {text(entry.name): "present" for entry in model.metadata or []}
 
 
 _STATIC_NUMERICS = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8})

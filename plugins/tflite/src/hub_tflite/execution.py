@@ -67,10 +67,25 @@ def execution_of(model: ModelT, interpreter: Interpreter, *, version: str, varia
         )
         for detail in interpreter._get_ops_details()  # noqa: SLF001 LiteRT has no public reader
     ]
-    lines = _lines(model, graph, interpreter)
+    # Precisions are the file's: `precision_report` lists the main graph's operators first.
+    layers = precision_report(model).layers
+    lines = [
+        FileOperator(
+            layer.operator,
+            layer.precision,
+            _HYBRID.get((layer.operator, layer.precision)) or _reason(model, graph, operator, interpreter),
+        )
+        for layer, operator in zip(layers, graph.operators, strict=False)
+    ]
     device = REFERENCE if variant == REFERENCE else DELEGATE
     own = REFERENCE if variant == REFERENCE else BUILTIN
-    parts = _ordered(_parts(nodes, len(graph.operators), own, interpreter))
+    # The delegate's nodes with what they cover, and the file's operators that none of them covers.
+    count = len(graph.operators)
+    delegated = [ExecutedPart(node, DELEGATE, _inside(node, nodes[:count])) for node in nodes[count:]]
+    taken = {index for part in delegated for index in part.covers}
+    left = [index for index in range(count) if index not in taken]
+    dead = {index for index in left if delegated and _unseen(nodes[index], interpreter)}
+    parts = _ordered([*delegated, *(ExecutedPart(nodes[index], own, (index,)) for index in left if index not in dead)])
     covered = {index for part in parts for index in part.covers}
     gone = Counter(line.operator for index, line in enumerate(lines) if index not in covered)
     return Execution(
@@ -85,19 +100,6 @@ def execution_of(model: ModelT, interpreter: Interpreter, *, version: str, varia
     )
 
 
-def _lines(model: ModelT, graph: SubGraphT, interpreter: Interpreter) -> list[FileOperator]:
-    """Precisions are the file's: `precision_report` lists the main graph's operators first."""
-    layers = precision_report(model).layers
-    return [
-        FileOperator(
-            layer.operator,
-            layer.precision,
-            _HYBRID.get((layer.operator, layer.precision)) or _reason(model, graph, operator, interpreter),
-        )
-        for layer, operator in zip(layers, graph.operators, strict=False)
-    ]
-
-
 def _reason(model: ModelT, graph: SubGraphT, operator: OperatorT, interpreter: Interpreter) -> str:
     outputs = [index for index in numbers(operator.outputs) if index >= 0]
     moving = [graph.tensors[index] for index in (*numbers(operator.inputs), *outputs) if index >= 0]
@@ -109,15 +111,6 @@ def _reason(model: ModelT, graph: SubGraphT, operator: OperatorT, interpreter: I
         return f"{', '.join(foreign).lower()} values"
     shapes = [interpreter._get_tensor_details(index, 0)["shape_signature"] for index in outputs]  # noqa: SLF001 as above
     return "a size known only at run time" if any(size < 0 for shape in shapes for size in numbers(shape)) else ""
-
-
-def _parts(nodes: list[ListedNode], count: int, own: str, interpreter: Interpreter) -> list[ExecutedPart]:
-    """The delegate's nodes with what they cover, and the file's operators that none of them covers."""
-    delegated = [ExecutedPart(node, DELEGATE, _inside(node, nodes[:count])) for node in nodes[count:]]
-    taken = {index for part in delegated for index in part.covers}
-    left = [index for index in range(count) if index not in taken]
-    dead = {index for index in left if delegated and _unseen(nodes[index], interpreter)}
-    return [*delegated, *(ExecutedPart(nodes[index], own, (index,)) for index in left if index not in dead)]
 
 
 def _inside(delegate: ListedNode, nodes: list[ListedNode]) -> tuple[int, ...]:
@@ -166,20 +159,15 @@ def _ordered(parts: list[ExecutedPart]) -> list[ExecutedPart]:
 def _layer(part: ExecutedPart, lines: list[FileOperator], graph: SubGraphT, position: int) -> ExecutedLayer:
     covered = [lines[index] for index in part.covers]
     delegated = part.device == DELEGATE
+    counts = Counter(line.precision for line in covered)
+    computing = [word for word, _ in counts.most_common() if word not in _NO_ARITHMETIC]
     return ExecutedLayer(
         name=f"{DELEGATE} {position}" if delegated else layer_name(graph, graph.operators[part.covers[0]]),
         operator=part.node.operator,
-        precision=_joined(line.precision for line in covered),
+        precision=" + ".join(computing) or next(iter(counts), ""),
         device=part.device,
         covers=tuple(line.operator for line in covered),
     )
-
-
-def _joined(words: Iterable[str]) -> str:
-    """The arithmetic's precision, `int8`; of several the most frequent first, `int8-dynamic + fp32`."""
-    counts = Counter(words)
-    computing = [word for word, _ in counts.most_common() if word not in _NO_ARITHMETIC]
-    return " + ".join(computing) or next(iter(counts), "")
 
 
 def _obstacles(parts: list[ExecutedPart], lines: list[FileOperator], variant: str) -> Iterable[str]:

@@ -33,7 +33,7 @@ from hub_tflitefile.schema import (
 )
 
 if TYPE_CHECKING:
-    from hub_tflitefile.tables import Bytes, Integers, ModelT, OperatorT, SubGraphT, TensorT
+    from hub_tflitefile.tables import Integers, ModelT, OperatorT, SubGraphT, TensorT
 
 FRAGILE = frozenset({
     "RSQRT", "SQRT", "DIV", "SQUARED_DIFFERENCE", "SUB", "SUM", "EXP", "LOG", "POW", "SOFTMAX", "GELU", "EQUAL",
@@ -110,7 +110,14 @@ def quantize(source: FloatFile, rules: Iterable[QuantRule]) -> Quantized:
     Raises:
         StepError: The quantizer fails.
     """
-    content = _finish(_apply_rules(source, rules), source.model)
+    # Every buffer comes inside, what nothing uses goes, and the border gets its names back.
+    model = parse(_apply_rules(source, rules))
+    _, old_inputs, old_outputs = interface_of(source.model)
+    _, inputs, outputs = interface_of(model)
+    pairs = [(new[0], old[0]) for new, old in zip(inputs, old_inputs, strict=True)]
+    rename(model, dict(pairs), {new[0]: old[0] for new, old in zip(outputs, old_outputs, strict=True)})
+    drop_unused(model)
+    content = to_bytes(model)
     return Quantized(content=content, report=precision_report(parse(content)))
 
 
@@ -127,17 +134,6 @@ def _apply_rules(source: FloatFile, rules: Iterable[QuantRule]) -> bytes:
     except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
         raise StepError(f"{TOOL} {version(TOOL)} fails: {type(error).__name__}: {error}") from error
     return bytes(result.quantized_model)
-
-
-def _finish(content: bytes, before: ModelT) -> bytes:
-    """Brings every buffer inside, drops what nothing uses, and gives the border its names back."""
-    model = parse(content)
-    _, old_inputs, old_outputs = interface_of(before)
-    _, inputs, outputs = interface_of(model)
-    pairs = [(new[0], old[0]) for new, old in zip(inputs, old_inputs, strict=True)]
-    rename(model, dict(pairs), {new[0]: old[0] for new, old in zip(outputs, old_outputs, strict=True)})
-    drop_unused(model)
-    return to_bytes(model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,17 +214,17 @@ def inner_rules(source: FloatFile) -> list[QuantRule]:
     Their activations cannot be watched while a sample runs, so nothing is known of their ranges.
     """
     graphs = source.model.subgraphs[1:]
-    inner = (_inner_candidate(source.model, graph, op) for graph in graphs for op in graph.operators)
-    return [_spared(item) for item in inner]
-
-
-def _inner_candidate(model: ModelT, graph: SubGraphT, operator: OperatorT) -> QuantizableLayer:
-    return QuantizableLayer(
-        operator=operator_name(model, operator),
-        outputs=tuple(text(graph.tensors[index].name) for index in numbers(operator.outputs) if index >= 0),
-        int8_sqnr_db=-math.inf,
-        weight=_weight_name(model, graph, operator),
+    inner = (
+        QuantizableLayer(
+            operator=operator_name(source.model, op),
+            outputs=tuple(text(graph.tensors[index].name) for index in numbers(op.outputs) if index >= 0),
+            int8_sqnr_db=-math.inf,
+            weight=_weight_name(source.model, graph, op),
+        )
+        for graph in graphs
+        for op in graph.operators
     )
+    return [_spared(item) for item in inner]
 
 
 def integer_border_rules(source: FloatFile, rules: Iterable[QuantRule], scheme: str) -> list[QuantRule]:
@@ -248,21 +244,21 @@ def coarse_matrices(source: FloatFile, share: float) -> list[QuantRule]:
 
 def _matrix_noise(model: ModelT) -> Iterator[tuple[float, str, tuple[str, ...]]]:
     """Yields (SQNR in dB of the weights in per-channel int4, weight name, output names) of each FULLY_CONNECTED."""
+    import numpy as np
+
     for graph, operator in operators(model):
         if operator_name(model, operator) == "FULLY_CONNECTED":
             tensor = graph.tensors[numbers(operator.inputs)[1]]
             data = constant(model, tensor)
             if data is not None and type_name(tensor) == "FLOAT32":
                 outputs = tuple(text(graph.tensors[index].name) for index in numbers(operator.outputs))
-                yield _int4_sqnr_db(data, numbers(tensor.shape)), text(tensor.name), outputs
-
-
-def _int4_sqnr_db(data: Bytes, shape: list[int]) -> float:
-    import numpy as np
-
-    values = np.frombuffer(data, np.float32).reshape(shape).astype(np.float64)
-    steps = np.abs(values).max(axis=1, keepdims=True) / _INT4_LARGEST + 1e-12
-    return decibels(float(np.sum(values**2)), float(np.sum((values - np.rint(values / steps) * steps) ** 2)))
+                values = np.frombuffer(data, np.float32).reshape(numbers(tensor.shape)).astype(np.float64)
+                steps = np.abs(values).max(axis=1, keepdims=True) / _INT4_LARGEST + 1e-12
+                yield (
+                    decibels(float(np.sum(values**2)), float(np.sum((values - np.rint(values / steps) * steps) ** 2))),
+                    text(tensor.name),
+                    outputs,
+                )
 
 
 def holds_infinities(source: FloatFile) -> list[str]:

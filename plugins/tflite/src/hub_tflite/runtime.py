@@ -108,13 +108,18 @@ class LiteRtSession:
             UsageError: An input is missing, unknown, or of the wrong type.
             StepError: The kernels fail.
         """
+        import numpy as np
+
         if set(feeds) != set(self.inputs):
             raise UsageError(f"the model takes {sorted(self.inputs)}, given were {sorted(feeds)}")
         with self._turn:
             self._resize(feeds)
             self._interpreter.reset_all_variables()
             for name, array in feeds.items():
-                self._set(name, array)
+                try:
+                    self._interpreter.set_tensor(self.inputs[name], np.ascontiguousarray(array).reshape(array.shape))
+                except ValueError as error:
+                    raise UsageError(f"input {name}: {error}") from error
             with self._said("run"):
                 self._interpreter.invoke()
             return {name: self._interpreter.get_tensor(index).copy() for name, index in self.outputs.items()}
@@ -132,14 +137,6 @@ class LiteRtSession:
         if changed:
             with self._said("allocate"):
                 self._interpreter.allocate_tensors()
-
-    def _set(self, name: str, array: Array) -> None:
-        import numpy as np
-
-        try:
-            self._interpreter.set_tensor(self.inputs[name], np.ascontiguousarray(array).reshape(array.shape))
-        except ValueError as error:
-            raise UsageError(f"input {name}: {error}") from error
 
     def execution(self, feeds: Feeds) -> Execution:
         """Runs once, so that all sizes are known, and reads who runs what; see `hub_tflite.execution`."""

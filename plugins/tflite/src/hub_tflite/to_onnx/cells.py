@@ -228,14 +228,14 @@ class _LstmStep:
         view = None if c is None else cell.peephole[min(gate, 2)]
         if view is not None and c is not None:
             total = self._emit("Add", total, self._emit("Mul", c, view))
-        total = self._normalized(total, cell.norm[gate])
+        coefficients = cell.norm[gate]
+        total = (
+            total
+            if coefficients is None
+            else self._emit("LayerNormalization", total, coefficients, axis=-1, epsilon=_NORM_EPSILON)
+        )
         bias = cell.bias[gate]
         return total if bias is None else self._emit("Add", total, bias)
-
-    def _normalized(self, value: Value, coefficients: Value | None) -> Value:
-        if coefficients is None:
-            return value
-        return self._emit("LayerNormalization", value, coefficients, axis=-1, epsilon=_NORM_EPSILON)
 
     def _activated(self, value: Value) -> Value:
         number = self._cell.activation

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnx_ir import Model, Value
 
     from hub.spec import TensorSpec
-    from hub_tflitefile.tables import ModelT, OperatorT, SubGraphT, TensorT
+    from hub_tflitefile.tables import ModelT, SubGraphT, TensorT
 
 _OF_INTEGERS = frozenset({"CAST", "BITCAST"})
 """Operators that take a quantized tensor's integers as they are."""
@@ -120,7 +120,8 @@ def _run(node: TfliteNode) -> tuple[Value, ...]:
         node.name not in _OF_COMPLEX and any(type_name(tensors[i]) == COMPLEX for i in indices if i >= 0),
         "complex operands",
     )
-    options, defaults = _options(node.operator)
+    table = node.operator.builtinOptions if node.operator.builtinOptions is not None else node.operator.builtinOptions2
+    options, defaults = ({}, {}) if table is None else (_fields(table), _fields(type(table)()))
     known = {name: value for name, value in options.items() if name in row.attributes}
     silent = {*known, *IGNORED, FUSED}
     foreign = [f"{name}={value}" for name, value in options.items() if name not in silent and value != defaults[name]]
@@ -138,12 +139,6 @@ def _run(node: TfliteNode) -> tuple[Value, ...]:
     if options.get(FUSED) and FUSED not in row.attributes:
         results = (fused(node, results[0], options[FUSED]), *results[1:])
     return results
-
-
-def _options(operator: OperatorT) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options by the schema's names, and their defaults."""
-    table = operator.builtinOptions if operator.builtinOptions is not None else operator.builtinOptions2
-    return ({}, {}) if table is None else (_fields(table), _fields(type(table)()))
 
 
 def _fields(table: object) -> dict[str, Any]:

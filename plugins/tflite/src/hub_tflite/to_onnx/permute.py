@@ -44,10 +44,6 @@ def _array(node: Node, place: int) -> Array | None:
     return array_of(node.inputs[place]) if place < len(node.inputs) else None
 
 
-def _is_single(value: Value) -> bool:
-    return value.shape is not None and all(size == 1 for size in value.shape)
-
-
 def followers(node: Node, rank: int) -> tuple[list[int], list[int]] | None:
     """Return which inputs and outputs of a node go along with an order of axes; None when the node has its own."""
     if node.domain or node.op_type not in _UNARY | _BROADCAST:
@@ -69,7 +65,9 @@ def _moving(node: Node, rank: int) -> list[int]:
     for place, value in enumerate(node.inputs):
         if value is None:
             return []
-        if (array_of(value) is not None and node.op_type != "Concat") or (_is_single(value) and rank_of(value) != rank):
+        if (array_of(value) is not None and node.op_type != "Concat") or (
+            value.shape is not None and all(size == 1 for size in value.shape) and rank_of(value) != rank
+        ):
             continue
         found.append(place)
     return found if all(rank_of(node.inputs[place]) == rank for place in found) else []

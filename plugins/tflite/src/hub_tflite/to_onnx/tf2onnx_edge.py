@@ -33,7 +33,7 @@ from hub_tflitefile.schema import numbers, operator_name, operators, read, text,
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from onnx_ir import Model, Shape, Value
+    from onnx_ir import Model, Value
 
     from hub.spec import TensorSpec
     from hub_tflitefile.tables import ModelT
@@ -99,7 +99,10 @@ def convert_second(source: Path, output: Path, scratch: Path) -> StepOutput:
     signature = signature_of(read(source))
     renamed = onnx_ir.from_proto(made)
     _rename(renamed, names, (*signature.inputs, *signature.outputs))
-    _check(onnx_ir.to_proto(renamed))
+    try:
+        onnx.checker.check_model(onnx_ir.to_proto(renamed), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StepError(f"tf2onnx wrote an invalid graph: {str(error)[:300]}") from error
     onnx.save(onnx_ir.to_proto(renamed), output)
     return StepOutput(notes=(f"tf2onnx wrote {len(made.graph.node)} nodes of opset {OPSET}",))
 
@@ -117,17 +120,10 @@ def _run(path: Path) -> ModelProto:
     return made[0]
 
 
-def _check(made: ModelProto) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(made, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise StepError(f"tf2onnx wrote an invalid graph: {str(error)[:300]}") from error
-
-
 def _rename(model: Model, names: Sequence[str], specs: Sequence[TensorSpec]) -> None:
     """Give inputs and outputs the signature's names, order and dimensions."""
+    import onnx_ir
+
     values: dict[str | None, Value] = {value.name: value for value in (*model.graph.inputs, *model.graph.outputs)}
     missing = [spec.name for name, spec in zip(names, specs, strict=True) if name not in values]
     if missing or len(values) != len(specs):
@@ -135,16 +131,10 @@ def _rename(model: Model, names: Sequence[str], specs: Sequence[TensorSpec]) -> 
     for name, spec in zip(names, specs, strict=True):
         value = values[name]
         value.name = spec.name
-        value.shape = _dims(spec)
+        value.shape = onnx_ir.Shape([str(dim) if dim.size is None else dim.size for dim in spec.shape])
     count = len(model.graph.inputs)
     model.graph.inputs[:] = [values[name] for name in names[:count]]
     model.graph.outputs[:] = [values[name] for name in names[count:]]
-
-
-def _dims(spec: TensorSpec) -> Shape:
-    import onnx_ir
-
-    return onnx_ir.Shape([str(dim) if dim.size is None else dim.size for dim in spec.shape])
 
 
 def takes_feedforward(summary: ModelSummary, options: ConvertOptions) -> Verdict:

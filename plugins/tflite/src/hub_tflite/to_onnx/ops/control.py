@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @op("WHILE")
 def while_(node: TfliteNode, *state: Value, cond_subgraph_index: int, body_subgraph_index: int) -> tuple[Value, ...]:
     """A Loop whose condition is computed before the first step and behind each."""
-    _refuse_variables(state)
+    refuse_if(any(value.dtype is None for value in state), "variables, or values of unknown type, in a loop's state")
     (first,) = node.inline(cond_subgraph_index, state)
     inner = OnnxBuilder(node.scope.builder)
     step = inner.value("step", ir.DataType.INT64, ())
@@ -32,10 +32,6 @@ def while_(node: TfliteNode, *state: Value, cond_subgraph_index: int, body_subgr
     graph = inner.graph([step, go_on, *carried], outputs, "body", body=True)
     made = node.emits("Loop", None, _truth(node.scope.builder, first), *state, outputs=len(state), body=graph)
     return tuple(described(result, value.dtype, None) for result, value in zip(made, state, strict=True))
-
-
-def _refuse_variables(values: Sequence[Value]) -> None:
-    refuse_if(any(value.dtype is None for value in values), "variables, or values of unknown type, in a loop's state")
 
 
 def _carried(node: TfliteNode, inner: OnnxBuilder, subgraph: int, place: int, value: Value) -> Value:

@@ -93,16 +93,11 @@ def conv_3d(  # noqa: PLR0913 - the operator's own options
     return _convolve(node, x, node.transpose(w, (4, 3, 0, 1, 2)), bias, window, channels // inner)
 
 
-def _wanted(node: TfliteNode, shape: Value) -> list[int | None]:
-    """Return the wanted spatial sizes: from the operand, or from the file's record of the result."""
-    known = node.known(shape)
-    sizes = numbers(known if known is not None else node.result().shapeSignature)
-    return [size if size >= 0 else None for size in sizes[1:-1]] or [None]
-
-
 def _deconvolve(node: TfliteNode, shape: Value, x: Value, w: Value, bias: Value | None, window: Window) -> Value:
     """Write ConvTranspose: TFLite names the result's size, ONNX what is cut from the full one."""
-    sizes, wanted = node.shape(x)[1:-1], _wanted(node, shape)
+    known = node.known(shape)
+    recorded = numbers(known if known is not None else node.result().shapeSignature)
+    sizes, wanted = node.shape(x)[1:-1], ([size if size >= 0 else None for size in recorded[1:-1]] or [None])
     first = channels_first(node, x)
     if None in sizes or None in wanted:
         return channels_last(node, _cut(node, shape, first, (w, bias), window), len(sizes) + 2)

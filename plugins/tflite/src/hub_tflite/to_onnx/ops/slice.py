@@ -113,19 +113,14 @@ def strided_slice(  # noqa: PLR0913 - the operator's own options
         result = node.emit("Slice", x, starts, stops, axes, by)
     for entry in sorted((e for e in entries if e.shrink), key=lambda e: -e.axis):
         result = node.emit("Gather", result, indices.scalar(entry), axis=entry.axis)
-    new = _new_axes(entries)
-    if new:
-        result = node.emit("Unsqueeze", result, node.constant(new))
-    return result if result is not x else node.emit("Identity", x)
-
-
-def _new_axes(entries: Sequence[Entry]) -> list[int]:
-    """Where new axes come to lie in the result."""
-    return [
+    new = [
         entry.axis - sum(e.shrink for e in entries[:i]) + sum(e.new for e in entries[:i])
         for i, entry in enumerate(entries)
         if entry.new
     ]
+    if new:
+        result = node.emit("Unsqueeze", result, node.constant(new))
+    return result if result is not x else node.emit("Identity", x)
 
 
 @op("SLICE", 7)
@@ -203,18 +198,14 @@ def mirror_pad(node: TfliteNode, x: Value, paddings: Value, *, mode: int) -> Val
     if mode == 0:
         return node.emit("Pad", x, node.constant(around.T.reshape(-1)), mode="reflect")
     for axis, (before, after) in enumerate(around.tolist()):
-        x = _symmetric(node, x, axis, before, after)
+        along, back = node.constant([axis]), node.constant([-1])
+        parts = [x]
+        if before:
+            parts.insert(0, node.emit("Slice", x, node.constant([before - 1]), node.constant([_BEGIN]), along, back))
+        if after:
+            parts.append(node.emit("Slice", x, node.constant([_END]), node.constant([-after - 1]), along, back))
+        x = node.emit("Concat", *parts, axis=axis) if len(parts) > 1 else x
     return x
-
-
-def _symmetric(node: TfliteNode, x: Value, axis: int, before: int, after: int) -> Value:
-    along, back = node.constant([axis]), node.constant([-1])
-    parts = [x]
-    if before:
-        parts.insert(0, node.emit("Slice", x, node.constant([before - 1]), node.constant([_BEGIN]), along, back))
-    if after:
-        parts.append(node.emit("Slice", x, node.constant([_END]), node.constant([-after - 1]), along, back))
-    return node.emit("Concat", *parts, axis=axis) if len(parts) > 1 else x
 
 
 @op("DYNAMIC_UPDATE_SLICE", 5)
