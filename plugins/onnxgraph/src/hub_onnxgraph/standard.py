@@ -95,18 +95,16 @@ def definition(
 def with_attributes(body: onnx.FunctionProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     """Yield a definition's nodes with the node's attributes, or their defaults, in place of references to them."""
     given = {attribute.name: attribute for attribute in (*body.attribute_proto, *node.attribute)}
-    schema_defaults = _defaults(body, node)
+    schema = onnx.defs.get_schema(node.op_type, domain=domain_of(node.domain))
+    values = {name: attribute.default_value for name, attribute in schema.attributes.items()}
+    schema_defaults = {
+        name: value for name, value in values.items() if value.type and name in {*body.attribute, *values}
+    }
     for step in body.node:
         bound = onnx.NodeProto()
         bound.CopyFrom(step)
         _bind(bound, {**schema_defaults, **given})
         yield bound
-
-
-def _defaults(body: onnx.FunctionProto, node: onnx.NodeProto) -> dict[str, onnx.AttributeProto]:
-    schema = onnx.defs.get_schema(node.op_type, domain=domain_of(node.domain))
-    values = {name: attribute.default_value for name, attribute in schema.attributes.items()}
-    return {name: value for name, value in values.items() if value.type and name in {*body.attribute, *values}}
 
 
 def _bind(node: onnx.NodeProto, given: dict[str, onnx.AttributeProto]) -> None:

@@ -108,9 +108,6 @@ class Operator:
             return f"attribute {', '.join(unknown)} is not implemented"
         if missing:
             return f"attribute {', '.join(missing)} is missing"
-        return self._input_mismatch(inputs)
-
-    def _input_mismatch(self, inputs: Sequence[bool]) -> str | None:
         known = len(self.required_inputs)
         if len(inputs) > known and not self.variadic:
             return f"{len(inputs)} inputs, {known} are implemented"

@@ -181,25 +181,21 @@ def read(path: str | Path) -> ModelT:
 
 def parse(content: bytes, path: str | Path = "the model") -> ModelT:
     """Parses verified bytes; see `read`."""
+    import numpy as np
+
     schema = _schema()
     try:
         model: ModelT = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-        _inline_buffers(model, content)
+        for buffer in model.buffers or []:
+            if buffer.offset > 1:
+                if buffer.offset + buffer.size > len(content):
+                    raise ValueError(f"a buffer ends at byte {buffer.offset + buffer.size} of {len(content)}")
+                buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
         _check_indices(model)
     except _UNREADABLE as error:
         raise ModelUnreadable(f"{path} is corrupt: {error}", hint="copy or export the file again") from error
     return model
-
-
-def _inline_buffers(model: ModelT, content: bytes) -> None:
-    import numpy as np
-
-    for buffer in model.buffers or []:
-        if buffer.offset > 1:
-            if buffer.offset + buffer.size > len(content):
-                raise ValueError(f"a buffer ends at byte {buffer.offset + buffer.size} of {len(content)}")
-            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-        buffer.offset = buffer.size = 0
 
 
 def has_outside_buffers(content: bytes) -> bool:

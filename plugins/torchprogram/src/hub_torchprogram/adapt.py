@@ -73,11 +73,20 @@ def adapt(program: Program, options: ConvertOptions, *, keep_open: bool = False)
     outputs = program.signature.outputs
     input_words, output_words = words([spec.name for spec in kept]), words([spec.name for spec in outputs])
     forward, back = _LAYOUTS[options.io_layout]
-    moved = {spec.name for spec in (*kept, *outputs) if forward != tuple(range(4)) and _is_image(spec) and forward}
+    moved = {
+        spec.name
+        for spec in (*kept, *outputs)
+        if forward != tuple(range(4)) and len(spec.shape) == _IMAGE_RANK and forward
+    }
     feeds = dict(zip([spec.name for spec in kept], input_words, strict=True))
     return AdaptedProgram(
         module=_border(program, specs, feeds, output_words, options.constants, (moved, forward, back)),
-        inputs=tuple(_moved(spec, forward) if spec.name in moved else spec for spec in kept),
+        inputs=tuple(
+            TensorSpec(name=spec.name, dtype=spec.dtype, shape=tuple(spec.shape[axis] for axis in forward))
+            if spec.name in moved
+            else spec
+            for spec in kept
+        ),
         words=input_words,
         outputs=tuple(spec.name for spec in outputs),
         output_words=output_words,
@@ -93,10 +102,6 @@ def check_names(program: Program, options: ConvertOptions) -> None:
         raise UnknownName(f"no input named {', '.join(unknown)}", hint=f"the inputs are: {', '.join(names)}")
 
 
-def _is_image(spec: TensorSpec) -> bool:
-    return len(spec.shape) == _IMAGE_RANK
-
-
 def _fixed(spec: TensorSpec, options: ConvertOptions, *, keep_open: bool) -> TensorSpec:
     shape = options.shapes.get(spec.name)
     if shape is not None:
@@ -106,10 +111,6 @@ def _fixed(spec: TensorSpec, options: ConvertOptions, *, keep_open: bool) -> Ten
     example = "x".join(str(dim.size or 1) for dim in spec.shape)
     hint = f"fix it: --shape {spec.name}={example}"
     raise ShapeNeeded(f"input {spec} has dimensions that are not fixed, and the target needs them fixed", hint=hint)
-
-
-def _moved(spec: TensorSpec, forward: tuple[int, ...]) -> TensorSpec:
-    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=tuple(spec.shape[axis] for axis in forward))
 
 
 def _bindings(

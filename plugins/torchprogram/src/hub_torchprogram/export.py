@@ -67,7 +67,12 @@ def export_module(
     """
     exported = _export(module, inputs, sizes or {}, by_name=by_name)
     if not _is_plain(exported.call_spec.out_spec):
-        exported = _export(_plain_outputs(module), inputs, sizes or {}, by_name=by_name)
+
+        def call(*args: object, **feeds: object) -> dict[str, torch.Tensor]:
+            names, tensors = flat_outputs(module(*args, **feeds))
+            return dict(zip(names, tensors, strict=True))
+
+        exported = _export(module_of(call, module), inputs, sizes or {}, by_name=by_name)
     raw = exported_signature(exported, {})
     check_open(inputs, raw)
     named = renamed(raw, names_of_symbols(raw, inputs))
@@ -101,14 +106,6 @@ def _agree_at_one(
 
 def _is_plain(spec: pytree.TreeSpec) -> bool:
     return spec.type in {None, dict, list, tuple} and all(map(_is_plain, spec.children()))
-
-
-def _plain_outputs(module: torch.nn.Module) -> torch.nn.Module:
-    def call(*args: object, **feeds: object) -> dict[str, torch.Tensor]:
-        names, tensors = flat_outputs(module(*args, **feeds))
-        return dict(zip(names, tensors, strict=True))
-
-    return module_of(call, module)
 
 
 def _export(

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import sympy
     import torch
     from torch.export.graph_signature import ArgumentSpec
-    from torch.utils._sympy.value_ranges import ValueRanges
 
 PICKLE_HINT = "running a pickle runs code from the file: pass --allow-pickle if you trust its author, or export a .pt2"
 """What to do about a file that is refused because loading it would run code."""
@@ -156,7 +154,11 @@ def exported_signature(exported: torch.export.ExportedProgram, names: StoredName
         exported: The ExportedProgram.
         names: As `stored_names`.
     """
-    ranges = {str(symbol): _bounds(interval) for symbol, interval in exported.range_constraints.items()}
+    # sympy: `is_Integer` is False for the infinity that stands for "no upper bound".
+    ranges = {
+        str(symbol): (int(interval.lower), int(interval.upper) if interval.upper.is_Integer else None)
+        for symbol, interval in exported.range_constraints.items()
+    }
     values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
     indexed = embedding_rows(exported)
     inputs = [arg.name for arg in _user_specs(exported, "input") if _is_tensor(arg, "input")]
@@ -193,11 +195,6 @@ def _origin(node: torch.fx.Node) -> torch.fx.Node:
     while str(node.target).split(".")[1:2] in _MOVES and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node
-
-
-def _bounds(interval: ValueRanges[sympy.Expr]) -> tuple[int, int | None]:
-    # sympy: `is_Integer` is False for the infinity that stands for "no upper bound".
-    return int(interval.lower), int(interval.upper) if interval.upper.is_Integer else None
 
 
 def _output_titles(exported: torch.export.ExportedProgram, outputs: Sequence[ArgumentSpec]) -> tuple[str, ...]:
