@@ -48,8 +48,8 @@ def peaks(content: bytes, names: Iterable[str], samples: Iterable[Feeds]) -> dic
     return found
 
 
-def overflowing(model: ModelProto, samples: Iterable[Feeds]) -> list[str]:
-    """Returns the nodes with a value too large for float16, stand-ins for infinity (-3.4e38) among them."""
+def overflowing(model: ModelProto, samples: Iterable[Feeds]) -> dict[str, float]:
+    """Returns nodes with a value too large for float16 -> the largest; stand-ins for infinity (-3.4e38) among them."""
     from onnx import TensorProto, numpy_helper
 
     graph = model.graph
@@ -61,8 +61,12 @@ def overflowing(model: ModelProto, samples: Iterable[Feeds]) -> list[str]:
         if tensor.data_type == TensorProto.FLOAT:
             array = numpy_helper.to_array(tensor)
             tops[tensor.name] = float(abs(array).max()) if array.size else 0.0
-    large = {name for name, top in tops.items() if top > LARGEST * _MARGIN}
-    return [node.name for node in graph.node if large & {*node.input, *node.output}]
+    large = {name: top for name, top in tops.items() if top > LARGEST * _MARGIN}
+    return {
+        node.name: max(large[name] for name in (*node.input, *node.output) if name in large)
+        for node in graph.node
+        if large.keys() & {*node.input, *node.output}
+    }
 
 
 def fragile(model: ModelProto) -> list[str]:

@@ -50,10 +50,12 @@ class Scheme:
     Attributes:
         activations: `uint8`, or `int8` or `int16`, which are symmetric.
         weights: `int8`; or `uint8` with zero point 128, except in grouped convolutions, whose kernels need neither.
+        integer_bias: Whether biases become int32, in the product of the operands' scales.
     """
 
     activations: str
     weights: str
+    integer_bias: bool = True
 
     @classmethod
     def of(cls, signedness: Signedness) -> Scheme:
@@ -216,7 +218,12 @@ def _write_weights(node: NodeProto, writer: _QdqWriter, scale: float | None) -> 
         grouped = attributes(node).get("group", 1) != 1
         if array.ndim < 2:  # noqa: PLR2004 - a vector has one row
             continue
-        plain = place == 1 and scale is not None and _has_plain_bias(node, writer, array.shape[axis])
+        plain = (
+            place == 1
+            and scale is not None
+            and writer.scheme.integer_bias
+            and _has_plain_bias(node, writer, array.shape[axis])
+        )
         bias = numpy_helper.to_array(writer.tensors[node.input[2]]) if plain else None
         least = 0.0 if bias is None or scale is None else np.abs(bias.astype(np.float64)) / (scale * _INT32)
         found = quantize_weights(array, axis, least)

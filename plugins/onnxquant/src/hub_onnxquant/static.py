@@ -53,8 +53,21 @@ def apply(source: QuantizerSource, recipe: Recipe) -> ModelProto:
     return insert(source.model, placement, ranges_of(source, placement, recipe.method), recipe.scheme)
 
 
-def best(source: QuantizerSource, trials: StaticTrials, scheme: Scheme) -> StaticTrial:
+def best(
+    source: QuantizerSource,
+    trials: StaticTrials,
+    scheme: Scheme,
+    widest: Extent = Extent.BETWEEN,
+    kept: Sequence[str] = (),
+) -> StaticTrial:
     """Tries every method of drawing ranges, and less and less of the graph until the result is good enough.
+
+    Args:
+        source: The float model.
+        trials: What the step tries.
+        scheme: Element types.
+        widest: How much is quantized at most.
+        kept: Nodes that stay in float in every recipe.
 
     Returns:
         The first that is, else the best.
@@ -62,10 +75,10 @@ def best(source: QuantizerSource, trials: StaticTrials, scheme: Scheme) -> Stati
     Raises:
         StepError: No result runs.
     """
-    kept, methods = unseen(source), list(METHODS)
+    kept, methods = tuple(dict.fromkeys((*unseen(source), *kept))), list(METHODS)
     results: list[StaticTrial] = []
     places: list[Placement] = []
-    for extent in sorted(Extent, reverse=True):
+    for extent in sorted((extent for extent in Extent if extent <= widest), reverse=True):
         placement = place(source.model, extent, kept)
         if placement in places:
             continue
@@ -81,13 +94,15 @@ def best(source: QuantizerSource, trials: StaticTrials, scheme: Scheme) -> Stati
     return max(results, key=lambda trial: trial.sqnr_db)
 
 
-def sensitivity(source: QuantizerSource, trials: StaticTrials, recipe: Recipe) -> dict[str, float]:
+def sensitivity(
+    source: QuantizerSource, trials: StaticTrials, recipe: Recipe, widest: Extent = Extent.BETWEEN
+) -> dict[str, float]:
     """Returns product -> SQNR in dB of the output with that product alone in integers."""
     products = [name for name in products_of(source.model) if name not in recipe.kept]
     found = {}
     for name in products:
         others = tuple(other for other in products if other != name)
-        alone = Recipe(Extent.OUTPUTS, recipe.method, recipe.scheme, (*recipe.kept, *others))
+        alone = Recipe(min(widest, Extent.OUTPUTS), recipe.method, recipe.scheme, (*recipe.kept, *others))
         found[name] = trials.measure(apply(source, alone), _SENSITIVITY_SAMPLES)
     return found
 
@@ -99,7 +114,7 @@ def _counts(total: int) -> Iterator[int]:
         count = max(count + 1, math.ceil(count * 1.5))
 
 
-def mixed(source: QuantizerSource, trials: StaticTrials, start: Recipe) -> StaticTrial:
+def mixed(source: QuantizerSource, trials: StaticTrials, start: Recipe, widest: Extent = Extent.BETWEEN) -> StaticTrial:
     """Leaves more and more of the layers that int8 hurts most in float, until the goal is reached.
 
     Returns:
@@ -108,12 +123,12 @@ def mixed(source: QuantizerSource, trials: StaticTrials, start: Recipe) -> Stati
     Raises:
         StepError: No result runs.
     """
-    hurt = sensitivity(source, trials, start)
+    hurt = sensitivity(source, trials, start, widest)
     order = sorted(hurt, key=lambda name: hurt[name])
     worst = ", ".join(f"{name} {hurt[name]:.1f} dB" for name in order[:3])
     trials.notes.append(f"layers that int8 hurts most, each alone in int8: {worst}")
     recipes = (
-        (str(count), Recipe(Extent.BETWEEN, start.method, start.scheme, (*start.kept, *order[:count])))
+        (str(count), Recipe(widest, start.method, start.scheme, (*start.kept, *order[:count])))
         for count in _counts(len(order))
     )
     results = trials.together("to leave so many layers in float", recipes, GOAL_DB)

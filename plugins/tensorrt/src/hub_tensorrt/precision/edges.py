@@ -2,7 +2,110 @@
 
 from __future__ import annotations
 
-from hub.spec import Edge
+from collections.abc import Callable
+from pathlib import Path
 
-EDGES: tuple[Edge, ...] = ()
+from hub.spec import (
+    PREPARED,
+    Accepts,
+    ConvertJob,
+    ConvertOptions,
+    Edge,
+    Gives,
+    ModelSummary,
+    Numerics,
+    StepError,
+    StepOutput,
+    Support,
+    Verdict,
+    takes_unblocked,
+)
+from hub_tensorrt.precision.halves import float16
+from hub_tensorrt.precision.integers import Precise, integers
+from hub_tensorrt.precision.rules import check_rules, words
+
+FORM = "tensorrt"
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+
+
+def takes_without_recurrence(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses recurrent layers too."""
+    found = sorted(_RECURRENT & set(summary.operators))
+    reason = f"{', '.join(found)}: recurrent layers have no static int8 form in ONNX: int8-mixed keeps them"
+    return Verdict(support=Support.NOTYET, reason=reason) if found else takes_unblocked(summary, options)
+
+
+def write_precise(made: Precise, target: Path) -> StepOutput:
+    """Checks a result against ONNX's rules and TensorRT's, and writes it.
+
+    Raises:
+        StepError: It breaks one: a defect of this plugin.
+    """
+    import onnx
+
+    onnx.checker.check_model(made.model, full_check=True)
+    findings = check_rules(made.model)
+    if findings:
+        raise StepError(f"the result breaks rules of TensorRT: {words(findings)}")
+    target.write_bytes(made.model.SerializeToString(deterministic=True))
+    return StepOutput(notes=tuple(made.notes), recipe=made.recipe)
+
+
+def _edge(  # noqa: PLR0913 - a row of the table below
+    name: str,
+    title: str,
+    numerics: Numerics,
+    make: Callable[[ConvertJob], Precise],
+    *,
+    cost: float = 1.0,
+    calibrated: bool = False,
+    check: Callable[[ModelSummary, ConvertOptions], Verdict] = takes_unblocked,
+) -> Edge:
+    """An edge of this module; `cost` orders those with the same target."""
+    return Edge(
+        id=f"tensorrt.{name}",
+        accepts=(Accepts(format="onnx", form=PREPARED),),
+        gives=Gives(format="onnx", numerics=numerics, form=FORM),
+        convert=lambda job: write_precise(make(job), Path(job.output)),
+        check=check,
+        lossy=True,
+        needs_calibration=calibrated or numerics.needs_calibration,
+        keeps_dynamic=True,
+        requires=("onnx>=1.17", "onnxruntime>=1.20"),
+        process="onnx",
+        cost=cost,
+        title=title,
+    )
+
+
+EDGES: tuple[Edge, ...] = (
+    _edge(
+        "int8",
+        "int8 as TensorRT takes it",
+        Numerics.INT8,
+        lambda job: integers(job.source.path, job.calibration, Numerics.INT8),
+        check=takes_without_recurrence,
+    ),
+    _edge(
+        "int8-mixed",
+        "int8 as TensorRT takes it, fragile layers in float",
+        Numerics.INT8_MIXED,
+        lambda job: integers(job.source.path, job.calibration, Numerics.INT8_MIXED),
+        cost=1.5,
+    ),
+    _edge(
+        "fp16",
+        "float16 as TensorRT takes it, ranges from samples",
+        Numerics.FP16,
+        lambda job: float16(job.source.path, job.calibration),
+        calibrated=True,
+    ),
+    _edge(
+        "fp16-unseen",
+        "float16 as TensorRT takes it, ranges from random inputs",
+        Numerics.FP16,
+        lambda job: float16(job.source.path),
+        cost=2.0,
+    ),
+)
 """Float ONNX to the precision ONNX that an engine is built of: format `onnx`, form `tensorrt`."""

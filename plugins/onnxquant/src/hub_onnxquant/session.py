@@ -1,0 +1,54 @@
+"""Runs a model in memory, as ONNX defines it, to judge what a recipe gave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hub.spec import StepError
+from hub_onnxquant.runtime_options import runtime_failures, session_options
+
+if TYPE_CHECKING:
+    from hub.spec import Feeds
+
+
+class GraphSession:
+    """An open model in ONNX Runtime on the CPU.
+
+    Pairs of QuantizeLinear and DequantizeLinear are computed as ONNX defines them, in float between the pairs: no
+    integer kernel's saturation, so that the figure is the model's and not this processor's.
+
+    Args:
+        content: The model in one piece.
+
+    Raises:
+        StepError: ONNX Runtime refuses it.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        import onnxruntime as ort
+
+        try:
+            self._session = ort.InferenceSession(
+                content,
+                session_options("optimized", 0),
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["QDQSelectorActionTransformer"],
+            )
+        except runtime_failures() as error:
+            raise StepError(f"ONNX Runtime {ort.__version__} refuses the model: {error}") from error
+        self._outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, feeds: Feeds) -> Feeds:
+        """Runs once.
+
+        Raises:
+            StepError: A feed does not fit, or a kernel failed.
+        """
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
+        except runtime_failures() as error:
+            raise StepError(f"ONNX Runtime failed on the model: {error}") from error
+
+    def close(self) -> None:
+        """Releases the model."""
+        del self._session

@@ -1,0 +1,80 @@
+"""Static int8 as TensorRT takes it: explicit pairs on the inputs of products, symmetric, float biases.
+
+Pairs on the inputs of Conv, Gemm and MatMul only. Further pairs (both inputs of a residual Add) save the device
+memory traffic and cost accuracy; whether they are faster only a GPU can say, so none are written (ADR 46).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hub.spec import Numerics, QuantRecipe, UnsupportedModel
+from hub_onnxquant import static
+from hub_onnxquant.placement import PRODUCTS, Extent, Wiring, products_of
+from hub_onnxquant.qdq import Scheme, attributes
+from hub_quanttrials import GOAL_DB, check_claim, listed
+from hub_tensorrt.precision.rules import float_products
+from hub_tensorrt.precision.source import open_source
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+INT8 = Scheme("int8", "int8", integer_bias=False)
+
+
+class Precise(NamedTuple):
+    """A precision ONNX, its recipe, and notes."""
+
+    model: ModelProto
+    recipe: QuantRecipe
+    notes: list[str]
+
+
+def unfit(model: ModelProto) -> dict[str, str]:
+    """Returns products that TensorRT does not compute in integers -> why."""
+    wiring = Wiring(model)
+    found = {}
+    for node in wiring.nodes:
+        if node.op_type not in PRODUCTS or len(node.input) < 2:  # noqa: PLR2004 - an activation and weights
+            continue
+        if node.op_type in {"Conv", "ConvTranspose"} and node.input[1] not in wiring.stored:
+            found[node.name] = "its weights are computed"
+        elif node.input[0] in wiring.stored:
+            found[node.name] = "its first operand is stored"
+        elif node.op_type == "Gemm" and attributes(node).get("transA"):
+            found[node.name] = "it reads its activation transposed"
+    return found
+
+
+def integers(path: str, calibration: str, claimed: Numerics, scheme: Scheme = INT8) -> Precise:
+    """Quantizes activations and weights, by the best of the ways of drawing ranges.
+
+    Args:
+        path: The prepared float model.
+        calibration: Folder of samples.
+        claimed: INT8 or FP8, for every product; or INT8_MIXED, which leaves those that int8 hurts most in float.
+        scheme: Element types.
+
+    Raises:
+        HubError: The model or the samples cannot be read or run; it has no product to quantize, or not all of them can
+            be where that is claimed; or no recipe gives a result.
+    """
+    source = open_source(path, calibration)
+    products, left = products_of(source.model), unfit(source.model)
+    if not set(products) - set(left):
+        there = listed(sorted({node.op_type for node in source.model.graph.node}))
+        message = f"nothing in the model can be quantized: it has no {', '.join(sorted(PRODUCTS))}; it has {there}"
+        raise UnsupportedModel(message, hint="Use --precision fp16 or fp32.")
+    source.watch()
+    trials = static.trials_of(source)
+    best = static.best(source, trials, scheme, Extent.INPUTS, tuple(left))
+    whole = float_products(best.model)
+    if claimed is Numerics.INT8_MIXED and (best.sqnr_db < GOAL_DB or not whole):
+        best = static.mixed(source, trials, best.recipe, Extent.INPUTS)
+    still = float_products(best.model)
+    found = claimed if claimed is Numerics.FP8 else Numerics.INT8_MIXED if still else Numerics.INT8
+    check_claim(f"TensorRT {claimed.value}", claimed, found, still)
+    reasons = [f"{name} stays in float: {why}" for name, why in left.items()]
+    notes = [*source.notes, *reasons, *trials.notes, f"took {best.recipe}: {best.sqnr_db:.1f} dB"]
+    others = [name for name in still if name not in best.recipe.kept]
+    return Precise(best.model, static.record(source, best.recipe, claimed, others), notes)
