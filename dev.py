@@ -31,7 +31,7 @@ PLUGINS = [
         "keras[cpu,torch]",
         "onnxruntime",
         "openvino",
-        "tensorrt",
+        "tensorrt[rtx]",
         "tflite",
     )
 ]

@@ -35,10 +35,13 @@ from hub._runner import Runner
 from hub._sampling import prepare_samples
 from hub._shapes import GUESSES
 from hub._store import Store
+from hub._unrun import check_here
 from hub._workers import Limits, Workers
 from hub.spec import (
     ConvertOptions,
     DeviceMissing,
+    Dim,
+    DimRange,
     Execution,
     HubError,
     ModelArtifact,
@@ -110,7 +113,9 @@ def inspect_source(
         opened = open_model(runner, source, options)
         if execute is None:
             return Inspected(opened=opened)
-        choose_runtime(registry, opened.artifact, runtime)
+        here = registry.runs_here(choose_runtime(registry, opened.artifact, runtime), opened.summary)
+        if not here:
+            return Inspected(opened=opened, lack=f"{here.reason}; {here.hint}".rstrip("; "))
         request = Request(
             source=source, target="", numerics=None, output="", test=data, options=options, runtime=runtime
         )
@@ -267,7 +272,7 @@ def verify(  # noqa: PLR0913 keywords, like the command line
     with session(registry) as runner:
         opened = open_model(runner, request.source, request.options)
         other = open_model(runner, Source(path=result), ConvertOptions())
-        choose_runtime(registry, other.artifact, runtime)
+        check_here(registry, choose_runtime(registry, other.artifact, runtime), other.summary)
         receipt = read_receipt(Path(result), other.artifact)
         request = _as_made(request, opened, receipt) if receipt else request
         fix = other.summary.signature.is_static
@@ -292,14 +297,27 @@ def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
     known = {spec.name for spec in opened.summary.signature.inputs}
     inputs = receipt.steps[0].artifact.signature.inputs
     shapes = {spec.name: spec.fixed_shape for spec in inputs if spec.is_static and spec.name in known}
+    ranges = {spec.name: sizes for spec in receipt.result.signature.inputs if (sizes := _sizes(spec.shape))}
     bindings = [bound for step in receipt.steps for bound in step.bindings]
     constants = {bound.source: bound.constant for bound in bindings if bound.constant is not None}
     states = {bound.source: bound.state for bound in bindings if bound.state}
     asked = request.options
     options = msgspec.structs.replace(
-        asked, shapes=shapes | asked.shapes, constants=constants | asked.constants, states=states | asked.states
+        asked,
+        shapes=shapes | asked.shapes,
+        ranges={name: sizes for name, sizes in ranges.items() if name in known - asked.shapes.keys()} | asked.ranges,
+        constants=constants | asked.constants,
+        states=states | asked.states,
     )
     return msgspec.structs.replace(request, options=options)
+
+
+def _sizes(shape: tuple[Dim, ...]) -> tuple[DimRange, ...]:
+    """The sizes that bounded dimensions take; none where one is fixed in the file, or knows no bound."""
+    if not all((dim.symbol and dim.high) or dim.size for dim in shape) or all(dim.size for dim in shape):
+        return ()
+    pairs = ((dim.size or dim.low, dim.size or dim.high or dim.low) for dim in shape)
+    return tuple(DimRange(low=low, best=high, high=high) for low, high in pairs)
 
 
 def run(
@@ -327,7 +345,7 @@ def run(
     with session(registry) as runner:
         opened = open_model(runner, request.source, request.options)
         how = how or RuntimeOptions()
-        choose_runtime(registry, opened.artifact, runtime, how.variant)
+        check_here(registry, choose_runtime(registry, opened.artifact, runtime, how.variant), opened.summary)
         samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
         inputs = with_constants(runner, opened.artifact, samples.check, request.options)
         folder, _ = runner.run(opened.artifact, how, inputs, (), preferred=runtime)

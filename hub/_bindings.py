@@ -1,6 +1,7 @@
 """Carry samples over declared input and output changes, so that a declared change is also a tested one."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 
 from hub.spec import ConvertOptions, Feeds, IoBinding
 
+T = TypeVar("T")
 Array = npt.NDArray[np.generic]
 Chain = tuple[tuple[IoBinding, ...], ...]
 
@@ -29,14 +31,15 @@ def to_source(outputs: Feeds, chain: Chain) -> Feeds:
 def options_for(options: ConvertOptions, bindings: tuple[IoBinding, ...]) -> ConvertOptions:
     """A request's options in the terms of the model that a step made: it may have renamed or moved its inputs."""
     bound = _of(bindings, "input")
-    moved = {
-        bound[name].target: bound[name].moved(shape)
-        for name, shape in options.shapes.items()
-        if name in bound and bound[name].target
-    }
+
+    def carried(shapes: dict[str, tuple[T, ...]]) -> dict[str, tuple[T, ...]]:
+        found = {name: bound.get(name) for name in shapes if name not in bound or bound[name].target}
+        return {to.target if to else name: to.moved(shapes[name]) if to else shapes[name] for name, to in found.items()}
+
     return msgspec.structs.replace(
         options,
-        shapes={name: shape for name, shape in options.shapes.items() if name not in bound} | moved,
+        shapes=carried(options.shapes),
+        ranges=carried(options.ranges),
         constants={name: value for name, value in options.constants.items() if name not in bound},
         states=_renamed(options.states, bindings),
         io_layout="" if any(item.permutation for item in bindings) else options.io_layout,  # done once is done

@@ -135,7 +135,7 @@ def check_signature(
             _check_dropped(spec, bound.get(spec.name))
         own = [_expected(spec, bound.get(spec.name)) for spec in kept]
         wanted = [_expected(spec, bound.get(spec.name)) for spec in asked]
-        fits = _output_fits if direction == "output" else _open_fits if edge.keeps_dynamic else _fixed_fits
+        fits = _output_fits if direction == "output" else _open_fits if edge.keeps(options) else _fixed_fits
         if (
             len(wanted) != len(new)
             or not all(map(_alike, wanted, new))

@@ -24,10 +24,12 @@ from hub._requirements import versions_of
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
-from hub._shapes import check_names, fix_shapes
+from hub._shapes import bounded, check_names, check_ranges, fix_shapes
 from hub._speed import Performance, check_speed, explain, measure_speed, slow_words
 from hub._steps import Step
+from hub._unrun import built_only, check_here
 from hub.spec import (
+    ConvertOptions,
     Edge,
     FailedAttempt,
     HubError,
@@ -73,10 +75,14 @@ class Conversion:
             registry.check_broken(f"no loaded plugin writes {request.target}")
         check_target(request.target, targets)
         registry.check_suffix(request.target, request.destination)
-        check_runtime(request.runtime, registry.target(request.target, request.destination)[0], registry.runtimes)
+        format_name, _ = registry.target(request.target, request.destination)
+        check_runtime(request.runtime, format_name, registry.runtimes)
+        if request.require_speedup:
+            check_here(registry, registry.runtime_for(format_name, request.runtime), None)
         self._events.started(f"reading {request.source.label}")
         opened = open_model(self._runner, request.source, request.options)
         check_names(opened.summary.signature, request.options)
+        opened = _within_ranges(opened, request.options)
         self._wanted = wanted_numerics(request, opened)
         goals = goals_of(request, registry, self._wanted)
         if opened.summary.state in goals:
@@ -89,6 +95,8 @@ class Conversion:
         except NoRouteError as error:
             refuse_quantizing_twice(opened, self._wanted, error)
             raise
+        if request.options.ranges and any(step.edge.needs_ranges for step in plan.routes[0]):
+            check_ranges(opened.summary.signature, request.options)
         self._history = History(self._runner.store, registry, opened.artifact.sha256)
         if not request.use_cache:
             return opened, plan
@@ -107,14 +115,14 @@ class Conversion:
         opened, plan = self.plan()
         self._events.planned(opened.summary, plan)
         self._events.started("running the source model")
-        fix = not _keeps_dynamic(plan.routes[0])
+        fix = not self._keeps_dynamic(plan.routes[0])
         samples, reference = samples_and_reference(request, self._runner, opened, fix=fix)
         for note in (*samples.notes, *samples.warnings):
             self._events.noted(note)
         proof = self._first_right_route(opened, plan, samples, reference)
         side = _side_files(proof.result)
         check_side_files(side, request.destination, force=request.force, inputs=opened.summary.files)
-        receipt = make_receipt(request, plan, proof, self._attempts, self._unheard)
+        receipt = make_receipt(self._runner.registry, request, plan, proof, self._attempts, self._unheard)
         artifact = Path(proof.result.artifact.path)
         publish(artifact, encode_receipt(receipt), request.destination, side)
         if all(self._runner.registry.edges[edge].deterministic for edge in receipt.route.edges):
@@ -134,7 +142,7 @@ class Conversion:
             ids = tuple(step.edge.id for step in route)
             if wrong & set(ids) or any(ids[: len(prefix)] == prefix for prefix in dead):
                 continue
-            if open_only and not _keeps_dynamic(route):
+            if open_only and not self._keeps_dynamic(route):
                 continue
             try:
                 return self._take(opened, route, samples, reference)
@@ -173,6 +181,7 @@ class Conversion:
             options=samples.options,
             runtime=self._request.runtime,
         )
+        ran = candidate  # the last one that was run here
         for index, planned in enumerate(route):
             edge, prefix = planned.edge, tuple(step.edge.id for step in route[: index + 1])
             step = planned.starting_from(candidate.summary.state)
@@ -192,8 +201,10 @@ class Conversion:
                 wrong = f"the result of {step.title} is not the source's: {describe_failures(parity)}"
                 hint = "hub tries the next route where there is one"
                 raise RouteFailed(prefix, VerificationError(wrong, hint=hint), parity)
+            ran = candidate if parity else ran
         try:
-            prove_float32(self._runner, opened, candidate, reference, candidate.steps[-1].parity)
+            if ran.steps:
+                prove_float32(self._runner, opened, ran, reference, ran.steps[-1].parity)
         except HubError as error:
             raise RouteFailed(prefix, error) from error
         self._history.passed(prefix)
@@ -202,25 +213,28 @@ class Conversion:
             result=candidate,
             samples=samples,
             reference=reference,
-            performance=self._performance(opened, candidate, reference),
+            performance=self._performance(opened, candidate, reference) if ran is candidate else Performance(),
             accuracy=accuracy(samples.labels, reference.outputs, outputs_of(self._runner, candidate, reference))
-            if samples.labels
+            if samples.labels and ran is candidate
             else None,
         )
 
     def _samples_for(self, opened: Opened, route: tuple[Step, ...], samples: Samples) -> Samples:
         """Fix the shapes when a later route needs them fixed and the first did not; never at a size of hub's choice."""
-        if samples.options.shapes == samples.shapes or _keeps_dynamic(route):
+        if samples.options.shapes == samples.shapes or self._keeps_dynamic(route):
             return samples
         if samples.guessed:
             try:
                 fix_shapes(opened.summary.signature, self._request.options, {})
             except ShapeNeeded as error:
-                fixing = next(i for i, step in enumerate(route, start=1) if not step.edge.keeps_dynamic)
+                fixing = next(i for i, step in enumerate(route, start=1) if not step.edge.keeps(self._request.options))
                 raise RouteFailed(tuple(step.edge.id for step in route[:fixing]), error) from error
         for note in samples.shape_notes:
             self._events.noted(note)
         return samples.fixed()
+
+    def _keeps_dynamic(self, route: tuple[Step, ...]) -> bool:
+        return all(step.edge.keeps(self._request.options) for step in route)
 
     def _step(self, before: Candidate, step: Step, samples: Samples, reference: Reference, *, last: bool) -> Candidate:
         """Run one edge, check what it declared, measure what it computes."""
@@ -258,9 +272,16 @@ class Conversion:
         )
         if last:
             _effects.check_carried_out(edge, summary.signature, after.options)
-        self._events.started(f"comparing {summary.state} with the source")
-        policy = self._policy(before, edge, summary.state.numerics)
-        record = msgspec.structs.replace(record, parity=measure(self._runner, after, reference, policy))
+        registry = self._runner.registry
+        here = registry.runs_here(registry.runtime_for(summary.state.format, after.runtime), summary)
+        if here:
+            self._events.started(f"comparing {summary.state} with the source")
+            policy = self._policy(before, edge, summary.state.numerics)
+            record = msgspec.structs.replace(record, parity=measure(self._runner, after, reference, policy))
+        else:
+            record = msgspec.structs.replace(
+                record, not_run=built_only(registry, before, edge, summary, here, last=last)
+            )
         self._unheard.extend(self._runner.registry.step_finished(record))
         self._events.finished(record)
         return msgspec.structs.replace(after, steps=(*before.steps, record))
@@ -315,8 +336,12 @@ class Conversion:
         return msgspec.structs.replace(found, speed=speed, remarks=(*found.remarks, *slow))
 
 
-def _keeps_dynamic(route: tuple[Step, ...]) -> bool:
-    return all(step.edge.keeps_dynamic for step in route)
+def _within_ranges(opened: Opened, options: ConvertOptions) -> Opened:
+    signature = bounded(opened.summary.signature, options)
+    return Opened(
+        artifact=msgspec.structs.replace(opened.artifact, signature=signature),
+        summary=msgspec.structs.replace(opened.summary, signature=signature),
+    )
 
 
 def _side_files(result: Candidate) -> list[Path]:

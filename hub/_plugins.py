@@ -21,18 +21,22 @@ from hub._requirements import check_installed
 from hub._steps import Step, steps_of
 from hub._version import VERSION
 from hub.spec import (
+    YES,
     DependencyMissing,
     Edge,
     Expectation,
     Format,
     HubError,
     Identification,
+    ModelSummary,
     Numerics,
     PluginBroken,
     Runtime,
     State,
     StepRecord,
+    Support,
     UsageError,
+    Verdict,
     parse_expectations,
 )
 from hub.spec import hooks as hub_hooks
@@ -334,6 +338,38 @@ class Registry:
             raise DependencyMissing(message, hint=f"name another's: --runtime {' or '.join(able)}")
         hint = "`hub plugins` shows what is installed"
         raise DependencyMissing(f"no plugin that runs {format_name} models is installed", hint=hint)
+
+    def runs_here(self, runtime: Runtime, summary: ModelSummary | None = None) -> Verdict:
+        """Whether a runtime's device is on this machine, and runs a model; yes for a runtime that needs none.
+
+        Raises:
+            PluginBroken: It gives no verdict.
+        """
+        if not runtime.device:
+            return YES
+        hint = "update its plugin, or uninstall it: `hub plugins`"
+        try:
+            verdict: object = runtime.runs_here(summary)
+        except Exception as error:
+            what = f"`runs_here` of the runtime {runtime.name} failed: {type(error).__name__}: {error}"
+            raise PluginBroken(what, hint=hint) from error
+        if not isinstance(verdict, Verdict):
+            message = f"`runs_here` of the runtime {runtime.name} returned {type(verdict).__name__}, no verdict"
+            raise PluginBroken(message, hint=hint)
+        return verdict
+
+    def device_here(self, device: str) -> Verdict:
+        """Whether a device that an edge needs is on this machine, as the runtimes say that know it."""
+        able = [item for item in self.runtimes.values() if item.device == device]
+        verdict = Verdict(support=Support.UNKNOWN, reason=f"no installed runtime knows the device {device}")
+        for runtime in able:
+            try:
+                verdict = self.runs_here(runtime)
+            except PluginBroken as error:
+                verdict = Verdict(support=Support.UNKNOWN, reason=error.message, hint=error.hint)
+            if verdict:
+                break
+        return verdict
 
     def check_broken(self, lack: str) -> None:
         """Tell a lack that may be a broken plugin's from one of something that is not installed.

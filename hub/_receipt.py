@@ -12,6 +12,7 @@ from hub._candidate import Candidate
 from hub._goals import wanted_numerics
 from hub._measure import Reference
 from hub._opening import Opened
+from hub._plugins import Registry
 from hub._request import Request
 from hub._routing import Plan
 from hub._sampling import Samples
@@ -20,6 +21,7 @@ from hub._version import VERSION
 from hub.spec import (
     RECEIPT_VERSION,
     Accuracy,
+    ExecutionLevel,
     FailedAttempt,
     IoBinding,
     IoContract,
@@ -56,7 +58,12 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_receipt(
-    request: Request, plan: Plan, proof: Proof, attempts: Sequence[FailedAttempt], unheard: Sequence[str]
+    registry: Registry,
+    request: Request,
+    plan: Plan,
+    proof: Proof,
+    attempts: Sequence[FailedAttempt],
+    unheard: Sequence[str],
 ) -> Receipt:
     """Put a conversion's receipt together; `unheard` is what is to be said of plugins that watched.
 
@@ -64,7 +71,7 @@ def make_receipt(
         VerificationError: The last step was not compared with the source.
     """
     source, result, samples, last = proof.source, proof.result, proof.samples, proof.result.steps[-1]
-    if last.parity is None:
+    if last.parity is None and last.not_run is None:
         raise VerificationError("the last step was not compared", hint="this is a defect in hub")
     performance = proof.performance
     wanted = wanted_numerics(request, source)
@@ -78,6 +85,8 @@ def make_receipt(
         route=Route(edges=tuple(step.edge for step in result.steps), left_out=plan.left_out),
         steps=result.steps,
         parity=last.parity,
+        level=_level(registry, result),
+        not_run=last.not_run,
         contract=io_contract(source.summary.signature, result.summary.signature, result.chain),
         notes=(*samples.notes, *(note for step in result.steps for note in step.notes)),
         warnings=(*_warnings(request, proof, wanted), *unheard),
@@ -97,6 +106,13 @@ def make_receipt(
     )
 
 
+def _level(registry: Registry, result: Candidate) -> ExecutionLevel:
+    if result.steps[-1].not_run:
+        return "aot-built"
+    runtime = registry.runtime_for(result.artifact.state.format, result.runtime)
+    return "device-run" if runtime.device else "run"
+
+
 def _warnings(request: Request, proof: Proof, wanted: Numerics) -> Iterator[str]:
     last, constant = proof.result.steps[-1], ", ".join(proof.reference.constant)
     yield from proof.samples.warnings
@@ -110,22 +126,25 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics) -> Iterator[str]
             yield f"{spec} stays open in the file; it was compared at {shape} only, the shape that was asked for"
     got = last.artifact.state.numerics
     if got != wanted:
-        yield _other_numerics(request, wanted, last)
+        yield _other_numerics(request, wanted, proof.result.steps)
     if got != Numerics.FP32:
         yield from _quantized_warnings(proof.source.artifact, last)
     yield from proof.performance.remarks
 
 
-def _other_numerics(request: Request, wanted: Numerics, last: StepRecord) -> str:
+def _other_numerics(request: Request, wanted: Numerics, steps: Sequence[StepRecord]) -> str:
+    last = steps[-1]
     got = last.artifact.state.numerics
     if request.numerics is None:
         return f"the source is {wanted.value}; as {last.artifact.state.format} counts, the result is {got.value}"
-    kept = ", ".join(last.recipe.kept_float) if last.recipe else "some layers"
+    recipe = next((step.recipe for step in reversed(steps) if step.recipe), None)
+    kept = ", ".join(recipe.kept_float) if recipe else "some layers"
     return f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)"
 
 
 def _quantized_warnings(source: ModelArtifact, last: StepRecord) -> Iterator[str]:
-    if last.parity is not None and last.parity.inputs == "random":
+    judged = last.not_run.parity if last.not_run else last.parity
+    if judged is not None and judged.inputs == "random":
         yield f"{last.artifact.state.numerics.value} was compared on random inputs only: give real ones, --test DATA"
     before, after = source.size_bytes, last.artifact.size_bytes
     if after >= before:

@@ -59,10 +59,15 @@ def remember(store: Store, request: Request, receipt: Receipt, artifact: Path, s
     """Keep a finished conversion, where all that it hangs on can be known before it is run again.
 
     Not kept are conversions of models with files beside them (a reader alone knows those), and those on whose way
-    something failed: that may go well the next time.
+    something failed or could not be run here: that may go well the next time.
     """
     key = _key(request)
-    if not key or receipt.failed_attempts or receipt.source.sha256 != sha256_model(Path(request.source.path)):
+    if (
+        not key
+        or receipt.failed_attempts
+        or receipt.not_run
+        or receipt.source.sha256 != sha256_model(Path(request.source.path))
+    ):
         return
     with store.scratch() as scratch:
         folder = scratch / "conversion"

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +34,7 @@ ROUTES_BEFORE_THE_NEXT_GOAL = 3
 """Routes to a goal that has another behind it: one quantizer on a fourth engine's graph is rarely what helps."""
 
 _HONOURED = {
+    "build_for": "--build-for",
     "constants": "--constant",
     "io_dtype": "--io-dtype",
     "io_layout": "--io-layout",
@@ -41,6 +42,8 @@ _HONOURED = {
     "submodule": "--submodule",
 }
 """Options that somebody on a route has to carry out -> what the user calls them."""
+
+_FIXES = "it fixes dimensions, and a range of sizes is asked for"
 
 Route = tuple[Step, ...]
 Asked = frozenset[str]
@@ -88,6 +91,10 @@ def make_plan(
     edges, start = registry.edges.values(), summary.state
     verdicts = {edge.id: _offered(registry, edge, summary, data=data) for edge in edges}
     verdicts |= {_known(registry, name): Verdict(support=Support.NEVER, reason="avoided on request") for name in avoid}
+    verdicts |= {edge.id: found for edge in edges if verdicts[edge.id] and not (found := _allowed(edge, options))}
+    if options.ranges:
+        fixing = Verdict(support=Support.NEVER, reason=_FIXES)
+        verdicts |= {edge.id: fixing for edge in edges if verdicts[edge.id] and not edge.keeps_dynamic}
     # The model as it is closes only the steps that start from it: behind a preparation it is another.
     answers = {edge.id: _ask(edge, summary, options) for edge in edges if edge.takes(start)}
     usable = [
@@ -127,8 +134,10 @@ def _known(registry: Registry, name: str) -> str:
 
 def _value(options: ConvertOptions, name: str) -> str:
     """An option's value as the user wrote it."""
-    value: str | dict[str, object] = getattr(options, name)
-    return value if isinstance(value, str) else ", ".join(f"{key}={item}" for key, item in value.items())
+    value: str | tuple[str, ...] | dict[str, object] = getattr(options, name)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def _routes(
@@ -138,7 +147,7 @@ def _routes(
 
     A second route over the same edges is the first one: where their files end in is what the readers find.
     """
-    keep = bool(_open_inputs(summary, options))
+    keep = options if _open_inputs(summary, options) else None
     behind = MAX_ROUTES - ROUTES_BEFORE_THE_NEXT_GOAL * (len(goals) - 1)
     found: set[tuple[str, ...]] = set()
     for goal in goals:
@@ -207,8 +216,10 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
     if missing:
         hint = f"pip install {' '.join(missing)}"
         return Verdict(support=Support.UNKNOWN, reason=f"not installed: {', '.join(missing)}", hint=hint)
-    if edge.needs_device:
-        return Verdict(support=Support.UNKNOWN, reason=f"needs a {edge.needs_device} device")
+    device = registry.device_here(edge.needs_device) if edge.needs_device else YES
+    if not device:
+        reason = f"needs a {edge.needs_device} device: {device.reason}"
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint=device.hint)
     if edge.needs_calibration and not data:
         return Verdict(support=Support.UNKNOWN, reason="needs --calibration", hint="--calibration DATA")
     avoided = expected_gap(registry.expectations, edge, summary)
@@ -216,8 +227,16 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
 
 
 def _ask(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    return _answer(lambda: edge.check(summary, options))
+
+
+def _allowed(edge: Edge, options: ConvertOptions) -> Verdict:
+    return _answer(lambda: edge.allows(options))
+
+
+def _answer(ask: Callable[[], object]) -> Verdict:
     try:
-        verdict: object = edge.check(summary, options)
+        verdict = ask()
     except Exception as error:  # noqa: BLE001 the plugin boundary: a check that raises leaves its edge out, and says so
         return _no_verdict(f"failed with {type(error).__name__}: {error}")
     return verdict if isinstance(verdict, Verdict) else _no_verdict(f"returned {type(verdict).__name__}, no verdict")
@@ -250,12 +269,18 @@ def _open_inputs(summary: ModelSummary, options: ConvertOptions) -> list[str]:
 
 
 def simple_routes(
-    steps: Iterable[Step], start: State, goal: State, *, keep_dynamic: bool = False, asked: Asked = frozenset()
+    steps: Iterable[Step],
+    start: State,
+    goal: State,
+    *,
+    keep_dynamic: ConvertOptions | None = None,
+    asked: Asked = frozenset(),
 ) -> Iterator[Route]:
     """Yield routes that visit no state twice: fewest lossy steps, then cost, then edge ids.
 
     Among routes that are as lossy, those on which the target's own format is quantized come first: a backend's own
-    quantization is made for its kernels. With `keep_dynamic`, those on which every dimension stays open come next.
+    quantization is made for its kernels. With `keep_dynamic`, the options of a request whose model has open dimensions,
+    those on which every dimension stays open come next.
     Every option of `asked` is carried out by an edge of the route.
     """
     leaving: dict[tuple[State, Asked], list[_Move]] = {}
@@ -275,7 +300,7 @@ def simple_routes(
             if step.target not in seen:
                 edge = step.edge
                 abroad = foreign + (edge.lossy and step.target.format != goal.format)
-                fixes = fixed or (keep_dynamic and not edge.keeps_dynamic)
+                fixes = fixed or (keep_dynamic is not None and not edge.keeps(keep_dynamic))
                 further = (*names, (edge.id, step.target))
                 entry = (lossy + edge.lossy, abroad, fixes, cost + step.cost, further, after, (*route, step))
                 heapq.heappush(heap, entry)
@@ -313,6 +338,8 @@ def _no_route(
     wanting = {step.edge.id for step in registry.steps if step.edge.needs_calibration and step.target in goals}
     if any("carries out" in reason for reason in reasons.values()):
         hint = "; ".join(f"{_HONOURED[name]} is carried out by {_able(registry, name)}" for name in sorted(asked))
+    elif any(reason.endswith(_FIXES) for reason in reasons.values()):
+        hint = f"{goals[0].format} takes no range of sizes on any route from here: give one size of each"
     elif wanting & reasons.keys() and not data:
         hint = f"{goals[0].numerics.value} needs data: --calibration DATA"
     return NoRouteError(message, hint=hint)

@@ -10,6 +10,7 @@ from hub._effects import misfit
 from hub._opening import Opened, open_model
 from hub._plugins import Registry
 from hub._request import parse_source
+from hub._unrun import check_here
 from hub.spec import (
     ConvertOptions,
     Execution,
@@ -51,6 +52,7 @@ def open_session(
     with session(registry) as runner:
         opened = open_model(runner, parse_source(model), options or ConvertOptions())
     opener = choose_runtime(registry, opened.artifact, runtime, how.variant)
+    check_here(registry, opener, opened.summary)
     return Model(opened, opener.open(opened.artifact, how), opener.name)
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+import msgspec
+
 from hub._request import did_you_mean
 from hub.spec import ConvertOptions, Dim, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
 
@@ -14,14 +16,17 @@ def check_names(signature: Signature, options: ConvertOptions) -> None:
 
     Raises:
         UnknownName: There is no such input.
-        UsageError: A shape has another rank than the input, or contradicts a fixed dimension.
+        UsageError: A shape or a range has another rank than the input, or contradicts a fixed dimension.
     """
     known = {spec.name: spec for spec in signature.inputs}
-    for name in (*options.shapes, *options.constants, *options.states):
+    for name in (*options.shapes, *options.ranges, *options.constants, *options.states):
         if name not in known:
             raise UnknownName(f"the model has no input {name!r}", hint=did_you_mean(name, known))
     for name, shape in options.shapes.items():
         _check_fits(known[name], shape)
+    for name, sizes in options.ranges.items():
+        for shape in (tuple(size.low for size in sizes), tuple(size.high for size in sizes)):
+            _check_fits(known[name], shape)
     _check_states(signature, options)
 
 
@@ -44,6 +49,35 @@ def _check_fits(spec: TensorSpec, shape: tuple[int, ...]) -> None:
     if not fits:
         message = f"shape {'x'.join(map(str, shape))} does not fit the model's {spec}"
         raise UsageError(message, hint=f"give {_flag(spec)} with your numbers in place of the names")
+
+
+def bounded(signature: Signature, options: ConvertOptions) -> Signature:
+    """A signature whose symbolic dimensions go as far as the request says: a range is tried at both its ends."""
+
+    def within(spec: TensorSpec) -> TensorSpec:
+        if spec.name not in options.ranges:
+            return spec
+        sizes = zip(spec.shape, options.ranges[spec.name], strict=True)
+        dims = (dim if dim.symbol is None else Dim(symbol=dim.symbol, low=s.low, high=s.high) for dim, s in sizes)
+        return msgspec.structs.replace(spec, shape=tuple(dims))
+
+    return msgspec.structs.replace(signature, inputs=tuple(map(within, signature.inputs)))
+
+
+def check_ranges(signature: Signature, options: ConvertOptions) -> None:
+    """Refuse open inputs of which the request does not say the sizes, where a result takes no other.
+
+    Raises:
+        ShapeNeeded: With the flags to give.
+    """
+    given = {*options.shapes, *options.ranges, *options.constants}
+    rest = [spec for spec in signature.inputs if not spec.is_static and spec.name not in given]
+    if rest:
+        flags = (f"--shape {s.name}={'x'.join('1..8' if d.symbol else str(d) for d in s.shape)}" for s in rest)
+        raise ShapeNeeded(
+            f"the target takes a range of sizes only; none is given for {'; '.join(map(str, rest))}",
+            hint=f"add {' '.join(flags)} with your smallest and largest sizes",
+        )
 
 
 GUESSES = (64, 32, 16, 128, 224, 320, 8, 512)
@@ -71,6 +105,12 @@ def fix_shapes(
     given = {**{s.name: s.fixed_shape for s in inputs if s.is_static}, **options.shapes}
     open_specs = [spec for spec in inputs if spec.name not in given]
     from_data = {spec.name: data[spec.name] for spec in open_specs if spec.name in data}
+    for spec in open_specs:
+        _check_within(spec, from_data.get(spec.name, ()), options)
+    given |= {
+        name: tuple(size.best for size in sizes) for name, sizes in options.ranges.items() if name not in from_data
+    }
+    open_specs = [spec for spec in open_specs if spec.name not in given]
     rest = [spec for spec in open_specs if spec.name not in from_data]
     alike = _of_equal_symbols(inputs, rest, {**from_data, **given})
     batch = _batch_of_one(inputs, [spec for spec in rest if spec.name not in alike], guess)
@@ -81,6 +121,15 @@ def fix_shapes(
     notes += [said.format(name, _x(shape)) for name, shape in batch.items()]
     known = {**batch, **alike, **from_data, **given}
     return {spec.name: known[spec.name] for spec in inputs}, tuple(notes)
+
+
+def _check_within(spec: TensorSpec, shape: tuple[int, ...], options: ConvertOptions) -> None:
+    sizes = options.ranges.get(spec.name, ())
+    if any(not size.low <= found <= size.high for found, size in zip(shape, sizes, strict=False)):
+        raise UsageError(
+            f"the data has {_x(shape)} for {spec.name}, outside {'x'.join(map(str, sizes))}",
+            hint="widen --shape, or give other data",
+        )
 
 
 def _of_equal_symbols(inputs: Iterable[TensorSpec], rest: list[TensorSpec], known: Shapes) -> Shapes:

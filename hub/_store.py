@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import platformdirs
 import psutil
 
 from hub._files import files_of, sha256_file
 from hub._tasks import TaskResult
-from hub.spec import StoreError
+from hub.spec import StoreError, cache_root
 
 _MANIFEST = "manifest.json"
 
@@ -24,11 +22,6 @@ def _hashes(folder: Path) -> dict[str, str]:
     """Hash every file of a finished step, so that damage to the cache is noticed and never delivered."""
     files = (file for file in files_of(folder) if file != folder / _MANIFEST)
     return {str(file.relative_to(folder)): sha256_file(file) for file in files}
-
-
-def cache_root() -> Path:
-    """Folder of the cache: $HUB_CACHE_DIR, or the platform's place for caches."""
-    return Path(os.environ.get("HUB_CACHE_DIR") or platformdirs.user_cache_path("hub"))
 
 
 def key_of(*parts: Any) -> str:

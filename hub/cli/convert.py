@@ -23,13 +23,20 @@ class _Int8Command(click.Command):
         return super().parse_args(ctx, [forms.get(word, word) for word in args])
 
 
+_SHORT = ("fp16", "bf16", "fp8", "int4-weights")
+"""Precisions with a flag of their own name."""
+
 _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", metavar="MODEL"),
     click.option(
-        "--to", "target", required=True, metavar="TARGET", help="onnx, tflite, keras, pytorch, openvino, onnxruntime."
+        "--to",
+        "target",
+        required=True,
+        metavar="TARGET",
+        help="onnx, tflite, keras, pytorch, openvino, onnxruntime, tensorrt.",
     ),
     click.option("--int8", is_flag=True, help="int8: static with --calibration, weights only without."),
-    click.option("--fp16", is_flag=True, help="Short for --precision fp16."),
+    *(click.option(f"--{name}", is_flag=True, help=f"Short for --precision {name}.") for name in _SHORT),
     click.option(
         "--precision",
         default="",
@@ -51,6 +58,12 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         multiple=True,
         metavar="INPUT=OUTPUT",
         help="Keep this state inside the model, from run to run.",
+    ),
+    click.option(
+        "--build-for",
+        multiple=True,
+        metavar="DEVICE",
+        help="Build for this device, in the backend's words (sm86); again for more.",
     ),
     click.option("--io-layout", type=click.Choice(["", "nhwc", "nchw"]), default="", help="Layout of 4-D tensors."),
     click.option("--io-dtype", type=click.Choice(["", "int8"]), default="", help="Integer inputs and outputs."),
@@ -161,10 +174,12 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
 def _precision(values: dict[str, Any]) -> str:
     from hub._request import BARE_INT8
 
-    asked = [name for flag, name in (("int8", BARE_INT8), ("fp16", "fp16")) if values[flag]]
+    flags = {"int8": BARE_INT8} | {name: name for name in _SHORT}
+    asked = [name for flag, name in flags.items() if values[flag.replace("-", "_")]]
     asked += [values["precision"]] if values["precision"] else []
     if len(asked) > 1:
-        raise click.UsageError("--int8, --fp16 and --precision name one precision: give one of them")
+        words = ", ".join(f"--{flag}" for flag in flags)
+        raise click.UsageError(f"{words} and --precision name one precision: give one of them")
     return asked[0] if asked else ""
 
 

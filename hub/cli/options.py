@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from hub.spec import ConvertOptions, DType, RuntimeOptions
+    from hub.spec import ConvertOptions, DimRange, DType, RuntimeOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MODEL_OPTIONS = (
-    click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x320x320[:DTYPE]", help="Fix an input's shape."),
+    click.option(
+        "--shape",
+        "shapes",
+        multiple=True,
+        metavar="INPUT=1x3x320x320[:DTYPE]",
+        help="Fix an input's shape; 1..8x3x320x320 keeps dimensions open from 1 to 8.",
+    ),
     click.option("--constant", "constants", multiple=True, metavar="INPUT=VALUE", help="Freeze an input to a value."),
     click.option("--submodule", default="", metavar="NAME", help="Take this submodule of a PyTorch model."),
     click.option("--allow-pickle", is_flag=True, help="Let code that came with the model run, in the worker."),
@@ -67,8 +73,11 @@ def parse_options(values: dict[str, Any]) -> "ConvertOptions":
     from hub.spec import ConvertOptions
 
     shapes = [_parse_shape(text) for text in values["shapes"]]
+    open_ones = {name for name, sizes, _ in shapes if any(size.low < size.high for size in sizes)}
     return ConvertOptions(
-        shapes={name: shape for name, shape, _ in shapes},
+        shapes={name: tuple(size.low for size in sizes) for name, sizes, _ in shapes if name not in open_ones},
+        ranges={name: sizes for name, sizes, _ in shapes if name in open_ones},
+        build_for=tuple(values.get("build_for", ())),
         dtypes={name: dtype for name, _, dtype in shapes if dtype},
         constants=dict(_parse_constant(text) for text in values["constants"]),
         states=dict(_parse_state(text) for text in values.get("states", ())),
@@ -97,13 +106,26 @@ def parse_runtime(values: dict[str, Any], *, variant: str = "", precision: str =
     )
 
 
-def _parse_shape(text: str) -> "tuple[str, tuple[int, ...], DType | None]":
+def _parse_shape(text: str) -> "tuple[str, tuple[DimRange, ...], DType | None]":
     name, equals, rest = text.rpartition("=")
     sizes, _, dtype = rest.partition(":")
-    parts = [part for part in sizes.split("x") if part]
-    if not equals or not all(part.isdigit() and int(part) for part in parts):
-        raise click.BadParameter(f"{text!r} is not INPUT=1x3x320x320", param_hint="--shape")
-    return name, tuple(map(int, parts)), _parse_dtype(dtype) if dtype else None
+    parts = [_parse_size(part) for part in sizes.split("x") if part]
+    found = tuple(part for part in parts if part)
+    if not equals or len(found) < len(parts):
+        hint = "is not INPUT=1x3x320x320, nor INPUT=1..8x3x320x320 (smallest..largest, or smallest..usual..largest)"
+        raise click.BadParameter(f"{text!r} {hint}", param_hint="--shape")
+    return name, found, _parse_dtype(dtype) if dtype else None
+
+
+def _parse_size(text: str) -> "DimRange | None":
+    """`8`, `1..8` or `1..4..8`; None for anything else."""
+    from hub.spec import DimRange
+
+    words = text.split("..")
+    if len(words) > 3 or not all(word.isdigit() for word in words):  # noqa: PLR2004 smallest, usual, largest
+        return None
+    low, best, high = int(words[0]), int(words[len(words) // 2]), int(words[-1])
+    return DimRange(low=low, best=best, high=high) if 0 < low <= best <= high else None
 
 
 def _parse_dtype(text: str) -> "DType":

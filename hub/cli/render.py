@@ -16,7 +16,6 @@ from rich.table import Table
 
 from hub._plugins import Registry
 from hub._requirements import missing_requirements
-from hub._store import cache_root
 from hub.cli.executed import result_facts, show_execution
 from hub.spec import (
     Accepts,
@@ -25,12 +24,14 @@ from hub.spec import (
     FailedAttempt,
     Gives,
     ModelSummary,
+    NotRun,
     Numerics,
     OutputParity,
     ParityReport,
     Receipt,
     Signature,
     StepRecord,
+    cache_root,
 )
 
 if TYPE_CHECKING:
@@ -93,9 +94,10 @@ class Progress:
             return
         self._told.add(record.edge)
         how = "from the cache" if record.cached else f"{record.seconds:.1f} s"
-        good = record.parity is not None and record.parity.passed
-        mark = "[green]✓[/]" if good else "[red]✗[/]"
+        mark = "[green]✓[/]" if record.parity and record.parity.passed else "[red]✗[/]"
         worst = f", SQNR {_db(record.parity.worst.sqnr_db)}" if record.parity else ""
+        if record.not_run:
+            mark, worst = "[yellow]•[/]", ", built and not run"
         self._console.print(f"{mark} {escape(record.title)} → {record.artifact.state} ({how}{worst})")
         for note in record.notes if self._verbose else ():
             self.noted(note)
@@ -122,13 +124,31 @@ def show_receipt(receipt: Receipt, *, as_json: bool, quiet: bool, verbose: bool)
         return
     console = out()
     console.print(_steps_table(receipt.steps))
-    console.print(_parity_table(receipt.parity))
+    if receipt.parity:
+        console.print(_parity_table(receipt.parity))
+    if receipt.not_run:
+        _show_not_run(console, receipt.not_run)
     for name, text in _facts(receipt):
         console.print(f"[bold]{name:<9}[/] {text}")
     for note in receipt.notes if verbose else receipt.notes[:8]:
         console.print(f"[yellow]note[/]      {escape(note)}")
     for warning in receipt.warnings:
         console.print(f"[bold yellow]warning[/]   {escape(warning)}")
+
+
+def _show_not_run(console: Console, built: NotRun) -> None:
+    """What a result is that nobody has run: never "verified", but what was measured in its place, with the figures."""
+    console.print("[bold yellow]aot-built[/] built here and NOT run: nothing says yet that it computes what it should")
+    console.print(f"[bold]{'why':<9}[/] {escape(built.reason)}")
+    if built.parity:
+        worst = built.parity.worst
+        figures = f"SQNR {_db(worst.sqnr_db)}, cosine {worst.cosine:.5f}, largest error {worst.max_abs:.3g}"
+        said = f"what it was built of, {built.proved.state} in {built.runtime}, passed the gate: {figures}"
+    else:
+        said = f"it was built of the source itself, {built.proved.state}, which ran in {built.runtime}"
+    console.print(f"[bold]{'proved':<9}[/] {escape(said)}")
+    if built.hint:
+        console.print(f"[bold]{'next':<9}[/] {escape(built.hint)}")
 
 
 def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
@@ -165,7 +185,7 @@ def _steps_table(steps: Iterable[StepRecord]) -> Table:
             _size(step.peak_memory_bytes),
             _db(worst.sqnr_db) if worst else "",
             f"{worst.cosine:.5f}" if worst else "",
-            _passed(step.parity.passed) if step.parity else "",
+            _passed(step.parity.passed) if step.parity else "[yellow]not run[/]" if step.not_run else "",
         )
     return table
 
@@ -329,7 +349,9 @@ def show_plugins(registry: Registry, *, as_json: bool, verbose: bool) -> None:
 
 def _edge_row(edge: Edge) -> dict[str, object]:
     """An edge as data: all but its code."""
-    fields = {name: getattr(edge, name) for name in edge.__struct_fields__ if name not in {"check", "convert"}}
+    fields = {
+        name: getattr(edge, name) for name in edge.__struct_fields__ if name not in {"allows", "check", "convert"}
+    }
     return fields | {"toolchain": edge.toolchain.name if edge.toolchain else ""}
 
 

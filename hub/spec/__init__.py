@@ -64,9 +64,11 @@ from hub.spec.reports import (
     SQNR_CAP_DB,
     Accuracy,
     CalibrationRecord,
+    ExecutionLevel,
     FailedAttempt,
     InputsKind,
     IoContract,
+    NotRun,
     OutputParity,
     ParityPolicy,
     ParityReport,
@@ -78,8 +80,8 @@ from hub.spec.reports import (
     Timing,
 )
 from hub.spec.runtime import KeepsState, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
-from hub.spec.tensors import Dim, DType, QuantParams, Signature, TensorSpec
-from hub.spec.tools import private_copy, run_tool
+from hub.spec.tensors import Dim, DimRange, DType, QuantParams, Signature, TensorSpec
+from hub.spec.tools import cache_root, private_copy, run_tool
 
 __all__ = [
     "ANY",
@@ -105,10 +107,12 @@ __all__ = [
     "DescribeJob",
     "DeviceMissing",
     "Dim",
+    "DimRange",
     "Edge",
     "EffectError",
     "ExecutedLayer",
     "Execution",
+    "ExecutionLevel",
     "ExecutionReport",
     "Expectation",
     "ExpectationKind",
@@ -134,6 +138,7 @@ __all__ = [
     "ModelSummary",
     "ModelUnreadable",
     "NoRouteError",
+    "NotRun",
     "NothingCompared",
     "Numerics",
     "OutputExists",
@@ -179,6 +184,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "VerificationError",
+    "cache_root",
     "form_satisfies",
     "hookimpl",
     "parse_expectations",

@@ -11,7 +11,7 @@ import msgspec
 from hub.spec.artifacts import DescribeJob, ModelArtifact, ModelSummary
 from hub.spec.numerics import Numerics, State, form_satisfies
 from hub.spec.recipes import QuantRecipe
-from hub.spec.tensors import Dim, DType
+from hub.spec.tensors import Dim, DimRange, DType
 
 T = TypeVar("T")
 
@@ -70,6 +70,8 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     Attributes:
         shapes: Input -> fixed shape. By the time an edge without `keeps_dynamic` runs, every symbolic input is here.
+        ranges: Input -> the sizes that each dimension is to take; the input stays dynamic.
+        build_for: Devices that the result is built for, in the backend's words; empty for its default.
         dtypes: Input -> dtype, where the model file does not say (builders, TorchScript).
         constants: Input -> value; the input is frozen to it and leaves the signature.
         states: Input -> output that it is fed from in the next run, zeros in the first; the result keeps it itself, and
@@ -83,6 +85,8 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     shapes: dict[str, tuple[int, ...]] = {}
+    ranges: dict[str, tuple[DimRange, ...]] = {}
+    build_for: tuple[str, ...] = ()
     dtypes: dict[str, DType] = {}
     constants: dict[str, int | float | bool] = {}
     states: dict[str, str] = {}
@@ -175,6 +179,12 @@ def takes_all(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     return YES
 
 
+def allows_all(options: ConvertOptions) -> Verdict:
+    """What an edge answers that has nothing against any request."""
+    del options
+    return YES
+
+
 def takes_unblocked(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """The check of an edge that takes every model in which the reader found nothing that stands in every way."""
     del options
@@ -188,7 +198,7 @@ ANY: Literal["any"] = "any"
 KEEP: Literal["keep"] = "keep"
 """The result computes in what its source computes in: `Gives(format="onnx", numerics=KEEP)`."""
 
-Honoured = Literal["constants", "io_dtype", "io_layout", "states", "submodule"]
+Honoured = Literal["build_for", "constants", "io_dtype", "io_layout", "states", "submodule"]
 """Options that change what the result is. Somebody on the route has to carry them out, or there is no route."""
 
 
@@ -246,12 +256,15 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
             and raises `UnsupportedModel` where the model holds something that the edge cannot express, `StepError`
             where the tool failed.
         check: Says whether it takes a model. Cheap, total, imports no framework, never raises.
+        allows: Says whether it can do what the request asks, whatever the model: asked of every edge before anything is
+            run, where `check` has to wait for the model that it starts from.
         honours: The options that it carries out. A route on which nobody carries out what is asked for is left out.
         lossy: Whether it changes what is computed beyond float rounding.
         needs_calibration: Whether it reads calibration samples.
         deterministic: Same input, same output: only then is it cached.
         keeps_dynamic: Whether symbolic dimensions survive; otherwise the core asks for shapes first.
-        needs_device: A device that must be there, such as `cuda`; empty for none.
+        needs_ranges: Whether they survive only where the request says which sizes each is to take.
+        needs_device: A device that must be there, as a runtime calls it (`Runtime.device`): `cuda`; empty for none.
         requires: Requirement lines of what must be installed, such as `litert-torch>=0.10`. A line may name
             alternatives, the one to install first: `tensorflow-cpu>=2.19 | tensorflow>=2.19`.
         toolchain: The environment of its own that it runs in; None for the user's environment.
@@ -267,11 +280,13 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     gives: Gives
     convert: Callable[[ConvertJob], StepOutput]
     check: Callable[[ModelSummary, ConvertOptions], Verdict] = takes_all
+    allows: Callable[[ConvertOptions], Verdict] = allows_all
     honours: tuple[Honoured, ...] = ()
     lossy: bool = False
     needs_calibration: bool = False
     deterministic: bool = True
     keeps_dynamic: bool = False
+    needs_ranges: bool = False
     needs_device: str = ""
     requires: tuple[str, ...] = ()
     toolchain: Toolchain | None = None
@@ -280,6 +295,10 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     cost: float = 1.0
     title: str = ""
     formerly: tuple[str, ...] = ()
+
+    def keeps(self, options: ConvertOptions) -> bool:
+        """Whether symbolic dimensions survive it in a request."""
+        return self.keeps_dynamic and (bool(options.ranges) or not self.needs_ranges)
 
     def takes(self, state: State) -> bool:
         """Whether it starts from a state."""

@@ -144,6 +144,28 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.speedup:.2f}x as fast as {what} ({span})"
 
 
+ExecutionLevel = Literal["run", "device-run", "aot-built"]
+"""Where a result was executed and compared: here; here, on the device that its runtime needs; nowhere yet."""
+
+
+class NotRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a result was built and not run, and what was proved in its place.
+
+    Attributes:
+        reason: Why its runtime does not run it on this machine.
+        hint: What to do.
+        proved: The model that it was built of, which computes in the same numerics: the step before, or the source.
+        runtime: Who ran that.
+        parity: What was measured there; None where it is the source itself.
+    """
+
+    reason: str
+    proved: ModelArtifact
+    runtime: str
+    hint: str = ""
+    parity: ParityReport | None = None
+
+
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One edge as it was run.
 
@@ -153,6 +175,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         lossy: As the edge declares it.
         tools: Distribution -> version of everything that the edge requires.
         operators: Operators of the result's file -> count: against the step before, what the step folded and fused.
+        not_run: Set where the result cannot be run on this machine, so that nothing was compared.
     """
 
     edge: str
@@ -168,6 +191,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parity: ParityReport | None = None
     tools: dict[str, str] = {}
     operators: dict[str, int] = {}
+    not_run: NotRun | None = None
 
 
 class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -231,7 +255,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was done and what was measured; written beside the artifact as `<artifact>.hub.json`.
 
     `operators` are the source's; `execution` is how the result's runtime executes it, where the runtime tells; `parity`
-    was measured in pinned float32, `deployed` with what the runtime does by itself on this machine.
+    was measured in pinned float32, `deployed` with what the runtime does by itself on this machine. A result that was
+    `aot-built` has no `parity`: nothing of it was run, and `not_run` says why, and what was proved in its place.
     """
 
     receipt_version: int
@@ -242,7 +267,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: ModelArtifact
     route: Route
     steps: tuple[StepRecord, ...]
-    parity: ParityReport
+    parity: ParityReport | None = None
+    level: ExecutionLevel = "run"
+    not_run: NotRun | None = None
     contract: tuple[IoContract, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
-from hub.spec.artifacts import ModelArtifact
+from hub.spec.artifacts import ModelArtifact, ModelSummary
+from hub.spec.edges import YES, Verdict
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
@@ -91,6 +92,8 @@ class Runtime(ABC):
         process: As `Edge.process`.
         targets: Suffix -> (format, form) of what is written for this runtime alone, the first is the default, so that
             its name is a target (`--to onnxruntime`): `{".onnx": ("onnx", "onnxruntime")}`.
+        device: What edges call the device in `needs_device` (`cuda`) that its models run on, where not every machine
+            has one; empty where they run on any.
     """
 
     name: str
@@ -99,6 +102,16 @@ class Runtime(ABC):
     requires: tuple[str, ...] = ()
     process: str = ""
     targets: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    device: str = ""
+
+    def runs_here(self, summary: ModelSummary | None = None) -> Verdict:
+        """Say whether `device` is on this machine, and runs a model; without one, any. Cheap, no framework import.
+
+        Where it says no, a model in a format that this runtime's plugin reads is built and not run: the step before has
+        proved the same computation, and the receipt says `aot-built` and never that the result was verified.
+        """
+        del summary
+        return YES
 
     @abstractmethod
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> Session:

@@ -61,6 +61,25 @@ class Dim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return cls(size=value) if isinstance(value, int) else cls(symbol=value)
 
 
+class DimRange(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes that a dimension is to take, with the one that a result is tuned for."""
+
+    low: int
+    best: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.best <= self.high:
+            raise ValueError(f"a DimRange goes up from 1: {self.low}, {self.best}, {self.high}")
+
+    def __str__(self) -> str:
+        """As `--shape` takes it: `1..8`, or `1..4..8` where the best size is not the largest."""
+        if self.low == self.high:
+            return str(self.low)
+        sizes = (self.low, self.high) if self.best == self.high else (self.low, self.best, self.high)
+        return "..".join(map(str, sizes))
+
+
 class QuantParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Affine quantization, real = scale * (quantized - zero_point); one entry per tensor, or per channel of `axis`."""
 

@@ -13,6 +13,13 @@ _TOLD_LINES = 5
 """Lines of a failed program's output that its message quotes: what went wrong stands at the end."""
 
 
+def cache_root() -> Path:
+    """Folder of hub's cache: $HUB_CACHE_DIR, or the platform's place for caches. A plugin's goes below it."""
+    import platformdirs
+
+    return Path(os.environ.get("HUB_CACHE_DIR") or platformdirs.user_cache_path("hub"))
+
+
 def run_tool(command: Sequence[str | Path], folder: str | Path, environment: Mapping[str, str] | None = None) -> str:
     """Run a program to its end; its output goes into the step's log. The step's time-out ends it too.
 

@@ -176,7 +176,10 @@ GOOD = edge("t.good", A, D)
     [
         (edge("t.bad", A, D, requires=("no-such-library>=2",)), "unknown: not installed: no-such-library>=2"),
         (edge("t.bad", A, D, requires=("numpy<1",)), "unknown: not installed: numpy<1"),
-        (edge("t.bad", A, D, needs_device="cuda"), "unknown: needs a cuda device"),
+        (
+            edge("t.bad", A, D, needs_device="cuda"),
+            "unknown: needs a cuda device: no installed runtime knows the device cuda",
+        ),
         (edge("t.bad", A, D, needs_calibration=True), "unknown: needs --calibration"),
     ],
 )
@@ -264,7 +267,7 @@ def test_routes_that_keep_dimensions_open_come_first_where_one_is() -> None:
     fixing = edge("t.fixing", A, D, cost=0.1)
     keeping = msgspec.structs.replace(edge("t.keeping", A, D), keeps_dynamic=True)
     assert ids(simple_routes(steps([fixing, keeping]), A, D)) == [["t.fixing"], ["t.keeping"]]
-    first = next(simple_routes(steps([fixing, keeping]), A, D, keep_dynamic=True))
+    first = next(simple_routes(steps([fixing, keeping]), A, D, keep_dynamic=ConvertOptions()))
     assert ids([first]) == [["t.keeping"]]
 
 

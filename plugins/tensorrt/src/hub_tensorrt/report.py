@@ -1,0 +1,201 @@
+"""What stands beside a plan: `<stem>.layers.json`, the record of how it was built and what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from hub.spec import ExternalDataError, ModelUnreadable, Numerics, Signature
+
+VERSION = 1
+PRECISION_SUFFIX = ".precision.onnx"
+LAYERS_SUFFIX = ".layers.json"
+
+MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"})
+"""ONNX operators in which a precision is worth something; the others move, add and compare."""
+
+
+class EngineLayer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One layer as the builder reports it.
+
+    Attributes:
+        name: TensorRT's name.
+        kind: TensorRT's word: `correlation`, `gemm`, `kgen` (a generated kernel).
+        precision: What it computes in, told from the element types of its inputs and its constants.
+        nodes: Names of the ONNX nodes whose work it does.
+        covers: Their operators.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    nodes: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it does the work of an operator that multiplies."""
+        return bool(MULTIPLYING & set(self.covers))
+
+
+class EngineProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes of one input: smallest, the one that is tuned for, largest."""
+
+    smallest: tuple[int, ...]
+    best: tuple[int, ...]
+    largest: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return " / ".join("x".join(map(str, shape)) for shape in (self.smallest, self.best, self.largest))
+
+
+class EngineReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a plan was built and what is in it.
+
+    Attributes:
+        report_version: Of this record.
+        library: The module that built the plan, and alone deserializes it.
+        library_version: Its version; no other deserializes the plan.
+        plan_sha256: Of the plan that this belongs to.
+        precision_sha256: Of the precision ONNX, which is the plan's source of truth.
+        numerics: What was asked for, and found in the layers.
+        signature: Inputs and outputs as the built network has them, dimensions within the profile.
+        profiles: Input -> sizes, where dimensions are open.
+        built_for: Compute capabilities, `sm86`.
+        settings: Builder settings.
+        weights_bytes: Memory of the weights on the device, as the builder says; 0 where it does not.
+        layers: As parsed from `raw`; empty where that could not be read.
+        raw: The builder's own text.
+    """
+
+    report_version: int
+    library: str
+    library_version: str
+    plan_sha256: str
+    precision_sha256: str
+    numerics: Numerics
+    signature: Signature
+    profiles: dict[str, EngineProfile] = {}
+    built_for: tuple[str, ...] = ()
+    settings: dict[str, str] = {}
+    weights_bytes: int = 0
+    layers: tuple[EngineLayer, ...] = ()
+    raw: str = ""
+
+    @property
+    def multiplied_in(self) -> dict[str, int]:
+        """Precision -> number of multiplying layers."""
+        return dict(Counter(layer.precision for layer in self.layers if layer.multiplies).most_common())
+
+
+def beside(plan: Path, suffix: str) -> Path:
+    """The side file of a plan."""
+    return plan.with_name(f"{plan.stem}{suffix}")
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_report(plan: Path) -> EngineReport:
+    """Read what stands beside a plan.
+
+    Raises:
+        ExternalDataError: It is not there, or belongs to another plan.
+        ModelUnreadable: It is damaged, or newer than this plugin.
+    """
+    file = beside(plan, LAYERS_SUFFIX)
+    hint = "bring all three of a plan's files: .engine, .precision.onnx and .layers.json; or build it with hub"
+    if not file.exists():
+        message = f"{plan.name} stands alone: a plan does not tell its inputs and outputs without being deserialized, "
+        raise ExternalDataError(f"{message}which may run code; {file.name} is not beside it", hint=hint)
+    try:
+        report = msgspec.json.decode(file.read_bytes(), type=EngineReport)
+    except msgspec.MsgspecError as error:
+        raise ModelUnreadable(f"{file.name} is damaged: {error}", hint=hint) from error
+    if report.report_version > VERSION:
+        raise ModelUnreadable(f"{file.name} is of version {report.report_version}", hint="pip install -U hub-tensorrt")
+    if report.plan_sha256 != sha256_of(plan):
+        raise ExternalDataError(f"{file.name} belongs to another plan than {plan.name}", hint=hint)
+    precision = beside(plan, PRECISION_SUFFIX)
+    if not precision.exists():
+        raise ExternalDataError(f"{precision.name}, of which {plan.name} was built, is not beside it", hint=hint)
+    if report.precision_sha256 != sha256_of(precision):
+        raise ExternalDataError(f"{precision.name} is not the file of which {plan.name} was built", hint=hint)
+    return report
+
+
+_LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), (?P<rest>.*)$")
+_PART = re.compile(r"(Inputs|Constants|Outputs): \[(?P<items>.*?)\](?=, (?:Constants|Outputs|TacticName|StreamId)|$)")
+_TENSOR = re.compile(r"\{ Name: (?P<name>[^{}]*?), Dimensions: \[(?P<dims>[^\]]*)\][^{}]*?Datatype: (?P<type>\w+)")
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_WORDS = {
+    "Float": "fp32", "Half": "fp16", "BFloat16": "bf16", "BF16": "bf16", "Int8": "int8", "FP8": "fp8", "Int4": "int4",
+    "FP4": "fp4",
+}  # fmt: skip
+_FLOATS = ("fp32", "fp16", "bf16")
+_NARROW = ("int8", "fp8", "int4", "fp4")
+
+
+def parse_layers(raw: str, operators: Mapping[str, str]) -> tuple[EngineLayer, ...]:
+    """Read the builder's `Layers:` message, line by line; lines that are no layers are passed over.
+
+    It is a text for people and no interface: what cannot be read is missing, never guessed.
+
+    Args:
+        raw: The message.
+        operators: Name of an ONNX node, as TensorRT calls it -> operator.
+    """
+    return tuple(_layers(raw, operators))
+
+
+def _layers(raw: str, operators: Mapping[str, str]) -> Iterator[EngineLayer]:
+    for line in raw.splitlines():
+        found = _LAYER.match(line.strip())
+        if not found:
+            continue
+        nodes = tuple(dict.fromkeys(_NODE.findall(line)))
+        yield EngineLayer(
+            name=found["name"],
+            kind=found["kind"],
+            precision=_precision(found["rest"]),
+            nodes=nodes,
+            covers=tuple(operators[node] for node in nodes if node in operators),
+        )
+
+
+def _precision(rest: str) -> str:
+    """`int8`, `fp16`, `int4-weights` …: by the types of what flows in, and of stored tensors that are no scalars."""
+    flows, stored = [], []
+    for part in _PART.finditer(rest):
+        for tensor in _TENSOR.finditer(part["items"]):
+            word = _WORDS.get(tensor["type"], "integer")
+            if part[1] == "Inputs":
+                flows.append(word)
+            elif part[1] == "Constants" and tensor["dims"].count(",") > 0:  # a matrix at least: a vector is a scale
+                stored.append(word)
+    narrow = next((word for word in flows if word in _NARROW), "")
+    packed = next((word for word in stored if word in _NARROW), "")
+    if narrow and (packed or not stored):
+        return narrow
+    if packed:
+        return f"{packed}-weights"
+    return next((word for word in (*stored, *flows) if word in _FLOATS), narrow or "integer")
+
+
+def onnx_operators(path: Path) -> dict[str, str]:
+    """Names of an ONNX file's nodes as TensorRT calls them -> operator; it names those that have no name."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        found[node.name or f"node_of_{node.output[0]}"] = node.op_type
+    return found
