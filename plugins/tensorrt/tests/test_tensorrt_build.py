@@ -1,0 +1,149 @@
+"""Real engines, built by TensorRT-RTX on a machine without a GPU."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tensorrt_rtx", reason="the ahead-of-time builder is not installed: pip install hub-tensorrt[rtx]")
+
+from hub.spec import DimRange, DType, ExternalDataError, ModelUnreadable, Numerics, StepError, UnsupportedModel
+from hub_tensorrt.build import _check_precision
+from hub_tensorrt.libraries import RTX
+from hub_tensorrt.plan import identify
+from hub_tensorrt.report import EngineLayer, read_report
+from plugins.tensorrt.tests.tensorrt_models import built, convolution, described
+
+Hub = Callable[..., Any]
+
+
+def convert(hub: Hub, model: Path, *words: str | Path) -> Any:
+    return hub("convert", model, "--to", "tensorrt", "-o", model.with_name("out.engine"), "--json", "--force", *words)
+
+
+def test_a_plan_is_published_with_its_precision_onnx_and_its_layers(hub: Hub, tmp_path: Path) -> None:
+    model = convolution(tmp_path / "m.onnx")
+    ran = convert(hub, model)
+    assert ran.status == 0, ran.err
+    published = ["out.engine", "out.engine.hub.json", "out.layers.json", "out.precision.onnx"]
+    assert sorted(path.name for path in tmp_path.glob("out.*")) == published
+    assert ran.json["level"] == "aot-built"
+    assert "parity" not in ran.json
+    assert ran.json["not_run"]["parity"]["passed"]
+    found = hub("inspect", tmp_path / "out.engine", "--json").json["summary"]
+    assert found["versions"]["tensorrt_rtx"] == RTX.version
+    assert [spec["name"] for spec in found["signature"]["inputs"]] == ["x"]
+    ran = hub("verify", model, tmp_path / "out.engine", "--json")
+    assert ran.error["code"] == "device-missing"
+    assert ".precision.onnx" in ran.error["hint"]
+
+
+def test_open_dimensions_become_a_profile(hub: Hub, tmp_path: Path) -> None:
+    model = convolution(tmp_path / "m.onnx", "batch")
+    ran = convert(hub, model, "--shape", "x=1..4..16x3x8x8", "--build-for", "8.6")
+    assert ran.status == 0, ran.err
+    report = read_report(tmp_path / "out.engine")
+    profile = report.profiles["x"]
+    assert (profile.smallest, profile.best, profile.largest) == ((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8))
+    assert report.built_for == ("sm86",)
+    (change,) = ran.json["contract"][0]["changes"]
+    assert change.startswith("optimization profile 1x3x8x8 / 4x3x8x8 / 16x3x8x8")
+    sizes = {row["runtime"] for row in ran.json["not_run"]["parity"]["outputs"]}
+    assert {"onnxruntime optimized at x=16x3x8x8", "onnxruntime optimized at x=1x3x8x8"} <= sizes
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--build-for", "sm90"], "no-route", "does not build for sm90"),
+        (["--shape", "z=1..8x3x8x8"], "unknown-name", "no input 'z'"),
+        (["--shape", "x=1..8x3x8x9"], "usage", "does not fit"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_refused_before_anything_runs(
+    hub: Hub, tmp_path: Path, words: list[str], code: str, told: str
+) -> None:
+    ran = convert(hub, convolution(tmp_path / "m.onnx", "batch"), *words)
+    assert ran.error["code"] == code
+    assert told in ran.error["message"]
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_what_the_builder_reports_is_read(tmp_path: Path) -> None:
+    plan, output = built(convolution(tmp_path / "m.onnx"))
+    report = read_report(plan)
+    assert report.built_for == ("sm80", "sm86", "sm89", "sm120")
+    assert report.settings["TF32"] == "off"
+    assert report.weights_bytes > 4 * (8 * 27 + 8 + 5120)
+    assert report.multiplied_in == {"fp32": 2}
+    assert report.raw.startswith("Layers:")
+    assert "multiplying layers of the engine, as its builder reports them: 2 in fp32" in output.notes
+    assert "Conv + Relu" in {layer.operator for layer in described(plan).layers}
+    assert {path.name for path in plan.parent.iterdir()} == {"out.engine", "out.layers.json", "out.precision.onnx"}
+    assert (plan.parent / "out.precision.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
+
+
+def test_float32_has_no_kernel_on_turing_and_that_is_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="has no float32 matrix products") as caught:
+        built(convolution(tmp_path / "m.onnx"), build_for=("sm75",))
+    assert "cudaError" not in str(caught.value)
+    assert "--fp16" in caught.value.hint
+
+
+def test_a_missing_range_is_refused_with_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="x has open dimensions") as caught:
+        built(convolution(tmp_path / "m.onnx", "batch"))
+    assert "--shape x=1..8x3x8x8" in caught.value.hint
+    size = DimRange(low=1, best=2, high=4)
+    with pytest.raises(UnsupportedModel):
+        built(convolution(tmp_path / "m.onnx", "batch"), ranges={"another": (size,)})
+
+
+def test_every_truncation_is_found_and_every_missing_file_named(tmp_path: Path) -> None:
+    plan, _ = built(convolution(tmp_path / "m.onnx"))
+    whole = plan.read_bytes()
+    for length in (28, 29, 1000, len(whole) // 2, len(whole) - 1, len(whole) + 1):
+        plan.write_bytes((whole + b"\0")[:length])
+        with pytest.raises(ModelUnreadable, match="truncated or damaged"):
+            described(plan)
+    for length in (4, 27):
+        with pytest.raises(ModelUnreadable, match="ends inside the head"):
+            identify(plan, whole[:length])
+    plan.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ExternalDataError, match="belongs to another plan"):
+        described(plan)
+    plan.write_bytes(whole)
+    assert described(plan).state.numerics is Numerics.FP32
+    for name in ("out.precision.onnx", "out.layers.json"):
+        (plan.parent / name).rename(tmp_path / "away")
+        with pytest.raises(ExternalDataError, match=name):
+            described(plan)
+        (tmp_path / "away").rename(plan.parent / name)
+    layers = plan.parent / "out.layers.json"
+    layers.write_bytes(layers.read_bytes()[:-10])
+    with pytest.raises(ModelUnreadable, match="is damaged"):
+        described(plan)
+
+
+def test_a_plan_alone_is_not_deserialized(tmp_path: Path) -> None:
+    plan, _ = built(convolution(tmp_path / "m.onnx"))
+    foreign = tmp_path / "foreign.plan"
+    shutil.copy(plan, foreign)
+    with pytest.raises(ExternalDataError, match="stands alone"):
+        described(foreign)
+
+
+def test_a_precision_that_is_in_no_layer_is_refused(tmp_path: Path) -> None:
+    import msgspec
+
+    plan, _ = built(convolution(tmp_path / "m.onnx"))
+    report = read_report(plan)
+    assert report.signature.inputs[0].dtype is DType.FLOAT32
+    with pytest.raises(StepError, match="no multiplying layer of the engine computes in it: 2 in"):
+        _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8))
+    (note,) = _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8, layers=()))
+    assert "could not be read" in note
+    others = tuple(EngineLayer(name="a", kind="kgen", precision="fp32") for _ in range(2))
+    assert not _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8, layers=others))
