@@ -233,13 +233,9 @@ class Registry:
     def _call(self, hook: str, **arguments: Any) -> Iterator[Any]:
         """Call a hook, plugin by plugin, so that a defect is told with its plugin's name."""
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            try:
-                yield implementation.function(*(arguments[name] for name in implementation.argnames))
-            except HubError:
-                raise
-            except Exception as error:
-                message = f"the plugin {implementation.plugin_name} failed in {hook}: {type(error).__name__}: {error}"
-                raise PluginBroken(message, hint="update the plugin, or uninstall it: `hub plugins`") from error
+            given = [arguments[name] for name in implementation.argnames]
+            what = f"the plugin {implementation.plugin_name} failed in {hook}"
+            yield _guarded(what, functools.partial(implementation.function, *given))
 
     def format(self, name: str) -> Format:
         """The reader of a format.
@@ -347,15 +343,10 @@ class Registry:
         """
         if not runtime.device:
             return YES
-        hint = "update its plugin, or uninstall it: `hub plugins`"
-        try:
-            verdict: object = runtime.runs_here(summary)
-        except Exception as error:
-            what = f"`runs_here` of the runtime {runtime.name} failed: {type(error).__name__}: {error}"
-            raise PluginBroken(what, hint=hint) from error
+        what = f"`runs_here` of the runtime {runtime.name}"
+        verdict: object = _guarded(f"{what} failed", lambda: runtime.runs_here(summary))
         if not isinstance(verdict, Verdict):
-            message = f"`runs_here` of the runtime {runtime.name} returned {type(verdict).__name__}, no verdict"
-            raise PluginBroken(message, hint=hint)
+            raise PluginBroken(f"{what} returned {type(verdict).__name__}, no verdict", hint=_UPDATE)
         return verdict
 
     def device_here(self, device: str) -> Verdict:
@@ -380,6 +371,23 @@ class Registry:
         if self.broken:
             why = "; ".join(f"{plugin.name}: {plugin.error.strip().splitlines()[-1]}" for plugin in self.broken)
             raise PluginBroken(f"{lack}, and some are broken: {why}", hint="`hub plugins -v` shows the tracebacks")
+
+
+_UPDATE = "update the plugin, or uninstall it: `hub plugins`"
+
+
+def _guarded(what: str, call: Callable[[], object]) -> Any:
+    """Call a plugin's code; a defect is told with `what` failed, an error that it raises on purpose goes on.
+
+    Raises:
+        PluginBroken: The plugin has a defect.
+    """
+    try:
+        return call()
+    except HubError:
+        raise
+    except Exception as error:
+        raise PluginBroken(f"{what}: {type(error).__name__}: {error}", hint=_UPDATE) from error
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
