@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from hub.spec import StepError
 from hub_onnxruntime.session import OrtSession
@@ -94,3 +95,34 @@ def raise_from_run(path: Path) -> None:
         OrtSession(path).run({"x": np.ones((1, 4), np.int64)})
     except StepError as error:
         raise type(error)(f"{error.message} {error.hint}") from error
+
+
+def test_bfloat16_is_rounded_after_every_operator_where_there_is_no_kernel(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    ml = pytest.importorskip("ml_dtypes")
+    stored = {
+        "w": random.standard_normal((8, 3, 3, 3)).astype(ml.bfloat16),
+        "m": random.standard_normal((288, 5)).astype(ml.bfloat16),
+    }
+    nodes = [
+        helper.make_node("Cast", ["x"], ["xb"], to=TensorProto.BFLOAT16),
+        helper.make_node("Conv", ["xb", "w"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("MatMul", ["f", "m"], ["z"]),
+        helper.make_node("Cast", ["z"], ["y"], to=TensorProto.FLOAT),
+    ]
+    sizes = {"x": [1, 3, 8, 8], "y": [1, 5]}
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sizes.items()}
+    tensors = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    graph = helper.make_graph(nodes, "graph", [values["x"]], [values["y"]], tensors)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10), path)
+    session = OrtSession(path)
+    assert session.widened
+    x = random.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    given = session.run({"x": x})["y"]
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(ml.bfloat16)[0].astype(np.float32), (3, 3), axis=(1, 2))
+    convolved = np.einsum("chwij,ocij->ohw", windows, stored["w"].astype(np.float32)).astype(ml.bfloat16)
+    whole = convolved.reshape(1, -1).astype(np.float32) @ stored["m"].astype(np.float32)
+    assert (given == given.astype(ml.bfloat16).astype(np.float32)).all()
+    np.testing.assert_allclose(given, whole, rtol=2**-7, atol=2**-5)

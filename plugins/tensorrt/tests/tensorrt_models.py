@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.numpy_helper as values
 from onnx import TensorProto, helper
@@ -42,12 +43,40 @@ def convolution(path: Path, batch: int | str = 1) -> Path:
     return write(path, nodes, stored, [("x", [batch, 3, 8, 8])], [("y", [batch, 10])])
 
 
+def refused(path: Path, fault: str) -> Path:
+    """A model that TensorRT does not take, for one reason."""
+    node = helper.make_node
+    if fault in {"operator", "custom", "string"}:
+        nodes = {
+            "operator": [node("Det", ["x"], ["y"])],
+            "custom": [node("Frobnicate", ["x"], ["y"], domain="com.example")],
+            "string": [node("Cast", ["x"], ["s"], to=TensorProto.STRING), node("Cast", ["s"], ["y"], to=1)],
+        }[fault]
+        return write(path, nodes, {}, [("x", [1, 3, 8, 8])], [("y", None)], opset=21)
+    kind = np.int16 if fault == "int16" else np.int8
+    stored = {
+        "s": np.float32(0.05) * np.ones((), np.float32),
+        "z": np.full((), 3 if fault == "asymmetric" else 0, kind),
+        "w": np.ones((8, 3, 3, 3), np.int8),
+        "b": np.ones(8, np.int32),
+    }
+    bias = fault == "int32-bias"
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q"),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"], name="d"),
+        node("DequantizeLinear", ["w", "s"], ["e"], name="e"),
+        *([node("DequantizeLinear", ["b", "s"], ["f"], name="f")] if bias else []),
+        node("Conv", ["d", "e", *(["f"] if bias else [])], ["y"], name="conv"),
+    ]
+    return write(path, nodes, stored, [("x", [1, 3, 8, 8])], [("y", None)], opset=21)
+
+
 def write(
     path: Path,
     nodes: Sequence[onnx.NodeProto],
-    stored: dict[str, "np.typing.NDArray[np.generic]"],
+    stored: dict[str, npt.NDArray[np.generic]],
     inputs: Sequence[tuple[str, list[int | str]]],
-    outputs: Sequence[tuple[str, list[int | str]]],
+    outputs: Sequence[tuple[str, list[int | str] | None]],
     opset: int = 17,
 ) -> Path:
     """Write a graph of float32 inputs and outputs."""
@@ -58,7 +87,7 @@ def write(
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs],
         [values.from_array(array, name) for name, array in stored.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     onnx.save(model, path)
     return path
 

@@ -14,7 +14,7 @@ from hub_tensorrt.build import _check_precision
 from hub_tensorrt.libraries import RTX
 from hub_tensorrt.plan import identify
 from hub_tensorrt.report import EngineLayer, read_report
-from plugins.tensorrt.tests.tensorrt_models import built, convolution, described
+from plugins.tensorrt.tests.tensorrt_models import built, convolution, described, refused
 
 Hub = Callable[..., Any]
 
@@ -147,3 +147,23 @@ def test_a_precision_that_is_in_no_layer_is_refused(tmp_path: Path) -> None:
     assert "could not be read" in note
     others = tuple(EngineLayer(name="a", kind="kgen", precision="fp32") for _ in range(2))
     assert not _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8, layers=others))
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        ("asymmetric", "quantized asymmetrically"),
+        ("int16", "stored in a type that TensorRT has not"),
+        ("int32-bias", "a bias is stored in int32"),
+        ("operator", "an operator that TensorRT has not (Det"),
+        ("custom", "an operator that TensorRT has not"),
+        ("string", "an element type that TensorRT has not"),
+    ],
+)
+def test_what_the_library_refuses_has_one_cause_and_a_cure(tmp_path: Path, make: str, cause: str) -> None:
+    with pytest.raises(UnsupportedModel) as caught:
+        built(refused(tmp_path / "m.onnx", make))
+    assert cause in caught.value.message
+    assert caught.value.hint
+    assert "cudaError" not in caught.value.message
+    assert not list((tmp_path / "built").iterdir())

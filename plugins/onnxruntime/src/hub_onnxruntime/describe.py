@@ -149,9 +149,7 @@ class OnnxFormat(Format):
     name = "onnx"
     suffixes = (".onnx",)
     written_forms = MappingProxyType({".ort": ORT_FORM})
-    numerics = tuple(
-        item for item in Numerics if item is not Numerics.FP8
-    )  # named in files, computed by no kernel here
+    numerics = tuple(Numerics)
     process = "onnx"
 
     def describe(self, job: DescribeJob) -> ModelSummary:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from hub.spec import Execution, ModelArtifact, Runtime, RuntimeOptions
 from hub_onnxruntime.execution import explain
 from hub_onnxruntime.operators import ONNXRUNTIME, ORT_FORM, RUNTIME_FORM
@@ -19,7 +21,11 @@ class ExplainedSession(OrtSession):
 
     def execution(self, feeds: Feeds) -> Execution:
         """Runs a few times on one sample and says what is executed. See `hub_onnxruntime.execution`."""
-        return explain(self, feeds)
+        said = explain(self, feeds)
+        if not self.widened:
+            return said
+        how = f"bfloat16 is computed in float32 and rounded after every operator: no kernels for it on {self.device}"
+        return msgspec.structs.replace(said, deviations=(*said.deviations, how))
 
 
 class OrtRuntime(Runtime):

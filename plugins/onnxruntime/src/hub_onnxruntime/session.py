@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import DeviceMissing, StepError, UnknownName, UnsupportedModel
+from hub.spec import DeviceMissing, Numerics, StepError, UnknownName, UnsupportedModel
 from hub_onnxgraph.graphs import defined_names
 from hub_onnxquant.runtime_options import (
     VARIANTS,
@@ -82,6 +82,7 @@ class OrtSession:
         self.provider = provider_of(device)
         self.is_ort = not content and self.path.is_file() and is_ort_file(self.path)
         self._threads = threads
+        self.widened = False  # whether bfloat16 is computed in float32 and rounded after every operator
         self._session = self.opened(self.options(), content)
         self._types = {value.name: value.type for value in self._session.get_inputs()}
         self.outputs = [value.name for value in self._session.get_outputs()]
@@ -114,6 +115,10 @@ class OrtSession:
         try:
             session = ort.InferenceSession(model, options, providers=[self.provider], **without)
         except runtime_failures() as error:
+            if not content and not self.is_ort and "Could not find an implementation" in str(error):
+                narrow = self._widened()
+                if narrow:
+                    return self.opened(options, narrow, disabled)
             if self.exact and "AddInitializerWithOrtValue" in str(error) and not disabled:
                 self.exact = False
                 return self.opened(self.options(), content, _FUSES_QDQ)
@@ -125,6 +130,16 @@ class OrtSession:
             message = f"{self.provider} is installed and did not start; ONNX Runtime would run on {found}"
             raise DeviceMissing(message, hint="Check its drivers and libraries, or use --device cpu.")
         return session
+
+    def _widened(self) -> bytes:
+        """The model with its bfloat16 operators between casts; empty where it has none."""
+        from hub_onnxruntime.bfloat16 import widened
+        from hub_onnxruntime.describe import summarize, with_inferred_shapes
+
+        if summarize(self.path).state.numerics is not Numerics.BF16:
+            return b""
+        self.widened = True
+        return widened(with_inferred_shapes(load_structure(self.path)))
 
     def _value(self, name: str, array: Array) -> ort.OrtValue:
         import numpy as np

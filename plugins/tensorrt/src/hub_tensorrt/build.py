@@ -154,8 +154,10 @@ def _built(module: ModuleType, library: Library, source: Path, job: ConvertJob, 
 
 
 def _told(error: Any) -> str:
-    where = f"{error.node_operator()} {error.node_name()}: " if error.node_operator() else ""
-    return f"{where}{error.desc()}"
+    """One error of the parser; an operator that it does not take fails a check whose text is `false`."""
+    operator, text = error.node_operator(), error.desc().strip()
+    text = f"unsupported operator, by {error.func()}" if text in {"", "false"} else text
+    return f"{operator} {error.node_name()}: {text}" if operator else text
 
 
 def _set_capabilities(module: ModuleType, config: Any, capabilities: tuple[int, ...]) -> None:
