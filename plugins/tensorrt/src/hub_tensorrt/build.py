@@ -205,10 +205,10 @@ def _set_profile(builder: Any, config: Any, network: Any, job: ConvertJob) -> di
             largest=tuple(size.high for size in sizes),
         )
     if profiles:
-        profile = builder.create_optimization_profile()
+        optimization = builder.create_optimization_profile()
         for name, item in profiles.items():
-            profile.set_shape(name, item.smallest, item.best, item.largest)
-        if config.add_optimization_profile(profile) < 0:
+            optimization.set_shape(name, item.smallest, item.best, item.largest)
+        if config.add_optimization_profile(optimization) < 0:
             raise StepError(f"TensorRT refuses the profile {profiles}", hint="give other sizes: --shape")
     return profiles
 

@@ -81,14 +81,14 @@ class TensorrtSession:
         """The execution context, and the cache of kernels finished on the device, where the library has one."""
         if not hasattr(self._engine, "create_runtime_config"):
             return self._engine.create_execution_context(), None
-        config = self._engine.create_runtime_config()
-        if not hasattr(config, "create_runtime_cache"):
-            return self._engine.create_execution_context(config), None
-        kernels = config.create_runtime_cache()
+        runtime_config = self._engine.create_runtime_config()
+        if not hasattr(runtime_config, "create_runtime_cache"):
+            return self._engine.create_execution_context(runtime_config), None
+        kernels = runtime_config.create_runtime_cache()
         with contextlib.suppress(OSError):
             kernels.deserialize(self._cache_file.read_bytes())
-        config.set_runtime_cache(kernels)
-        return self._engine.create_execution_context(config), kernels
+        runtime_config.set_runtime_cache(kernels)
+        return self._engine.create_execution_context(runtime_config), kernels
 
     def run(self, feeds: Feeds) -> Feeds:
         """Run once: arrays by input name in, fresh arrays by output name out.
