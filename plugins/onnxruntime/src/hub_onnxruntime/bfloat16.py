@@ -52,4 +52,5 @@ def widened(model: onnx.ModelProto) -> bytes:
         nodes.extend(cast(unrounded, name, TensorProto.BFLOAT16) for name, unrounded in outputs.items())
     del graph.node[:]
     graph.node.extend(nodes)
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
