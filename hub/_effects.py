@@ -191,7 +191,7 @@ def misfit(specs: Iterable[TensorSpec], arrays: Mapping[str, "npt.NDArray[np.gen
     return ""
 
 
-_NO_NUMPY = {DType.BFLOAT16, DType.INT4, DType.STRING, DType.UNKNOWN}
+_NO_NUMPY = {DType.BFLOAT16, DType.FLOAT8E4M3FN, DType.INT4, DType.STRING, DType.UNKNOWN}
 
 
 def _check_dropped(spec: TensorSpec, bound: IoBinding | None) -> None:

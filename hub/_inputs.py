@@ -71,7 +71,7 @@ def _draw(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> "Array":
     import numpy as np
 
     generator = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
-    if spec.dtype in {DType.STRING, DType.UNKNOWN, DType.COMPLEX64, DType.BFLOAT16, DType.INT4}:
+    if spec.dtype in {DType.STRING, DType.UNKNOWN, DType.COMPLEX64, DType.BFLOAT16, DType.FLOAT8E4M3FN, DType.INT4}:
         raise UnsupportedModel(f"hub cannot draw inputs of dtype {spec.dtype} for {spec.name}", hint="--test DATA")
     if spec.dtype.is_float:
         return _draw_float(spec, shape, generator).astype(spec.dtype.value)

@@ -13,6 +13,7 @@ class DType(StrEnum):
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
+    FLOAT8E4M3FN = "float8e4m3fn"
     INT64 = "int64"
     INT32 = "int32"
     INT16 = "int16"

@@ -26,6 +26,7 @@ from hub.spec import (
 )
 from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.prepare import prepare_dynamic
+from hub_onnxruntime.session import OrtSession
 from hub_tensorrt.precision.edges import EDGES
 from hub_tensorrt.precision.rules import check_rules
 from tests.zoo import data, fetch
@@ -275,3 +276,69 @@ def test_a_model_without_products_is_refused(tmp_path: Path) -> None:
     made = bench(tmp_path, model, samples((2, 4), 2, 0), samples((2, 4), 2, 1))
     with pytest.raises(HubError, match=r"nothing in the model can be quantized: it has no .*MatMul; it has Relu"):
         made.convert("tensorrt.int8")
+
+
+def test_fp8_is_e4m3_on_both_sides(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "v"], ["y"], name="last"),
+    ]
+    model = written(tmp_path, nodes, {"w": weights(16, 32), "v": weights(32, 8)}, ("N", 16))
+    made = bench(tmp_path, model, samples((2, 16), 64, 0), samples((3, 16), 8, 1))
+    path, done = made.convert("tensorrt.fp8")
+    result = onnx.load(path)
+    kinds = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
+    pairs = [node for node in result.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    assert {kinds[node.input[2]] for node in pairs} == {TensorProto.FLOAT8E4M3FN}
+    assert [entry.version for entry in result.opset_import] == [19]
+    assert summarize(path).state.numerics is Numerics.FP8
+    assert made.sqnr_db(path) > 22
+    assert done.recipe is not None
+    assert done.recipe.weights == "float8e4m3fn"
+
+
+def test_onnx_runtime_does_not_drop_a_relu_before_fp8(tmp_path: Path) -> None:
+    """Its optimizer does, for it takes fp8's zero point for the lowest value: hub leaves that optimizer out."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "v"], ["y"], name="last"),
+    ]
+    model = written(tmp_path, nodes, {"w": weights(16, 32), "v": weights(32, 8)}, ("N", 16))
+    made = bench(tmp_path, model, samples((2, 16), 64, 0), samples((3, 16), 8, 1))
+    path, _ = made.convert("tensorrt.fp8")
+    (expected, *_), feeds = run(path, made.test), made.test[0]
+    plain = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+    assert np.abs(plain - expected["y"]).max() > 0.1, "ONNX Runtime mended it: leave UNSOUND_FP8 out"
+    for session in (OrtSession(path), OrtSession("", content=path.read_bytes())):
+        assert np.abs(session.run(feeds)["y"] - expected["y"]).max() < 1e-4
+
+
+def test_int4_lies_in_blocks_along_the_summed_axis(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="fits"),
+        helper.make_node("Gemm", ["h", "g", "b"], ["k"], name="turned", transB=1),
+        helper.make_node("MatMul", ["k", "v"], ["y"], name="odd"),
+    ]
+    stored = {"w": weights(64, 96), "g": weights(50, 96), "b": weights(50), "v": weights(50, 40)}
+    model = written(tmp_path, nodes, stored, ("N", 64))
+    made = bench(tmp_path, model, samples((2, 64), 4, 0), samples((3, 64), 8, 1))
+    path, done = made.convert("tensorrt.int4-weights")
+    result = onnx.load(path)
+    arrays = {tensor.name: tensor for tensor in result.graph.initializer}
+    narrow = [node for node in result.graph.node if node.op_type == "DequantizeLinear"]
+    written_as = [{item.name: item.i for item in node.attribute} for node in narrow]
+    assert [(item["axis"], item["block_size"]) for item in written_as] == [(0, 32), (0, 32)]
+    assert [tuple(arrays[node.input[0]].dims) for node in narrow] == [(64, 96), (96, 50)]
+    assert {arrays[node.input[0]].data_type for node in narrow} == {TensorProto.INT4}
+    assert all((numpy_helper.to_array(arrays[node.input[1]]) > 0).all() for node in narrow)
+    assert check_rules(result) == ()
+    assert summarize(path).state.numerics is Numerics.INT4_WEIGHTS
+    assert done.recipe is not None
+    assert done.recipe.kept_float == ("odd",)
+    assert made.sqnr_db(path) > 15
+    nodes[2].input[0] = "x"
+    bare = written(tmp_path, nodes[2:], {"v": stored["v"]}, ("N", 50))
+    with pytest.raises(UnsupportedModel, match="no MatMul or Gemm has stored weights of 1,024"):
+        Bench(tmp_path, bare, []).convert("tensorrt.int4-weights")

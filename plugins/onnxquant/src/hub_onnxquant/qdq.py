@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 _INT32 = 2**31 - 1
-_LARGEST = {"int8": 127, "int16": 32767}
+FP8 = "float8e4m3fn"
+"""ONNX's word for fp8 with 4 bits of exponent, without infinity."""
+
+_LARGEST = {"int8": 127, "int16": 32767, FP8: 448}
 _MIDDLE = 128  # the zero point of unsigned weights: exactly the signed ones, shifted
 _TINIEST = 1e-12  # a scale must be positive, also of a tensor that is always 0
 
@@ -48,8 +51,9 @@ class Scheme:
     """Element types.
 
     Attributes:
-        activations: `uint8`, or `int8` or `int16`, which are symmetric.
-        weights: `int8`; or `uint8` with zero point 128, except in grouped convolutions, whose kernels need neither.
+        activations: `uint8`, or `int8`, `int16` or `FP8`, which are symmetric.
+        weights: `int8` or `FP8`; or `uint8` with zero point 128, except in grouped convolutions, whose kernels need
+            neither.
         integer_bias: Whether biases become int32, in the product of the operands' scales.
     """
 
@@ -76,6 +80,13 @@ class Affine(NamedTuple):
     zero_point: int
 
 
+def _numpy_type(kind: str) -> np.dtype[np.generic]:
+    import ml_dtypes
+    import numpy as np
+
+    return np.dtype(ml_dtypes.float8_e4m3fn if kind == FP8 else kind)
+
+
 def affine(found: Range, kind: str) -> Affine:
     """Returns the parameters for a range of real values, widened to hold 0."""
     low, high = min(found[0], 0.0), max(found[1], 0.0)
@@ -86,28 +97,30 @@ def affine(found: Range, kind: str) -> Affine:
 
 
 class QuantizedWeights(NamedTuple):
-    """Integers with one scale per channel of `axis`, zero point 0."""
+    """Integers, or fp8, with one scale per channel of `axis`, zero point 0."""
 
     integers: Array
     scales: Array
     axis: int
 
 
-def quantize_weights(array: Array, axis: int, least: Array | float = 0.0) -> QuantizedWeights:
-    """Rounds to int8 in -127..127, symmetric, one scale per channel.
+def quantize_weights(array: Array, axis: int, least: Array | float = 0.0, kind: str = "int8") -> QuantizedWeights:
+    """Rounds to int8 in -127..127, or fp8 in -448..448, symmetric, one scale per channel.
 
     Args:
         array: Float weights.
         axis: The output channels'.
         least: Lower bound of the scales, where an int32 bias needs coarser ones.
+        kind: `int8` or `FP8`.
     """
     import numpy as np
 
     others = tuple(place for place in range(array.ndim) if place != axis)
     values = array.astype(np.float64)
-    scales = np.maximum(np.abs(values).max(axis=others) / _LARGEST["int8"], np.maximum(least, _TINIEST))
+    scales = np.maximum(np.abs(values).max(axis=others) / _LARGEST[kind], np.maximum(least, _TINIEST))
     shape = [-1 if place == axis else 1 for place in range(array.ndim)]
-    integers = np.clip(np.rint(values / scales.reshape(shape)), -127, 127).astype(np.int8)
+    steps = np.clip(values / scales.reshape(shape), -_LARGEST[kind], _LARGEST[kind])
+    integers = (steps if kind == FP8 else np.rint(steps)).astype(_numpy_type(kind))
     return QuantizedWeights(integers, scales.astype(np.float32), axis)
 
 
@@ -141,7 +154,7 @@ class _QdqWriter:
         """Writes source -> QuantizeLinear -> DequantizeLinear -> target."""
         import numpy as np
 
-        kind = np.dtype(self.scheme.activations)
+        kind = _numpy_type(self.scheme.activations)
         scale = self.constant(f"{target}/scale", np.array(parameters.scale, np.float32))
         zero = self.constant(f"{target}/zero_point", np.array(parameters.zero_point, kind))
         middle = fresh_name(f"{target}/quantized", self.taken)
@@ -226,8 +239,8 @@ def _write_weights(node: NodeProto, writer: _QdqWriter, scale: float | None) -> 
         )
         bias = numpy_helper.to_array(writer.tensors[node.input[2]]) if plain else None
         least = 0.0 if bias is None or scale is None else np.abs(bias.astype(np.float64)) / (scale * _INT32)
-        found = quantize_weights(array, axis, least)
-        signed = writer.scheme.weights == "int8" or grouped
+        signed = writer.scheme.weights != "uint8" or grouped
+        found = quantize_weights(array, axis, least, FP8 if writer.scheme.weights == FP8 else "int8")
         node.input[place] = writer.weights(node.input[place], found, signed=signed)
         if bias is not None and scale is not None:
             node.input[2] = writer.bias(node.input[2], bias, found.scales.astype(np.float64) * scale)
@@ -237,7 +250,7 @@ def insert(model: ModelProto, placement: Placement, ranges: Mapping[str, Range],
     """Returns a quantized copy of a model.
 
     Args:
-        model: Opset 13 or more (21 for int16), stored tensors as initializers.
+        model: Opset 13 or more (19 for fp8, 21 for int16), stored tensors as initializers.
         placement: What to quantize.
         ranges: Tensor -> range of its real values, for each tensor of the placement.
         scheme: Element types.

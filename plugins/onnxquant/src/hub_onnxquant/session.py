@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.spec import StepError
-from hub_onnxquant.runtime_options import runtime_failures, session_options
+from hub_onnxquant.runtime_options import UNSOUND_FP8, runtime_failures, session_options
 
 if TYPE_CHECKING:
     from hub.spec import Feeds
@@ -32,7 +32,7 @@ class GraphSession:
                 content,
                 session_options("optimized", 0),
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["QDQSelectorActionTransformer"],
+                disabled_optimizers=["QDQSelectorActionTransformer", *UNSOUND_FP8],
             )
         except runtime_failures() as error:
             raise StepError(f"ONNX Runtime {ort.__version__} refuses the model: {error}") from error

@@ -39,6 +39,8 @@ class Form:
         block: Elements of one scale along the summed axis; 0 for a whole channel.
         symmetric: Whether the zero point is 0.
         convolutions: Whether convolutions are stored in integers too.
+        strict: Whether only matrices of products are stored in integers, only where blocks divide the summed axis, and
+            with positive scales: TensorRT.
 
     Grouped convolutions keep float weights: they have few, and one rounded value weighs much in their short sums.
     """
@@ -47,6 +49,7 @@ class Form:
     block: int
     symmetric: bool
     convolutions: bool = True
+    strict: bool = False
 
     def __str__(self) -> str:
         span = f"blocks of {self.block}" if self.block else "one scale per channel"
@@ -80,7 +83,7 @@ def quantize_blocks(array: Array, axis: int, form: Form) -> Blocks:
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -size % form.block)])
     blocks = padded.reshape(*values.shape[:-1], -1, form.block)
     if form.symmetric:
-        scales, zeros = _symmetric(blocks, low), np.zeros(blocks.shape[:-1], np.float32)
+        scales, zeros = _symmetric(blocks, low, form), np.zeros(blocks.shape[:-1], np.float32)
     else:
         least, most = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
         scales = np.maximum((most - least) / high, np.float32(1e-12))
@@ -92,9 +95,16 @@ def quantize_blocks(array: Array, axis: int, form: Form) -> Blocks:
     return Blocks(*(np.ascontiguousarray(np.moveaxis(part, -1, axis)) for part in parts))
 
 
-def _symmetric(blocks: Floats, low: int) -> Floats:
-    """Scales by which the value of largest magnitude is the most negative integer: one step more (llama.cpp)."""
+def _symmetric(blocks: Floats, low: int, form: Form) -> Floats:
+    """Scales by which the value of largest magnitude is the most negative integer: one step more (llama.cpp).
+
+    They have the sign of that value; positive ones give up that step.
+    """
     import numpy as np
+
+    if form.strict:
+        positive: Floats = np.maximum(np.abs(blocks).max(axis=-1) / np.float32(-low - 1), np.float32(1e-12))
+        return positive
 
     place = np.abs(blocks).argmax(axis=-1)[..., None]
     extreme = np.take_along_axis(blocks, place, -1)[..., 0]
@@ -173,11 +183,11 @@ class _Store:
 
 def _rewrite(node: NodeProto, store: _Store, form: Form) -> bool:
     """Gives a copied node narrow weights; True where the node itself was replaced."""
-    if node.op_type == "Gather":
+    if node.op_type == "Gather" and not form.strict:
         return _rewrite_lookup(node, store, form)
     if node.op_type == "Gemm" and form.block:
         return _rewrite_gemm(node, store, form)
-    places = (1, 2) if node.op_type in _RECURRENT else (1,) if node.op_type in _MULTIPLY else ()
+    places = (1, 2) if node.op_type in _RECURRENT and not form.strict else (1,) if node.op_type in _MULTIPLY else ()
     for place in places:
         array = store.array(node.input[place])
         if array is None:
@@ -185,11 +195,18 @@ def _rewrite(node: NodeProto, store: _Store, form: Form) -> bool:
         axis = 1 if node.op_type in _RECURRENT else weight_axis(node, array.ndim)
         if attributes(node).get("group", 1) != 1 or (node.op_type in CONVOLUTIONS and not form.convolutions):
             continue
+        if form.strict and (node.op_type != "MatMul" or not _divides(form, array.shape[-2])):
+            continue
         if node.op_type == "MatMul" and form.block:
             node.input[place] = store.blocks(node.input[place], array, array.ndim - 2, form)
         else:
             node.input[place] = store.channels(node.input[place], array, axis)
     return False
+
+
+def _divides(form: Form, size: int) -> bool:
+    """Whether the blocks lie along an axis without a rest."""
+    return not form.block or size % form.block == 0
 
 
 def _rewrite_gemm(node: NodeProto, store: _Store, form: Form) -> bool:
@@ -200,6 +217,8 @@ def _rewrite_gemm(node: NodeProto, store: _Store, form: Form) -> bool:
     if array is None or not plain:
         return False
     name, matrix = node.input[1], array.T if written.get("transB") else array
+    if form.strict and not _divides(form, matrix.shape[0]):
+        return False
     blocks = store.blocks(name, matrix, 0, form)
     product = store.node("MatMul", [node.input[0], blocks], f"{node.output[0]}/product")
     if len(node.input) > 2 and node.input[2]:  # noqa: PLR2004 - A, B, C

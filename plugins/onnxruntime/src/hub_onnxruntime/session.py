@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from hub.spec import DeviceMissing, Numerics, StepError, UnknownName, UnsupportedModel
 from hub_onnxgraph.graphs import defined_names
 from hub_onnxquant.runtime_options import (
+    UNSOUND_FP8,
     VARIANTS,
     needs_exact,
     provider_of,
+    quantizes_to_fp8,
     runtime_failures,
     session_options,
 )
@@ -83,6 +85,7 @@ class OrtSession:
         self.is_ort = not content and self.path.is_file() and is_ort_file(self.path)
         self._threads = threads
         self.widened = False  # whether bfloat16 is computed in float32 and rounded after every operator
+        self._unsound = UNSOUND_FP8 if not self.is_ort and quantizes_to_fp8(self.path, content) else ()
         self._session = self.opened(self.options(), content)
         self._types = {value.name: value.type for value in self._session.get_inputs()}
         self.outputs = [value.name for value in self._session.get_outputs()]
@@ -111,7 +114,8 @@ class OrtSession:
         """
         import onnxruntime as ort
 
-        model, without = content or str(self.path), {"disabled_optimizers": list(disabled)} if disabled else {}
+        left_out = [*self._unsound, *disabled]
+        model, without = content or str(self.path), {"disabled_optimizers": left_out} if left_out else {}
         try:
             session = ort.InferenceSession(model, options, providers=[self.provider], **without)
         except runtime_failures() as error:

@@ -20,6 +20,7 @@ from hub.spec import (
     Verdict,
     takes_unblocked,
 )
+from hub_tensorrt.precision.blocks import int4_weights
 from hub_tensorrt.precision.halves import float16
 from hub_tensorrt.precision.integers import Precise, integers
 from hub_tensorrt.precision.rules import check_rules, words
@@ -107,5 +108,12 @@ EDGES: tuple[Edge, ...] = (
         lambda job: float16(job.source.path),
         cost=2.0,
     ),
+    _edge(
+        "fp8",
+        "fp8 E4M3 as TensorRT takes it",
+        Numerics.FP8,
+        lambda job: integers(job.source.path, job.calibration, Numerics.FP8),
+    ),
+    _edge("int4-weights", "int4 weights in blocks", Numerics.INT4_WEIGHTS, lambda job: int4_weights(job.source.path)),
 )
 """Float ONNX to the precision ONNX that an engine is built of: format `onnx`, form `tensorrt`."""

@@ -6,12 +6,15 @@ memory traffic and cost accuracy; whether they are faster only a GPU can say, so
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import Numerics, QuantRecipe, UnsupportedModel
+from hub_onnxgraph.graphs import raise_opset
 from hub_onnxquant import static
 from hub_onnxquant.placement import PRODUCTS, Extent, Wiring, products_of
-from hub_onnxquant.qdq import Scheme, attributes
+from hub_onnxquant.qdq import FP8, Scheme, attributes
+from hub_onnxquant.source import typed_copy
 from hub_quanttrials import GOAL_DB, check_claim, listed
 from hub_tensorrt.precision.rules import float_products
 from hub_tensorrt.precision.source import open_source
@@ -19,7 +22,12 @@ from hub_tensorrt.precision.source import open_source
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-INT8 = Scheme("int8", "int8", integer_bias=False)
+SCHEMES = {
+    Numerics.INT8: Scheme("int8", "int8", integer_bias=False),
+    Numerics.INT8_MIXED: Scheme("int8", "int8", integer_bias=False),
+    Numerics.FP8: Scheme(FP8, FP8, integer_bias=False),
+}
+_FP8_OPSET = 19
 
 
 class Precise(NamedTuple):
@@ -46,20 +54,23 @@ def unfit(model: ModelProto) -> dict[str, str]:
     return found
 
 
-def integers(path: str, calibration: str, claimed: Numerics, scheme: Scheme = INT8) -> Precise:
+def integers(path: str, calibration: str, claimed: Numerics) -> Precise:
     """Quantizes activations and weights, by the best of the ways of drawing ranges.
 
     Args:
         path: The prepared float model.
         calibration: Folder of samples.
         claimed: INT8 or FP8, for every product; or INT8_MIXED, which leaves those that int8 hurts most in float.
-        scheme: Element types.
 
     Raises:
         HubError: The model or the samples cannot be read or run; it has no product to quantize, or not all of them can
             be where that is claimed; or no recipe gives a result.
     """
     source = open_source(path, calibration)
+    raised: list[str] = []
+    if claimed is Numerics.FP8:
+        model, raised = raise_opset(source.model, _FP8_OPSET)
+        source = replace(source, model=typed_copy(model))
     products, left = products_of(source.model), unfit(source.model)
     if not set(products) - set(left):
         there = listed(sorted({node.op_type for node in source.model.graph.node}))
@@ -67,7 +78,7 @@ def integers(path: str, calibration: str, claimed: Numerics, scheme: Scheme = IN
         raise UnsupportedModel(message, hint="Use --precision fp16 or fp32.")
     source.watch()
     trials = static.trials_of(source)
-    best = static.best(source, trials, scheme, Extent.INPUTS, tuple(left))
+    best = static.best(source, trials, SCHEMES[claimed], Extent.INPUTS, tuple(left))
     whole = float_products(best.model)
     if claimed is Numerics.INT8_MIXED and (best.sqnr_db < GOAL_DB or not whole):
         best = static.mixed(source, trials, best.recipe, Extent.INPUTS)
@@ -75,6 +86,6 @@ def integers(path: str, calibration: str, claimed: Numerics, scheme: Scheme = IN
     found = claimed if claimed is Numerics.FP8 else Numerics.INT8_MIXED if still else Numerics.INT8
     check_claim(f"TensorRT {claimed.value}", claimed, found, still)
     reasons = [f"{name} stays in float: {why}" for name, why in left.items()]
-    notes = [*source.notes, *reasons, *trials.notes, f"took {best.recipe}: {best.sqnr_db:.1f} dB"]
+    notes = [*source.notes, *raised, *reasons, *trials.notes, f"took {best.recipe}: {best.sqnr_db:.1f} dB"]
     others = [name for name in still if name not in best.recipe.kept]
     return Precise(best.model, static.record(source, best.recipe, claimed, others), notes)
