@@ -74,7 +74,7 @@ def make_receipt(
     if last.parity is None and last.not_run is None:
         raise VerificationError("the last step was not compared", hint="this is a defect in hub")
     performance = proof.performance
-    wanted = wanted_numerics(request, source)
+    wanted, level = wanted_numerics(request, source), _level(registry, result)
     return Receipt(
         receipt_version=RECEIPT_VERSION,
         hub_version=VERSION,
@@ -85,11 +85,11 @@ def make_receipt(
         route=Route(edges=tuple(step.edge for step in result.steps), left_out=plan.left_out),
         steps=result.steps,
         parity=last.parity,
-        level=_level(registry, result),
+        level=level,
         not_run=last.not_run,
         contract=io_contract(source.summary.signature, result.summary.signature, result.chain),
         notes=(*samples.notes, *(note for step in result.steps for note in step.notes)),
-        warnings=(*_warnings(request, proof, wanted), *unheard),
+        warnings=(*_warnings(request, proof, wanted, level), *unheard),
         failed_attempts=tuple(attempts),
         findings=source.summary.findings,
         calibration=samples.record,
@@ -113,7 +113,7 @@ def _level(registry: Registry, result: Candidate) -> ExecutionLevel:
     return "device-run" if runtime.device else "run"
 
 
-def _warnings(request: Request, proof: Proof, wanted: Numerics) -> Iterator[str]:
+def _warnings(request: Request, proof: Proof, wanted: Numerics, level: ExecutionLevel) -> Iterator[str]:
     last, constant = proof.result.steps[-1], ", ".join(proof.reference.constant)
     yield from proof.samples.warnings
     if constant:
@@ -128,7 +128,7 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics) -> Iterator[str]
     if got != wanted:
         yield _other_numerics(request, wanted, proof.result.steps)
     if got != Numerics.FP32:
-        yield from _quantized_warnings(proof.source.artifact, last)
+        yield from _quantized_warnings(proof.source.artifact, last, holds_kernels=level != "run")
     yield from proof.performance.remarks
 
 
@@ -142,12 +142,12 @@ def _other_numerics(request: Request, wanted: Numerics, steps: Sequence[StepReco
     return f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)"
 
 
-def _quantized_warnings(source: ModelArtifact, last: StepRecord) -> Iterator[str]:
+def _quantized_warnings(source: ModelArtifact, last: StepRecord, *, holds_kernels: bool) -> Iterator[str]:
     judged = last.not_run.parity if last.not_run else last.parity
     if judged is not None and judged.inputs == "random":
         yield f"{last.artifact.state.numerics.value} was compared on random inputs only: give real ones, --test DATA"
     before, after = source.size_bytes, last.artifact.size_bytes
-    if after >= before:
+    if after >= before and not holds_kernels:
         yield f"the result is not smaller than the source: {before} -> {after} bytes"
 
 

@@ -160,6 +160,7 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
             there = item.result or "no longer an " + item.direction
             yield "changed", escape(f"{item.source} → {there}: {'; '.join(item.changes)}")
     ratio = f"{before / after:.2f}x smaller" if after <= before else f"{after / before:.2f}x larger"
+    ratio = ratio if receipt.level == "run" else "with all its files; a device's kernels may be among them"
     yield "size", f"{_size(before)} → {_size(after)} ({ratio})"
     if receipt.accuracy:
         a = receipt.accuracy
@@ -379,13 +380,19 @@ def _words(numerics: tuple[Numerics, ...] | str) -> str:
 
 def show_doctor(registry: Registry, *, as_json: bool) -> bool:
     """Show problems; returns whether there are none."""
-    problems = list(_problems(registry))
+    problems, lacks = list(_problems(registry)), list(_lacks(registry))
     if as_json:
-        print_json({"problems": [{"what": what, "mend": mend} for what, mend in problems], "cache": str(cache_root())})
+        lists = {
+            name: [{"what": what, "mend": mend} for what, mend in items]
+            for name, items in (("problems", problems), ("lacks", lacks))
+        }
+        print_json(lists | {"cache": str(cache_root())})
         return not problems
     console = out()
     for what, mend in problems:
         console.print(f"[red]✗[/] {escape(what)}\n  mend: {escape(mend)}")
+    for what, mend in lacks:
+        console.print(f"[yellow]·[/] {escape(what)}\n  to have it: {escape(mend)}")
     console.print(f"{len(registry.plugins)} plugins, {len(registry.edges)} edges; cache: {escape(str(cache_root()))}")
     if not problems:
         console.print("[green]✓[/] nothing to mend")
@@ -400,10 +407,27 @@ def _problems(registry: Registry) -> Iterator[tuple[str, str]]:
             f"{plugin.name} does not load: {plugin.error.strip().splitlines()[-1]}",
             f"pip install -U {plugin.distribution}",
         )
+    for edge, missing in _incomplete(registry):
+        if not edge.optional:
+            yield f"edge {edge.id} misses {', '.join(missing)}", f"pip install {' '.join(repr(m) for m in missing)}"
+
+
+def _lacks(registry: Registry) -> Iterator[tuple[str, str]]:
+    """What not every machine has, and is not here: devices, and tools that a plugin does well without."""
+    for runtime in (item for item in registry.runtimes.values() if item.device):
+        here = registry.device_here(runtime.device)
+        if not here:
+            yield f"{runtime.name} builds for {runtime.device} and runs nothing here: {here.reason}", here.hint
+    for edge, missing in _incomplete(registry):
+        if edge.optional:
+            yield f"edge {edge.id} is left out: {', '.join(missing)} is not here", f"pip install {' '.join(missing)}"
+
+
+def _incomplete(registry: Registry) -> Iterator[tuple[Edge, list[str]]]:
     for edge in registry.edges.values():
         missing = [] if edge.toolchain else missing_requirements(edge.requires)
         if missing:
-            yield f"edge {edge.id} misses {', '.join(missing)}", f"pip install {' '.join(repr(m) for m in missing)}"
+            yield edge, missing
 
 
 def save_outputs(outputs: list[Feeds], path: Path, *, as_json: bool) -> None:

@@ -267,6 +267,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
         needs_device: A device that must be there, as a runtime calls it (`Runtime.device`): `cuda`; empty for none.
         requires: Requirement lines of what must be installed, such as `litert-torch>=0.10`. A line may name
             alternatives, the one to install first: `tensorflow-cpu>=2.19 | tensorflow>=2.19`.
+        optional: Whether its plugin does well without it: nothing is to be mended where `requires` is not there.
         toolchain: The environment of its own that it runs in; None for the user's environment.
         environment: Variables set before the worker process starts (KERAS_BACKEND).
         process: Steps with the same word share one worker process, so that a framework is imported once.
@@ -289,6 +290,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     needs_ranges: bool = False
     needs_device: str = ""
     requires: tuple[str, ...] = ()
+    optional: bool = False
     toolchain: Toolchain | None = None
     environment: dict[str, str] = {}
     process: str = ""

@@ -197,3 +197,16 @@ def test_data_outside_the_range_is_refused() -> None:
     assert fix_shapes(signature, options, {"x": (5, 6)})[0] == {"x": (5, 6)}
     with pytest.raises(UsageError, match=r"the data has 12x6 for x, outside 1\.\.8x6"):
         fix_shapes(signature, options, {"x": (12, 6)})
+
+
+def test_doctor_says_what_a_machine_lacks_and_that_nothing_is_broken(hub: Hub, offer: Offer) -> None:
+    offer("build")
+    ran = hub("doctor", "--json")
+    assert {
+        "what": "abacus builds for abacus and runs nothing here: no abacus is plugged in",
+        "mend": "plug one in",
+    } in (ran.json["lacks"])
+    assert not [problem for problem in ran.json["problems"] if "abacus" in problem["what"]]
+    assert "to have it: plug one in" in hub("doctor").out
+    offer("build", device="here")
+    assert not [lack for lack in hub("doctor", "--json").json["lacks"] if "abacus" in lack["what"]]

@@ -71,6 +71,24 @@ def refused(path: Path, fault: str) -> Path:
     return write(path, nodes, stored, [("x", [1, 3, 8, 8])], [("y", None)], opset=21)
 
 
+def quantized(path: Path, kind: str) -> Path:
+    """A convolution between pairs of QuantizeLinear and DequantizeLinear, zero points 0."""
+    node, random = helper.make_node, np.random.default_rng(0)
+    stored = {
+        "s": np.full((), 0.03, np.float32),
+        "z": np.zeros((), kind),
+        "w": random.integers(-100, 100, (8, 3, 3, 3)).astype(np.int8),
+        "v": np.full((), 0.01, np.float32),
+    }
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q"),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"], name="d"),
+        node("DequantizeLinear", ["w", "v"], ["e"], name="e"),
+        node("Conv", ["d", "e"], ["y"], name="conv", pads=[1, 1, 1, 1]),
+    ]
+    return write(path, nodes, stored, [("x", [1, 3, 8, 8])], [("y", [1, 8, 8, 8])], opset=21)
+
+
 def write(
     path: Path,
     nodes: Sequence[onnx.NodeProto],

@@ -79,7 +79,7 @@ def test_what_the_builder_reports_is_read(tmp_path: Path) -> None:
     assert report.weights_bytes > 4 * (8 * 27 + 8 + 5120)
     assert report.multiplied_in == {"fp32": 2}
     assert report.raw.startswith("Layers:")
-    assert "multiplying layers of the engine, as its builder reports them: 2 in fp32" in output.notes
+    assert "operators that multiply, as the builder reports its layers: 2 in fp32" in output.notes
     assert "Conv + Relu" in {layer.operator for layer in described(plan).layers}
     assert {path.name for path in plan.parent.iterdir()} == {"out.engine", "out.layers.json", "out.precision.onnx"}
     assert (plan.parent / "out.precision.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
@@ -141,7 +141,7 @@ def test_a_precision_that_is_in_no_layer_is_refused(tmp_path: Path) -> None:
     plan, _ = built(convolution(tmp_path / "m.onnx"))
     report = read_report(plan)
     assert report.signature.inputs[0].dtype is DType.FLOAT32
-    with pytest.raises(StepError, match="no multiplying layer of the engine computes in it: 2 in"):
+    with pytest.raises(StepError, match="the engine multiplies nowhere in it: 2 in fp32"):
         _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8))
     (note,) = _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8, layers=()))
     assert "could not be read" in note
@@ -167,3 +167,17 @@ def test_what_the_library_refuses_has_one_cause_and_a_cure(tmp_path: Path, make:
     assert caught.value.hint
     assert "cudaError" not in caught.value.message
     assert not list((tmp_path / "built").iterdir())
+
+
+def test_a_file_that_somebody_else_quantized_is_held_to_the_rules(hub: Hub, tmp_path: Path) -> None:
+    """What TensorRT itself reads without a word: uint8 as int8, with other values."""
+    from plugins.tensorrt.tests.tensorrt_models import quantized
+
+    ran = convert(hub, quantized(tmp_path / "uint8.onnx", "uint8"))
+    assert ran.error["code"] == "unsupported-model"
+    assert "TensorRT has no quantized uint8" in ran.error["message"]
+    assert "--int8" in ran.error["hint"]
+    ran = convert(hub, quantized(tmp_path / "int8.onnx", "int8"))
+    assert ran.status == 0, ran.err
+    assert ran.json["route"]["edges"] == ["tensorrt.adopt", "tensorrt.build-rtx"]
+    assert read_report(tmp_path / "out.engine").multiplied_in == {"int8": 1}

@@ -251,7 +251,7 @@ def _check_precision(report: EngineReport) -> tuple[str, ...]:
     if found and words and not set(words) & found.keys():
         there = ", ".join(f"{count} in {word}" for word, count in found.items())
         raise StepError(
-            f"{report.numerics.value} was asked for, and no multiplying layer of the engine computes in it: {there}",
+            f"{report.numerics.value} was asked for, and the engine multiplies nowhere in it: {there}",
             hint="its .precision.onnx says what was asked for layer by layer; try another precision",
         )
     return ()
@@ -266,7 +266,7 @@ def _notes(library: Library, report: EngineReport) -> Iterator[str]:
     found = report.multiplied_in
     if found:
         there = ", ".join(f"{count} in {word}" for word, count in found.items())
-        yield f"multiplying layers of the engine, as its builder reports them: {there}"
+        yield f"operators that multiply, as the builder reports its layers: {there}"
     if report.weights_bytes:
         yield f"weights take {report.weights_bytes / 2**20:.2f} MiB on the device; the plan also holds kernels"
 

@@ -16,6 +16,7 @@ from hub.spec import (
     StepOutput,
     Support,
     Verdict,
+    takes_unblocked,
 )
 from hub_tensorrt.build import build, parse_capability
 from hub_tensorrt.libraries import FP8_FROM, RTX, TENSORRT
@@ -60,6 +61,12 @@ def allows_for_device(options: ConvertOptions) -> Verdict:
     return YES
 
 
+def _adopt(job: ConvertJob) -> StepOutput:
+    from hub_tensorrt.adopt import adopt
+
+    return adopt(job)
+
+
 def _ahead(job: ConvertJob) -> StepOutput:
     return build(job, RTX)
 
@@ -69,6 +76,18 @@ def _on_device(job: ConvertJob) -> StepOutput:
 
 
 BUILDING = (
+    Edge(
+        id="tensorrt.adopt",
+        accepts=(Accepts(format="onnx", numerics=_QUANTIZED),),
+        gives=Gives(format="onnx", form=PRECISION_FORM, numerics=KEEP),
+        convert=_adopt,
+        check=takes_unblocked,
+        keeps_dynamic=True,
+        requires=("onnx>=1.17",),
+        process="onnx",
+        cost=9.0,  # behind every quantizer of this plugin: others write for other backends
+        title="as it is, by TensorRT's rules",
+    ),
     Edge(
         id="tensorrt.build-rtx",
         accepts=_SOURCES,
@@ -81,6 +100,7 @@ BUILDING = (
         keeps_dynamic=True,
         needs_ranges=True,
         requires=(RTX.requires, "onnx>=1.17"),
+        optional=True,
         process="tensorrt",
         title="TensorRT-RTX, ahead of time",
     ),
@@ -95,6 +115,7 @@ BUILDING = (
         needs_ranges=True,
         needs_device="cuda",
         requires=(TENSORRT.requires, "onnx>=1.17"),
+        optional=True,
         process="tensorrt",
         cost=0.5,
         title="TensorRT, on the GPU here",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,8 +28,9 @@ class EngineLayer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         name: TensorRT's name.
         kind: TensorRT's word: `correlation`, `gemm`, `kgen` (a generated kernel).
         precision: What it computes in, told from the element types of its inputs and its constants.
-        nodes: Names of the ONNX nodes whose work it does.
+        nodes: Names of the ONNX nodes of whose work it does a part.
         covers: Their operators.
+        stored: Elements of the largest tensor that it has stored.
     """
 
     name: str
@@ -36,11 +38,7 @@ class EngineLayer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     precision: str
     nodes: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
-
-    @property
-    def multiplies(self) -> bool:
-        """Whether it does the work of an operator that multiplies."""
-        return bool(MULTIPLYING & set(self.covers))
+    stored: int = 0
 
 
 class EngineProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +87,22 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     @property
     def multiplied_in(self) -> dict[str, int]:
-        """Precision -> number of multiplying layers."""
-        return dict(Counter(layer.precision for layer in self.layers if layer.multiplies).most_common())
+        """Precision -> number of the ONNX file's multiplying operators that are computed in it.
+
+        TensorRT splits the work of one operator: a generated kernel quantizes what comes in, another adds the bias. The
+        layer that multiplies is the one that is no generated kernel, or of those the one with the weights.
+        """
+        at: dict[str, EngineLayer] = {}
+        for layer in self.layers:
+            for node, operator in zip(layer.nodes, layer.covers, strict=True):
+                before = at.get(node)
+                if operator in MULTIPLYING and (before is None or _weight(layer) > _weight(before)):
+                    at[node] = layer
+        return dict(Counter(layer.precision for layer in at.values()).most_common())
+
+
+def _weight(layer: EngineLayer) -> tuple[bool, int]:
+    return layer.kind != "kgen", layer.stored
 
 
 def beside(plan: Path, suffix: str) -> Path:
@@ -161,14 +173,21 @@ def _layers(raw: str, operators: Mapping[str, str]) -> Iterator[EngineLayer]:
         found = _LAYER.match(line.strip())
         if not found:
             continue
-        nodes = tuple(dict.fromkeys(_NODE.findall(line)))
+        nodes = tuple(name for name in dict.fromkeys(_NODE.findall(line)) if name in operators)
         yield EngineLayer(
             name=found["name"],
             kind=found["kind"],
             precision=_precision(found["rest"]),
             nodes=nodes,
-            covers=tuple(operators[node] for node in nodes if node in operators),
+            covers=tuple(operators[node] for node in nodes),
+            stored=_stored(found["rest"]),
         )
+
+
+def _stored(rest: str) -> int:
+    constants = (part["items"] for part in _PART.finditer(rest) if part[1] == "Constants")
+    shapes = (tensor["dims"].split(",") for items in constants for tensor in _TENSOR.finditer(items))
+    return max((math.prod(int(size) for size in shape if size.strip().isdigit()) for shape in shapes), default=0)
 
 
 def _precision(rest: str) -> str:
