@@ -98,31 +98,31 @@ class _Halver:
 
     def run(self) -> ModelProto:
         for node in list(self.graph.node):
-            self._node(node)
+            takes, gives = self._types(node)
+            if any(subgraphs(node)):  # its inner graphs are float32 and see outer values by name
+                rename(
+                    [node], {name: self._as(name, _FLOAT) for name in sorted(self._made) if self._made[name] == _HALF}
+                )
+            node.input[:] = [
+                self._as(name, kind) if name in self._floats else name
+                for name, kind in zip(node.input, takes, strict=True)
+            ]
+            self.nodes.append(node)
+            for place, (name, kind) in enumerate(zip(list(node.output), gives, strict=True)):
+                if name in self._floats and kind == _HALF:
+                    inner = fresh_name(f"{name}/float16", self._taken)
+                    node.output[place] = self._names[name, _HALF] = inner
+                    self._made[name] = _HALF
+                    del self._names[name, _FLOAT]
+                    if name in self._outputs:
+                        self._names[name, _FLOAT] = name
+                        self._cast(inner, name, _FLOAT)
         copies = [type(node).FromString(node.SerializeToString()) for node in self.nodes]
         del self.graph.node[:]
         self.graph.node.extend(copies)
         del self.graph.value_info[:]
         prune(self.graph)
         return self.model
-
-    def _node(self, node: NodeProto) -> None:
-        takes, gives = self._types(node)
-        if any(subgraphs(node)):  # its inner graphs are float32 and see outer values by name
-            rename([node], {name: self._as(name, _FLOAT) for name in sorted(self._made) if self._made[name] == _HALF})
-        node.input[:] = [
-            self._as(name, kind) if name in self._floats else name for name, kind in zip(node.input, takes, strict=True)
-        ]
-        self.nodes.append(node)
-        for place, (name, kind) in enumerate(zip(list(node.output), gives, strict=True)):
-            if name in self._floats and kind == _HALF:
-                inner = fresh_name(f"{name}/float16", self._taken)
-                node.output[place] = self._names[name, _HALF] = inner
-                self._made[name] = _HALF
-                del self._names[name, _FLOAT]
-                if name in self._outputs:
-                    self._names[name, _FLOAT] = name
-                    self._cast(inner, name, _FLOAT)
 
     def _types(self, node: NodeProto) -> tuple[list[int], list[int]]:
         """The float type of each input and output of a node, as far as they are floats."""
@@ -138,21 +138,18 @@ class _Halver:
         ]
 
     def _as(self, name: str, kind: int) -> str:
+        from onnx import numpy_helper
+
         if (name, kind) not in self._names:
             if name in self._stored:
-                self._names[name, kind] = self._store_half(name)
+                half = fresh_name(f"{name}/float16", self._taken)
+                add_constant(self.graph, half, rounded(numpy_helper.to_array(self._stored[name])))
+                self._names[name, kind] = half
             else:
                 target = fresh_name(f"{name}/as_{'float16' if kind == _HALF else 'float32'}", self._taken)
                 self._cast(self._names[name, _HALF if kind == _FLOAT else _FLOAT], target, kind)
                 self._names[name, kind] = target
         return self._names[name, kind]
-
-    def _store_half(self, name: str) -> str:
-        from onnx import numpy_helper
-
-        target = fresh_name(f"{name}/float16", self._taken)
-        add_constant(self.graph, target, rounded(numpy_helper.to_array(self._stored[name])))
-        return target
 
     def _cast(self, source: str, target: str, kind: int) -> None:
         from onnx import helper

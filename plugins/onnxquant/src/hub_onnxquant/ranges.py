@@ -122,11 +122,6 @@ class Tap:
             yield group
 
 
-def _spread(array: Array) -> Array:
-    flat = array.ravel()
-    return flat[:: max(1, -(-flat.size // _READ))]
-
-
 def observe(content: bytes, names: Sequence[str], samples: Iterable[Feeds]) -> dict[str, ObservedRanges]:
     """Runs the samples twice: for the extremes, then for histograms between them.
 
@@ -155,18 +150,19 @@ def observe(content: bytes, names: Sequence[str], samples: Iterable[Feeds]) -> d
     for name, array in _everything(tap, samples):
         if name in found:
             item = found[name]
-            item.counts += np.histogram(_spread(array), BINS, _proper(item.low, item.high))[0]
+            flat = array.ravel()
+            # A tensor that is constant gets a range of some width.
+            item.counts += np.histogram(
+                flat[:: max(1, -(-flat.size // _READ))],
+                BINS,
+                (item.low, item.high) if item.high > item.low else (item.low - 0.5, item.high + 0.5),
+            )[0]
     return found
 
 
 def _everything(tap: Tap, samples: Iterable[Feeds]) -> Iterator[tuple[str, Array]]:
     for feeds in samples:
         yield from tap.arrays(feeds)
-
-
-def _proper(low: float, high: float) -> Range:
-    """A range of some width, for a tensor that is constant."""
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def extremes(item: ObservedRanges) -> Range:

@@ -116,7 +116,15 @@ class _Books:
             if bare in file.makers:
                 self.alias[name] = bare
         for node in reversed(executed.nodes):
-            self._from_consumer(node)
+            # A tensor that a node takes where its original takes another one is that one.
+            if self._is_added(node):
+                pairs = list(zip(node.input, (self.alias.get(name, name) for name in node.output), strict=False))
+            else:
+                original = self.anchor(node)
+                pairs = _operands(node, original) if original is not None else []
+            for mine, theirs in pairs:
+                if mine and mine not in self.executed.stored and theirs in self.file.makers:
+                    self.alias.setdefault(mine, self._as_taken(mine, theirs))
         for node in executed.nodes:
             self._from_name(node)
         self.existing = set(self.alias.values())
@@ -143,17 +151,6 @@ class _Books:
                 return
             yield maker
             maker = next((m for given in maker.input if (m := self.file.maker(given)) is not None), None)
-
-    def _from_consumer(self, node: onnx.NodeProto) -> None:
-        """A tensor that a node takes where its original takes another one is that one."""
-        if self._is_added(node):
-            pairs = list(zip(node.input, (self.alias.get(name, name) for name in node.output), strict=False))
-        else:
-            original = self.anchor(node)
-            pairs = _operands(node, original) if original is not None else []
-        for mine, theirs in pairs:
-            if mine and mine not in self.executed.stored and theirs in self.file.makers:
-                self.alias.setdefault(mine, self._as_taken(mine, theirs))
 
     def _as_taken(self, mine: str, theirs: str) -> str:
         """The quantized tensor, where the file's node takes it dequantized and the executed one as it is."""

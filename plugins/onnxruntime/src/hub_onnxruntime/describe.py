@@ -82,12 +82,6 @@ def is_runtime_form(model: onnx.ModelProto) -> bool:
     return not foreign_operators(model)
 
 
-def _form_of(model: onnx.ModelProto, claimed: str) -> str:
-    forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
-    holds = forms.get(claimed)
-    return claimed if holds and holds(model) else ""
-
-
 def summarize(path: Path, form: str = "") -> ModelSummary:
     """Reads an ONNX file. `form` is the form it is expected to be in; it is checked, not believed.
 
@@ -99,7 +93,9 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     files, findings = [path, *outside], external_findings(bare) + size_findings(size_on_disk(path, outside))
     forget_data(bare)
     model = with_inferred_shapes(bare)
-    found = _form_of(model, form)
+    forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
+    holds = forms.get(form)
+    found = form if holds and holds(model) else ""
     return ModelSummary(
         state=State(format="onnx", numerics=numerics_of(model), form=found),
         signature=signature_of(model.graph),
@@ -114,14 +110,6 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     )
 
 
-def _used_versions(model: onnx.ModelProto) -> dict[str, str]:
-    """An `.ort` file imports every operator set that its writer knew."""
-    used = {node.domain or "ai.onnx" for node in all_nodes(model)}
-    return {
-        key: text for key, text in _versions(model).items() if key.removeprefix("opset ") in {*used, "ir", "producer"}
-    }
-
-
 def summarize_ort(path: Path) -> ModelSummary:
     """Reads an `.ort` file.
 
@@ -129,6 +117,8 @@ def summarize_ort(path: Path) -> ModelSummary:
         HubError: As `hub_onnxruntime.ort_file.load_ort`.
     """
     model = load_ort(path)
+    # An `.ort` file imports every operator set that its writer knew.
+    used = {node.domain or "ai.onnx" for node in all_nodes(model)}
     return ModelSummary(
         state=State(format="onnx", numerics=numerics_of(model), form=ORT_FORM),
         signature=signature_of(model.graph),
@@ -137,7 +127,12 @@ def summarize_ort(path: Path) -> ModelSummary:
         parameters=parameter_count(model),
         size_bytes=path.stat().st_size,
         files=(str(path.resolve()),),
-        versions=_used_versions(model) | {"ort format": ort_version(path)},
+        versions={
+            key: text
+            for key, text in _versions(model).items()
+            if key.removeprefix("opset ") in {*used, "ir", "producer"}
+        }
+        | {"ort format": ort_version(path)},
         findings=tuple(finding for finder in ORT_FINDERS for finding in finder(model)),
         layers=layers_of(model),
     )

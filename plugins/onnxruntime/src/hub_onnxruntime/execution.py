@@ -61,11 +61,18 @@ def explain(session: OrtSession, feeds: Feeds) -> Execution:
     nodes = [_executed(kernel, graph) for kernel in profile.kernels]
     total = sum(item.kernel.seconds for item in nodes) or 1.0
     places = [item.place for item in nodes if item.place is not None]
+    options = session.options()
+    threads = options.intra_op_num_threads
     return Execution(
         runtime="onnxruntime",
         version=ort.__version__,
         device=session.provider,
-        settings=_settings(session),
+        settings={
+            "graph optimization level": "as saved" if session.is_ort else VARIANTS[session.variant],
+            "intra-op threads": str(threads) if threads else "default",
+            "execution mode": str(options.execution_mode).rpartition(".")[2].lower(),
+            "precision": "float32 for float operators" if session.device == "cpu" else "the provider's",
+        },
         operators=_counted(map(operator_key, books.nodes)),
         layers=tuple(_layer(item, books, total) for item in nodes),
         eliminated=_counted(books.eliminated(places)),
@@ -146,17 +153,6 @@ def _layer(item: _ExecutedNode, books: Account, total: float) -> ExecutedLayer:
         covers=books.words(item.place) if item.place is not None else (),
         time_share=kernel.seconds / total,
     )
-
-
-def _settings(session: OrtSession) -> dict[str, str]:
-    options = session.options()
-    threads = options.intra_op_num_threads
-    return {
-        "graph optimization level": "as saved" if session.is_ort else VARIANTS[session.variant],
-        "intra-op threads": str(threads) if threads else "default",
-        "execution mode": str(options.execution_mode).rpartition(".")[2].lower(),
-        "precision": "float32 for float operators" if session.device == "cpu" else "the provider's",
-    }
 
 
 def _obstacles(nodes: Sequence[_ExecutedNode], graph: FlatGraph, total: float, session: OrtSession) -> list[str]:

@@ -65,7 +65,11 @@ def fuse(model: onnx.ModelProto, scratch: Path, seed: int) -> FusedModel:
     path = scratch / "unfused.onnx"
     save(model, path)
     oracle = Oracle(path, [random_feeds(model, seed, sizes) for sizes in sizes_to_try(model)], scratch)
-    wanted = _attention_blocks(model)
+    # A Softmax between two MatMul, behind a scale and a mask at most and directly before the second, is an attention.
+    makers = {name: node for node in model.graph.node for name in node.output}
+    before = {node.output[0] for node in model.graph.node if node.op_type == "Softmax" and _is_scores(node, makers)}
+    used = {name for node in model.graph.node if node.op_type == "MatMul" for name in node.input[:1]}
+    wanted = len(before & used)
     candidates, notes = _candidates(model, wanted)
     for family, candidate in sorted(candidates.items(), key=lambda item: _score(item[1], model), reverse=True):
         try:
@@ -73,7 +77,9 @@ def fuse(model: onnx.ModelProto, scratch: Path, seed: int) -> FusedModel:
         except Rejected as reason:
             notes.append(f"undid the {family} fusions of onnxruntime.transformers: {reason}")
             continue
-        notes.append(_words(family, model, candidate, oracle))
+        how = f"; {oracle.notes[0]}" if oracle.notes else ""
+        sizes = f"{len(model.graph.node)} -> {len(candidate.graph.node)} operators"
+        notes.append(f"onnxruntime.transformers ({family}): {_made_words(_made(model, candidate))}; {sizes}{how}")
         return FusedModel(candidate, [*notes, *_left_over(wanted, candidate, model)], fused=True)
     return FusedModel(model, [*notes, *_left_over(wanted, model, model)])
 
@@ -95,14 +101,6 @@ def _candidates(model: onnx.ModelProto, wanted: int) -> tuple[dict[str, onnx.Mod
         if wanted and _score(fused, model)[0] >= wanted:
             break
     return found, notes
-
-
-def _attention_blocks(model: onnx.ModelProto) -> int:
-    """How many Softmax stand between two MatMul: behind a scale and a mask at most, and directly before the second."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    before = {node.output[0] for node in model.graph.node if node.op_type == "Softmax" and _is_scores(node, makers)}
-    used = {name for node in model.graph.node if node.op_type == "MatMul" for name in node.input[:1]}
-    return len(before & used)
 
 
 def _is_scores(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], steps: int = 4) -> bool:
@@ -179,12 +177,6 @@ def _quiet() -> Iterator[None]:
 
 def _made_words(made: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in made.items())
-
-
-def _words(family: str, before: onnx.ModelProto, after: onnx.ModelProto, oracle: Oracle) -> str:
-    how = f"; {oracle.notes[0]}" if oracle.notes else ""
-    sizes = f"{len(before.graph.node)} -> {len(after.graph.node)} operators"
-    return f"onnxruntime.transformers ({family}): {_made_words(_made(before, after))}; {sizes}{how}"
 
 
 def _left_over(wanted: int, after: onnx.ModelProto, before: onnx.ModelProto) -> list[str]:

@@ -72,25 +72,20 @@ def _varint(stream: BinaryIO) -> int:
     raise _BadWireError(f"no number ends before byte {stream.tell()}")
 
 
-def _field(stream: BinaryIO, end: int) -> _Field:
-    offset = stream.tell()
-    tag = _varint(stream)
-    number, wire = tag >> 3, tag & 7
-    if _MODEL_FIELDS.get(number) != wire:
-        raise _BadWireError(f"byte {offset} is no field of an ONNX model (field {number}, wire type {wire})")
-    value = _varint(stream)
-    start = stream.tell()
-    if wire == _BYTES and start + value > end:
-        raise _BadWireError(f"the file ends at byte {end}, and a field needs {start + value}")
-    return _Field(number, value, start)
-
-
 def _fields(stream: BinaryIO, end: int) -> Iterator[_Field]:
     while stream.tell() < end:
-        field = _field(stream, end)
-        yield field
-        if _MODEL_FIELDS[field.number] == _BYTES:
-            stream.seek(field.start + field.value)
+        offset = stream.tell()
+        tag = _varint(stream)
+        number, wire = tag >> 3, tag & 7
+        if _MODEL_FIELDS.get(number) != wire:
+            raise _BadWireError(f"byte {offset} is no field of an ONNX model (field {number}, wire type {wire})")
+        value = _varint(stream)
+        start = stream.tell()
+        if wire == _BYTES and start + value > end:
+            raise _BadWireError(f"the file ends at byte {end}, and a field needs {start + value}")
+        yield _Field(number, value, start)
+        if wire == _BYTES:
+            stream.seek(start + value)
 
 
 def _starts_like_graph(stream: BinaryIO, field: _Field) -> bool:

@@ -186,22 +186,13 @@ def _of_operands(kind: str, operands: list[OnnxOperand], result: str) -> str:
     needed = operands[: _FEWEST_OPERANDS.get(kind, 2)] if weighted else moving
     activations = [operand for operand in needed if not operand.stored]
     if activations and kind not in TABLE_OPERATORS and all(operand.quantized for operand in needed):
-        return _of_activations(activations)
+        kinds = {operand.type for operand in activations}
+        if any(operand.dynamic for operand in activations):
+            return "int8-dynamic"
+        if kinds & _WORDS:
+            return "int16x8"
+        return "fp8" if any("float8" in kind for kind in kinds) else "int8"
     weights = [operand for operand in needed if operand.stored] if weighted else []
-    return _with_weights(weights, moving, result)
-
-
-def _of_activations(operands: list[OnnxOperand]) -> str:
-    kinds = {operand.type for operand in operands}
-    if any(operand.dynamic for operand in operands):
-        return "int8-dynamic"
-    if kinds & _WORDS:
-        return "int16x8"
-    return "fp8" if any("float8" in kind for kind in kinds) else "int8"
-
-
-def _with_weights(weights: list[OnnxOperand], moving: list[OnnxOperand], result: str) -> str:
-    """The precision of an operator with float activations."""
     for operand in weights:
         if operand.quantized:
             return "fp8-weights" if "float8" in operand.type else f"{_NARROW.get(operand.type, 'int16')}-weights"

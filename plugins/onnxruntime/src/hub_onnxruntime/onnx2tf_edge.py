@@ -42,7 +42,7 @@ from hub.spec import (
 )
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
 
 Direction = Literal["input", "output"]
 
@@ -79,18 +79,15 @@ def keep_output_layout(model: ModelProto) -> int:
     graph = model.graph
     outputs = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.output}
     moved = {name: shape for name, shape in outputs.items() if len(shape) >= _LAYOUT_RANK and all(shape)}
-    _rename_tensors(graph, {name: f"{name}__before_layout" for name in moved})
+    renamed = {name: f"{name}__before_layout" for name in moved}
+    for node in graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [renamed.get(name, name) for name in tensors]
     for name, shape in moved.items():
         size = f"{name}__layout"
         graph.initializer.append(numpy_helper.from_array(np.array(shape, dtype=np.int64), size))
         graph.node.append(helper.make_node("Reshape", [f"{name}__before_layout", size], [name], name=size))
     return len(moved)
-
-
-def _rename_tensors(graph: GraphProto, names: dict[str, str]) -> None:
-    for node in graph.node:
-        for tensors in (node.input, node.output):
-            tensors[:] = [names.get(name, name) for name in tensors]
 
 
 def custom_codes(data: bytes) -> list[str]:
@@ -227,13 +224,13 @@ def convert(job: ConvertJob) -> StepOutput:
         raise UnsupportedModel(f"onnx2tf left operators that no runtime has: {names}", hint=_FAILURES_HINT)
     bindings = _bindings(model, written) if not custom else []
     shutil.copyfile(written, job.output)
-    notes = ["unrolled recurrent layers over time"] if _has_recurrence(model) else []
+    notes = (
+        ["unrolled recurrent layers over time"]
+        if any(node.op_type in ("LSTM", "GRU", "RNN") for node in model.graph.node)
+        else []
+    )
     notes += [f"held the layout of {held} outputs with a Reshape"] if held else []
     return StepOutput(notes=tuple(notes), bindings=tuple(bindings))
-
-
-def _has_recurrence(model: ModelProto) -> bool:
-    return any(node.op_type in ("LSTM", "GRU", "RNN") for node in model.graph.node)
 
 
 ONNX2TF = Edge(

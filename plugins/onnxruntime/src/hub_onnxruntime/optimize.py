@@ -66,7 +66,11 @@ def takes_runnable(summary: ModelSummary, options: ConvertOptions) -> Verdict:
 def takes_small(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuses also an `.ort` file of 2 GiB."""
     if summary.size_bytes > _FLATBUFFER_BYTES:
-        return Verdict(support=Support.NEVER, reason=_too_large(summary.size_bytes), hint=_NOT_ORT)
+        return Verdict(
+            support=Support.NEVER,
+            reason=f"the model takes {summary.size_bytes} bytes, one .ort file holds {_FLATBUFFER_BYTES}",
+            hint=_NOT_ORT,
+        )
     return takes_runnable(summary, options)
 
 
@@ -114,10 +118,6 @@ OPTIMIZING = (
 """From every form of ONNX to the two that are ONNX Runtime's own, and from one of these to the other."""
 
 _NOT_ORT = "Write .onnx: its weights go to a file beside it."
-
-
-def _too_large(size: int) -> str:
-    return f"the model takes {size} bytes, one .ort file holds {_FLATBUFFER_BYTES}"
 
 
 def save_optimized(
@@ -182,7 +182,13 @@ def optimize(source: Path, target: Path, scratch: Path, form: str, seed: int = 0
     data = f"{target.name}.data" if large_model else ""
     save_optimized(path, target, level="extended", disabled=unpack.keepers(path), data=data)
     after = load_structure(target)
-    _tidy(after, before)
+    # ONNX Runtime imports operator sets that no node uses.
+    used = {node.domain for node in all_nodes(after)} | {""}
+    kept = [entry for entry in after.opset_import if entry.domain in used]
+    del after.opset_import[:]
+    after.opset_import.extend(kept)
+    after.producer_name, after.producer_version = before.producer_name, before.producer_version
+    name_nodes(after)
     target.write_bytes(after.SerializeToString(deterministic=True))
     return [*notes, *unpacked, _words(before, after), _LEVEL, *_cast_notes(after)]
 
@@ -208,16 +214,6 @@ def _fused(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
     path = scratch / "fused.onnx"
     save(done.model, path)
     return path, [*notes, *done.notes]
-
-
-def _tidy(model: onnx.ModelProto, before: onnx.ModelProto) -> None:
-    """Leaves out the operator sets that ONNX Runtime imports and no node uses, and names nodes that have no name."""
-    used = {node.domain for node in all_nodes(model)} | {""}
-    kept = [entry for entry in model.opset_import if entry.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-    model.producer_name, model.producer_version = before.producer_name, before.producer_version
-    name_nodes(model)
 
 
 def _words(before: onnx.ModelProto, after: onnx.ModelProto) -> str:

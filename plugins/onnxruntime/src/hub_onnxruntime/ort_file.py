@@ -170,24 +170,22 @@ def _in_order(nodes: list[tuple[onnx.NodeProto, list[str]]]) -> list[onnx.NodePr
 
 def _table(name: str) -> Any:
     """Returns the class of one table of the schema, as ONNX Runtime ships it."""
-    if _TABLES not in sys.modules:
-        _load_tables()
-    return getattr(importlib.import_module(f"{_TABLES}.fbs.{name}"), name)
-
-
-def _load_tables() -> None:
-    """Makes the package of the tables importable without `onnxruntime.tools` around it, which imports all of torch."""
     import onnxruntime
 
-    folder = Path(onnxruntime.__file__).parent / "tools" / "ort_format_model" / _TABLES
-    spec = importlib.util.spec_from_file_location(
-        _TABLES, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None:
-        raise StepError(f"ONNX Runtime {onnxruntime.__version__} has no {folder}", hint="Install onnxruntime again.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[_TABLES] = module
-    spec.loader.exec_module(module)
+    if _TABLES not in sys.modules:
+        # Without `onnxruntime.tools` around it, which imports all of torch.
+        folder = Path(onnxruntime.__file__).parent / "tools" / "ort_format_model" / _TABLES
+        spec = importlib.util.spec_from_file_location(
+            _TABLES, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if spec is None or spec.loader is None:
+            raise StepError(
+                f"ONNX Runtime {onnxruntime.__version__} has no {folder}", hint="Install onnxruntime again."
+            )
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[_TABLES] = module
+        spec.loader.exec_module(module)
+    return getattr(importlib.import_module(f"{_TABLES}.fbs.{name}"), name)
 
 
 def _root(content: mmap.mmap) -> Any:

@@ -59,7 +59,10 @@ def _prepare(job: ConvertJob) -> StepOutput:
     source, target, scratch = Path(job.source.path), Path(job.output), Path(job.scratch)
     run = prepare if job.target.form == STATIC else prepare_dynamic
     done = run(source, target, scratch, options.shapes, options.constants, options.seed)
-    bindings = (_frozen(name, value) for name, value in done.frozen.items())
+    bindings = (
+        IoBinding(direction="input", source=name, target="", constant=value, reason=f"frozen to {value}")
+        for name, value in done.frozen.items()
+    )
     return StepOutput(notes=tuple(done.notes), bindings=tuple(bindings))
 
 
@@ -83,10 +86,6 @@ PREPARE_DYNAMIC = msgspec.structs.replace(
     keeps_dynamic=True,
     title="ONNX preparation, dynamic dims kept",
 )
-
-
-def _frozen(name: str, value: float | bool) -> IoBinding:
-    return IoBinding(direction="input", source=name, target="", constant=value, reason=f"frozen to {value}")
 
 
 @hookimpl

@@ -91,24 +91,6 @@ def raise_ir(model: ir.Model) -> list[str]:
     return [f"raised the IR version from {before} to {MIN_IR}"] if before < MIN_IR else []
 
 
-def _check_operators(model: onnx.ModelProto) -> None:
-    foreign = custom_operators(model)
-    if foreign:
-        raise UnsupportedModel(
-            f"operators that ONNX does not define: {', '.join(foreign)}",
-            hint="Export the model again without them, or write a hub plugin that converts them.",
-        )
-
-
-def _check_types(infos: list[TensorInfo]) -> None:
-    odd = [f"{info.name} ({info.dtype})" for info in infos if info.dtype not in _NUMERIC]
-    if odd:
-        raise UnsupportedModel(
-            f"inputs or outputs that are no tensors of numbers: {', '.join(odd)}",
-            hint="Export the part of the model that takes and gives numbers; keep strings and sequences outside.",
-        )
-
-
 class OpenedModel(NamedTuple):
     """A model, its inputs, the shapes that frozen inputs get where they have none, and notes.
 
@@ -164,9 +146,19 @@ def load_checked(path: Path, constants: Constants, scratch: Path) -> OpenedModel
     from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
     proto, notes = load_whole(path, scratch)
-    _check_operators(proto)
+    foreign = custom_operators(proto)
+    if foreign:
+        raise UnsupportedModel(
+            f"operators that ONNX does not define: {', '.join(foreign)}",
+            hint="Export the model again without them, or write a hub plugin that converts them.",
+        )
     infos = inputs_of(proto.graph)
-    _check_types([*infos, *outputs_of(proto.graph)])
+    odd = [f"{info.name} ({info.dtype})" for info in [*infos, *outputs_of(proto.graph)] if info.dtype not in _NUMERIC]
+    if odd:
+        raise UnsupportedModel(
+            f"inputs or outputs that are no tensors of numbers: {', '.join(odd)}",
+            hint="Export the part of the model that takes and gives numbers; keep strings and sequences outside.",
+        )
     check_names(constants, infos, "constant")
     scalars = {
         info.name: (1,) * len(info.shape or ()) for info in infos if info.name in constants and not info.is_static
@@ -235,21 +227,6 @@ def _finish(model: onnx.ModelProto, scratch: Path) -> tuple[onnx.ModelProto, lis
     renamed = name_nodes(model)
     check(model, scratch)
     return model, [f"gave {renamed} operators names of their own"] if renamed else []
-
-
-def _check_static(model: onnx.ModelProto) -> None:
-    if not is_static_form(model):
-        count = sum(node.op_type == "If" for node in all_nodes(model))
-        raise UnsupportedModel(
-            f"{count} If nodes depend on values that only a run gives",
-            hint="Freeze the input that they depend on: --constant INPUT=VALUE, or give shapes that decide them.",
-        )
-
-
-def _check_prepared(model: onnx.ModelProto) -> None:
-    if not is_prepared_form(model):
-        message = f"opset {opset_of(model)} could not be raised to {MIN_OPSET}, which importers start from"
-        raise UnsupportedModel(message, hint="Export the model again with a newer opset.")
 
 
 def _open_notes(model: onnx.ModelProto) -> list[str]:
@@ -326,7 +303,12 @@ def prepare(
     fixed = full_shapes(loaded.infos, loaded.scalars | dict(shapes))
     loaded.notes.extend(write_shapes(loaded.model.graph, fixed))
     model = _rework(source, loaded, fixed, constants, (scratch, seed))
-    _check_static(model)
+    if not is_static_form(model):
+        count = sum(node.op_type == "If" for node in all_nodes(model))
+        raise UnsupportedModel(
+            f"{count} If nodes depend on values that only a run gives",
+            hint="Freeze the input that they depend on: --constant INPUT=VALUE, or give shapes that decide them.",
+        )
     _write(model, target, scratch)
     return Preparation(loaded.notes + _open_notes(model), dict(constants))
 
@@ -355,6 +337,8 @@ def prepare_dynamic(
     known = _ranked(open_shapes(loaded.infos, loaded.scalars | dict(shapes)))
     loaded.notes.extend(name_dims(loaded.model.graph, loaded.infos) + write_shapes(loaded.model.graph, known))
     model = _rework(source, loaded, known, constants, (scratch, seed))
-    _check_prepared(model)
+    if not is_prepared_form(model):
+        message = f"opset {opset_of(model)} could not be raised to {MIN_OPSET}, which importers start from"
+        raise UnsupportedModel(message, hint="Export the model again with a newer opset.")
     _write(model, target, scratch)
     return Preparation(loaded.notes + _stay_notes(model), dict(constants))

@@ -113,10 +113,9 @@ def _exclusive(events: Sequence[Any]) -> Iterator[tuple[Any, float]]:
 
 def _kernel(name: str, event: Any, seconds: float) -> Kernel:
     said = event["args"]
-    inputs, outputs = (_types(said.get(key, [])) for key in ("input_type_shape", "output_type_shape"))
+    # The profiler writes `[{'float': [1, 8]}]`.
+    inputs, outputs = (
+        tuple(kind for tensor in said.get(key, []) for kind in tensor)
+        for key in ("input_type_shape", "output_type_shape")
+    )
     return Kernel(name, said["op_name"], said["provider"], seconds, inputs, outputs)
-
-
-def _types(tensors: Any) -> Types:
-    """The profiler writes `[{'float': [1, 8]}]`."""
-    return tuple(kind for tensor in tensors for kind in tensor)

@@ -156,14 +156,6 @@ class OrtSession:
         raw = np.ascontiguousarray(array).view(bits)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, getattr(TensorProto, onnx_name))
 
-    def _feed_hint(self) -> str:
-        takes = ", ".join(f"{name}: {kind}" for name, kind in self._types.items())
-        inputs = self._session.get_inputs()
-        flags = [value.name for value in inputs if not value.shape and "int" in value.type]
-        freeze = " ".join(f"--constant {name}=VALUE" for name in flags)
-        advice = f" Freeze scalar inputs that choose what is computed ({freeze}), or give real inputs." if flags else ""
-        return f"It takes {takes}.{advice}"
-
     def run_in(self, session: ort.InferenceSession, feeds: Feeds) -> list[Array]:
         """Runs another `onnxruntime.InferenceSession` of the same model once; raises as `run`."""
         raw = any(kind in _RAW_BITS for kind in self._types.values())
@@ -173,7 +165,16 @@ class OrtSession:
             values = {name: self._value(name, array) for name, array in feeds.items()}
             return [_array(value) for value in session.run_with_ort_values(self.outputs, values)]
         except runtime_failures() as error:
-            raise StepError(f"ONNX Runtime failed on {self.path.name}: {error}", hint=self._feed_hint()) from error
+            takes = ", ".join(f"{name}: {kind}" for name, kind in self._types.items())
+            inputs = self._session.get_inputs()
+            flags = [value.name for value in inputs if not value.shape and "int" in value.type]
+            freeze = " ".join(f"--constant {name}=VALUE" for name in flags)
+            advice = (
+                f" Freeze scalar inputs that choose what is computed ({freeze}), or give real inputs." if flags else ""
+            )
+            raise StepError(
+                f"ONNX Runtime failed on {self.path.name}: {error}", hint=f"It takes {takes}.{advice}"
+            ) from error
 
     def run(self, feeds: Feeds) -> Feeds:
         """Runs once: arrays by input name in, fresh arrays by output name out.

@@ -33,18 +33,6 @@ def check_names(given: Mapping[str, object], infos: list[TensorInfo], what: str)
             )
 
 
-def _check_shape(info: TensorInfo, shape: tuple[int, ...]) -> None:
-    wanted = info.shape if info.shape is not None else shape
-    fits = len(wanted) == len(shape)
-    fits = fits and all(size > 0 and dim in (size, str(dim)) for dim, size in zip(wanted, shape, strict=True))
-    if not fits:
-        has, asked = "x".join(map(str, wanted)), "x".join(map(str, shape))
-        raise UsageError(
-            f"shape {asked} does not fit input {info.name!r}, which is {has or 'a scalar'}",
-            hint=f"Keep the fixed sizes and the rank: --shape {info.name}={has}.",
-        )
-
-
 def _symbol_sizes(infos: list[TensorInfo], shapes: Shapes) -> dict[str, int]:
     """Returns symbol -> size, and refuses two sizes for one symbol."""
     sizes: dict[str, int] = {}
@@ -70,7 +58,16 @@ def open_shapes(infos: list[TensorInfo], shapes: Shapes) -> OpenShapes:
     check_names(shapes, infos, "shape")
     for info in infos:
         if info.name in shapes:
-            _check_shape(info, shapes[info.name])
+            shape = shapes[info.name]
+            wanted = info.shape if info.shape is not None else shape
+            fits = len(wanted) == len(shape)
+            fits = fits and all(size > 0 and dim in (size, str(dim)) for dim, size in zip(wanted, shape, strict=True))
+            if not fits:
+                has, asked = "x".join(map(str, wanted)), "x".join(map(str, shape))
+                raise UsageError(
+                    f"shape {asked} does not fit input {info.name!r}, which is {has or 'a scalar'}",
+                    hint=f"Keep the fixed sizes and the rank: --shape {info.name}={has}.",
+                )
     sizes = _symbol_sizes(infos, shapes)
     return {info.name: shapes[info.name] if info.name in shapes else _sized(info, sizes) for info in infos}
 

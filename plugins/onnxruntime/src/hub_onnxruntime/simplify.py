@@ -116,7 +116,10 @@ class Oracle:
         import numpy as np
 
         self._original, self.scratch = original, scratch
-        self._shapes = [_words(item) for item in feeds]
+        self._shapes = [
+            ", ".join(f"{name}={'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in item.items())
+            for item in feeds
+        ]
         self._files = [str(scratch / f"feeds{index}.npz") for index in range(len(feeds))]
         self.notes: list[str] = []
         self.ran = False
@@ -145,18 +148,6 @@ class Oracle:
         return float(measured["error"]), float(measured["noise"])
 
 
-def _words(feeds: Feeds) -> str:
-    return ", ".join(f"{name}={'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
-
-
-def _check_signature(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    for read in (inputs_of, outputs_of):
-        wanted = [(info.name, info.dtype) for info in read(before.graph)]
-        found = [(info.name, info.dtype) for info in read(after.graph)]
-        if wanted != found:
-            raise Rejected(f"it changed inputs or outputs from {wanted} to {found}")
-
-
 def _check(before: onnx.ModelProto, after: onnx.ModelProto, oracle: Oracle) -> None:
     import onnx
 
@@ -164,7 +155,11 @@ def _check(before: onnx.ModelProto, after: onnx.ModelProto, oracle: Oracle) -> N
         check(after, oracle.scratch)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise Rejected(f"it wrote an invalid model: {str(error).strip().splitlines()[0]}") from error
-    _check_signature(before, after)
+    for read in (inputs_of, outputs_of):
+        wanted = [(info.name, info.dtype) for info in read(before.graph)]
+        found = [(info.name, info.dtype) for info in read(after.graph)]
+        if wanted != found:
+            raise Rejected(f"it changed inputs or outputs from {wanted} to {found}")
     difference, noise = oracle.error_of(after)
     if difference > max(WRONG_ABOVE, 10 * noise):
         raise Rejected(f"its result differs by {difference:.2g} relative from the original in ONNX Runtime")

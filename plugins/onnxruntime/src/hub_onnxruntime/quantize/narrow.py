@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from hub.spec import DType, Numerics, QuantRecipe, UnsupportedModel
 from hub_onnxgraph.graphs import raise_opset
 from hub_onnxquant import half, weights
-from hub_onnxquant.source import QuantizerSource
 from hub_onnxruntime.files import external_files, load, load_structure
 from hub_onnxruntime.large import LARGE_BYTES, lighten, size_on_disk
 from hub_onnxruntime.quantize.cpu import this_cpu
@@ -73,6 +72,8 @@ def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
 
     trials = Trials(source.judge, apply, source.session)
     best = trials.best([settings])
+    done = {*operators, "Gemm"} if "MatMul" in operators else set(operators)
+    kinds = {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "MatMul", "Gemm"} - done
     recipe = QuantRecipe(
         name=f"dynamic int8 of {', '.join(operators)}",
         tool=tool(),
@@ -80,7 +81,7 @@ def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
         weights=DType(settings.weights),
         activations=DType.UINT8,
         granularity="per-channel",
-        kept_float=_left(source, operators),
+        kept_float=tuple(sorted(kinds & {node.op_type for node in source.model.graph.node})),
         settings=settings.settings,
     )
     layers = f"{_on_the_fly(best.model)} layers quantize activations on the fly"
@@ -90,12 +91,6 @@ def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
 
 def _on_the_fly(model: ModelProto) -> int:
     return sum(node.op_type in {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"} for node in model.graph.node)
-
-
-def _left(source: QuantizerSource, operators: Sequence[str]) -> tuple[str, ...]:
-    done = {*operators, "Gemm"} if "MatMul" in operators else set(operators)
-    kinds = {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "MatMul", "Gemm"} - done
-    return tuple(sorted(kinds & {node.op_type for node in source.model.graph.node}))
 
 
 class Stored(NamedTuple):
