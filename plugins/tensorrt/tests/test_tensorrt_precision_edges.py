@@ -324,7 +324,7 @@ def test_int4_lies_in_blocks_along_the_summed_axis(tmp_path: Path) -> None:
     stored = {"w": weights(64, 96), "g": weights(50, 96), "b": weights(50), "v": weights(50, 40)}
     model = written(tmp_path, nodes, stored, ("N", 64))
     made = bench(tmp_path, model, samples((2, 64), 4, 0), samples((3, 64), 8, 1))
-    path, done = made.convert("tensorrt.int4-weights")
+    path, done = made.convert("tensorrt.int4-weights-unseen")
     result = onnx.load(path)
     arrays = {tensor.name: tensor for tensor in result.graph.initializer}
     narrow = [node for node in result.graph.node if node.op_type == "DequantizeLinear"]
@@ -341,4 +341,40 @@ def test_int4_lies_in_blocks_along_the_summed_axis(tmp_path: Path) -> None:
     nodes[2].input[0] = "x"
     bare = written(tmp_path, nodes[2:], {"v": stored["v"]}, ("N", 50))
     with pytest.raises(UnsupportedModel, match="no MatMul or Gemm has stored weights of 1,024"):
-        Bench(tmp_path, bare, []).convert("tensorrt.int4-weights")
+        Bench(tmp_path, bare, []).convert("tensorrt.int4-weights-unseen")
+
+
+def test_bfloat16_is_checked_in_float32_rounded_after_every_operator(ocr_cls: Bench) -> None:
+    path, done = ocr_cls.convert("tensorrt.bf16")
+    model = onnx.load(path)
+    assert [value.type.tensor_type.elem_type for value in model.graph.output] == [TensorProto.FLOAT]
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert {kinds[node.input[1]] for node in convolutions} == {TensorProto.BFLOAT16}
+    assert summarize(path).state.numerics is Numerics.BF16
+    session = OrtSession(path)
+    expected = np.concatenate([item["save_infer_model/scale_0.tmp_1"] for item in run(ocr_cls.model, ocr_cls.test)])
+    found = np.concatenate([session.run(feeds)["save_infer_model/scale_0.tmp_1"] for feeds in ocr_cls.test])
+    assert (expected.argmax(-1) == found.argmax(-1)).all()
+    assert 0 < np.abs(expected - found).max() < 0.05
+    assert any("dB on 8 calibration samples" in note for note in done.notes)
+
+
+def test_a_transposed_convolution_stays_out_of_bfloat16(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], name="first"),
+        helper.make_node("ConvTranspose", ["h", "v"], ["y"], name="wide"),
+    ]
+    stored = {"w": weights(8, 4, 3, 3), "v": weights(8, 4, 3, 3)}
+    model = written(tmp_path, nodes, stored, (2, 4, 8, 8))
+    made = onnx.load(model)
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(made, model)
+    shop = bench(tmp_path, model, samples((2, 4, 8, 8), 4, 0), samples((2, 4, 8, 8), 4, 1))
+    path, done = shop.convert("tensorrt.bf16")
+    kinds = {tensor.name: tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    assert [kinds[node.input[1]] for node in onnx.load(path).graph.node if "Conv" in node.op_type] == [
+        TensorProto.BFLOAT16,
+        TensorProto.FLOAT,
+    ]
+    assert "wide stays in float32: TensorRT has no bfloat16 ConvTranspose" in done.notes

@@ -1,8 +1,9 @@
-"""float16, except where values do not fit: ranges are looked at on samples, and those nodes stay in float32."""
+"""float16 or bfloat16, except where values do not fit: nodes with such values on samples stay in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from hub_onnxgraph.graphs import add_constant, all_names, fresh_name, opset_of, prune, rename, subgraphs
@@ -21,7 +22,24 @@ if TYPE_CHECKING:
 LARGEST = 65504.0
 """The largest float16 (IEEE 754 binary16)."""
 
-_FLOAT, _HALF = 1, 10  # onnx.TensorProto.FLOAT and FLOAT16
+LARGEST_BFLOAT16 = 3.3895313892515355e38
+"""The largest bfloat16: float32's range in 8 significant bits."""
+
+_FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+class HalfType(IntEnum):
+    """The two half-wide floats, by ONNX's numbers."""
+
+    FLOAT16 = 10
+    BFLOAT16 = 16
+
+    @property
+    def word(self) -> str:
+        """ONNX's word."""
+        return self.name.lower()
+
+
 _MARGIN = 0.5  # of the largest: other samples may go further
 _SUMS = frozenset({
     "ReduceMean", "ReduceSum", "ReduceL2", "ReduceSumSquare", "Pow", "Exp", "Softmax", "LayerNormalization", "Sqrt",
@@ -81,7 +99,8 @@ class _Halver:
     that what was to be spared overflows (a file-type classifier: -0.3 dB instead of 73).
     """
 
-    def __init__(self, model: ModelProto, kept: Iterable[str]) -> None:
+    def __init__(self, model: ModelProto, kept: Iterable[str], kind: HalfType) -> None:
+        self._kind = kind
         self.model: ModelProto = type(model).FromString(model.SerializeToString())
         self.graph = self.model.graph
         self._kept = set(kept)
@@ -101,7 +120,8 @@ class _Halver:
             takes, gives = self._types(node)
             if any(subgraphs(node)):  # its inner graphs are float32 and see outer values by name
                 rename(
-                    [node], {name: self._as(name, _FLOAT) for name in sorted(self._made) if self._made[name] == _HALF}
+                    [node],
+                    {name: self._as(name, _FLOAT) for name in sorted(self._made) if self._made[name] == self._kind},
                 )
             node.input[:] = [
                 self._as(name, kind) if name in self._floats else name
@@ -109,10 +129,10 @@ class _Halver:
             ]
             self.nodes.append(node)
             for place, (name, kind) in enumerate(zip(list(node.output), gives, strict=True)):
-                if name in self._floats and kind == _HALF:
-                    inner = fresh_name(f"{name}/float16", self._taken)
-                    node.output[place] = self._names[name, _HALF] = inner
-                    self._made[name] = _HALF
+                if name in self._floats and kind == self._kind:
+                    inner = fresh_name(f"{name}/{self._kind.word}", self._taken)
+                    node.output[place] = self._names[name, self._kind] = inner
+                    self._made[name] = self._kind
                     del self._names[name, _FLOAT]
                     if name in self._outputs:
                         self._names[name, _FLOAT] = name
@@ -131,23 +151,31 @@ class _Halver:
         schema = None
         if node.name not in self._kept and not any(subgraphs(node)) and onnx.defs.has(node.op_type, self._opset):
             schema = onnx.defs.get_schema(node.op_type, self._opset)
-        if schema is None or not _retyped(node):
+        if schema is None or not _retyped(node, self._kind):
             return [_FLOAT] * len(node.input), [_FLOAT] * len(node.output)
-        return [_half_in(schema, schema.inputs, place) for place in range(len(node.input))], [
-            _half_in(schema, schema.outputs, place) for place in range(len(node.output))
+        return [self._half_in(schema, schema.inputs, place) for place in range(len(node.input))], [
+            self._half_in(schema, schema.outputs, place) for place in range(len(node.output))
         ]
+
+    def _half_in(self, schema: OpSchema, formals: Sequence[OpSchema.FormalParameter], place: int) -> int:
+        """The half-wide type where the operator's definition allows it in this place."""
+        if not formals:
+            return _FLOAT
+        formal = formals[min(place, len(formals) - 1)]
+        allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}.get(formal.type_str)
+        return self._kind if allowed and f"tensor({self._kind.word})" in allowed else _FLOAT
 
     def _as(self, name: str, kind: int) -> str:
         from onnx import numpy_helper
 
         if (name, kind) not in self._names:
             if name in self._stored:
-                half = fresh_name(f"{name}/float16", self._taken)
-                add_constant(self.graph, half, rounded(numpy_helper.to_array(self._stored[name])))
+                half = fresh_name(f"{name}/{self._kind.word}", self._taken)
+                add_constant(self.graph, half, rounded(numpy_helper.to_array(self._stored[name]), self._kind))
                 self._names[name, kind] = half
             else:
-                target = fresh_name(f"{name}/as_{'float16' if kind == _HALF else 'float32'}", self._taken)
-                self._cast(self._names[name, _HALF if kind == _FLOAT else _FLOAT], target, kind)
+                target = fresh_name(f"{name}/as_{'float32' if kind == _FLOAT else self._kind.word}", self._taken)
+                self._cast(self._names[name, self._kind if kind == _FLOAT else _FLOAT], target, kind)
                 self._names[name, kind] = target
         return self._names[name, kind]
 
@@ -159,42 +187,36 @@ class _Halver:
         )
 
 
-def rounded(array: Array) -> Array:
-    """Returns an array in float16; finite values stay finite."""
+def rounded(array: Array, kind: HalfType = HalfType.FLOAT16) -> Array:
+    """Returns an array in a half-wide type; finite values stay finite."""
+    import ml_dtypes
     import numpy as np
 
+    largest, dtype = (LARGEST, np.float16) if kind is HalfType.FLOAT16 else (LARGEST_BFLOAT16, ml_dtypes.bfloat16)
     finite = np.isfinite(array)
-    return np.where(finite, np.clip(array, -LARGEST, LARGEST), array).astype(np.float16)
+    return np.where(finite, np.clip(array, -largest, largest), array).astype(dtype)
 
 
-def _retyped(node: NodeProto) -> bool:
-    """Makes a node that names its float type itself name float16; False where that is not known how to do."""
+def _retyped(node: NodeProto, kind: HalfType) -> bool:
+    """Makes a node that names its float type itself name the half one; False where that is not known how to do."""
     from onnx import numpy_helper
 
     for attribute in node.attribute:
         if attribute.name in ("to", "dtype") and attribute.i == _FLOAT:
             if node.op_type != "Cast":
                 return False
-            attribute.i = _HALF
+            attribute.i = kind
         if attribute.HasField("t") and attribute.t.data_type == _FLOAT:
-            attribute.t.CopyFrom(numpy_helper.from_array(rounded(numpy_helper.to_array(attribute.t))))
+            attribute.t.CopyFrom(numpy_helper.from_array(rounded(numpy_helper.to_array(attribute.t), kind)))
     return True
 
 
-def _half_in(schema: OpSchema, formals: Sequence[OpSchema.FormalParameter], place: int) -> int:
-    """float16 where the operator's definition allows it in this place."""
-    if not formals:
-        return _FLOAT
-    formal = formals[min(place, len(formals) - 1)]
-    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}.get(formal.type_str)
-    return _HALF if allowed and "tensor(float16)" in allowed else _FLOAT
-
-
-def halve(model: ModelProto, kept: Iterable[str]) -> ModelProto:
-    """Returns a float16 copy with float32 inputs and outputs.
+def halve(model: ModelProto, kept: Iterable[str], kind: HalfType = HalfType.FLOAT16) -> ModelProto:
+    """Returns a float16 or bfloat16 copy with float32 inputs and outputs.
 
     Args:
         model: Types inferred, nodes named.
-        kept: Nodes that stay in float32. Those with inner graphs, and those whose definition has no float16, do too.
+        kept: Nodes that stay in float32. Those with inner graphs, and those whose definition has no such type, do too.
+        kind: The half-wide type.
     """
-    return _Halver(model, kept).run()
+    return _Halver(model, kept, kind).run()

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.spec import StepError
+from hub_onnxquant.bfloat16 import widened
+from hub_onnxquant.half import HalfType
 from hub_onnxquant.runtime_options import UNSOUND_FP8, runtime_failures, session_options
+from hub_onnxquant.source import typed_copy
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from hub.spec import Feeds
 
 
@@ -18,15 +23,19 @@ class GraphSession:
     integer kernel's saturation, so that the figure is the model's and not this processor's.
 
     Args:
-        content: The model in one piece.
+        model: The model in one piece.
 
     Raises:
         StepError: ONNX Runtime refuses it.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, model: ModelProto) -> None:
         import onnxruntime as ort
 
+        if any(tensor.data_type == HalfType.BFLOAT16 for tensor in model.graph.initializer):
+            content = widened(typed_copy(model))  # the CPU has hardly a kernel for it
+        else:
+            content = model.SerializeToString()
         try:
             self._session = ort.InferenceSession(
                 content,

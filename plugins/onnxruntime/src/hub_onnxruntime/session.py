@@ -137,7 +137,7 @@ class OrtSession:
 
     def _widened(self) -> bytes:
         """The model with its bfloat16 operators between casts; empty where it has none."""
-        from hub_onnxruntime.bfloat16 import widened
+        from hub_onnxquant.bfloat16 import widened
         from hub_onnxruntime.describe import summarize, with_inferred_shapes
 
         if summarize(self.path).state.numerics is not Numerics.BF16:

@@ -29,16 +29,17 @@ class _Stored(NamedTuple):
     tensors: int
 
 
-def int4_weights(path: str) -> Precise:
-    """Stores the weights of MatMul and Gemm in int4, in the blocks that are best on random inputs.
+def int4_weights(path: str, calibration: str = "") -> Precise:
+    """Stores the weights of MatMul and Gemm in int4, in the blocks that are best on samples.
 
     Args:
         path: The prepared float model.
+        calibration: Folder of samples to judge on; empty for random inputs.
 
     Raises:
         HubError: As `open_source`; or no layer's summed axis is a multiple of a block.
     """
-    source = open_source(path)
+    source = open_source(path, calibration)
     raised, notes = raise_opset(source.model, BLOCKS_OPSET)
     model = typed(raised)
 
@@ -69,6 +70,7 @@ def int4_weights(path: str) -> Precise:
         weights=DType.INT4,
         activations=DType.FLOAT32,
         granularity="block-wise",
+        samples=source.samples,
         kept_float=tuple(left),
         settings={"bits": 4, "block": best.recipe.block, "symmetric": True},
     )

@@ -20,8 +20,9 @@ from hub.spec import (
     Verdict,
     takes_unblocked,
 )
+from hub_onnxquant.half import HalfType
 from hub_tensorrt.precision.blocks import int4_weights
-from hub_tensorrt.precision.halves import float16
+from hub_tensorrt.precision.halves import half_floats
 from hub_tensorrt.precision.integers import Precise, integers
 from hub_tensorrt.precision.rules import check_rules, words
 
@@ -79,6 +80,25 @@ def _edge(  # noqa: PLR0913 - a row of the table below
     )
 
 
+def _both(name: str, title: str, numerics: Numerics, make: Callable[[str, str], Precise]) -> tuple[Edge, Edge]:
+    """An edge that looks at samples, and behind it one that looks at random inputs where there are none."""
+    seen = _edge(
+        name,
+        f"{title}, judged on samples",
+        numerics,
+        lambda job: make(job.source.path, job.calibration),
+        calibrated=True,
+    )
+    unseen = _edge(
+        f"{name}-unseen",
+        f"{title}, judged on random inputs",
+        numerics,
+        lambda job: make(job.source.path, ""),
+        cost=2.0,
+    )
+    return seen, unseen
+
+
 EDGES: tuple[Edge, ...] = (
     _edge(
         "int8",
@@ -94,26 +114,14 @@ EDGES: tuple[Edge, ...] = (
         lambda job: integers(job.source.path, job.calibration, Numerics.INT8_MIXED),
         cost=1.5,
     ),
-    _edge(
-        "fp16",
-        "float16 as TensorRT takes it, ranges from samples",
-        Numerics.FP16,
-        lambda job: float16(job.source.path, job.calibration),
-        calibrated=True,
-    ),
-    _edge(
-        "fp16-unseen",
-        "float16 as TensorRT takes it, ranges from random inputs",
-        Numerics.FP16,
-        lambda job: float16(job.source.path),
-        cost=2.0,
-    ),
+    *_both("fp16", "float16", Numerics.FP16, lambda path, samples: half_floats(path, samples, HalfType.FLOAT16)),
+    *_both("bf16", "bfloat16", Numerics.BF16, lambda path, samples: half_floats(path, samples, HalfType.BFLOAT16)),
+    *_both("int4-weights", "int4 weights in blocks", Numerics.INT4_WEIGHTS, int4_weights),
     _edge(
         "fp8",
         "fp8 E4M3 as TensorRT takes it",
         Numerics.FP8,
         lambda job: integers(job.source.path, job.calibration, Numerics.FP8),
     ),
-    _edge("int4-weights", "int4 weights in blocks", Numerics.INT4_WEIGHTS, lambda job: int4_weights(job.source.path)),
 )
 """Float ONNX to the precision ONNX that an engine is built of: format `onnx`, form `tensorrt`."""

@@ -1,17 +1,21 @@
-"""float16 as TensorRT takes it: a strongly typed graph, float32 at its inputs and outputs, casts at the borders.
+"""float16 and bfloat16 as TensorRT takes them: strongly typed graphs, float32 at inputs and outputs, casts between.
 
-Nodes whose values float16 cannot hold stay in float32, with the casts that this needs (ADR 47 has nvidia-modelopt's
+Nodes whose values float16 cannot hold stay in float32, with the casts that this needs (ADR 48 has nvidia-modelopt's
 AutoCast beside it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hub.spec import DType, Numerics, QuantRecipe, SampleFolder
+from hub_onnxgraph.graphs import raise_opset
 from hub_onnxquant import half
+from hub_onnxquant.half import HalfType
+from hub_onnxquant.placement import PRODUCTS
+from hub_onnxquant.source import typed_copy
 from hub_quanttrials import Trials
 from hub_tensorrt.precision.integers import Precise
 from hub_tensorrt.precision.source import open_source, tool
@@ -19,15 +23,22 @@ from hub_tensorrt.precision.source import open_source, tool
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-GOAL_DB = 46.0
-"""hub's gate asks float16 for 40 dB on other inputs."""
+_GOALS_DB = {HalfType.FLOAT16: 46.0, HalfType.BFLOAT16: 31.0}
+"""hub's gate asks float16 for 40 dB on other inputs, bfloat16 for 25."""
+
+_NUMERICS = {HalfType.FLOAT16: Numerics.FP16, HalfType.BFLOAT16: Numerics.BF16}
+_BFLOAT16_OPSET = 22
+"""The first whose Conv takes bfloat16."""
+
+_NO_BFLOAT16 = frozenset({"ConvTranspose"})
+"""Operators for which tensorrt_rtx 1.7.1 finds no bfloat16 kernel."""
 
 _NAMED = 12
 
 
 @dataclass(frozen=True, slots=True)
 class HalfChoice:
-    """float16 but for some nodes: their kind in words, and their names."""
+    """A half-wide type but for some nodes: their kind in words, and their names."""
 
     words: str
     kept: tuple[str, ...]
@@ -36,45 +47,56 @@ class HalfChoice:
         return f"{self.words} ({len(self.kept)} nodes)"
 
 
-def float16(path: str, calibration: str = "") -> Precise:
-    """Computes in float16, but for nodes whose values do not fit; and for sums, where the whole is too coarse.
+def half_floats(path: str, calibration: str, kind: HalfType) -> Precise:
+    """Computes in a half-wide type, but for nodes that it cannot hold; and for sums, where the whole is too coarse.
 
     Args:
         path: The prepared float model.
         calibration: Folder of samples, on all of which ranges are looked at; empty for random inputs.
+        kind: The type.
 
     Raises:
         HubError: As `open_source`; or no result runs.
     """
     source = open_source(path, calibration)
     seen = SampleFolder(calibration) if calibration else source.judge.samples
-    large = half.overflowing(source.model, seen)
+    where = f"{len(seen)} {'calibration samples' if calibration else 'random inputs'}"
+    raised: list[str] = []
+    if kind is HalfType.FLOAT16:
+        large = half.overflowing(source.model, seen)
+        limit = f"float16 ends at {half.LARGEST:.0f}"
+        reasons = [f"{name} stays in float32: {value:.4g} on {where}, and {limit}" for name, value in large.items()]
+        kept, words = tuple(large), "values beyond float16 in float32"
+    else:
+        model, raised = raise_opset(source.model, _BFLOAT16_OPSET)
+        source = replace(source, model=typed_copy(model))
+        kept = tuple(node.name for node in source.model.graph.node if node.op_type in _NO_BFLOAT16)
+        reasons = [f"{name} stays in float32: TensorRT has no bfloat16 ConvTranspose" for name in kept]
+        words = "what has no bfloat16 in float32"
 
     def choices() -> Iterator[HalfChoice]:
-        yield HalfChoice("values beyond float16 in float32", tuple(large))
-        yield HalfChoice("sums and divisions in float32 too", tuple(sorted({*large, *half.fragile(source.model)})))
+        yield HalfChoice(words, kept)
+        yield HalfChoice("sums and divisions in float32 too", tuple(sorted({*kept, *half.fragile(source.model)})))
+        others = (node.name for node in source.model.graph.node if node.op_type not in PRODUCTS)
+        yield HalfChoice("all but products in float32", tuple(sorted({*kept, *others})))
 
     def apply(choice: HalfChoice) -> ModelProto:
-        return half.halve(source.model, choice.kept)
+        return half.halve(source.model, choice.kept, kind)
 
     trials = Trials(source.judge, apply, source.session)
-    best = trials.best(choices(), GOAL_DB)
-    where = f"{len(seen)} {'calibration samples' if calibration else 'random inputs'}"
-    beyond = [
-        f"{name} stays in float32: {value:.4g} on {where}, and float16 ends at {half.LARGEST:.0f}"
-        for name, value in list(large.items())[:_NAMED]
-    ]
-    more = [f"and {len(large) - _NAMED} more nodes for the same reason"] if len(large) > _NAMED else []
+    best = trials.best(choices(), _GOALS_DB[kind])
+    more = [f"and {len(reasons) - _NAMED} more nodes for the same reason"] if len(reasons) > _NAMED else []
+    unjudged = [] if source.judge.samples else ["not compared: no sizes fit, or the float model gives nothing"]
     recipe = QuantRecipe(
-        name="float16, inputs and outputs float32",
+        name=f"{kind.word}, inputs and outputs float32",
         tool=tool(),
-        numerics=Numerics.FP16,
-        weights=DType.FLOAT16,
-        activations=DType.FLOAT16,
+        numerics=_NUMERICS[kind],
+        weights=DType(kind.word),
+        activations=DType(kind.word),
         granularity="per-tensor",
         samples=source.samples,
         kept_float=best.recipe.kept,
-        settings={"keep_io_types": True, "beyond": large},
+        settings={"keep_io_types": True},
     )
-    unjudged = [] if source.judge.samples else ["not compared: no sizes fit, or the float model gives nothing"]
-    return Precise(best.model, recipe, [*source.notes, *beyond, *more, *trials.notes, *unjudged])
+    notes = [*source.notes, *raised, *reasons[:_NAMED], *more, *trials.notes, *unjudged]
+    return Precise(best.model, recipe, notes)

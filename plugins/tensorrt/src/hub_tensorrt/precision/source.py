@@ -29,11 +29,6 @@ def tool() -> str:
     return f"hub-tensorrt on onnx {version('onnx')}, observed in onnxruntime {version('onnxruntime')}"
 
 
-def opened(model: ModelProto) -> GraphSession:
-    """Opens a result. Raises as `GraphSession`."""
-    return GraphSession(model.SerializeToString())
-
-
 def open_source(path: str, calibration: str = "") -> QuantizerSource:
     """Reads a prepared float model and its samples; the last result is kept for the next edge in the same process.
 
@@ -59,8 +54,8 @@ def _open(path: Path, calibration: str) -> QuantizerSource:
         model, notes = _ready(path, before, Path(scratch))
     name_nodes(model)
     samples = SampleFolder(calibration) if calibration else None
-    judge = _random_judge(before) if samples is None else Judge.of(opened(before), samples)
-    return QuantizerSource(typed(model), notes, calibration, len(samples or ()), judge, opened, tool())
+    judge = _random_judge(before) if samples is None else Judge.of(GraphSession(before), samples)
+    return QuantizerSource(typed(model), notes, calibration, len(samples or ()), judge, GraphSession, tool())
 
 
 def _ready(path: Path, before: ModelProto, scratch: Path) -> tuple[ModelProto, list[str]]:
@@ -78,7 +73,7 @@ def _ready(path: Path, before: ModelProto, scratch: Path) -> tuple[ModelProto, l
 
 def _random_judge(model: ModelProto) -> Judge:
     """A judge on random inputs of the first sizes that the model runs on; without any where it runs on none."""
-    session = opened(model)
+    session = GraphSession(model)
     for sizes in sizes_to_try(model):
         try:
             feeds = [random_feeds(model, seed, sizes) for seed in range(_RANDOM_SAMPLES)]
