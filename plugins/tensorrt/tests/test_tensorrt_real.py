@@ -1,4 +1,4 @@
-"""Real models come to what the page says, cell by cell; from every source format. The GPU's cells are not run here."""
+"""Real models come to what the page says, cell by cell. The GPU's cells are not run here."""
 
 from pathlib import Path
 
@@ -9,16 +9,9 @@ pytest.importorskip("tensorrt_rtx", reason="the ahead-of-time builder is not ins
 from docs import tensorrt as page
 from hub_tensorrt import cuda
 from tests.zoo.backends import MODELS
-from tests.zoo.cells import ROOT, Case
 
 RECORDED = page.load()
 CELLS = [(name, precision) for name, cells in RECORDED.items() for precision in cells]
-SOURCES = {
-    "pt2": "digits_torch/digits.pt2",
-    "keras": "digits_keras/digits.keras",
-    "onnx": "digits_onnx/digits.onnx",
-    "tflite": "digits_tflite/digits.tflite",
-}
 
 
 @pytest.mark.scheduled
