@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from docs.remarks import said_remarks
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
 from hub.cli import cli
@@ -83,6 +84,31 @@ def errors_page() -> str:
     own = [kind for kind in error_classes() if kind.__module__ == HubError.__module__ and kind is not HubError]
     rows = [f"| `{k.code}` | {k.exit_status} | {(k.__doc__ or '').splitlines()[0]} |" for k in own]
     return _MADE + "# Errors\n\n| code | exit status | when |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def remarks_page() -> str:
+    """Every code of a remark, what kind it is of, and what it says."""
+    escaped = str.maketrans({"|": "\\|", "<": "&lt;"})
+    rows = [
+        f"| `{said.code}` | {said.kind} | {said.text.translate(escaped)} | {said.package} |" for said in said_remarks()
+    ]
+    return _MADE + _REMARKS_TEXT + "\n".join(rows) + "\n"
+
+
+_REMARKS_TEXT = """# Remarks
+
+Whatever hub tells besides errors is a remark: a kind, a code, a sentence with the values, and a hint where there is
+something to do. `--json` and the receipt have all of them under `remarks`, so that a CI job can look for a code:
+
+```sh
+jq -e 'all(.remarks[]; .code != "not-faster")' model.tflite.hub.json
+```
+
+A code means one cause, and stays. Kinds are those of `hub.spec.RemarkKind`.
+
+| code | kind | what it says | said by |
+|---|---|---|---|
+"""
 
 
 def schema_page() -> str:
@@ -173,6 +199,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "gates.md": gates_page,
     "errors.md": errors_page,
+    "remarks.md": remarks_page,
     "receipt.schema.json": schema_page,
     "decisions.md": decisions_page,
 }

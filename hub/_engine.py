@@ -24,7 +24,7 @@ from hub._requirements import versions_of
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
-from hub._shapes import bounded, check_names, check_ranges, fix_shapes
+from hub._shapes import bounded, check_names, check_ranges, fix_shapes, tell_open
 from hub._speed import Performance, check_speed, explain, measure_speed, slow_words
 from hub._steps import Step
 from hub._unrun import built_only, check_here
@@ -40,6 +40,7 @@ from hub.spec import (
     Numerics,
     ParityPolicy,
     Receipt,
+    Remark,
     ShapeNeeded,
     StepError,
     StepRecord,
@@ -59,7 +60,7 @@ class Conversion:
         self._events = events
         self._failures: list[RouteFailed] = []
         self._attempts: list[FailedAttempt] = []
-        self._unheard: list[str] = []  # what plugins that watch failed to be told
+        self._unheard: list[Remark] = []  # what plugins that watch failed to be told
         self._wanted = request.numerics or Numerics.FP32
 
     def plan(self) -> tuple[Opened, Plan]:
@@ -97,6 +98,9 @@ class Conversion:
             raise
         if request.options.ranges and any(step.edge.needs_ranges for step in plan.routes[0]):
             check_ranges(opened.summary.signature, request.options)
+        stay = self._keeps_dynamic(plan.routes[0])
+        told = tell_open(opened.summary.signature, request.options, request.target, stay=stay)
+        plan = msgspec.structs.replace(plan, remarks=told)
         self._history = History(self._runner.store, registry, opened.artifact.sha256)
         if not request.use_cache:
             return opened, plan
@@ -117,8 +121,8 @@ class Conversion:
         self._events.started("running the source model")
         fix = not self._keeps_dynamic(plan.routes[0])
         samples, reference = samples_and_reference(request, self._runner, opened, fix=fix)
-        for note in (*samples.notes, *samples.warnings):
-            self._events.noted(note)
+        for remark in samples.remarks:
+            self._events.noted(remark)
         proof = self._first_right_route(opened, plan, samples, reference)
         side = _side_files(proof.result)
         check_side_files(side, request.destination, force=request.force, inputs=opened.summary.files)
@@ -155,7 +159,7 @@ class Conversion:
                 if judged and route[len(failed.prefix) - 1].edge.lossy:
                     wrong.add(failed.prefix[-1])
                 self._failures.append(failed)
-                self._attempts.append(failed.attempt(ids))
+                self._attempts.append(failed.attempt(ids, self._runner.registry.edges[failed.prefix[-1]].title))
                 self._events.failed(self._attempts[-1])
         offered = self._runner.registry.numerics_of(self._request.target, self._request.destination)
         noise = self._own_noise(opened, samples, reference)
@@ -186,21 +190,20 @@ class Conversion:
             edge, prefix = planned.edge, tuple(step.edge.id for step in route[: index + 1])
             step = planned.starting_from(candidate.summary.state)
             if step is None:
-                reason = f"{edge.id} does not start from {candidate.summary.state}, which the step before it ended in"
+                reason = f"it does not start from {candidate.summary.state}, which the step before it ended in"
                 raise RouteFailed(prefix, UnsupportedModel(reason), refused=True)
             verdict = judge(self._runner.registry, edge, candidate.summary, candidate.options)
             if not verdict:
-                reason = f"{edge.id} does not take this model: {verdict.reason}"
-                raise RouteFailed(prefix, UnsupportedModel(reason, hint=verdict.hint), refused=True)
+                refusal = UnsupportedModel(verdict.reason, hint=verdict.hint)
+                raise RouteFailed(prefix, refusal, refused=True)
             try:
                 candidate = self._step(candidate, step, samples, reference, last=planned is route[-1])
             except HubError as error:
                 raise RouteFailed(prefix, error) from error
             parity = candidate.steps[-1].parity
             if parity and not parity.passed:
-                wrong = f"the result of {step.title} is not the source's: {describe_failures(parity)}"
-                hint = "hub tries the next route where there is one"
-                raise RouteFailed(prefix, VerificationError(wrong, hint=hint), parity)
+                wrong = f"the result is not the source's: {describe_failures(parity)}"
+                raise RouteFailed(prefix, VerificationError(wrong), parity)
             ran = candidate if parity else ran
         try:
             if ran.steps:
@@ -295,7 +298,7 @@ class Conversion:
             found = msgspec.structs.replace(found, form=found.form or step.target.form)
             summary = self._runner.describe(converted.path, found, before.options)
         except (ModelUnreadable, ModelRefused) as error:
-            failure = StepError(f"{edge.id} wrote a file that nobody can read: {error}", hint=error.hint)
+            failure = StepError(f"it wrote a file that nobody can read: {error}", hint=error.hint)
             failure.log = error.log
             raise failure from error
         state = _effects.check_state(step, found, summary)
@@ -330,7 +333,7 @@ class Conversion:
         except HubError as error:
             if least:
                 raise RouteFailed(tuple(step.edge for step in result.steps), error) from error
-            untimed = f"it could not be timed: {error.message}"
+            untimed = Remark("warning", "untimed", f"it could not be timed: {error.message}")
             return msgspec.structs.replace(found, remarks=(*found.remarks, untimed))
         slow = slow_words(speed, found.execution, result.artifact.state.numerics.value)
         return msgspec.structs.replace(found, speed=speed, remarks=(*found.remarks, *slow))

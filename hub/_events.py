@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from hub._routing import Plan
-from hub.spec import FailedAttempt, ModelSummary, StepRecord
+from hub.spec import FailedAttempt, ModelSummary, Remark, StepRecord
 
 
 class Events(Protocol):
@@ -18,8 +18,8 @@ class Events(Protocol):
     def finished(self, record: StepRecord) -> None:
         """An edge ended, well or with a parity that fails."""
 
-    def noted(self, note: str) -> None:
-        """Something was done that the user did not ask for in so many words."""
+    def noted(self, remark: Remark) -> None:
+        """There is something to tell the user."""
 
     def failed(self, attempt: FailedAttempt) -> None:
         """A route was given up."""
@@ -37,7 +37,7 @@ class Silent:
     def finished(self, record: StepRecord) -> None:
         """Do nothing."""
 
-    def noted(self, note: str) -> None:
+    def noted(self, remark: Remark) -> None:
         """Do nothing."""
 
     def failed(self, attempt: FailedAttempt) -> None:

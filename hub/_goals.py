@@ -83,12 +83,13 @@ class RouteFailed(Exception):
         self.parity = parity
         self.refused = refused
 
-    def attempt(self, route: tuple[str, ...]) -> FailedAttempt:
+    def attempt(self, route: tuple[str, ...], title: str) -> FailedAttempt:
         """The same for the receipt."""
         log = self.error.log
         return FailedAttempt(
             route=route,
             edge=self.prefix[-1],
+            title=title,
             code=self.error.code,
             message=self.error.message,
             refused=self.refused,
@@ -111,13 +112,16 @@ def all_failed(
         offered: Precisions that the target has.
         noise: What is to be said of the source's own noise.
     """
-    tried = "; ".join(f"{item.edge}: {item.message}" for item in attempts)
     code = failures[-1].error.code
     if any(item.parity for item in failures):
         code = VerificationError.code
     if any(isinstance(item.error, TooSlow) for item in failures):
         code = TooSlow.code
-    message = f"no route gave a right {wanted.value} model; nothing was written. Tried {tried}{noise}"
+    # One cause: of the attempts that say what the error says, the one that got furthest.
+    telling = [item for item in attempts if item.code == code] or attempts
+    cause = max(telling, key=lambda item: item.route.index(item.edge))
+    more = f" ({len(attempts) - 1} more ways failed: -v)" if len(attempts) > 1 else ""
+    message = f"no route gave a right {wanted.value} model. {cause.title or cause.edge}: {cause.message}{more}{noise}"
     error = error_from_code(code, message, _advice(code, failures, wanted, offered))
     error.log = next((item.log for item in reversed(attempts) if item.log), "")
     error.details = {"attempts": list(attempts)}
@@ -133,4 +137,7 @@ def _advice(code: str, failures: Sequence[RouteFailed], wanted: Numerics, offere
     if code == VerificationError.code and all(item.parity.inputs == "random" for item in failures if item.parity):
         return "the inputs were random, which the model may not be made for: give real ones, --test DATA"
     names = [item.value for item in _SOFTER.get(wanted, ()) if item in offered]
-    return f"try --precision {' or '.join(names)}" if names else "see the logs; `hub plan` shows the routes"
+    if names:
+        return f"try --precision {' or '.join(names)}"
+    log = next((item.error.log for item in reversed(failures) if item.error.log), "")
+    return f"the log says more: {log}/log.txt" if log else "`hub plan -v` says what each way does"

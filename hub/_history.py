@@ -8,6 +8,7 @@ from hub._plugins import Registry, source_digest
 from hub._requirements import versions_of
 from hub._steps import Step
 from hub._store import Store, key_of
+from hub.spec import Remark
 
 
 class FailedRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,13 +43,15 @@ class History:
         edge = self._registry.edges[edge_id]
         return versions_of(edge.requires) | {"source": source_digest(self._registry.plugin_of(edge).package)}
 
-    def order(self, routes: Sequence[tuple[Step, ...]]) -> tuple[tuple[tuple[Step, ...], ...], dict[str, str]]:
+    def order(self, routes: Sequence[tuple[Step, ...]]) -> tuple[tuple[tuple[Step, ...], ...], dict[str, Remark]]:
         """Put routes that failed before behind the others with the same goal; say which edges failed, and why."""
         found = [(route, self._failure(route)) for route in routes]
         goals = list(dict.fromkeys(str(route[-1].target) for route in routes))
         found.sort(key=lambda pair: (goals.index(str(pair[0][-1].target)), pair[1] is not None))
         ordered = tuple(route for route, _ in found)
-        reasons = {failure.prefix[-1]: failure.reason for _, failure in found if failure}
+        reasons = {
+            failure.prefix[-1]: Remark("doubt", "failed-before", failure.reason) for _, failure in found if failure
+        }
         return ordered, reasons if ordered != tuple(routes) else {}
 
     def _failure(self, route: tuple[Step, ...]) -> FailedRoute | None:

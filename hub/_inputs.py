@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import DType, Signature, TensorSpec, UnsupportedModel, write_sample
+from hub.spec import DType, Remark, Signature, TensorSpec, UnsupportedModel, write_sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ IMAGE_CHANNELS = (1, 3, 4)
 
 def draw_samples(
     signature: Signature, shapes: dict[str, tuple[int, ...]], folder: Path, *, count: int, seed: int
-) -> tuple[str, ...]:
+) -> tuple[Remark, ...]:
     """Write `count` random samples; returns what must be told about them.
 
     Floats of an image-like input (rank 4 with 1, 3 or 4 channels) are uniform in [0, 1), other floats normal; a
@@ -34,7 +34,8 @@ def draw_samples(
     unknown = [s.name for s in signature.inputs if not s.dtype.is_float and s.dtype != DType.BOOL and not s.value_range]
     if not unknown:
         return ()
-    return (f"the range of integer input {', '.join(unknown)} is unknown: drew 0 and 1; give real inputs: --test DATA",)
+    text = f"the range of integer input {', '.join(unknown)} is unknown: drew 0 and 1"
+    return (Remark("warning", "integer-range-unknown", text, "give real inputs: --test DATA"),)
 
 
 def repeat_samples(samples: "Iterable[Feeds]", shapes: dict[str, tuple[int, ...]], folder: Path) -> None:

@@ -28,9 +28,9 @@ def open_model(runner: Runner, source: Source, options: ConvertOptions) -> Opene
     path = _builder_file(runner, source, options) if source.builder else Path(source.path)
     found = identify(path, runner.registry)
     summary = runner.describe(path, found, options)
-    blocking = [finding for finding in summary.findings if finding.blocking]
-    if blocking:
-        error = UnsupportedModel("; ".join(finding.message for finding in blocking), hint=blocking[0].hint)
+    blockers = [finding for finding in summary.findings if finding.kind == "blocker"]
+    if blockers:
+        error = UnsupportedModel("; ".join(finding.text for finding in blockers), hint=blockers[0].hint)
         error.details = {"findings": summary.findings}
         raise error
     return Opened(artifact=runner.artifact(path, summary.state, summary), summary=summary)

@@ -31,6 +31,7 @@ from hub.spec import (
     ModelSummary,
     Numerics,
     PluginBroken,
+    Remark,
     Runtime,
     State,
     StepRecord,
@@ -216,7 +217,7 @@ class Registry:
         """
         return [found for found in self._call("hub_identify_format", path=path, header=header) if found]
 
-    def step_finished(self, record: StepRecord) -> list[str]:
+    def step_finished(self, record: StepRecord) -> list[Remark]:
         """Tell every plugin that a step finished; returns what is to be said of those that could not be told.
 
         One that watches has no say in whether a conversion is right, so its defects are none of the conversion's.
@@ -227,7 +228,8 @@ class Registry:
                 implementation.function(*({"record": record}[name] for name in implementation.argnames))
             except Exception as error:  # noqa: BLE001 the plugin boundary: whatever a watcher raises is told
                 what = f"{type(error).__name__}: {error}"
-                failed.append(f"the plugin {implementation.plugin_name} was not told of {record.edge}: {what}")
+                text = f"the plugin {implementation.plugin_name} was not told of {record.edge}: {what}"
+                failed.append(Remark("warning", "watcher-failed", text))
         return failed
 
     def _call(self, hook: str, **arguments: Any) -> Iterator[Any]:

@@ -2,8 +2,9 @@
 
 import datetime as dt
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,6 +29,8 @@ from hub.spec import (
     ModelArtifact,
     Numerics,
     Receipt,
+    Remark,
+    RemarkKind,
     Route,
     Signature,
     StepRecord,
@@ -63,7 +66,7 @@ def make_receipt(
     plan: Plan,
     proof: Proof,
     attempts: Sequence[FailedAttempt],
-    unheard: Sequence[str],
+    unheard: Sequence[Remark],
 ) -> Receipt:
     """Put a conversion's receipt together; `unheard` is what is to be said of plugins that watched.
 
@@ -88,10 +91,15 @@ def make_receipt(
         level=level,
         not_run=last.not_run,
         contract=io_contract(source.summary.signature, result.summary.signature, result.chain),
-        notes=(*samples.notes, *(note for step in result.steps for note in step.notes)),
-        warnings=(*_warnings(request, proof, wanted, level), *unheard),
+        remarks=(
+            *source.summary.findings,
+            *plan.remarks,
+            *samples.remarks,
+            *(note for step in result.steps for note in step.notes),
+            *_warnings(request, proof, wanted, level),
+            *unheard,
+        ),
         failed_attempts=tuple(attempts),
-        findings=source.summary.findings,
         calibration=samples.record,
         accuracy=proof.accuracy,
         operators=source.summary.operators,
@@ -113,17 +121,18 @@ def _level(registry: Registry, result: Candidate) -> ExecutionLevel:
     return "device-run" if runtime.device else "run"
 
 
-def _warnings(request: Request, proof: Proof, wanted: Numerics, level: ExecutionLevel) -> Iterator[str]:
+def _warnings(request: Request, proof: Proof, wanted: Numerics, level: ExecutionLevel) -> Iterator[Remark]:
     last, constant = proof.result.steps[-1], ", ".join(proof.reference.constant)
-    yield from proof.samples.warnings
     if constant:
-        yield f"the source gives the same {constant} for every sample, so the comparison proves little: --test DATA"
+        text = f"the source gives the same {constant} for every sample, so the comparison proves little"
+        yield Remark("warning", "outputs-constant", text, "give other inputs: --test DATA")
     if request.announced:
-        yield request.announced
+        yield Remark("warning", "precision-chosen", request.announced)
     for spec in proof.result.summary.signature.inputs:
         if not spec.is_static and spec.name in proof.result.options.shapes:
             shape = "x".join(map(str, proof.result.options.shapes[spec.name]))
-            yield f"{spec} stays open in the file; it was compared at {shape} only, the shape that was asked for"
+            text = f"{spec} stays open in the file; it was compared at {shape} only, the shape that was asked for"
+            yield Remark("warning", "compared-at-one-size", text)
     got = last.artifact.state.numerics
     if got != wanted:
         yield _other_numerics(request, wanted, proof.result.steps)
@@ -132,23 +141,27 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
     yield from proof.performance.remarks
 
 
-def _other_numerics(request: Request, wanted: Numerics, steps: Sequence[StepRecord]) -> str:
+def _other_numerics(request: Request, wanted: Numerics, steps: Sequence[StepRecord]) -> Remark:
     last = steps[-1]
     got = last.artifact.state.numerics
     if request.numerics is None:
-        return f"the source is {wanted.value}; as {last.artifact.state.format} counts, the result is {got.value}"
+        text = f"the source is {wanted.value}; as {last.artifact.state.format} counts, the result is {got.value}"
+        return Remark("warning", "precision-counted-otherwise", text)
     recipe = next((step.recipe for step in reversed(steps) if step.recipe), None)
     kept = ", ".join(recipe.kept_float) if recipe else "some layers"
-    return f"{wanted.value} was asked for and is {got.value}: in float stay {kept} (--strict refuses this)"
+    text = f"{wanted.value} was asked for and is {got.value}: in float stay {kept}"
+    return Remark("warning", "precision-mixed", text, "--strict refuses this")
 
 
-def _quantized_warnings(source: ModelArtifact, last: StepRecord, *, holds_kernels: bool) -> Iterator[str]:
+def _quantized_warnings(source: ModelArtifact, last: StepRecord, *, holds_kernels: bool) -> Iterator[Remark]:
     judged = last.not_run.parity if last.not_run else last.parity
     if judged is not None and judged.inputs == "random":
-        yield f"{last.artifact.state.numerics.value} was compared on random inputs only: give real ones, --test DATA"
+        text = f"{last.artifact.state.numerics.value} was compared on random inputs only"
+        yield Remark("warning", "compared-on-random", text, "give real ones: --test DATA")
     before, after = source.size_bytes, last.artifact.size_bytes
     if after >= before and not holds_kernels:
-        yield f"the result is not smaller than the source: {before} -> {after} bytes"
+        text = f"the result is not smaller than the source: {before} -> {after} bytes"
+        yield Remark("warning", "not-smaller", text)
 
 
 def io_contract(source: Signature, result: Signature, chain: Chain) -> tuple[IoContract, ...]:
@@ -176,6 +189,49 @@ def _changes(direction: str, name: str, chain: Chain) -> Iterator[IoBinding]:
             name = bound.target
 
 
+def decode_receipt(text: bytes) -> Receipt:
+    """Read a receipt of this version or of an earlier one.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+        UsageError: It is newer than this hub.
+    """
+    receipt: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+    version = receipt.get("receipt_version", 0)
+    if version > RECEIPT_VERSION:
+        message = f"the receipt has version {version}, hub {VERSION} reads versions up to {RECEIPT_VERSION}"
+        raise UsageError(message, hint="pip install -U hub-convert")
+    return msgspec.convert(_with_remarks(receipt) if version == 1 else receipt, Receipt)
+
+
+def _with_remarks(receipt: dict[str, Any]) -> dict[str, Any]:
+    """A receipt of version 1, whose sentences had no codes but for the findings."""
+
+    def named(kind: RemarkKind, texts: Iterable[str]) -> list[Remark]:
+        return [Remark(kind, UNNAMED, text) for text in texts]
+
+    found = [
+        Remark("blocker" if item.get("blocking") else "finding", item["code"], item["message"], item.get("hint", ""))
+        for item in receipt.get("findings", ())
+    ]
+    told = [*named("note", receipt.get("notes", ())), *named("warning", receipt.get("warnings", ()))]
+    steps = [step | {"notes": named("note", step.get("notes", ()))} for step in receipt["steps"]]
+    left_out = {edge: Remark("left-out", UNNAMED, text) for edge, text in receipt["route"].get("left_out", {}).items()}
+    route = receipt["route"] | {"left_out": left_out}
+    receipt = receipt | {"remarks": [*found, *told], "steps": steps, "route": route}
+    if executed := receipt.get("execution"):
+        stands = [
+            *named("obstacle", executed.get("obstacles", ())),
+            *named("deviation", executed.get("deviations", ())),
+        ]
+        receipt["execution"] = executed | {"remarks": stands}
+    return receipt
+
+
+UNNAMED = "unnamed"
+"""The code of what a receipt of version 1 says: nothing but findings had one."""
+
+
 def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
     """The receipt beside an artifact, if there is one and it is this artifact's.
 
@@ -186,7 +242,7 @@ def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
     if not file.exists():
         return None
     try:
-        receipt = msgspec.json.decode(file.read_bytes(), type=Receipt)
+        receipt = decode_receipt(file.read_bytes())
     except msgspec.DecodeError as error:
         raise UsageError(f"the receipt {file} cannot be read: {error}", hint=f"remove it: rm {file}") from error
     if receipt.result.sha256 != found.sha256:

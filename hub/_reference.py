@@ -8,7 +8,7 @@ from hub._request import Request
 from hub._runner import Runner
 from hub._sampling import Samples, prepare_samples
 from hub._shapes import GUESSES
-from hub.spec import ShapeNeeded, StepError
+from hub.spec import Remark, ShapeNeeded, StepError
 
 
 def samples_and_reference(request: Request, runner: Runner, opened: Opened, *, fix: bool) -> tuple[Samples, Reference]:
@@ -57,8 +57,9 @@ def _at(request: Request, runner: Runner, opened: Opened, *, fix: bool, guess: i
             other = reference_of(runner, opened.artifact, inputs, samples.kind, samples.options)
         except StepError as error:
             reason = error.message.splitlines()[0][:200]
-            note = f"not compared at {size}: the source does not run there ({reason})"
-            samples = msgspec.structs.replace(samples, warnings=(*samples.warnings, note))
+            text = f"not compared at {size}: the source does not run there ({reason})"
+            remark = Remark("warning", "size-not-compared", text)
+            samples = msgspec.structs.replace(samples, remarks=(*samples.remarks, remark))
             continue
         other = msgspec.structs.replace(other, size=f"at {size}")
         reference = msgspec.structs.replace(reference, others=(*reference.others, other))

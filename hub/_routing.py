@@ -1,7 +1,7 @@
 """The planner: all simple routes over states, cheapest first, deterministic, with the reason for what is left out."""
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import msgspec
 from hub._plugins import Registry
 from hub._request import did_you_mean
 from hub._requirements import is_met, missing_requirements
+from hub._shapes import open_inputs
 from hub._steps import Step
 from hub.spec import (
     STATEFUL,
@@ -19,6 +20,8 @@ from hub.spec import (
     Expectation,
     ModelSummary,
     NoRouteError,
+    Numerics,
+    Remark,
     State,
     Support,
     UnknownName,
@@ -43,7 +46,12 @@ _HONOURED = {
 }
 """Options that somebody on a route has to carry out -> what the user calls them."""
 
-_FIXES = "it fixes dimensions, and a range of sizes is asked for"
+_FIXING = Verdict(
+    support=Support.NEVER,
+    reason="it fixes dimensions, and a range of sizes is asked for",
+    hint="give one size of each dimension instead of a range",
+    code="range-not-kept",
+)
 
 Route = tuple[Step, ...]
 Asked = frozenset[str]
@@ -57,12 +65,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         left_out: Edges that would lie on a route to the goal, each with the reason why none takes it.
         doubts: Edges that take the model once it is prepared, with what stands against the model as it is.
         history: Edges that went wrong on this very model before, with the reason: routes over them come last.
+        remarks: What else is worth knowing before the first route is tried.
     """
 
     routes: tuple[Route, ...]
-    left_out: dict[str, str]
-    doubts: dict[str, str] = {}
-    history: dict[str, str] = {}
+    left_out: dict[str, Remark]
+    doubts: dict[str, Remark] = {}
+    history: dict[str, Remark] = {}
+    remarks: tuple[Remark, ...] = ()
 
 
 def make_plan(
@@ -90,11 +100,10 @@ def make_plan(
     """
     edges, start = registry.edges.values(), summary.state
     verdicts = {edge.id: _offered(registry, edge, summary, data=data) for edge in edges}
-    verdicts |= {_known(registry, name): Verdict(support=Support.NEVER, reason="avoided on request") for name in avoid}
+    verdicts |= {_known(registry, name): _AVOIDED for name in avoid}
     verdicts |= {edge.id: found for edge in edges if verdicts[edge.id] and not (found := _allowed(edge, options))}
     if options.ranges:
-        fixing = Verdict(support=Support.NEVER, reason=_FIXES)
-        verdicts |= {edge.id: fixing for edge in edges if verdicts[edge.id] and not edge.keeps_dynamic}
+        verdicts |= {edge.id: _FIXING for edge in edges if verdicts[edge.id] and not edge.keeps_dynamic}
     # The model as it is closes only the steps that start from it: behind a preparation it is another.
     answers = {edge.id: _ask(edge, summary, options) for edge in edges if edge.takes(start)}
     usable = [
@@ -103,20 +112,23 @@ def make_plan(
     asked = frozenset(name for name in _HONOURED if getattr(options, name))
     routes = tuple(_routes(usable, summary, goals, options, asked))
     left_out = {
-        edge_id: f"{verdict.support.value}: {verdict.reason}"
+        edge_id: Remark("left-out", verdict.code, verdict.reason, verdict.hint)
         for said in (answers, verdicts)
         for edge_id, verdict in said.items()
         if not verdict
     }
     if asked:
         words = ", ".join(f"{_HONOURED[name]} {_value(options, name)}" for name in sorted(asked))
+        able = "; ".join(f"{_HONOURED[name]} is carried out by {_able(registry, name)}" for name in sorted(asked))
         idle = _on_the_way(usable, start, goals) - _on_the_way(usable, start, goals, asked)
-        left_out |= dict.fromkeys(sorted(idle), f"never: no route over it carries out {words}")
-    if not routes:
-        raise _no_route(registry, start, goals, left_out, asked, data=data)
+        text = f"no route over it carries out {words}"
+        left_out |= dict.fromkeys(sorted(idle), Remark("left-out", "option-not-carried-out", text, able))
     taken = {step.edge.id for route in routes for step in route}
     near = _on_the_way(registry.steps, start, goals) - taken
     left_out = {edge_id: reason for edge_id, reason in sorted(left_out.items()) if edge_id in near}
+    if not routes:
+        wanting = [step for step in registry.steps if verdicts[step.edge.id].code == NEEDS_DATA]
+        raise _no_route(start, goals, left_out, usable, wanting)
     return Plan(routes=routes, left_out=left_out, doubts=_doubts(routes, summary, options))
 
 
@@ -147,7 +159,7 @@ def _routes(
 
     A second route over the same edges is the first one: where their files end in is what the readers find.
     """
-    keep = options if _open_inputs(summary, options) else None
+    keep = options if open_inputs(summary.signature, options) else None
     behind = MAX_ROUTES - ROUTES_BEFORE_THE_NEXT_GOAL * (len(goals) - 1)
     found: set[tuple[str, ...]] = set()
     for goal in goals:
@@ -194,11 +206,15 @@ def _moves(steps: Iterable[Step], start: State, goal: State, asked: Asked = froz
     return [move for move in ahead if (move.step.target, move.after) in leading]
 
 
-def _doubts(routes: Iterable[Route], summary: ModelSummary, options: ConvertOptions) -> dict[str, str]:
+def _doubts(routes: Iterable[Route], summary: ModelSummary, options: ConvertOptions) -> dict[str, Remark]:
     """What edges behind a preparation say of the model as it is: it may still change, so they stay in the routes."""
     later = [step for route in routes for step in route[1:] if step.source.format == summary.state.format]
     verdicts = {step.edge.id: _ask(step.edge, summary, options) for step in later}
-    return {edge_id: verdict.reason for edge_id, verdict in sorted(verdicts.items()) if not verdict}
+    return {
+        edge_id: Remark("doubt", verdict.code, verdict.reason, verdict.hint)
+        for edge_id, verdict in sorted(verdicts.items())
+        if not verdict
+    }
 
 
 def judge(registry: Registry, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
@@ -211,19 +227,27 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
     """Say whether an edge is usable here, before the model itself is asked about."""
     if edge.gives.format not in registry.formats:
         hint = f"pip install hub-{edge.gives.format}"
-        return Verdict(support=Support.UNKNOWN, reason=f"no plugin reads {edge.gives.format}", hint=hint)
+        reason = f"no plugin reads {edge.gives.format}"
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint=hint, code="no-reader")
     missing = [] if edge.toolchain else missing_requirements(edge.requires)
     if missing:
         hint = f"pip install {' '.join(missing)}"
-        return Verdict(support=Support.UNKNOWN, reason=f"not installed: {', '.join(missing)}", hint=hint)
+        reason = f"not installed: {', '.join(missing)}"
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint=hint, code="not-installed")
     device = registry.device_here(edge.needs_device) if edge.needs_device else YES
     if not device:
         reason = f"needs a {edge.needs_device} device: {device.reason}"
-        return Verdict(support=Support.UNKNOWN, reason=reason, hint=device.hint)
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint=device.hint, code="no-device")
     if edge.needs_calibration and not data:
-        return Verdict(support=Support.UNKNOWN, reason="needs --calibration", hint="--calibration DATA")
-    avoided = expected_gap(registry.expectations, edge, summary)
-    return Verdict(support=Support.NEVER, reason=f"{avoided.kind.value}: {avoided.reason}") if avoided else YES
+        reason = f"{edge.gives.numerics} needs data"
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint="add --calibration DATA", code=NEEDS_DATA)
+    gap = expected_gap(registry.expectations, edge, summary)
+    return Verdict(support=Support.NEVER, reason=f"{gap.kind.value}: {gap.reason}", code="known-gap") if gap else YES
+
+
+NEEDS_DATA = "needs-data"
+"""The code of an edge that is left out for want of calibration data."""
+_AVOIDED = Verdict(support=Support.NEVER, reason="avoided on request", hint="leave out --avoid", code="avoided")
 
 
 def _ask(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
@@ -244,7 +268,7 @@ def _answer(ask: Callable[[], object]) -> Verdict:
 
 def _no_verdict(what: str) -> Verdict:
     hint = "report it to the plugin's authors"
-    return Verdict(support=Support.UNKNOWN, reason=f"its check {what}", hint=hint)
+    return Verdict(support=Support.UNKNOWN, reason=f"its check {what}", hint=hint, code="check-failed")
 
 
 def expected_gap(expectations: Iterable[Expectation], edge: Edge, summary: ModelSummary) -> Expectation | None:
@@ -260,12 +284,6 @@ def _applies(item: Expectation, edge: Edge, summary: ModelSummary) -> bool:
     if item.versions and not is_met(item.versions):
         return False
     return not item.operators or bool(set(item.operators) & set(summary.operators))
-
-
-def _open_inputs(summary: ModelSummary, options: ConvertOptions) -> list[str]:
-    """Inputs with a dimension that neither the model nor the request fixes."""
-    given = {*options.shapes, *options.constants}
-    return [spec.name for spec in summary.signature.inputs if not spec.is_static and spec.name not in given]
 
 
 def simple_routes(
@@ -320,32 +338,43 @@ def stateful_form(registry: Registry, format_name: str, form: str) -> str:
 
 
 def _no_route(
-    registry: Registry, start: State, goals: tuple[State, ...], left_out: dict[str, str], asked: Asked, *, data: bool
+    start: State, goals: tuple[State, ...], left_out: dict[str, Remark], usable: list[Step], wanting: list[Step]
 ) -> NoRouteError:
-    ahead = _reachable(start, registry.steps)
-    reasons = {
-        step.edge.id: left_out[step.edge.id]
-        for step in registry.steps
-        if step.edge.id in left_out and (step.source in ahead or step.source == start)
-    }
-    alike: dict[str, list[str]] = {}
-    for edge_id, reason in reasons.items():
-        alike.setdefault(reason, []).append(edge_id)
-    listed = "; ".join(f"{', '.join(edge_ids)} ({reason})" for reason, edge_ids in alike.items())
-    message = f"no route from {start} to {goals[0]}" + (f"; left out: {listed}" if reasons else "")
-    there = ", ".join(sorted(map(str, ahead)))
-    hint = f"edges lead from here to {there}; `hub plugins` lists them" if there else "`hub plugins` lists the edges"
-    wanting = {step.edge.id for step in registry.steps if step.edge.needs_calibration and step.target in goals}
-    if any("carries out" in reason for reason in reasons.values()):
-        hint = "; ".join(f"{_HONOURED[name]} is carried out by {_able(registry, name)}" for name in sorted(asked))
-    elif any(reason.endswith(_FIXES) for reason in reasons.values()):
-        hint = f"{goals[0].format} takes no range of sizes on any route from here: give one size of each"
-    elif wanting & reasons.keys() and not data:
-        hint = f"{goals[0].numerics.value} needs data: --calibration DATA"
-    return NoRouteError(message, hint=hint)
+    """Say what stands in the way: one cause. All of them are in the details, for `-v` and `--json`.
+
+    Args:
+        start: What the model is.
+        goals: What it was to become.
+        left_out: The edges that would lie on a way there, each with its reason.
+        usable: The steps that can be gone, whatever the options.
+        wanting: Those that want data.
+    """
+    goal, ahead, with_data = goals[0], _reachable(start, usable), _reachable(start, [*usable, *wanting])
+    there = [
+        numerics
+        for numerics in Numerics
+        if any(state.satisfies(msgspec.structs.replace(goal, numerics=numerics)) for state in with_data)
+    ]
+    target = goal.format + (f" ({goal.form})" if goal.form else "")
+    offered = f"{target} is offered for this model in {', '.join(item.value for item in there)}"
+    codes: set[str] = set()
+    if any(state.satisfies(goal) for goal in goals for state in ahead):
+        codes = {"option-not-carried-out"}
+    elif any(state.satisfies(goal) for goal in goals for state in with_data):
+        codes = {NEEDS_DATA}
+    shared = Counter(remark for remark in left_out.values() if not codes or remark.code in codes)
+    if shared:
+        cause, _ = shared.most_common(1)[0]
+    else:
+        cause = Remark("left-out", "not-offered", f"nothing installed writes it in {goal.numerics.value}")
+    hint = cause.hint or (offered if there else "`hub plugins` shows what is installed")
+    error = NoRouteError(f"no route from {start} to {goal}: {cause.text}", hint=hint)
+    error.details = {"left_out": left_out, "offered": there}
+    return error
 
 
 def _reachable(start: State, steps: Iterable[Step]) -> set[State]:
+    """States that steps lead to, the start left out."""
     found: set[State] = {start}
     size = 0
     while size != len(found):

@@ -8,7 +8,7 @@ from hub._request import Request
 from hub._runner import Runner
 from hub._shapes import Shapes, check_names, fix_shapes, other_sizes
 from hub._store import key_of
-from hub.spec import CalibrationRecord, ConvertOptions, InputsKind, SampleFolder, Signature
+from hub.spec import CalibrationRecord, ConvertOptions, InputsKind, Remark, SampleFolder, Signature
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,8 +21,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
         calibration: Folder and fingerprint of the calibration inputs; empty strings for none.
         record: For the receipt.
         labels: Class of each checked row, where the data says.
-        notes: What was fixed without being asked for in so many words.
-        warnings: What is doubtful about the data.
+        remarks: What is doubtful about the data, and what was fixed without being asked for.
         shapes: The samples' shapes, for a route that needs fixed ones.
         shape_notes: How they were found.
         others: Folder and fingerprint of inputs at other sizes, where dimensions stay open, with their shapes.
@@ -35,17 +34,17 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
     calibration: tuple[str, str] = ("", "")
     record: CalibrationRecord | None = None
     labels: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     shapes: Shapes = {}
-    shape_notes: tuple[str, ...] = ()
+    shape_notes: tuple[Remark, ...] = ()
     others: tuple[tuple[tuple[str, str], Shapes], ...] = ()
     guessed: bool = False
 
     def fixed(self) -> "Samples":
         """The same samples, for a route that needs fixed shapes."""
         options = msgspec.structs.replace(self.options, shapes=self.shapes)
-        return msgspec.structs.replace(self, options=options, notes=self.shape_notes, others=())
+        remarks = tuple(dict.fromkeys((*self.shape_notes, *self.remarks)))
+        return msgspec.structs.replace(self, options=options, remarks=remarks, others=())
 
 
 def prepare_samples(request: Request, runner: Runner, signature: Signature, *, fix: bool, guess: int = 0) -> Samples:
@@ -71,7 +70,7 @@ def prepare_samples(request: Request, runner: Runner, signature: Signature, *, f
         found = _random(request, runner, signature, shapes, options)
     found = msgspec.structs.replace(found, shapes=shapes, shape_notes=notes, guessed=bool(guess))
     if guess:
-        found = msgspec.structs.replace(found, notes=notes)
+        found = msgspec.structs.replace(found, remarks=(*notes, *found.remarks))
     return found.fixed() if fix else _with_other_sizes(found, request, runner, signature)
 
 
@@ -108,9 +107,9 @@ def _random(request: Request, runner: Runner, signature: Signature, shapes: Shap
     kept = tuple(spec for spec in signature.inputs if spec.name in shapes)
     fed = Signature(inputs=kept, outputs=signature.outputs)
     seed, count = request.options.seed, request.random_samples
-    warnings = draw_samples(fed, shapes, folder, count=count, seed=seed)
+    remarks = draw_samples(fed, shapes, folder, count=count, seed=seed)
     fingerprint = key_of("random", fed, shapes, seed, count)
-    return Samples(check=(str(folder), fingerprint), kind="random", options=options, warnings=warnings)
+    return Samples(check=(str(folder), fingerprint), kind="random", options=options, remarks=remarks)
 
 
 def _real(request: Request, runner: Runner, signature: Signature, shapes: Shapes, options: ConvertOptions) -> Samples:
@@ -143,7 +142,6 @@ def _samples(
         fingerprint=calibration.fingerprint if calibration else "",
         calibration_samples=calibration.count if calibration else 0,
         held_out_samples=check.count,
-        warnings=calibration.warnings if calibration else check.warnings,
     )
     return Samples(
         check=(check.folder, check.fingerprint),
@@ -152,5 +150,5 @@ def _samples(
         calibration=(calibration.folder, calibration.fingerprint) if calibration else ("", ""),
         record=record,
         labels=check.labels,
-        warnings=record.warnings,
+        remarks=(calibration or check).remarks,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from hub._request import did_you_mean
-from hub.spec import ConvertOptions, Dim, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
+from hub.spec import ConvertOptions, Dim, Remark, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -80,13 +80,27 @@ def check_ranges(signature: Signature, options: ConvertOptions) -> None:
         )
 
 
+def open_inputs(signature: Signature, options: ConvertOptions) -> list[TensorSpec]:
+    """Inputs with a dimension that neither the model nor the request fixes."""
+    given = {*options.shapes, *options.constants}
+    return [spec for spec in signature.inputs if not spec.is_static and spec.name not in given]
+
+
+def tell_open(signature: Signature, options: ConvertOptions, target: str, *, stay: bool) -> tuple[Remark, ...]:
+    """Say which dimensions are open, and what becomes of them on the way to a target."""
+    found = open_inputs(signature, options)
+    text = f"open dimensions: {', '.join(map(str, found))}"
+    fixed = f"on the way to {target} they are fixed; {' '.join(f'--shape {spec.name}=...' for spec in found)} says how"
+    return (Remark("finding", "dynamic-dims", text, f"they stay open in {target}" if stay else fixed),) if found else ()
+
+
 GUESSES = (64, 32, 16, 128, 224, 320, 8, 512)
 """Sizes at which a model whose dimensions stay open is tried when nobody names one: small first, as they cost less."""
 
 
 def fix_shapes(
     signature: Signature, options: ConvertOptions, data: Shapes, guess: int = 0
-) -> tuple[Shapes, tuple[str, ...]]:
+) -> tuple[Shapes, tuple[Remark, ...]]:
     """Find a fixed shape for every input that stays an input.
 
     Args:
@@ -114,11 +128,17 @@ def fix_shapes(
     rest = [spec for spec in open_specs if spec.name not in from_data]
     alike = _of_equal_symbols(inputs, rest, {**from_data, **given})
     batch = _batch_of_one(inputs, [spec for spec in rest if spec.name not in alike], guess)
-    notes = [f"fixed {name} to {_x(shape)}, the shape of the data" for name, shape in from_data.items()]
-    notes += [f"fixed {name} to {_x(shape)}, by the sizes of the other inputs" for name, shape in alike.items()]
-    said = "{0} is tried at {1}, a size of hub's choice (real inputs: --test DATA)"
-    said = said if guess else "fixed the batch of {0} to 1: {1} (another: --shape {0}=...)"
-    notes += [said.format(name, _x(shape)) for name, shape in batch.items()]
+    notes = [
+        *(
+            Remark("note", "shape-from-data", f"fixed {name} to {_x(shape)}, the shape of the data")
+            for name, shape in from_data.items()
+        ),
+        *(
+            Remark("note", "shape-from-inputs", f"fixed {name} to {_x(shape)}, by the sizes of the other inputs")
+            for name, shape in alike.items()
+        ),
+        *(_chosen(name, shape, guessed=bool(guess)) for name, shape in batch.items()),
+    ]
     known = {**batch, **alike, **from_data, **given}
     return {spec.name: known[spec.name] for spec in inputs}, tuple(notes)
 
@@ -130,6 +150,15 @@ def _check_within(spec: TensorSpec, shape: tuple[int, ...], options: ConvertOpti
             f"the data has {_x(shape)} for {spec.name}, outside {'x'.join(map(str, sizes))}",
             hint="widen --shape, or give other data",
         )
+
+
+def _chosen(name: str, shape: tuple[int, ...], *, guessed: bool) -> Remark:
+    """A size that hub chose, and how to give another."""
+    if guessed:
+        text = f"{name} is tried at {_x(shape)}, a size of hub's choice"
+        return Remark("note", "size-guessed", text, "real inputs: --test DATA")
+    text = f"fixed the batch of {name} to 1: {_x(shape)}"
+    return Remark("note", "batch-fixed", text, f"another: --shape {name}=...")
 
 
 def _of_equal_symbols(inputs: Iterable[TensorSpec], rest: list[TensorSpec], known: Shapes) -> Shapes:

@@ -16,6 +16,8 @@ from hub.spec import (
     HubError,
     ParityPolicy,
     ParityReport,
+    Remark,
+    RemarkKind,
     Speed,
     TimedModel,
     Timing,
@@ -30,7 +32,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     execution: Execution | None = None
     deployed: ParityReport | None = None
     speed: Speed | None = None
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 def measure_speed(runner: Runner, source: Opened, result: Candidate, reference: Reference, *, again: bool) -> Speed:
@@ -113,29 +115,37 @@ def explain(runner: Runner, result: Candidate, reference: Reference, policy: Par
         execution = runner.explain(subject, reference.inputs)
         deployed = measure_deployed(runner, result, reference, policy)
     except HubError as error:
-        return Performance(remarks=(f"how the result is executed could not be told: {error.message}",))
+        text = f"how the result is executed could not be told: {error.message}"
+        return Performance(remarks=(Remark("warning", "execution-untold", text),))
     return Performance(
         execution=execution, deployed=deployed, remarks=deployed_words(subject.runtime, execution, deployed)
     )
 
 
-def deployed_words(runtime: str, execution: Execution | None, deployed: ParityReport) -> tuple[str, ...]:
+def deployed_words(runtime: str, execution: Execution | None, deployed: ParityReport) -> tuple[Remark, ...]:
     """What must be said of a result that its runtime, left to itself, computes outside the gate."""
     if deployed.passed:
         return ()
-    how = "; ".join(execution.deviations if execution else ()) or "it does not say how"
+    how = _told(execution, "deviation") or "it does not say how"
     where = f"{runtime} by itself computes it otherwise on {processor()}"
-    return (f"{where}, outside the gate ({describe_failures(deployed)}): {how}",)
+    text = f"{where}, outside the gate ({describe_failures(deployed)}): {how}"
+    return (Remark("warning", "deployed-outside-gate", text),)
 
 
-def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tuple[str, ...]:
+def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tuple[Remark, ...]:
     """What must be said of a result that is not faster than what it came from, with the runtime's own reasons."""
     if speed.speedup >= 1:
         return ()
-    why = "; ".join(execution.obstacles) if execution else ""
+    why = _told(execution, "obstacle")
     reason = f": {why}" if why else ""
     how = "slower" if speed.speedup < CLEARLY else "no faster"
-    return (f"{numerics} is {how} here: {speed} on {speed.processor}{reason}",)
+    return (Remark("warning", "not-faster", f"{numerics} is {how} here: {speed} on {speed.processor}{reason}"),)
+
+
+def _told(execution: Execution | None, kind: RemarkKind) -> str:
+    """What the runtime itself says of one kind, and what to set."""
+    said = (item for item in (execution.remarks if execution else ()) if item.kind == kind)
+    return "; ".join(": ".join(filter(None, (item.text, item.hint))) for item in said)
 
 
 CLEARLY = 0.95

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from hub._calibration import images, places, rows, samples, sources
-from hub.spec import CalibrationError, ShapeNeeded, Signature
+from hub.spec import CalibrationError, Remark, ShapeNeeded, Signature
 
 __all__ = ["LoadedSamples", "infer_shapes", "load_samples", "split"]
 
@@ -32,7 +32,7 @@ class LoadedSamples(msgspec.Struct, frozen=True, kw_only=True):
         count: Number of samples.
         fingerprint: sha256 over the sha256 of each sample in order, which is over the name, dtype, shape and bytes of
             each input in the model's order (`name NUL dtype NUL shape NUL bytes`).
-        warnings: What the checks found and let pass, each with its values.
+        remarks: What the checks found and let pass, each with its values.
         labels: Class indices, where the data has an integer array `label` or `labels` that is no input; `count` of
             them, or `count` times the rows of a sample, in row order.
     """
@@ -40,7 +40,7 @@ class LoadedSamples(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     count: int
     fingerprint: str
-    warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     labels: tuple[int, ...] = ()
 
 
@@ -76,7 +76,7 @@ def load_samples(
         folder=str(into),
         count=written.count,
         fingerprint=written.fingerprint,
-        warnings=written.warnings,
+        remarks=written.remarks,
         labels=written.labels,
     )
 
@@ -133,7 +133,7 @@ def split(loaded: LoadedSamples, into: Path) -> tuple[LoadedSamples, LoadedSampl
     """Part the samples into those for calibration and those held out for the parity check.
 
     Every fifth sample is held out, at least 1 and at most 64 (spread evenly). The same samples give the same parts;
-    both keep the warnings.
+    both keep the remarks.
 
     Args:
         loaded: At least two samples.

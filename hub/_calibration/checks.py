@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import CalibrationError, DType, TensorSpec
+from hub.spec import CalibrationError, DType, Remark, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +137,7 @@ class Watch:
             )
         self.outside += outside
 
-    def findings(self) -> Iterator[str]:
+    def remarks(self) -> Iterator[Remark]:
         """Yield a warning for each thing that is odd about the input.
 
         Raises:
@@ -157,44 +157,48 @@ def _span(expected: tuple[float, float]) -> str:
     return f"{expected[0]:g} to {expected[1]:g}"
 
 
-def _cast_note(seen: Watch) -> Iterator[str]:
+def _cast_note(seen: Watch) -> Iterator[Remark]:
     for dtype, count in seen.casts.items():
-        yield f"{seen.name}: {dtype} was cast to the model's {seen.tensor.dtype.value} ({count} samples)"
+        text = f"{seen.name}: {dtype} was cast to the model's {seen.tensor.dtype.value} ({count} samples)"
+        yield Remark("note", "data-cast", text)
 
 
-def _one_value(seen: Watch) -> Iterator[str]:
+def _one_value(seen: Watch) -> Iterator[Remark]:
     if seen.low != seen.high:
         return
     message = f"every value of {seen.name} is {seen.low:g}, in all {seen.samples} samples"
     freeze = f"if the model always gets this value, freeze it: --constant {seen.name}={seen.low:g}"
     if seen.is_float:
         raise CalibrationError(f"{message}: it has no range to calibrate", hint=f"give real data; {freeze}")
-    yield f"{message}; {freeze}"
+    yield Remark("warning", "data-one-value", f"{message}; {freeze}")
 
 
-def _flat_samples(seen: Watch) -> Iterator[str]:
+def _flat_samples(seen: Watch) -> Iterator[Remark]:
     if seen.is_float and seen.flat:
-        yield f"{seen.flat} of {seen.samples} samples of {seen.name} are one constant each, the first {seen.first_flat}"
+        text = (
+            f"{seen.flat} of {seen.samples} samples of {seen.name} are one constant each, the first {seen.first_flat}"
+        )
+        yield Remark("warning", "data-flat-samples", text)
 
 
-def _range(seen: Watch) -> Iterator[str]:
+def _range(seen: Watch) -> Iterator[Remark]:
     expected = seen.tensor.value_range
     if expected is None or not seen.is_float or not seen.elements:
         return
     got = f"{seen.name} is {seen.low:g} to {seen.high:g}, the model expects {_span(expected)}"
     if seen.outside > OUTSIDE_SHARE * seen.elements:
-        yield f"{got}: {seen.outside / seen.elements:.0%} of the values lie outside; is a scaling missing?"
+        text = f"{got}: {seen.outside / seen.elements:.0%} of the values lie outside; is a scaling missing?"
+        yield Remark("warning", "data-out-of-range", text)
     if seen.high - seen.low < USED_SHARE * (expected[1] - expected[0]):
-        yield f"{got}: the data uses a small part of it; was it scaled twice?"
+        text = f"{got}: the data uses a small part of it; was it scaled twice?"
+        yield Remark("warning", "data-in-small-range", text)
 
 
-def _pixels(seen: Watch) -> Iterator[str]:
+def _pixels(seen: Watch) -> Iterator[Remark]:
     takes_bytes = seen.tensor.value_range is not None and seen.tensor.value_range[1] >= BYTE_LOW
     if seen.is_float and seen.whole and seen.low >= 0 and BYTE_LOW <= seen.high <= BYTE_HIGH and not takes_bytes:
-        yield (
-            f"{seen.name} holds whole numbers from {seen.low:g} to {seen.high:g}, as raw pixels do: "
-            "was the normalisation of the training forgotten?"
-        )
+        pixels = f"{seen.name} holds whole numbers from {seen.low:g} to {seen.high:g}, as raw pixels do"
+        yield Remark("warning", "data-raw-pixels", f"{pixels}: was the normalisation of the training forgotten?")
 
 
 class Digests:
@@ -216,7 +220,7 @@ class Digests:
         """sha256 over the samples' hashes."""
         return hashlib.sha256(b"".join(self.every)).hexdigest()
 
-    def findings(self) -> Iterator[str]:
+    def remarks(self) -> Iterator[Remark]:
         """Yield warnings about number and duplicates.
 
         Raises:
@@ -226,6 +230,8 @@ class Digests:
         if count > 1 and distinct == 1:
             raise CalibrationError(f"all {count} samples are identical", hint="give different real samples")
         if distinct < count:
-            yield f"{count - distinct} of {count} samples are duplicates of others"
+            text = f"{count - distinct} of {count} samples are duplicates of others"
+            yield Remark("warning", "data-duplicates", text)
         if count < FEW_SAMPLES:
-            yield f"{count} samples are few: ranges measured on so little data may not hold; some 100 are usual"
+            text = f"{count} samples are few: ranges measured on so little data may not hold; some 100 are usual"
+            yield Remark("warning", "data-few-samples", text)

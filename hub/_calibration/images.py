@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hub._calibration.places import DataSpec, image_files, unused_files
 from hub._calibration.rows import Chunk, Shape, shape_text
 from hub._request import did_you_mean
-from hub.spec import CalibrationError, Dim, DType, TensorSpec
+from hub.spec import CalibrationError, Dim, DType, Remark, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class Preprocessing(NamedTuple):
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    told: tuple[str, ...]
+    told: tuple[Remark, ...]
 
 
 def plan(place: DataSpec, wanted: tuple[TensorSpec, ...]) -> Preprocessing:
@@ -75,7 +75,7 @@ def plan(place: DataSpec, wanted: tuple[TensorSpec, ...]) -> Preprocessing:
         CalibrationError: The model takes no single image, or something is neither stated nor told by the model.
     """
     tensor = _single(wanted)
-    told: list[str] = []
+    told: list[Remark] = []
     layout = _layout(place, tensor, told)
     height, width, depth = (tensor.shape[layout.index(letter)] for letter in "hwc")
     channels = _channels(place, depth, told)
@@ -132,7 +132,7 @@ def _state(place: DataSpec, what: str, **settled: str) -> CalibrationError:
     )
 
 
-def _layout(place: DataSpec, tensor: TensorSpec, told: list[str]) -> str:
+def _layout(place: DataSpec, tensor: TensorSpec, told: list[Remark]) -> str:
     stated = _choice(place, "layout", LAYOUTS)
     fits = [layout for layout in LAYOUTS if tensor.shape[layout.index("c")].size in CHANNELS.values()]
     if stated:
@@ -143,7 +143,8 @@ def _layout(place: DataSpec, tensor: TensorSpec, told: list[str]) -> str:
     derived = tensor.layout.lower() if tensor.layout.lower() in fits else ""
     if not derived and len(fits) != 1:
         raise _state(place, f"the layout is not stated and {tensor} does not tell it", layout="nchw")
-    told.append(f"layout {derived or fits[0]}: taken from the model's input {tensor}")
+    text = f"layout {derived or fits[0]}: taken from the model's input {tensor}"
+    told.append(Remark("note", "image-layout-guessed", text))
     return derived or fits[0]
 
 
@@ -151,7 +152,7 @@ def _other(layout: str) -> str:
     return next(name for name in LAYOUTS if name != layout)
 
 
-def _channels(place: DataSpec, depth: Dim, told: list[str]) -> str:
+def _channels(place: DataSpec, depth: Dim, told: list[Remark]) -> str:
     stated = _choice(place, "channels", tuple(CHANNELS))
     if stated and depth.size not in {None, CHANNELS[stated]}:
         right = "gray" if depth.size == 1 else "rgb"
@@ -166,7 +167,8 @@ def _channels(place: DataSpec, depth: Dim, told: list[str]) -> str:
         return stated
     derived = "gray" if depth.size == 1 else "rgb"
     also = "" if depth.size == 1 else "; if it was trained on OpenCV images, say channels=bgr"
-    told.append(f"channels {derived}: taken from the model's {depth} channels{also}")
+    text = f"channels {derived}: taken from the model's {depth} channels{also}"
+    told.append(Remark("note", "image-channels-guessed", text))
     return derived
 
 
@@ -232,7 +234,7 @@ def _numbers(place: DataSpec, key: str, default: str, most: int) -> tuple[float,
     return values
 
 
-def read(how: Preprocessing, notes: dict[str, int]) -> Iterator[Chunk]:
+def read(how: Preprocessing, notes: dict[Remark, int]) -> Iterator[Chunk]:
     """Read the images in name order, a batch of them at a time.
 
     Raises:
@@ -242,7 +244,7 @@ def read(how: Preprocessing, notes: dict[str, int]) -> Iterator[Chunk]:
 
     files = image_files(how.place.path)
     unused = unused_files(how.place.path, files, "images")
-    notes.update(dict.fromkeys([*how.told, *filter(None, [unused])], 1))
+    notes.update(dict.fromkeys([*how.told, *unused], 1))
     batch = how.shape[0]
     for start in range(0, len(files), batch):
         group = files[start : start + batch]
@@ -250,7 +252,7 @@ def read(how: Preprocessing, notes: dict[str, int]) -> Iterator[Chunk]:
         yield Chunk(group[0].name if batch == 1 else f"{group[0].name} to {group[-1].name}", {how.name: rows})
 
 
-def _input(how: Preprocessing, file: Path, notes: dict[str, int]) -> Array:
+def _input(how: Preprocessing, file: Path, notes: dict[Remark, int]) -> Array:
     import numpy as np
 
     pixels = np.asarray(_fitted(how, _picture(file, how, notes), file), dtype=np.float32)
@@ -276,7 +278,7 @@ def _typed(how: Preprocessing, value: Pixels, file: Path) -> Array:
     return whole.astype(how.dtype)
 
 
-def _picture(file: Path, how: Preprocessing, notes: dict[str, int]) -> Image:
+def _picture(file: Path, how: Preprocessing, notes: dict[Remark, int]) -> Image:
     import warnings
 
     from PIL import Image, ImageOps
@@ -300,16 +302,16 @@ def _picture(file: Path, how: Preprocessing, notes: dict[str, int]) -> Image:
     return turned.convert("L" if how.channels == "gray" else "RGB")
 
 
-def _note_image(image: Image, notes: dict[str, int]) -> None:
-    def note(text: str) -> None:
-        notes[text] = notes.get(text, 0) + 1
-
+def _note_image(image: Image, notes: dict[Remark, int]) -> None:
+    found = []
     if image.getexif().get(_ORIENTATION, 1) != 1:
-        note("turned upright by the EXIF orientation")
+        found.append(Remark("note", "image-turned", "turned upright by the EXIF orientation"))
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        note("transparency was dropped")
+        found.append(Remark("warning", "image-transparency-dropped", "transparency was dropped"))
     if getattr(image, "n_frames", 1) > 1:
-        note("only the first frame was used")
+        found.append(Remark("warning", "image-first-frame", "only the first frame was used"))
+    for note in found:
+        notes[note] = notes.get(note, 0) + 1
 
 
 def _stretch(image: Image, size: tuple[int, int]) -> Image:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from hub._request import did_you_mean
-from hub.spec import CalibrationError
+from hub.spec import CalibrationError, Remark
 
 FORMS = "data.npz, data.npy, a folder of .npz files, a folder of images with ?size=..., or package.module:function"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -111,11 +111,12 @@ def image_files(folder: Path) -> list[Path]:
     return _visible(folder.rglob("*"), folder, lambda file: file.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def unused_files(folder: Path, used: list[Path], what: str) -> str:
-    """A line that tells of the files in a folder and below it that are not used; empty when there are none."""
+def unused_files(folder: Path, used: list[Path], what: str) -> list[Remark]:
+    """Tell of the files in a folder and below it that are not used; empty when there are none."""
     others = sorted(set(_visible(folder.rglob("*"), folder, lambda _: True)) - set(used))
     suffixes = ", ".join(sorted({file.suffix or file.name for file in others}))
-    return f"{len(others)} files beside the {len(used)} {what} were not used ({suffixes})" if others else ""
+    text = f"{len(others)} files beside the {len(used)} {what} were not used ({suffixes})"
+    return [Remark("warning", "data-files-unused", text)] if others else []
 
 
 def _visible(files: Iterable[Path], folder: Path, keep: Callable[[Path], bool]) -> list[Path]:

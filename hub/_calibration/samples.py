@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hub._calibration.checks import Digests, Watch
 from hub._calibration.rows import Chunk, Cut, cuts_of
 from hub._calibration.sources import DataSource
-from hub.spec import CalibrationError, InternalError, SampleFolder, write_sample
+from hub.spec import CalibrationError, InternalError, Remark, SampleFolder, write_sample
 
 if TYPE_CHECKING:
     from hub._calibration.rows import Array
@@ -22,7 +22,7 @@ class Written:
 
     count: int
     fingerprint: str
-    warnings: tuple[str, ...]
+    remarks: tuple[Remark, ...]
     labels: tuple[int, ...]
 
 
@@ -56,7 +56,7 @@ class _Writer:
         self.into = into
         self.watches = [Watch(tensor) for tensor in source.wanted]
         self.digests = Digests()
-        self.notes: dict[str, int] = {}
+        self.notes: dict[Remark, int] = {}
         self.labels = _Labels()
         self.dropped = 0
 
@@ -67,7 +67,7 @@ class _Writer:
             largest = max(largest, *(cut.dropped for cut in cuts.values()))
             self._write(chunk, cuts)
         self._check_count(largest)
-        return Written(len(self.digests.every), self.digests.fingerprint, tuple(self._warnings()), self.labels.all())
+        return Written(len(self.digests.every), self.digests.fingerprint, tuple(self._remarks()), self.labels.all())
 
     def _write(self, chunk: Chunk, cuts: dict[str, Cut]) -> None:
         first = next(iter(cuts.values()))
@@ -89,21 +89,22 @@ class _Writer:
         rows = f" ({largest} rows are less than a batch)" if largest else ""
         raise CalibrationError(f"{spec} holds no samples{rows}; the model takes {takes}", hint="give real inputs")
 
-    def _warnings(self) -> Iterator[str]:
+    def _remarks(self) -> Iterator[Remark]:
         for note, count in self.notes.items():
-            yield note if count == 1 else f"{note} ({count} times)"
+            yield note if count == 1 else Remark(note.kind, note.code, f"{note.text} ({count} times)")
         if self.dropped:
-            yield f"{self.dropped} rows were left over from the last batch and dropped"
+            text = f"{self.dropped} rows were left over from the last batch and dropped"
+            yield Remark("warning", "data-rows-dropped", text)
         for watch in self.watches:
-            yield from watch.findings()
-        yield from self.labels.findings()
-        yield from self.digests.findings()
+            yield from watch.remarks()
+        yield from self.labels.remarks()
+        yield from self.digests.remarks()
 
 
 class _Labels:
     def __init__(self) -> None:
         self.values: list[int] = []
-        self.warnings: list[str] = []
+        self.warnings: list[Remark] = []
         self.chunks = self.labelled = 0
 
     def add(self, chunk: Chunk, cut: Cut) -> None:
@@ -112,16 +113,18 @@ class _Labels:
         if chunk.labels is None or (self.warnings and not self.values):
             return
         if chunk.labels.dtype.kind not in "iu":
-            self.warnings.append(f"labels in {chunk.origin} are {chunk.labels.dtype.name}, no integers: not used")
+            text = f"labels in {chunk.origin} are {chunk.labels.dtype.name}, no integers: not used"
+            self.warnings.append(Remark("warning", "labels-not-integers", text))
             return
         self.labelled += 1
         self.values.extend(_aligned(chunk, cut, chunk.labels))
 
-    def findings(self) -> Iterator[str]:
+    def remarks(self) -> Iterator[Remark]:
         """Yield why labels were not used."""
         yield from self.warnings
         if 0 < self.labelled < self.chunks:
-            yield f"labels were not used: only {self.labelled} of {self.chunks} files have them"
+            text = f"labels were not used: only {self.labelled} of {self.chunks} files have them"
+            yield Remark("warning", "labels-incomplete", text)
 
     def all(self) -> tuple[int, ...]:
         """The labels, when every chunk had some."""

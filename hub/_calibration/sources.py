@@ -13,7 +13,7 @@ from hub._calibration import images
 from hub._calibration.places import DataSpec, npz_files, unused_files
 from hub._calibration.rows import Chunk
 from hub._request import did_you_mean
-from hub.spec import CalibrationError, TensorSpec
+from hub.spec import CalibrationError, Remark, TensorSpec
 
 if TYPE_CHECKING:
     from hub._calibration.rows import Array
@@ -49,7 +49,7 @@ class DataSource(NamedTuple):
     call_function: Callable[[str, Path], int]
     scratch: Path
 
-    def chunks(self, notes: dict[str, int] | None = None) -> Iterator[Chunk]:
+    def chunks(self, notes: dict[Remark, int] | None = None) -> Iterator[Chunk]:
         """Read the chunks in order; `notes` collects what is worth a warning, with how often it was met.
 
         Raises:
@@ -58,12 +58,12 @@ class DataSource(NamedTuple):
         return _READERS[self.place.kind](self, {} if notes is None else notes)
 
 
-def _npz(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
+def _npz(source: DataSource, notes: dict[Remark, int]) -> Iterator[Chunk]:
     file = source.place.path
     yield _chunk(source, notes, file.name, read_npz(file, source.scratch), one_sample=False)
 
 
-def _npy(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
+def _npy(source: DataSource, notes: dict[Remark, int]) -> Iterator[Chunk]:
     file = source.place.path
     if len(source.wanted) > 1:
         names = [tensor.name for tensor in source.wanted]
@@ -75,21 +75,21 @@ def _npy(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
     yield _chunk(source, notes, file.name, {source.wanted[0].name: read_npy(file)}, one_sample=False)
 
 
-def _folder(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
+def _folder(source: DataSource, notes: dict[Remark, int]) -> Iterator[Chunk]:
     folder = source.place.path
     unused = unused_files(folder, npz_files(folder), ".npz files")
-    notes.update(dict.fromkeys(filter(None, [unused]), 1))
+    notes.update(dict.fromkeys(unused, 1))
     yield from _files(source, notes, folder, "")
 
 
-def _files(source: DataSource, notes: dict[str, int], folder: Path, prefix: str) -> Iterator[Chunk]:
+def _files(source: DataSource, notes: dict[Remark, int], folder: Path, prefix: str) -> Iterator[Chunk]:
     for file in npz_files(folder):
         with tempfile.TemporaryDirectory(dir=source.scratch) as scratch:
             arrays = read_npz(file, Path(scratch))
             yield _chunk(source, notes, f"{prefix}{file.name}", arrays, one_sample=True)
 
 
-def _function(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
+def _function(source: DataSource, notes: dict[Remark, int]) -> Iterator[Chunk]:
     folder = source.scratch / "function"
     folder.mkdir()
     reference = source.place.spec
@@ -100,11 +100,11 @@ def _function(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
     yield from _files(source, notes, folder, f"{reference}, ")
 
 
-def _images(source: DataSource, notes: dict[str, int]) -> Iterator[Chunk]:
+def _images(source: DataSource, notes: dict[Remark, int]) -> Iterator[Chunk]:
     return images.read(images.plan(source.place, source.wanted), notes)
 
 
-_READERS: dict[str, Callable[[DataSource, dict[str, int]], Iterator[Chunk]]] = {
+_READERS: dict[str, Callable[[DataSource, dict[Remark, int]], Iterator[Chunk]]] = {
     "npz": _npz,
     "npy": _npy,
     "npz-folder": _folder,
@@ -182,7 +182,7 @@ def _unreadable(file: Path, error: BaseException) -> CalibrationError:
 
 
 def _chunk(
-    source: DataSource, notes: dict[str, int], origin: str, found: dict[str, Array], *, one_sample: bool
+    source: DataSource, notes: dict[Remark, int], origin: str, found: dict[str, Array], *, one_sample: bool
 ) -> Chunk:
     names = [tensor.name for tensor in source.wanted]
     labels = next((name for name in LABELS if name in found and name not in names), "")
@@ -193,7 +193,8 @@ def _chunk(
         if name not in arrays:
             raise _missing(name, names, arrays, origin)
     for name in sorted(set(arrays) - set(names)):
-        note = f"the array {name} in the data is no input of the model ({', '.join(names)}) and was not used"
+        text = f"the array {name} in the data is no input of the model ({', '.join(names)}) and was not used"
+        note = Remark("warning", "data-array-unused", text)
         notes[note] = notes.get(note, 0) + 1
     label = found.get(labels) if labels not in source.constants else None
     return Chunk(origin, {name: arrays[name] for name in names}, one_sample, label)

@@ -107,13 +107,15 @@ def convert_command(**values: Any) -> None:
     from hub._plugins import Registry
     from hub._repeat import repeated
     from hub.cli.render import Progress, show_receipt
+    from hub.spec import Remark
 
     registry = Registry()
     request = _request(values, registry)
     with Progress(quiet=values["quiet"], verbose=values["verbose"]) as progress:
         receipt = repeated(request)
         if receipt:
-            progress.noted("done before, of the same files with the same tools: taken from the cache")
+            text = "done before, of the same files with the same tools: taken from the cache"
+            progress.noted(Remark("note", "repeated", text))
         else:
             from hub._api import run_request
 
@@ -126,7 +128,7 @@ def convert_command(**values: Any) -> None:
 @model_options
 @verbosity
 def plan_command(**values: Any) -> None:
-    """Show the routes from MODEL to a target in the order they would be tried, and every edge left out."""
+    """Show the routes from MODEL to a target in the order they would be tried; with -v also every edge left out."""
     _show_plan(values)
 
 
@@ -138,7 +140,7 @@ def _show_plan(values: dict[str, Any]) -> None:
     registry = Registry()
     request = _request(values, registry)
     opened, plan = plan_request(request, registry)
-    show_plan(request, opened.summary, plan, as_json=values["as_json"])
+    show_plan(request, opened.summary, plan, as_json=values["as_json"], verbose=values["verbose"])
 
 
 def _request(values: dict[str, Any], registry: "Registry") -> "Request":

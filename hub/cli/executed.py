@@ -6,9 +6,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hub.spec import ExecutedLayer, Execution, ExecutionReport, Receipt, Share, Speed
+from hub.spec import ExecutedLayer, Execution, ExecutionReport, Receipt, Remark, Share, Speed
 
 _FEW = 6
+_LONG = 160
+
+
+def sentence(remark: Remark) -> str:
+    """What a remark says, and its hint."""
+    return f"{remark.text.removesuffix('.')}. {remark.hint[0].upper()}{remark.hint[1:]}" if remark.hint else remark.text
+
+
+def shortened(text: str) -> str:
+    """The first line of a text, as far as a terminal's line or two hold it."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= _LONG else f"{line[: _LONG - 1].rstrip()}…"
 
 
 def execution_facts(report: ExecutionReport, source: Mapping[str, int]) -> Iterator[tuple[str, str]]:
@@ -24,7 +36,7 @@ def execution_facts(report: ExecutionReport, source: Mapping[str, int]) -> Itera
     yield "ran as", f"{_shares(report.precisions)} ({escape(report.runtime)} {escape(report.version)})"
     yield "ran on", _shares(report.devices)
     if report.fusions:
-        yield "fused", escape(_several([f"{count} {_shortened(what)}" for what, count in report.fusions.items()]))
+        yield "fused", escape(_several([f"{count} {_fewer(what)}" for what, count in report.fusions.items()]))
     if report.eliminated:
         yield "folded", escape(_several([f"{count} {name}" for name, count in report.eliminated.items()]))
 
@@ -55,10 +67,9 @@ def show_execution(console: Console, execution: Execution) -> None:
         console.print(f"[bold]{'setting':<10}[/] {escape(name)} {escape(value)}")
     if execution.timed_by:
         console.print(f"[bold]{'time':<10}[/] {escape(execution.timed_by)}")
-    for deviation in execution.deviations:
-        console.print(f"[bold red]{'deviation':<10}[/] {escape(deviation)}")
-    for obstacle in execution.obstacles:
-        console.print(f"[bold yellow]{'obstacle':<10}[/] {escape(obstacle)}")
+    for remark in execution.remarks:
+        colour = "red" if remark.kind == "deviation" else "yellow"
+        console.print(f"[bold {colour}]{remark.kind:<10}[/] {escape(sentence(remark))}")
 
 
 def _layers(execution: Execution) -> Table:
@@ -85,7 +96,7 @@ def _share(part: Share, total: int) -> str:
     return nodes if part.time_share is None else f"{nodes}, {part.time_share:.0%} of the time"
 
 
-def _shortened(fusion: str) -> str:
+def _fewer(fusion: str) -> str:
     """`Conv + Relu -> FusedConv`; of a delegate that takes a hundred operators, the first and their number."""
     covered, _, executed = fusion.rpartition(" -> ")
     operators = covered.split(" + ")

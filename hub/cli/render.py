@@ -16,7 +16,7 @@ from rich.table import Table
 
 from hub._plugins import Registry
 from hub._requirements import missing_requirements
-from hub.cli.executed import result_facts, show_execution
+from hub.cli.executed import result_facts, sentence, shortened, show_execution
 from hub.spec import (
     Accepts,
     Edge,
@@ -29,6 +29,7 @@ from hub.spec import (
     OutputParity,
     ParityReport,
     Receipt,
+    Remark,
     Signature,
     StepRecord,
     cache_root,
@@ -85,8 +86,8 @@ class Progress:
         words = " → ".join(escape(step.title) for step in route)
         behind = f", {len(more)} more behind it" if more else ""
         self._console.print(f"[bold]route[/] {words}{behind}")
-        for line in _preflight(summary, plan):
-            self.noted(line)
+        for remark in _preflight(summary, plan, verbose=self._verbose):
+            self.noted(remark)
 
     def finished(self, record: StepRecord) -> None:
         """Say that a step ended, and how right it is; of one that several routes begin with, once."""
@@ -102,15 +103,18 @@ class Progress:
         for note in record.notes if self._verbose else ():
             self.noted(note)
 
-    def noted(self, note: str) -> None:
-        """Say what was done unasked."""
-        self._console.print(f"[yellow]·[/] {escape(note)}")
+    def noted(self, remark: Remark) -> None:
+        """Say what was found, or done unasked."""
+        self._console.print(f"[yellow]·[/] {escape(sentence(remark))}")
 
     def failed(self, attempt: FailedAttempt) -> None:
         """Say that a route was given up and the next is tried; of one that was not begun only where much is said."""
         if attempt.refused and not self._verbose:
             return
-        self._console.print(f"[red]✗[/] {attempt.edge}: {escape(attempt.message)}")
+        who = attempt.edge if self._verbose else attempt.title or attempt.edge
+        self._console.print(
+            f"[red]✗[/] {escape(who)}: {escape(attempt.message if self._verbose else shortened(attempt.message))}"
+        )
         if attempt.log and self._verbose:
             self._console.print(f"  [dim]log and reproduce.py: {escape(attempt.log)}[/]")
 
@@ -130,10 +134,11 @@ def show_receipt(receipt: Receipt, *, as_json: bool, quiet: bool, verbose: bool)
         _show_not_run(console, receipt.not_run)
     for name, text in _facts(receipt):
         console.print(f"[bold]{name:<9}[/] {text}")
-    for note in receipt.notes if verbose else receipt.notes[:8]:
-        console.print(f"[yellow]note[/]      {escape(note)}")
-    for warning in receipt.warnings:
-        console.print(f"[bold yellow]warning[/]   {escape(warning)}")
+    notes = [remark for remark in receipt.remarks if remark.kind == "note"]
+    for note in notes if verbose else notes[:8]:
+        console.print(f"[yellow]note[/]      {escape(sentence(note))}")
+    for warning in (remark for remark in receipt.remarks if remark.kind == "warning"):
+        console.print(f"[bold yellow]warning[/]   {escape(sentence(warning))}")
 
 
 def _show_not_run(console: Console, built: NotRun) -> None:
@@ -168,7 +173,7 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
     yield from result_facts(receipt)
     for attempt in receipt.failed_attempts:
         if not attempt.refused:
-            yield "gave up", f"{attempt.edge}: {escape(attempt.message)}"
+            yield "gave up", escape(f"{attempt.title or attempt.edge}: {shortened(attempt.message)}")
     yield (
         "written",
         f"[green]{escape(receipt.result.path)}[/] (receipt: {escape(Path(receipt.result.path).name)}.hub.json)",
@@ -234,8 +239,8 @@ def show_parity(report: ParityReport, *, as_json: bool) -> None:
     out().print(_parity_table(report))
 
 
-def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: bool) -> None:
-    """Show routes in the order they would be tried, and what was left out."""
+def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: bool, verbose: bool) -> None:
+    """Show routes in the order they would be tried; with `verbose` also what was left out."""
     if as_json:
         routes = [[step.edge.id for step in route] for route in plan.routes]
         found = {
@@ -261,20 +266,26 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
     console.print(table)
     if request.announced:
         console.print(f"[yellow]note[/]  {escape(request.announced)}")
-    for line in _preflight(summary, plan):
-        console.print(f"[yellow]·[/]  {escape(line)}")
-    for edge, reason in plan.left_out.items():
-        console.print(f"[dim]left out[/]  {edge}: {escape(reason)}")
+    for remark in _preflight(summary, plan, verbose=verbose):
+        console.print(f"[yellow]·[/]  {escape(sentence(remark))}")
+    if plan.left_out and not verbose:
+        console.print(f"[dim]{len(plan.left_out)} edges are left out; -v says why[/]")
+    for edge, remark in plan.left_out.items() if verbose else ():
+        console.print(f"[dim]left out[/]  {edge}: {escape(remark.text)}")
 
 
-def _preflight(summary: ModelSummary, plan: Plan) -> Iterator[str]:
-    for finding in summary.findings:
-        yield f"{finding.message}. {finding.hint}".rstrip(". ") + "."
-    for reason in dict.fromkeys(plan.doubts.values()):
-        edges = ", ".join(edge for edge, said in plan.doubts.items() if said == reason)
-        yield f"not for the model as it is: {edges} ({reason}); asked again once the model is prepared."
-    for edge, reason in plan.history.items():
-        yield f"{edge} went wrong on this model before, so its routes come last (--no-cache forgets): {reason}"
+def _preflight(summary: ModelSummary, plan: Plan, *, verbose: bool) -> Iterator[Remark]:
+    """What was found; with `verbose` also the doubts, those of several edges in one."""
+    yield from summary.findings
+    yield from plan.remarks
+    for remark in dict.fromkeys(plan.doubts.values()) if verbose else ():
+        edges = ", ".join(edge for edge, said in plan.doubts.items() if said == remark)
+        text = f"not for the model as it is: {edges} ({remark.text})"
+        yield Remark(remark.kind, remark.code, text, "asked again once the model is prepared")
+    titles = {step.edge.id: step.title for route in plan.routes for step in route}
+    for edge, remark in plan.history.items():
+        text = f"{edge if verbose else titles[edge]} went wrong on this model before: {shortened(remark.text)}"
+        yield Remark(remark.kind, remark.code, text, "its routes come last; --no-cache forgets")
 
 
 def show_model(opened: Opened, execution: Execution | None, *, as_json: bool, layers: bool, lack: str = "") -> None:
@@ -290,7 +301,7 @@ def show_model(opened: Opened, execution: Execution | None, *, as_json: bool, la
     for name, text in _model_facts(opened):
         console.print(f"[bold]{name:<10}[/] {escape(text)}")
     for finding in summary.findings:
-        console.print(f"[yellow]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
+        console.print(f"[yellow]{finding.code}[/] {escape(sentence(finding))}")
     if layers:
         console.print(_layers_table(summary))
     if execution:

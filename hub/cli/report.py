@@ -2,9 +2,12 @@
 
 import sys
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from hub.spec import HubError
 
 
 def report_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
@@ -15,7 +18,10 @@ def report_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
 
     if isinstance(error, HubError):
         fields: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint, "log": error.log}
-        return _show(fields | error.details, error.exit_status, as_json=as_json, trace=error if verbose else None)
+        status = _show(fields | error.details, error.exit_status, as_json=as_json, trace=error if verbose else None)
+        if verbose and not as_json:
+            _show_details(error)
+        return status
     fields = {
         "code": "internal",
         "message": f"a defect in hub: {type(error).__name__}: {error}",
@@ -44,6 +50,15 @@ def _show(fields: dict[str, Any], status: int, *, as_json: bool, trace: Exceptio
         if fields[name]:
             click.echo(f"{click.style(name, fg='cyan', bold=True)}: {fields[name]}", err=True)
     return status
+
+
+def _show_details(error: "HubError") -> None:
+    """Print what stood in the way of every edge, and what became of every route that was tried."""
+    details: dict[str, Any] = error.details
+    for edge, remark in details.get("left_out", {}).items():
+        click.echo(f"{click.style('left out', dim=True)}: {edge}: {remark.text}", err=True)
+    for attempt in details.get("attempts", ()):
+        click.echo(f"{click.style('gave up', dim=True)}: {attempt.edge}: {attempt.message}", err=True)
 
 
 def report_interrupt(*, as_json: bool) -> int:

@@ -1,6 +1,6 @@
 """The contract between hub and its plugins. Plugins import this package and nothing else of hub."""
 
-from hub.spec.artifacts import DescribeJob, Finding, Identification, Layer, ModelArtifact, ModelSummary
+from hub.spec.artifacts import DescribeJob, Identification, Layer, ModelArtifact, ModelSummary
 from hub.spec.calibration import CalibrationSource, Feeds, SampleFolder, write_sample
 from hub.spec.edges import (
     ANY,
@@ -59,6 +59,7 @@ from hub.spec.machine import Processor, processor
 from hub.spec.numerics import PREPARED, STATEFUL, STATIC, Numerics, State, form_satisfies
 from hub.spec.parts import Part, parts_of, with_parts
 from hub.spec.recipes import QuantRecipe
+from hub.spec.remarks import Remark, RemarkKind
 from hub.spec.reports import (
     RECEIPT_VERSION,
     SQNR_CAP_DB,
@@ -120,7 +121,6 @@ __all__ = [
     "ExternalDataError",
     "FailedAttempt",
     "Feeds",
-    "Finding",
     "Format",
     "Gives",
     "Honoured",
@@ -152,6 +152,8 @@ __all__ = [
     "QuantParams",
     "QuantRecipe",
     "Receipt",
+    "Remark",
+    "RemarkKind",
     "Route",
     "RunsAsync",
     "Runtime",

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from hub.spec.numerics import Numerics, State
+from hub.spec.remarks import Remark
 from hub.spec.tensors import DType, Signature
 
 
@@ -24,22 +25,6 @@ class ModelArtifact(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     sha256: str
     size_bytes: int
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something worth knowing before the slow part starts.
-
-    Attributes:
-        code: Stable slug, such as `float64-inside`.
-        message: What was found, with the values.
-        hint: What hub will do about it, or what to do.
-        blocking: Whether no conversion is possible because of it.
-    """
-
-    code: str
-    message: str
-    hint: str = ""
-    blocking: bool = False
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,7 +47,7 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         size_bytes: Of all files.
         files: Every file that belongs to the model, absolute paths (external data, directory formats).
         versions: Opset, IR version, producer, and the like.
-        findings: In order of importance.
+        findings: What is worth knowing before the slow part starts (`finding`, `blocker`), in order of importance.
         layers: Operators in execution order, where the reader can tell.
     """
 
@@ -74,7 +59,7 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     size_bytes: int = 0
     files: tuple[str, ...] = ()
     versions: dict[str, str] = {}
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Remark, ...] = ()
     layers: tuple[Layer, ...] = ()
 
 

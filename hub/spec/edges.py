@@ -11,6 +11,7 @@ import msgspec
 from hub.spec.artifacts import DescribeJob, ModelArtifact, ModelSummary
 from hub.spec.numerics import Numerics, State, form_satisfies
 from hub.spec.recipes import QuantRecipe
+from hub.spec.remarks import Remark
 from hub.spec.tensors import Dim, DimRange, DType
 
 T = TypeVar("T")
@@ -30,11 +31,19 @@ class Support(StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whether an edge can take a model, and why not."""
+    """Whether an edge can take a model, and why not.
+
+    Attributes:
+        support: Whether it can.
+        reason: Why not, with the values.
+        hint: What to do about it.
+        code: The reason's own code among remarks (see `hub.spec.Remark`); by default `edge-refuses`.
+    """
 
     support: Support
     reason: str = ""
     hint: str = ""
+    code: str = "edge-refuses"
 
     def __bool__(self) -> bool:
         return bool(self.support)
@@ -163,12 +172,12 @@ class StepOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a step did.
 
     Attributes:
-        notes: Every preparation, repair and second try, one line each, for the plan, the summary and the receipt.
+        notes: Every preparation, repair and second try, one each, for the plan, the summary and the receipt.
         bindings: Every input or output that is not simply the same (name, dtype, layout); nothing else may change.
         recipe: The quantization recipe that was applied.
     """
 
-    notes: tuple[str, ...] = ()
+    notes: tuple[Remark, ...] = ()
     bindings: tuple[IoBinding, ...] = ()
     recipe: QuantRecipe | None = None
 
@@ -188,8 +197,8 @@ def allows_all(options: ConvertOptions) -> Verdict:
 def takes_unblocked(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """The check of an edge that takes every model in which the reader found nothing that stands in every way."""
     del options
-    blocking = next((finding for finding in summary.findings if finding.blocking), None)
-    return Verdict(support=Support.NEVER, reason=blocking.message, hint=blocking.hint) if blocking else YES
+    found = next((finding for finding in summary.findings if finding.kind == "blocker"), None)
+    return Verdict(support=Support.NEVER, reason=found.text, hint=found.hint, code=found.code) if found else YES
 
 
 ANY: Literal["any"] = "any"

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
+from hub.spec.remarks import Remark
+
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
 
@@ -52,9 +54,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         layers: What is executed, in execution order.
         eliminated: Operators of the file that no executed node stands for -> count: folded constants, dead nodes.
         timed_by: Where time shares come from (`profile of 10 runs`); empty where the runtime tells none.
-        obstacles: What stands in the way of speed, with the values: no VNNI on this CPU, 12 QDQ pairs not fused.
-        deviations: Where the session computes otherwise than the file says, and what to set: floats in bf16, products
-            that saturate.
+        remarks: What stands in the way of speed (`obstacle`: no VNNI on this CPU, 12 QDQ pairs not fused), and where
+            the session computes otherwise than the file says (`deviation`: floats in bf16, products that saturate),
+            with what to set.
     """
 
     runtime: str
@@ -65,8 +67,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layers: tuple[ExecutedLayer, ...]
     eliminated: dict[str, int] = {}
     timed_by: str = ""
-    obstacles: tuple[str, ...] = ()
-    deviations: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def by_precision(self) -> dict[str, Share]:
@@ -99,8 +100,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             fusions=self.fusions,
             eliminated=self.eliminated,
             timed_by=self.timed_by,
-            obstacles=self.obstacles,
-            deviations=self.deviations,
+            remarks=self.remarks,
         )
 
     def _by(self, words: list[str]) -> dict[str, Share]:
@@ -135,8 +135,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     fusions: dict[str, int] = {}
     eliminated: dict[str, int] = {}
     timed_by: str = ""
-    obstacles: tuple[str, ...] = ()
-    deviations: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 @runtime_checkable

@@ -4,15 +4,16 @@ from typing import Literal
 
 import msgspec
 
-from hub.spec.artifacts import Finding, ModelArtifact
+from hub.spec.artifacts import ModelArtifact
 from hub.spec.edges import IoBinding
 from hub.spec.execution import ExecutionReport
 from hub.spec.numerics import Numerics, State
 from hub.spec.recipes import QuantRecipe
+from hub.spec.remarks import Remark
 from hub.spec.tensors import TensorSpec
 
-RECEIPT_VERSION = 1
-"""Version of the receipt's format; a reader refuses one that is newer than it knows."""
+RECEIPT_VERSION = 2
+"""Version of the receipt's format: hub reads those before it too, and refuses a newer one."""
 SQNR_CAP_DB = 300.0
 """SQNR of an exact match. Float64 itself ends near 6.02 * 53 = 319 dB, so no real measurement reaches it."""
 
@@ -185,7 +186,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     peak_memory_bytes: int
     cached: bool
     lossy: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[Remark, ...] = ()
     bindings: tuple[IoBinding, ...] = ()
     recipe: QuantRecipe | None = None
     parity: ParityReport | None = None
@@ -200,6 +201,7 @@ class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     Attributes:
         route: Edge ids.
         edge: The one that failed.
+        title: What it is called.
         code: The error's code.
         message: The error's message.
         refused: Whether the edge refused the model that the route had got to, so that it did not run.
@@ -212,6 +214,7 @@ class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     edge: str
     code: str
     message: str
+    title: str = ""
     refused: bool = False
     log: str = ""
     reproduce: str = ""
@@ -222,7 +225,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Edges in order, with everything that was left out and why."""
 
     edges: tuple[str, ...]
-    left_out: dict[str, str] = {}
+    left_out: dict[str, Remark] = {}
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -232,7 +235,6 @@ class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     fingerprint: str
     calibration_samples: int
     held_out_samples: int
-    warnings: tuple[str, ...] = ()
 
 
 class IoContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -254,6 +256,7 @@ class IoContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was done and what was measured; written beside the artifact as `<artifact>.hub.json`.
 
+    `remarks` are all that was told: findings in the source, notes of every step, warnings about result and proof.
     `operators` are the source's; `execution` is how the result's runtime executes it, where the runtime tells; `parity`
     was measured in pinned float32, `deployed` with what the runtime does by itself on this machine. A result that was
     `aot-built` has no `parity`: nothing of it was run, and `not_run` says why, and what was proved in its place.
@@ -271,10 +274,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: ExecutionLevel = "run"
     not_run: NotRun | None = None
     contract: tuple[IoContract, ...] = ()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     failed_attempts: tuple[FailedAttempt, ...] = ()
-    findings: tuple[Finding, ...] = ()
     calibration: CalibrationRecord | None = None
     accuracy: Accuracy | None = None
     operators: dict[str, int] = {}

@@ -80,10 +80,11 @@ def test_a_plan_runs_nothing_and_says_what_was_left_out(
     ran = hub(*words, "--json")
     assert ran.json["source"] == "toy/fp32"
     assert ran.json["routes"] == [["toy.bin", "toy.fp16"]]
-    assert ran.json["left_out"] == {"faulty.noise": "never: avoided on request"}  # toy.int8 leads elsewhere
+    assert ran.json["left_out"]["faulty.noise"]["text"] == "avoided on request"  # toy.int8 leads elsewhere
     plain = hub(*words).out
     assert "binary (toybin/fp32) → half precision (toybin/fp16)" in plain
-    assert "left out" in plain
+    assert "edges are left out; -v says why" in plain
+    assert "left out  faulty.noise: avoided on request" in hub(*words, "-v").out
     assert not output.exists()
 
 

@@ -181,7 +181,7 @@ def test_a_conversion_to_what_the_model_is(hub: Hub, toy: Path, tmp_path: Path) 
         (("--constant", "z=1"), "unknown-name", "no input 'z'"),
         (("--constant", "x=abc"), "usage", "abc"),
         (("--int8", "--fp16"), "usage", "one precision"),
-        (("--int8=static",), "no-route", "needs --calibration"),
+        (("--int8=static",), "no-route", "int8 needs data"),
         (("--precision", "int16x8", "--calibration", "{samples}"), "no-route", "toybin/int16x8"),
         (("--calibration", NO_SUCH_FOLDER), "calibration", NO_SUCH_FOLDER),
         (("--step-timeout", "soon"), "usage", "soon"),

@@ -6,10 +6,13 @@ import statistics
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from docs import figures
+from docs.remarks import said_remarks
+from hub.spec import RemarkKind
 from hub.spec.errors import HubError, error_classes
 
 ROOT = Path(__file__).parents[2]
@@ -187,3 +190,31 @@ def test_no_path_of_a_machine_is_in_the_tree() -> None:
     files = [*CORE, *PLUGINS, *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
     wrong = [ids(path) for path in files if re.search(r"/home/\w|/Users/\w", path.read_text())]
     assert not wrong
+
+
+def test_a_remarks_code_means_one_cause() -> None:
+    """A code is said by one module of a package, always of one kind; a finding may be one that blocks."""
+    said = said_remarks()
+    assert len(said) > 100
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", item.code) for item in said)
+    assert all(item.kind in get_args(RemarkKind) for item in said)
+    modules: dict[tuple[str, str], set[str]] = {}
+    kinds: dict[str, set[str]] = {}
+    for item in said:
+        modules.setdefault((item.package, item.code), set()).add(item.place.partition(":")[0])
+        kinds.setdefault(item.code, set()).add(item.kind.replace("blocker", "finding"))
+    assert not {key: places for key, places in modules.items() if len(places) > 1}
+    assert not {code: found for code, found in kinds.items() if len(found) > 1}
+
+
+def test_every_remark_has_a_code_that_is_written_where_it_is_made() -> None:
+    """Others only hand on the code of a remark or a verdict."""
+    listed = {item.place for item in said_remarks()}
+    made = [
+        (f"{ids(path)}:{node.lineno}", node.args[1:2])
+        for path in (*CORE, *PLUGINS)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Remark"
+    ]
+    unlisted = {place for place, code in made if not (code and ast.unparse(code[0]).endswith(".code"))} - listed
+    assert {place.partition(":")[0] for place in unlisted} == {"hub/_receipt.py"}  # what old receipts say

@@ -48,10 +48,10 @@ def test_fixed_shapes_stay_and_need_no_note() -> None:
 def test_a_batch_alone_becomes_one_with_a_note() -> None:
     shapes, notes = fix_shapes(border(tensor("x", "n", 3), tensor("m", "n")), ConvertOptions(), {})
     assert shapes == {"x": (1, 3), "m": (1,)}
-    assert notes == (
-        "fixed the batch of x to 1: 1x3 (another: --shape x=...)",
-        "fixed the batch of m to 1: 1 (another: --shape m=...)",
-    )
+    assert [(note.text, note.hint) for note in notes] == [
+        ("fixed the batch of x to 1: 1x3", "another: --shape x=..."),
+        ("fixed the batch of m to 1: 1", "another: --shape m=..."),
+    ]
 
 
 @pytest.mark.parametrize("shape", [("n", "length"), ("n", 3, "h", "w"), (1, "length")])
@@ -72,14 +72,14 @@ def test_the_user_goes_before_the_data_and_the_data_before_a_guess() -> None:
     options = ConvertOptions(shapes={"x": (4, 8)})
     shapes, notes = fix_shapes(signature, options, {"x": (9, 9), "y": (2, 8)})
     assert shapes == {"x": (4, 8), "y": (2, 8)}
-    assert notes == ("fixed y to 2x8, the shape of the data",)
+    assert [note.text for note in notes] == ["fixed y to 2x8, the shape of the data"]
 
 
 def test_a_symbol_has_one_size_in_all_inputs() -> None:
     signature = border(tensor("ids", "n", "t"), tensor("mask", "n", "t"), tensor("state", 2, "n", 64))
     shapes, notes = fix_shapes(signature, ConvertOptions(shapes={"ids": (4, 8)}), {})
     assert shapes == {"ids": (4, 8), "mask": (4, 8), "state": (2, 4, 64)}
-    assert notes[0] == "fixed mask to 4x8, by the sizes of the other inputs"
+    assert notes[0].text == "fixed mask to 4x8, by the sizes of the other inputs"
 
 
 def test_a_frozen_input_needs_no_shape() -> None:
@@ -144,7 +144,7 @@ def test_random_inputs_fit_the_border(tmp_path: Path) -> None:
     assert stacked["bytes"].max() > 200
     assert set(np.unique(stacked["tokens"])) == {0, 1}
     assert np.abs(stacked["audio"]).max() <= 0.5
-    assert notes == ("the range of integer input tokens is unknown: drew 0 and 1; give real inputs: --test DATA",)
+    assert [note.text for note in notes] == ["the range of integer input tokens is unknown: drew 0 and 1"]
 
 
 def test_random_inputs_hang_on_the_seed_alone(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_npz_gives_one_sample_per_row_bit_for_bit(tmp_path: Path) -> None:
     loaded = load(SAMPLES / "digits_torch/calibration.npz", TORCH_DIGITS, tmp_path)
     rows = np.load(SAMPLES / "digits_torch/calibration.npz")["image"]
     read = [feeds["image"] for feeds in SampleFolder(loaded.folder)]
-    assert (loaded.count, len(read), loaded.warnings, loaded.labels) == (200, 200, (), ())
+    assert (loaded.count, len(read), loaded.remarks, loaded.labels) == (200, 200, (), ())
     assert {array.shape for array in read} == {(1, 1, 8, 8)}
     assert np.array_equal(np.concatenate(read), rows)
 
@@ -67,7 +67,7 @@ def test_a_batch_size_groups_rows_and_keeps_their_labels(tmp_path: Path) -> None
     loaded = load(tmp_path / "d.npz", signature(x=("float32", "n", 3)), tmp_path, {"x": (4, 3)})
     assert loaded.count == 5
     assert loaded.labels == tuple(range(20))
-    assert "2 rows were left over from the last batch and dropped" in loaded.warnings
+    assert "2 rows were left over from the last batch and dropped" in [remark.text for remark in loaded.remarks]
 
 
 def test_a_label_that_is_an_input_is_an_input(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_fortran_order_and_big_endian_are_the_same_data(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", rows.astype(">f4"))
     loaded = [load(tmp_path / f"{name}.npy", takes, tmp_path / name) for name in "cfb"]
     assert len({each.fingerprint for each in loaded}) == 1
-    assert all(each.warnings == () for each in loaded)
+    assert all(each.remarks == () for each in loaded)
 
 
 def test_folder_of_npz_mixes_single_samples_and_rows_in_name_order(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_folder_of_npz_mixes_single_samples_and_rows_in_name_order(tmp_path: Pat
     (data / "readme.txt").write_text("what this is")
     loaded = load(data, signature(x=("float32", "n", 3)), tmp_path)
     assert loaded.count == 12
-    assert loaded.warnings == ("1 files beside the 3 .npz files were not used (.txt)",)
+    assert [remark.text for remark in loaded.remarks] == ["1 files beside the 3 .npz files were not used (.txt)"]
     assert np.array_equal(np.concatenate([feeds["x"] for feeds in SampleFolder(loaded.folder)]), rows)
 
 
@@ -131,7 +131,7 @@ def test_state_beside_rows_counts_the_same(tmp_path: Path) -> None:
         "state": (2, 1, 16),
         "sr": (),
     }
-    assert [line for line in loaded.warnings if "--constant sr=16000" in line]
+    assert [line for line in loaded.remarks if "--constant sr=16000" in line.text]
 
 
 def test_a_file_of_its_own_may_be_one_whole_batch(tmp_path: Path) -> None:
@@ -202,14 +202,14 @@ def test_the_fingerprint_follows_the_content_alone(tmp_path: Path) -> None:
 def test_float_widths_are_cast_and_told(tmp_path: Path, data: type, result: str) -> None:
     np.savez(tmp_path / "d.npz", x=normal(12, 3).astype(data))
     loaded = load(tmp_path / "d.npz", signature(x=("float32", 1, 3)), tmp_path)
-    assert loaded.warnings == (f"x: {result} was cast to the model's float32 (12 samples)",)
+    assert [remark.text for remark in loaded.remarks] == [f"x: {result} was cast to the model's float32 (12 samples)"]
     assert next(iter(SampleFolder(loaded.folder)))["x"].dtype == np.float32
 
 
 def test_integer_widths_are_cast_and_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", ids=np.arange(36).reshape(12, 3))
     loaded = load(tmp_path / "d.npz", signature(ids=("int32", "n", "s")), tmp_path)
-    assert loaded.warnings == ("ids: int64 was cast to the model's int32 (12 samples)",)
+    assert [remark.text for remark in loaded.remarks] == ["ids: int64 was cast to the model's int32 (12 samples)"]
 
 
 # --- shapes that the data implies
@@ -278,11 +278,11 @@ def test_at_most_64_are_held_out_from_all_over(tmp_path: Path) -> None:
 
 def test_parting_is_repeatable_and_keeps_the_warnings(tmp_path: Path) -> None:
     loaded = numbered(tmp_path, 7)
-    assert loaded.warnings
+    assert loaded.remarks
     first, second = (split(loaded, tmp_path / name) for name in "ab")
     assert [part.fingerprint for part in first] == [part.fingerprint for part in second]
     assert first[0].fingerprint != first[1].fingerprint
-    assert {part.warnings for part in first} == {loaded.warnings}
+    assert {part.remarks for part in first} == {loaded.remarks}
 
 
 def test_parting_copies_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,9 @@ def test_a_near_name_is_suggested(tmp_path: Path) -> None:
 
 def test_an_array_that_is_no_input_is_told(tmp_path: Path) -> None:
     loaded = load(arrays(tmp_path, x=GOOD, weights=GOOD), tmp_path)
-    assert loaded.warnings == ("the array weights in the data is no input of the model (x) and was not used",)
+    assert [remark.text for remark in loaded.remarks] == [
+        "the array weights in the data is no input of the model (x) and was not used"
+    ]
 
 
 def test_npy_cannot_feed_two_inputs(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_labels_of_another_length(tmp_path: Path) -> None:
 def test_labels_that_are_no_classes_are_told(tmp_path: Path) -> None:
     loaded = load(arrays(tmp_path, x=GOOD, label=np.linspace(0, 1, 12)), tmp_path)
     assert loaded.labels == ()
-    assert loaded.warnings == ("labels in data.npz are float64, no integers: not used",)
+    assert [remark.text for remark in loaded.remarks] == ["labels in data.npz are float64, no integers: not used"]
 
 
 def test_labels_of_some_files_are_told(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_labels_of_some_files_are_told(tmp_path: Path) -> None:
     write_sample(tmp_path / "data", 1, {"x": GOOD[6:]})
     loaded = load(tmp_path / "data", tmp_path)
     assert loaded.labels == ()
-    assert loaded.warnings == ("labels were not used: only 1 of 2 files have them",)
+    assert [remark.text for remark in loaded.remarks] == ["labels were not used: only 1 of 2 files have them"]
 
 
 # --- values
@@ -322,13 +324,14 @@ def test_identical_samples(tmp_path: Path) -> None:
 def test_integers_with_one_value_are_told(tmp_path: Path) -> None:
     ids = np.arange(36).reshape(12, 3).astype(np.int32)
     loaded = load(arrays(tmp_path, ids=ids, mask=np.ones_like(ids)), tmp_path, IDS, MASK)
-    (line,) = loaded.warnings
+    (line,) = (remark.text for remark in loaded.remarks)
     assert line.startswith("every value of mask is 1, in all 12 samples")
     assert line.endswith("freeze it: --constant mask=1")
 
 
 def warned(tmp_path: Path, data: Any, tensor: TensorSpec = X) -> tuple[str, ...]:
-    return load(arrays(tmp_path, **{tensor.name: data}), tmp_path, tensor).warnings
+    loaded = load(arrays(tmp_path, **{tensor.name: data}), tmp_path, tensor)
+    return tuple(remark.text for remark in loaded.remarks)
 
 
 def test_good_data_gives_no_warning(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_preprocessing_is_the_stated_arithmetic(tmp_path: Path) -> None:
     folder, pixels = photos(tmp_path)
     loaded = load(f"{folder}?channels=rgb&layout=nchw&{STATED}", takes("n", 3, 6, 4), tmp_path)
     expected = (pixels / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    assert loaded.warnings == ()
+    assert loaded.remarks == ()
     assert read(loaded).dtype == np.float32
     np.testing.assert_allclose(read(loaded), expected.transpose(0, 3, 1, 2), rtol=0, atol=1e-6)
 
@@ -81,7 +81,7 @@ def test_layout_and_channels_from_the_model_are_told(tmp_path: Path) -> None:
     folder, pixels = photos(tmp_path)
     loaded = load(f"{folder}?{PLAIN}", takes("n", 6, 4, 3), tmp_path)
     assert np.array_equal(read(loaded), pixels)
-    layout, channels, raw = loaded.warnings
+    layout, channels, raw = (remark.text for remark in loaded.remarks)
     assert layout == "layout nhwc: taken from the model's input image: float32[nx6x4x3]"
     assert channels.startswith("channels rgb: taken from the model's 3 channels")
     assert "normalisation" in raw
@@ -115,7 +115,7 @@ def test_a_batch_of_images_is_stacked(tmp_path: Path) -> None:
     loaded = load(f"{folder}?layout=nhwc&{PLAIN}", takes(5, 6, 4, 3), tmp_path)
     assert loaded.count == 2
     assert np.array_equal(read(loaded), pixels[:10])
-    assert "2 rows were left over from the last batch and dropped" in loaded.warnings
+    assert "2 rows were left over from the last batch and dropped" in [remark.text for remark in loaded.remarks]
 
 
 def test_subfolders_are_read_and_hidden_files_are_not(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_subfolders_are_read_and_hidden_files_are_not(tmp_path: Path) -> None:
     (folder / "photo.tiff").write_bytes(b"II")
     loaded = load(f"{folder}?channels=rgb&layout=nhwc&{PLAIN}", takes(1, 6, 4, 3), tmp_path)
     assert loaded.count == 12
-    assert "1 files beside the 12 images were not used (.tiff)" in loaded.warnings
+    assert "1 files beside the 12 images were not used (.tiff)" in [remark.text for remark in loaded.remarks]
 
 
 # --- resize
@@ -256,7 +256,9 @@ def test_transparency_and_orientation_are_told(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
     Image.fromarray(np.rot90(pixels[1])).save(folder / "01.png", exif=exif)
     loaded = load(f"{folder}?channels=rgb&layout=nhwc&{PLAIN}", takes("n", 6, 4, 3), tmp_path)
-    assert {"transparency was dropped", "turned upright by the EXIF orientation"} <= set(loaded.warnings)
+    assert {"transparency was dropped", "turned upright by the EXIF orientation"} <= {
+        note.text for note in loaded.remarks
+    }
     assert np.array_equal(read(loaded), pixels)
 
 

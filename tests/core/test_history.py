@@ -23,7 +23,7 @@ def test_what_went_wrong_comes_last_and_the_plan_says_why(hub: Hub, faults: Faul
     assert [attempt["edge"] for attempt in first["failed_attempts"]] == ["faulty.slightly-wrong"]
     second = planned(hub, toy)
     assert second["routes"] == [["toy.bin"], ["faulty.slightly-wrong"]]
-    assert "relative error" in second["history"]["faulty.slightly-wrong"]
+    assert "relative error" in second["history"]["faulty.slightly-wrong"]["text"]
     assert "went wrong on this model before" in hub("plan", toy, "--to", "toybin").out
     assert "failed_attempts" not in convert(hub, toy, tmp_path / "second.toybin").json
 

@@ -28,6 +28,7 @@ from hub.spec import (
     ModelSummary,
     NoRouteError,
     Numerics,
+    Remark,
     Signature,
     State,
     StepOutput,
@@ -43,6 +44,10 @@ class Told:
     """A format of which only the numerics matter."""
 
     numerics = tuple(item for item in Numerics if item is not Numerics.FP8)
+
+
+def left_out(found: Plan) -> dict[str, str]:
+    return {edge_id: remark.text for edge_id, remark in found.left_out.items()}
 
 
 def nothing(job: ConvertJob) -> StepOutput:
@@ -174,25 +179,25 @@ GOOD = edge("t.good", A, D)
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (edge("t.bad", A, D, requires=("no-such-library>=2",)), "unknown: not installed: no-such-library>=2"),
-        (edge("t.bad", A, D, requires=("numpy<1",)), "unknown: not installed: numpy<1"),
+        (edge("t.bad", A, D, requires=("no-such-library>=2",)), "not installed: no-such-library>=2"),
+        (edge("t.bad", A, D, requires=("numpy<1",)), "not installed: numpy<1"),
         (
             edge("t.bad", A, D, needs_device="cuda"),
-            "unknown: needs a cuda device: no installed runtime knows the device cuda",
+            "needs a cuda device: no installed runtime knows the device cuda",
         ),
-        (edge("t.bad", A, D, needs_calibration=True), "unknown: needs --calibration"),
+        (edge("t.bad", A, D, needs_calibration=True), "fp32 needs data"),
     ],
 )
 def test_what_an_edge_needs_is_the_reason_for_leaving_it_out(registry: Registry, bad: Edge, reason: str) -> None:
     found = plan(registry, GOOD, bad)
     assert ids(found.routes) == [["t.good"]]
-    assert found.left_out == {"t.bad": reason}
+    assert left_out(found) == {"t.bad": reason}
 
 
 @pytest.mark.parametrize("support", [Support.NOTIMPL, Support.NOTYET, Support.NEVER, Support.UNKNOWN])
 def test_only_yes_is_yes(registry: Registry, support: Support) -> None:
     found = plan(registry, GOOD, edge("t.bad", A, D, Verdict(support=support, reason="because")))
-    assert found.left_out == {"t.bad": f"{support.value}: because"}
+    assert found.left_out == {"t.bad": Remark("left-out", "edge-refuses", "because")}
 
 
 def test_a_model_that_is_not_there_yet_is_not_asked_about(registry: Registry) -> None:
@@ -219,18 +224,19 @@ def test_declared_gaps_keep_the_planner_away(
     gap = Expectation(edge="t.bad", kind=kind, reason="it dies", operators=operators, versions=versions, measured="0.9")
     registry.__dict__["expectations"] = (gap,)
     found = plan(registry, GOOD, edge("t.bad", A, D))
-    assert found.left_out == ({"t.bad": f"never: {kind.value}: it dies"} if avoided else {})
+    assert left_out(found) == ({"t.bad": f"{kind.value}: it dies"} if avoided else {})
 
 
 def test_an_edge_to_a_format_that_nobody_reads_is_left_out(registry: Registry) -> None:
     assert plan(registry, GOOD, edge("t.bad", A, State(format="unread"))).left_out == {}
-    with pytest.raises(NoRouteError, match=r"t\.bad \(unknown: no plugin reads unread\)"):
-        plan(registry, edge("t.bad", A, State(format="unread")))
+    with pytest.raises(NoRouteError, match="no route from a/fp32 to unread/fp32: no plugin reads unread") as caught:
+        plan(registry, edge("t.bad", A, State(format="unread")), goals=(State(format="unread"),))
+    assert caught.value.hint == "pip install hub-unread"
 
 
 def test_an_edge_that_the_user_avoids_is_left_out(registry: Registry) -> None:
     offer = (GOOD, edge("t.bad", A, D))
-    assert plan(registry, *offer, avoid=("t.bad",)).left_out == {"t.bad": "never: avoided on request"}
+    assert left_out(plan(registry, *offer, avoid=("t.bad",))) == {"t.bad": "avoided on request"}
     with pytest.raises(UnknownName, match=r"no edge .t\.bat. to avoid") as caught:
         plan(registry, *offer, avoid=("t.bat",))
     assert "t.bad" in caught.value.hint
@@ -241,9 +247,32 @@ def test_no_route_says_why(registry: Registry) -> None:
     with pytest.raises(NoRouteError) as caught:
         plan(registry, quantizer, goals=(State(format="d", numerics=Numerics.INT8),))
     assert caught.value.exit_status == 3
-    assert "no route from a/fp32 to d/int8" in caught.value.message
-    assert "t.quantize (unknown: needs --calibration)" in caught.value.message
-    assert "--calibration DATA" in caught.value.hint
+    assert caught.value.message == "no route from a/fp32 to d/int8: int8 needs data"
+    assert caught.value.hint == "add --calibration DATA"
+    assert caught.value.details["left_out"].keys() == {"t.quantize"}
+
+
+def test_no_route_names_the_one_reason_that_most_edges_share_and_what_is_offered(registry: Registry) -> None:
+    wanted = State(format="d", numerics=Numerics.INT8)
+    lstm, size = (Verdict(support=Support.NEVER, reason=reason) for reason in ("it holds LSTM", "it is too large"))
+    offer = (GOOD, edge("t.one", A, wanted, size), edge("t.two", A, wanted, lstm), edge("t.three", A, wanted, lstm))
+    with pytest.raises(NoRouteError) as caught:
+        plan(registry, *offer, goals=(wanted,))
+    assert caught.value.message == "no route from a/fp32 to d/int8: it holds LSTM"
+    assert caught.value.hint == "d is offered for this model in fp32"
+    assert {edge: remark.text for edge, remark in caught.value.details["left_out"].items()} == {
+        "t.one": "it is too large",
+        "t.three": "it holds LSTM",
+        "t.two": "it holds LSTM",
+    }
+
+
+def test_no_route_to_a_precision_that_nobody_writes_asks_for_no_data(registry: Registry) -> None:
+    quantizer = edge("t.quantize", A, State(format="d", numerics=Numerics.INT8), needs_calibration=True)
+    with pytest.raises(NoRouteError) as caught:
+        plan(registry, GOOD, quantizer, goals=(State(format="d", numerics=Numerics.FP16),))
+    assert caught.value.message == "no route from a/fp32 to d/fp16: nothing installed writes it in fp16"
+    assert caught.value.hint == "d is offered for this model in fp32, int8"
 
 
 def test_the_preferred_goal_comes_first_whatever_it_costs(registry: Registry) -> None:
@@ -276,7 +305,7 @@ def test_what_a_later_edge_says_of_the_unprepared_model_is_a_doubt(registry: Reg
     lacking = edge("t.bad", prepared, D, Verdict(support=Support.NOTIMPL, reason="it lacks Loop"))
     found = plan(registry, edge("t.good", A, prepared), lacking)
     assert ids(found.routes) == [["t.good", "t.bad"]]
-    assert found.doubts == {"t.bad": "it lacks Loop"}
+    assert found.doubts == {"t.bad": Remark("doubt", "edge-refuses", "it lacks Loop")}
 
 
 def test_many_routes_to_the_first_goal_leave_room_for_the_second(registry: Registry) -> None:
@@ -350,8 +379,8 @@ ASKED = ConvertOptions(io_dtype="int8", constants={"x": 1})
 def test_an_option_that_nobody_carries_out_leaves_no_route(registry: Registry) -> None:
     with pytest.raises(NoRouteError) as caught:
         plan(registry, GOOD, edge("t.half", A, D, honours=("constants",)), options=ASKED)
-    reason = "never: no route over it carries out --constant x=1, --io-dtype int8"
-    assert f"t.good, t.half ({reason})" in caught.value.message
+    assert caught.value.message.endswith("no route over it carries out --constant x=1, --io-dtype int8")
+    assert caught.value.details["left_out"].keys() == {"t.good", "t.half"}
     assert caught.value.hint == "--constant is carried out by t.half; --io-dtype is carried out by no installed edge"
 
 
@@ -372,15 +401,15 @@ def test_an_edge_that_refuses_the_model_as_it_is_may_take_it_prepared(registry: 
     found = plan(registry, fixing, choosy)
     assert ids(found.routes) == [["t.prepare", "t.choosy"]]
     assert found.left_out == {}
-    assert found.doubts == {"t.choosy": "t.prepare sets shapes"}
+    assert found.doubts == {"t.choosy": Remark("doubt", "edge-refuses", "t.prepare sets shapes")}
 
 
 def test_an_edge_is_known_by_its_former_ids(registry: Registry) -> None:
     renamed = edge("t.new", A, D, formerly=("t.old",))
-    assert plan(registry, GOOD, renamed, avoid=("t.old",)).left_out == {"t.new": "never: avoided on request"}
+    assert left_out(plan(registry, GOOD, renamed, avoid=("t.old",))) == {"t.new": "avoided on request"}
     gap = Expectation(edge="t.old", kind=ExpectationKind.NEVER, reason="it dies")
     registry.__dict__["expectations"] = (gap,)
-    assert plan(registry, GOOD, renamed).left_out == {"t.new": "never: never: it dies"}
+    assert left_out(plan(registry, GOOD, renamed)) == {"t.new": "never: it dies"}
 
 
 def test_a_declared_gap_may_hang_on_the_numerics(registry: Registry) -> None:

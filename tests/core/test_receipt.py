@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema
+import msgspec
 import pytest
 
 from hub._files import sha256_file
+from hub._receipt import UNNAMED, decode_receipt
+from hub.spec import UsageError
 
 Hub = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -69,7 +72,7 @@ def test_the_int8_receipt_says_what_data_was_used(hub: Hub, toy: Path, samples: 
     assert receipt["calibration"]["held_out_samples"] == 8
     assert len(receipt["calibration"]["fingerprint"]) == 64
     assert receipt["steps"][-1]["recipe"]["samples"] == 32
-    assert any("32 samples" in note for note in receipt["notes"])
+    assert any("32 samples" in remark["text"] for remark in receipt["remarks"] if remark["kind"] == "note")
 
 
 def test_without_data_int8_means_dynamic_and_says_so(hub: Hub, toy: Path, tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_the_receipt_says_when_and_with_what(hub: Hub, toy: Path, tmp_path: Path
     receipt = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json").json
     created = dt.datetime.fromisoformat(receipt["created"])
     assert abs(dt.datetime.now(dt.UTC) - created) < dt.timedelta(minutes=10)
-    assert receipt["receipt_version"] == 1
+    assert receipt["receipt_version"] == 2
     assert receipt["environment"]["python"].count(".") == 2
 
 
@@ -107,3 +110,30 @@ def test_the_published_schema_is_current() -> None:
     spec.loader.exec_module(generate)
     for name, page in generate.PAGES.items():
         assert page() == (SCHEMA.parent / name).read_text(), f"{name} is stale: python docs/generate.py"
+
+
+def test_a_receipt_of_version_1_is_read() -> None:
+    """Its sentences had no codes but for the findings."""
+    receipt = decode_receipt((Path(__file__).parent / "receipt-v1.json").read_bytes())
+    assert receipt.parity.passed
+    assert receipt.remarks[0].code == "dynamic-dims"
+    assert [(remark.kind, remark.code) for remark in receipt.remarks[1:]] == [("note", UNNAMED), ("warning", UNNAMED)]
+    assert receipt.remarks[2].text == "int8 is slower here: 0.50x"
+    assert receipt.steps[-1].notes == receipt.remarks[1:2]
+    assert receipt.route.left_out["openvino.int8-mixed"].text == "never: avoided on request"
+    assert receipt.execution is not None
+    assert [remark.kind for remark in receipt.execution.remarks] == ["obstacle", "deviation"]
+
+
+def test_a_receipt_is_read_as_it_was_written_and_a_newer_one_refused(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    text = json.dumps(hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json").json).encode()
+    receipt = decode_receipt(text)
+    assert decode_receipt(msgspec.json.encode(receipt)) == receipt
+    with pytest.raises(UsageError, match=r"the receipt has version 3, hub .* reads versions up to 2"):
+        decode_receipt(text.replace(b'"receipt_version": 2', b'"receipt_version": 3'))
+
+
+def test_every_remark_in_the_json_has_kind_and_code(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    receipt = hub("convert", toy, "--to", "toybin", "--int8", "-o", tmp_path / "out.toybin", "--json").json
+    assert {"precision-chosen", "compared-on-random"} <= {remark["code"] for remark in receipt["remarks"]}
+    assert {remark["kind"] for remark in receipt["remarks"]} <= {"finding", "note", "warning"}

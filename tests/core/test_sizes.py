@@ -35,7 +35,7 @@ def test_an_open_dimension_is_tried_at_two_sizes_that_hub_chooses(hub: Hub, long
     ran = hub("convert", long, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
     assert ran.status == 0, ran.err
     assert [row.partition(" ")[2] for row in rows(ran)] == ["", "at x=2x128x6"]
-    assert any("tried at 1x64x6" in note for note in ran.json["notes"])
+    assert any("tried at 1x64x6" in remark["text"] for remark in ran.json["remarks"])
     assert ran.json["result"]["signature"]["inputs"][0]["shape"][1] == {"symbol": "length"}
 
 
@@ -59,7 +59,8 @@ def test_the_size_of_real_samples_is_doubled(hub: Hub, long: Path, tmp_path: Pat
 def test_a_shape_that_is_given_is_not_varied(hub: Hub, long: Path, tmp_path: Path) -> None:
     ran = hub("convert", long, "--to", "toybin", "--shape", "x=2x5x6", "-o", tmp_path / "out.toybin", "--json")
     assert ran.status == 0, ran.err
-    assert "stays open in the file; it was compared at 2x5x6 only" in ran.json["warnings"][0]
+    (warning,) = (remark["text"] for remark in ran.json["remarks"] if remark["code"] == "compared-at-one-size")
+    assert "stays open in the file; it was compared at 2x5x6 only" in warning
     assert [row.partition(" ")[2] for row in rows(ran)] == [""]
 
 

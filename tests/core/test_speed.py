@@ -11,7 +11,7 @@ import pytest
 from hub import _timing
 from hub._speed import check_speed, slow_words
 from hub._timing import LEAST_ROUNDS, MOST_ROUNDS, time_in_turns
-from hub.spec import ExecutedLayer, Execution, Speed, TooSlow
+from hub.spec import ExecutedLayer, Execution, Remark, Speed, TooSlow
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -63,14 +63,18 @@ def speed(ratio: float) -> Speed:
 def test_a_slower_result_is_said_with_the_runtimes_reasons() -> None:
     layer = ExecutedLayer(name="n", operator="Conv", precision="fp32", device="cpu")
     execution = Execution(
-        runtime="r", version="1", device="cpu", layers=(layer,), obstacles=("12 QDQ pairs are not fused",)
+        runtime="r",
+        version="1",
+        device="cpu",
+        layers=(layer,),
+        remarks=(Remark("obstacle", "c", "12 QDQ pairs are not fused"),),
     )
-    (words,) = slow_words(speed(0.5), execution, "int8")
-    assert words == (
+    (remark,) = slow_words(speed(0.5), execution, "int8")
+    assert remark.text == (
         "int8 is slower here: 0.50x as fast as its float form (0.25 to 1.00, 9 rounds) on a CPU: "
         "12 QDQ pairs are not fused"
     )
-    assert "int8 is no faster here: 0.97x" in slow_words(speed(0.97), None, "int8")[0]
+    assert "int8 is no faster here: 0.97x" in slow_words(speed(0.97), None, "int8")[0].text
     assert not slow_words(speed(1.0), execution, "int8")
 
 
@@ -123,12 +127,12 @@ def test_a_runtime_that_left_to_itself_computes_something_else_is_told_of_with_t
 ) -> None:
     sound = convert(hub, toy, samples, tmp_path / "sound.toybin").json
     assert sound["deployed"]["passed"]
-    assert not any("by itself" in warning for warning in sound.get("warnings", []))
+    assert not any(remark["code"] == "deployed-outside-gate" for remark in sound.get("remarks", []))
     faults()
     receipt = convert(hub, toy, samples, tmp_path / "out.toybin", "--runtime", "abacus").json
     assert receipt["parity"]["passed"]
     assert not receipt["deployed"]["passed"]
-    (warning,) = [text for text in receipt["warnings"] if "by itself" in text]
+    (warning,) = [item["text"] for item in receipt["remarks"] if item["code"] == "deployed-outside-gate"]
     assert warning.startswith("abacus by itself computes it otherwise on ")
     assert "outside the gate (y on abacus: SQNR " in warning
     assert warning.endswith("outputs end at 0.4: set clip=0")
@@ -139,7 +143,7 @@ def test_a_slow_result_is_announced(hub: Hub, faults: Faults, toy: Path, samples
     receipt = convert(hub, toy, samples, tmp_path / "out.toybin").json
     assert receipt["route"]["edges"] == ["toy.bin", "faulty.sluggish"]
     assert receipt["speed"]["speedup"] < 1
-    assert any("int8 is slower here" in warning for warning in receipt["warnings"])
+    assert any("int8 is slower here" in remark["text"] for remark in receipt["remarks"])
 
 
 def test_an_edge_that_refuses_what_a_route_has_got_to_is_told_of_only_where_much_is_said(

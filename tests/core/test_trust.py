@@ -75,7 +75,7 @@ def test_a_runtime_that_cannot_explain_is_compared_as_deployed_too(hub: Hub, fau
     ran = convert(hub, toy, "toybin", "--runtime", "mute")
     assert ran.status == 0, ran.err
     assert not ran.json["deployed"]["passed"]
-    (warning,) = [text for text in ran.json["warnings"] if "by itself" in text]
+    (warning,) = [item["text"] for item in ran.json["remarks"] if item["code"] == "deployed-outside-gate"]
     assert warning.startswith("mute by itself computes it otherwise")
     assert warning.endswith("it does not say how")
 
@@ -219,7 +219,9 @@ def test_a_plugin_that_watches_and_fails_is_a_warning(hub: Hub, install: Install
     install("watcher", "watcher", f"{HEAD}@hookimpl\ndef hub_step_finished(record):\n    raise OSError('disk full')\n")
     ran = convert(hub, toy, "toybin")
     assert ran.status == 0, ran.err
-    assert "the plugin watcher was not told of toy.bin: OSError: disk full" in ran.json["warnings"]
+    assert "the plugin watcher was not told of toy.bin: OSError: disk full" in [
+        remark["text"] for remark in ran.json["remarks"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_a_check_that_gives_no_verdict_leaves_its_edge_out_and_says_so(hub: Hub,
     faults("says-true")
     ran = hub("plan", toy, "--to", "toybin", "--json")
     assert ran.status == 0
-    assert "its check returned bool, no verdict" in ran.json["left_out"]["faulty.says-true"]
+    assert "its check returned bool, no verdict" in ran.json["left_out"]["faulty.says-true"]["text"]
     assert convert(hub, toy, "toybin").status == 0
 
 

@@ -9,8 +9,8 @@ from hub.spec import (
     ConvertOptions,
     Dim,
     DType,
-    Finding,
     ModelSummary,
+    Remark,
     Signature,
     State,
     Support,
@@ -25,7 +25,7 @@ def _summary(
     *, operators: tuple[str, ...] = ("Dense",), dtype: DType = DType.FLOAT32, blocking: bool = False
 ) -> ModelSummary:
     spec = TensorSpec(name="x", dtype=dtype, shape=(Dim.of("batch"), Dim.of(4)), layout="NHWC")
-    findings = (Finding(code="string-input", message="x: string input", blocking=True),) if blocking else ()
+    findings = (Remark("blocker", "string-input", "x: string input"),) if blocking else ()
     return ModelSummary(
         state=State(format="keras"),
         signature=Signature(inputs=(spec,), outputs=(spec,)),

@@ -81,7 +81,7 @@ def _prepare(name: str, folder: Path) -> None:
     np.savez(place / "expected.npz", *session.run(None, feeds))
     job = _job("keras.import-onnx", path, place / "model.keras", "onnx")
     (note,) = IMPORTER.convert(job).notes
-    (place / "note.txt").write_text(note)
+    (place / "note.txt").write_text(note.text)
 
 
 def _job(edge: str, source: Path, output: Path, form: str, options: ConvertOptions | None = None) -> ConvertJob:

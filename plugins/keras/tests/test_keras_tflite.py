@@ -53,7 +53,7 @@ def test_unrolled_file_has_no_loop(network: Network, tmp_path: Path) -> None:
     options = ConvertOptions(shapes=networks.shapes("gru_stack"))
     done = cases.convert("keras.tflite-unrolled", network("gru_stack"), output, options)
     assert "WHILE" not in cases.operators_of(output)
-    assert any(note.startswith("unrolled gru") for note in done.notes)
+    assert any(note.text.startswith("unrolled gru") for note in done.notes)
 
 
 def test_batch_of_three(network: Network, tmp_path: Path) -> None:

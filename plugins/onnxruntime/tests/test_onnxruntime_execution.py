@@ -103,7 +103,7 @@ def test_the_account_of_an_int8_model_closes(tmp_path: Path) -> None:
     assert not MULTIPLY & set(execution.eliminated)
     int8 = {layer.operator for layer in execution.layers if layer.precision == "int8"}
     assert {"com.microsoft::QLinearConv", "com.microsoft::QGemm"} <= int8
-    assert not any("QDQ pairs not fused" in obstacle for obstacle in execution.obstacles)
+    assert not any("QDQ pairs not fused" in obstacle.text for obstacle in execution.remarks)
 
 
 def test_pairs_that_the_kernels_do_not_fuse_are_an_obstacle(tmp_path: Path) -> None:
@@ -114,10 +114,10 @@ def test_pairs_that_the_kernels_do_not_fuse_are_an_obstacle(tmp_path: Path) -> N
     execution = explained(path, models.sample("ocr_cls"))
     assert closes(execution, path)
     floats = [layer for layer in execution.layers if layer.operator.endswith("Conv") and layer.precision == "fp32"]
-    words = [obstacle for obstacle in execution.obstacles if "QDQ pairs not fused" in obstacle]
+    words = [obstacle for obstacle in execution.remarks if "QDQ pairs not fused" in obstacle.text]
     assert bool(words) == bool(floats)
     if floats:
-        assert int(words[0].split()[0]) >= len(floats)
+        assert int(words[0].text.split()[0]) >= len(floats)
 
 
 def test_one_operator_forced_into_float_between_quantized_ones_is_named(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_one_operator_forced_into_float_between_quantized_ones_is_named(tmp_path
         assert closes(execution, path)
         products = Counter(layer.precision for layer in execution.layers if "Conv" in layer.covers)
         assert products == Counter({"int8": 2 - count} | ({"fp32": 1} if count else {}))
-        said = [obstacle for obstacle in execution.obstacles if "QDQ pairs not fused" in obstacle]
+        said = [obstacle for obstacle in execution.remarks if "QDQ pairs not fused" in obstacle.text]
         assert len(said) == count
-        assert all("1 QDQ pairs" in obstacle and "'second" in obstacle for obstacle in said)
+        assert all("1 QDQ pairs" in obstacle.text and "'second" in obstacle.text for obstacle in said)
 
 
 def test_dynamic_quantization_is_told_from_static(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_float16_on_the_processor_is_computed_in_float32_and_said(tmp_path: Path
     execution = explained(path, models.sample("ocr_cls"))
     assert closes(execution, path)
     assert {layer.precision for layer in execution.layers if "Conv" in layer.operator} == {"fp32"}
-    assert any("casts around float16 operators" in obstacle for obstacle in execution.obstacles)
+    assert any("casts around float16 operators" in obstacle.text for obstacle in execution.remarks)
 
 
 def test_an_operator_that_moves_integers_is_integer(tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_the_processor_is_asked_for_its_int8_products(
     chip = Processor(name="some chip", features=frozenset(features))
     monkeypatch.setattr(execution_module, "processor", lambda: chip)
     path = models.dynamic(models.attention(tmp_path), tmp_path)
-    obstacles = explained(path, {"x": np.ones((2, 5, 32), np.float32)}).obstacles
-    assert any("4 int8 operators on some chip" in obstacle for obstacle in obstacles) == said
+    found = explained(path, {"x": np.ones((2, 5, 32), np.float32)}).remarks
+    assert any("4 int8 operators on some chip" in remark.text for remark in found if remark.kind == "obstacle") == said
 
 
 @pytest.mark.parametrize(("features", "saturates"), [({"avx2"}, True), ({"avx2", "avx512_vnni"}, False)])
@@ -226,10 +226,11 @@ def test_products_that_saturate_by_default_are_told_and_computed_exactly_where_p
     path = models.dynamic(models.attention(tmp_path), tmp_path)
     feeds = {"x": np.ones((2, 5, 32), np.float32)}
     assert ExplainedSession(path).exact == saturates
-    assert not ExplainedSession(path).execution(feeds).deviations
-    said = ExplainedSession(path, exact=False).execution(feeds).deviations
+    pinned, plain = ExplainedSession(path), ExplainedSession(path, exact=False)
+    assert all(remark.kind != "deviation" for remark in pinned.execution(feeds).remarks)
+    said = [remark for remark in plain.execution(feeds).remarks if remark.kind == "deviation"]
     assert bool(said) == saturates
-    assert all("multiply u8 by s8" in text and f"{runtime_options.EXACT}=1" in text for text in said)
+    assert all("multiply u8 by s8" in item.text and f"{runtime_options.EXACT}=1" in item.hint for item in said)
 
 
 def test_integers_in_weights_alone_are_left_to_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hub.spec import ConvertOptions, Finding, Support
+from hub.spec import ConvertOptions, Remark, Support
 from hub_onnxruntime import findings, large, operators
 from hub_onnxruntime.describe import summarize
 from hub_onnxruntime.onnx2tf_edge import ONNX2TF
@@ -19,7 +19,7 @@ from plugins.onnxruntime.tests import onnx_graphs as graphs
 from tests.zoo import fetch
 
 
-def found(proto: Any, folder: Path) -> dict[str, Finding]:
+def found(proto: Any, folder: Path) -> dict[str, Remark]:
     summary = summarize(graphs.saved(proto, folder / "m.onnx"))
     return {finding.code: finding for finding in summary.findings}
 
@@ -30,9 +30,9 @@ def test_a_plain_model_has_no_finding(tmp_path: Path) -> None:
 
 def test_an_old_opset_is_raised() -> None:
     codes = {finding.code: finding for finding in summarize(fetch.path("ocr_cls")).findings}
-    assert codes["old-opset"].message == "the model uses opset 11"
+    assert codes["old-opset"].text == "the model uses opset 11"
     assert codes["old-opset"].hint.startswith("hub raises it to 17")
-    assert not codes["old-opset"].blocking
+    assert codes["old-opset"].kind == "finding"
 
 
 def test_what_the_runtime_does_not_open_blocks_and_says_its_words(
@@ -44,8 +44,8 @@ def test_what_the_runtime_does_not_open_blocks_and_says_its_words(
     assert not operators.refused_version(graphs.dense())
     monkeypatch.setattr(findings, "refused_version", lambda _model: "ONNX Runtime 1: too new")
     finding = found(graphs.dense(), tmp_path)["newer-than-runtime"]
-    assert finding.blocking
-    assert finding.message.endswith("ONNX Runtime 1: too new")
+    assert finding.kind == "blocker"
+    assert finding.text.endswith("ONNX Runtime 1: too new")
 
 
 def test_operators_without_a_kernel_come_from_the_runtimes_own_list(tmp_path: Path) -> None:
@@ -53,9 +53,7 @@ def test_operators_without_a_kernel_come_from_the_runtimes_own_list(tmp_path: Pa
     node = helper.make_node("ImageDecoder", ["x"], ["y"])
     proto = graphs.model([node], [graphs.value("x", ["n"], kind)], [graphs.value("y", ["h", "w", 3], kind)], opset=20)
     finding = found(proto, tmp_path)["no-kernel"]
-    assert re.search(
-        r"CPU kernel: ImageDecoder of opset 20 \(ONNX Runtime [\d.]+ has it in no version\)", finding.message
-    )
+    assert re.search(r"CPU kernel: ImageDecoder of opset 20 \(ONNX Runtime [\d.]+ has it in no version\)", finding.text)
     with pytest.raises(Exception, match="NOT_IMPLEMENTED"):  # and so it is
         onnx_session(proto)
 
@@ -64,8 +62,8 @@ def test_a_kernel_of_other_versions_only_says_of_which(tmp_path: Path) -> None:
     node = helper.make_node("Upsample", ["x", "scales"], ["y"])
     border = [graphs.value("x", [1, 1, 4, 4]), graphs.value("scales", [4])], [graphs.value("y", [1, 1, 8, 8])]
     finding = found(graphs.model([node], *border, opset=17), tmp_path)["no-kernel"]
-    assert "Upsample of opset 10" in finding.message
-    assert "has it of opset 7 to 8, 9)" in finding.message
+    assert "Upsample of opset 10" in finding.text
+    assert "has it of opset 7 to 8, 9)" in finding.text
     x, scales = np.ones((1, 1, 4, 4), np.float32), np.array([1, 1, 2, 2], np.float32)
     old = onnx_session(graphs.model([node], *border, opset=9))  # and so it has
     assert old.run(None, {"x": x, "scales": scales})[0].shape == (1, 1, 8, 8)
@@ -75,8 +73,8 @@ def test_an_operator_of_a_later_opset_says_of_which(tmp_path: Path) -> None:
     node = helper.make_node("Gelu", ["x"], ["y"])
     border = [graphs.value("x", [4])], [graphs.value("y", [4])]
     finding = found(graphs.model([node], *border, opset=17), tmp_path)["custom-operators"]
-    assert finding.blocking
-    assert finding.message.endswith("Gelu is in ONNX from opset 20 on, and the model uses opset 17")
+    assert finding.kind == "blocker"
+    assert finding.text.endswith("Gelu is in ONNX from opset 20 on, and the model uses opset 17")
     assert finding.hint == "Export the model again with an opset that has them."
     assert not found(graphs.model([node], *border, opset=20), tmp_path)
 
@@ -112,14 +110,14 @@ def test_local_functions_are_inlined(tmp_path: Path) -> None:
     proto.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], body, opsets))
     proto.opset_import.append(helper.make_opsetid("own", 1))
     finding = found(proto, tmp_path)["local-functions"]
-    assert finding.message == "1 local functions: Twice"
+    assert finding.text == "1 local functions: Twice"
 
 
 def test_external_data_names_its_files(tmp_path: Path) -> None:
     summary = summarize(graphs.external(tmp_path / "m.onnx", "weights.bin"))
     (finding,) = summary.findings
     assert finding.code == "external-data"
-    assert finding.message == "1 tensors are stored in weights.bin"
+    assert finding.text == "1 tensors are stored in weights.bin"
     assert "above, weights go to FILE.data" in finding.hint
 
 

@@ -73,7 +73,7 @@ def prepared(source: Path, folder: Path, *, static: bool = False) -> tuple[list[
         done = prepare(source, out / "result.onnx", scratch, {"x": (3, 32)}, {})
     else:
         done = prepare_dynamic(source, out / "result.onnx", scratch, {}, {})
-    return done.notes, out / "result.onnx"
+    return [note.text for note in done.notes], out / "result.onnx"
 
 
 def same(first: Path, second: Path, width: int, *, dtype: type[Any] = np.float32) -> bool:

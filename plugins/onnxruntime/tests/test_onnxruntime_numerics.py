@@ -201,7 +201,7 @@ def test_the_layers_that_stay_in_float_are_named(tmp_path: Path) -> None:
     summary = summarize(graphs.saved(static(layers=1, floats=1), tmp_path / "m.onnx"))
     finding = next(item for item in summary.findings if item.code == "left-in-float")
     left = [layer.name for layer in summary.layers if layer.operator == "MatMul" and layer.precision == "fp32"]
-    assert finding.message == f"1 multiplying operators stay in float: {left[0]}"
+    assert finding.text == f"1 multiplying operators stay in float: {left[0]}"
     words = [layer.precision for layer in summary.layers if layer.operator == "MatMul"]
     assert words == ["int8", "fp32"]
 

@@ -69,8 +69,8 @@ def test_real_models_compute_the_same(name: str, made: str, tmp_path: Path) -> N
     summary = summarize(path, "onnxruntime")
     assert summary.state.form == "onnxruntime"
     assert not summary.custom_operators
-    assert any(note.startswith("ONNX Runtime: ") for note in done.notes)
-    assert any("level extended" in note for note in done.notes)
+    assert any(note.text.startswith("ONNX Runtime: ") for note in done.notes)
+    assert any("level extended" in note.text for note in done.notes)
 
 
 @pytest.mark.scheduled
@@ -104,7 +104,7 @@ def test_int8_dynamic_stays_what_it_is(tmp_path: Path) -> None:
 def test_float16_says_what_the_processor_makes_of_it(tmp_path: Path) -> None:
     source = models.half(fetch.path("ocr_cls"), tmp_path)
     path, done = models.convert("onnxruntime.optimize", source, tmp_path)
-    assert any("casts around float16 operators" in note for note in done.notes)
+    assert any("casts around float16 operators" in note.text for note in done.notes)
     assert summarize(path, "onnxruntime").state.numerics == Numerics.FP16
     stored = Counter(tensor.data_type for tensor in onnx.load(path).graph.initializer)
     assert stored.most_common(1)[0][0] == onnx.TensorProto.FLOAT16
@@ -117,7 +117,7 @@ def test_attention_is_fused_and_open_dims_stay_open(tmp_path: Path) -> None:
     path, done = models.convert("onnxruntime.optimize", source, tmp_path)
     assert domains(path)["Attention"] == 1
     assert domains(path)["SkipLayerNormalization"] == 1
-    assert any("(bert): 1 Attention, 1 SkipLayerNormalization" in note for note in done.notes)
+    assert any("(bert): 1 Attention, 1 SkipLayerNormalization" in note.text for note in done.notes)
     for shape in ((1, 3, 32), (2, 7, 32)):
         feeds = {"x": np.random.default_rng(1).standard_normal(shape).astype(np.float32)}
         assert close(models.plain_run(path, feeds), models.plain_run(source, feeds))
@@ -147,7 +147,7 @@ def test_a_fusion_that_is_wrong_or_fails_is_undone_and_said(
     monkeypatch.setattr(optimizer, "optimize_by_fusion", fault)
     source = models.attention(tmp_path)
     path, done = models.convert("onnxruntime.optimize", source, tmp_path)
-    assert any(words in note for note in done.notes), done.notes
+    assert any(words in note.text for note in done.notes), done.notes
     assert not domains(path)["Attention"]
     feeds = {"x": np.random.default_rng(1).standard_normal((2, 5, 32)).astype(np.float32)}
     assert close(models.plain_run(path, feeds), models.plain_run(source, feeds))
@@ -158,7 +158,7 @@ def test_weights_of_a_large_model_stay_beside_it(tmp_path: Path, monkeypatch: py
     source = models.attention(tmp_path)
     path, done = models.convert("onnxruntime.optimize", source, tmp_path)
     assert {file.name for file in path.parent.iterdir()} == {"m.onnx", "m.onnx.data"}
-    assert any("no transformer fusions" in note for note in done.notes)
+    assert any("no transformer fusions" in note.text for note in done.notes)
     assert summarize(path, "onnxruntime").files == (str(path), str(path.with_name("m.onnx.data")))
     feeds = {"x": np.ones((1, 3, 32), np.float32)}
     assert close(models.plain_run(path, feeds), models.plain_run(source, feeds))

@@ -235,7 +235,7 @@ def test_mixed_keeps_the_layer_that_int8_hurts_most(tmp_path: Path) -> None:
     taken = static.mixed(source, trials, recipe)
     assert taken.recipe.kept[0] == "fragile"
     assert taken.sqnr_db > trials.attempt(recipe).sqnr_db + 5
-    assert re.search(r"to leave so many layers in float on 4 calibration samples, dB: 1 \d", trials.notes[-1])
+    assert re.search(r"to leave so many layers in float on 4 calibration samples, dB: 1 \d", trials.notes[-1].text)
 
 
 def test_a_wrong_scale_is_seen_by_the_judge(magika: Workshop) -> None:

@@ -243,7 +243,7 @@ def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
     y = models.named(ops.add(x, ops.constant(np.array([1e6, 1.0], np.float32))), "y")
     file = models.saved(models.built([ops.result(y)], [x]), tmp_path / "m.xml")
     done = models.convert("openvino.fp16", file, tmp_path / "half.xml", describe(file).signature)
-    assert any("beyond float16's 65504" in note for note in done.notes)
+    assert any("beyond float16's 65504" in note.text for note in done.notes)
 
 
 def test_the_border_changes_by_frozen_inputs_and_kept_state_only() -> None:

@@ -146,15 +146,15 @@ def test_integers_that_are_fed_are_no_quantization(tmp_path: Path) -> None:
 def test_layers_left_in_float_are_named(tmp_path: Path) -> None:
     make, _ = CASES["one layer in float"]
     summary = describe(models.saved(make(), tmp_path / "m.xml"))
-    finding = next(item for item in summary.findings if item.code == "left-float")
+    finding = next(item for item in summary.findings if item.code == "left-in-float")
     floats = [layer.name for layer in summary.layers if (layer.operator, layer.precision) == ("Convolution", "fp32")]
     assert len(floats) == 1
-    assert floats[0] in finding.message
+    assert floats[0] in finding.text
 
 
 def test_state_that_stays_between_runs_is_told(tmp_path: Path) -> None:
-    finding = next(item for item in describe(counter(tmp_path)).findings if item.code == "stateful")
-    assert "1 variables hold state between runs: total" in finding.message
+    finding = next(item for item in describe(counter(tmp_path)).findings if item.code == "hidden-state")
+    assert "1 variables hold state between runs: total" in finding.text
 
 
 def counter(folder: Path) -> Path:

@@ -56,16 +56,20 @@ def test_integers_are_said_to_run_only_where_they_run(tmp_path: Path) -> None:
     words = {layer.name: layer.precision for layer in found.layers if "Convolution" in layer.covers}
     assert sorted(words.values()) == ["fp32", "int8"]
     floats = next(name for name, word in words.items() if word == "fp32")
-    assert any("1 of 2 layers that multiply run in float" in line and floats in line for line in found.obstacles)
+    assert any(
+        "1 of 2 layers that multiply run in float" in line.text and floats in line.text for line in found.remarks
+    )
     lacking = processor().has_integer_dot is False
-    assert any("several instructions each" in line for line in found.obstacles) == lacking
+    assert any("several instructions each" in line.text for line in found.remarks) == lacking
 
 
 def test_weights_that_are_expanded_at_load_are_told(tmp_path: Path) -> None:
     found = executed("int8 weights", tmp_path)
     convolution = next(layer for layer in found.layers if "Convolution" in layer.covers)
     assert convolution.precision == "fp32"
-    assert "the compressed weights of 1 of 1 layers are expanded to float when it loads" in found.obstacles
+    assert "the compressed weights of 1 of 1 layers are expanded to float when it loads" in [
+        line.text for line in found.remarks
+    ]
     assert found.eliminated == {"Convert": 1, "Multiply": 1}
 
 

@@ -134,7 +134,7 @@ def test_static_int8_of_a_network_that_nncfs_defaults_break(files: Source, made:
     assert output.recipe is not None
     assert sqnr_db(files.path, result, files.held_out) > 20
     assert describe(result).state.numerics is output.recipe.numerics is Numerics.INT8
-    assert any("NNCF's defaults" in note and "dB on 8" in note for note in output.notes)
+    assert any("NNCF's defaults" in note.text and "dB on 8" in note.text for note in output.notes)
 
 
 @pytest.mark.scheduled
@@ -186,7 +186,7 @@ def test_an_lstm_stays_in_float_and_is_named(voice: Source, made: Made) -> None:
     words = {layer.name: (layer.operator, layer.precision) for layer in describe(result).layers}
     kept = [words[name] for name in output.recipe.kept_float]
     assert ("LSTMSequence", "fp32") in kept
-    assert any("multiply in float" in note for note in output.notes)
+    assert any("multiply in float" in note.text for note in output.notes)
 
 
 @pytest.mark.scheduled

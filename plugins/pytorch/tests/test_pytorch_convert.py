@@ -265,7 +265,7 @@ def test_onnx_computes_the_same_and_keeps_the_border(exported: Exported, tmp_pat
 def test_a_transposed_convolution_is_rewritten_and_noted(tmp_path: Path) -> None:
     source = saved(UNet().eval(), NETWORKS["unet"][1], tmp_path)
     notes = converted(source, "pytorch.tflite-litert", tmp_path).notes
-    assert any("transposed convolution" in note for note in notes)
+    assert any("transposed convolution" in note.text for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_sorts_become_what_every_kernel_set_has(tmp_path: Path) -> None:
     module, example = Sorted().eval(), {"x": torch.zeros(2, 9)}
     source = saved(module, example, tmp_path)
     output = converted(source, "pytorch.tflite-litert", tmp_path)
-    assert any("top n of n" in note for note in output.notes)
+    assert any("top n of n" in note.text for note in output.notes)
     assert output.bindings == ()
     feeds = drawn(example)
     got = run_tflite(tmp_path / "result.tflite", feeds)
@@ -329,7 +329,7 @@ def test_paddings_and_positions_need_no_integer_kernels(pads: tuple[int, ...], m
     example = {"x": torch.zeros([2, 5, 6][: 1 + len(pads) // 2] if len(pads) == 2 else [1, 2, 5, 6])}
     source = saved(module, example, tmp_path)
     notes = converted(source, "pytorch.tflite-litert", tmp_path).notes
-    assert any("in advance" in note for note in notes)
+    assert any("in advance" in note.text for note in notes)
     feeds = drawn(example)
     assert_close(run_tflite(tmp_path / "result.tflite", feeds), reference(module, feeds, ["output"]))
     kernels = OpResolverType.BUILTIN_REF
@@ -417,7 +417,7 @@ def test_names_that_are_no_words_survive(tmp_path: Path) -> None:
     save_exported(program, exported_signature(program, names), tmp_path / "named.pt2")
     source = artifact(tmp_path / "named.pt2")
     output = converted(source, "pytorch.tflite-litert", tmp_path)
-    assert any("input_1_0 -> input.1:0" in note for note in output.notes)
+    assert any("input_1_0 -> input.1:0" in note.text for note in output.notes)
     feeds = {"input.1:0": drawn(example)["image"]}
     wanted = reference(module, {"image": feeds["input.1:0"]}, ["443/scores"])
     assert_close(run_tflite(tmp_path / "result.tflite", feeds), wanted)
@@ -472,7 +472,7 @@ def test_an_exported_onnx_file_comes_back(name: str, tmp_path: Path) -> None:
         size_bytes=1,
     )
     notes = converted(static, "pytorch.import-onnx", tmp_path).notes
-    assert any("ONNX nodes" in note for note in notes)
+    assert any("ONNX nodes" in note.text for note in notes)
     back = artifact(tmp_path / "result.pt2")
     assert [spec.name for spec in back.signature.outputs] == [spec.name for spec in source.signature.outputs]
     assert [str(spec) for spec in back.signature.inputs] == [str(spec) for spec in source.signature.inputs]

@@ -36,9 +36,9 @@ def artifact(path: Path, summary: ModelSummary) -> ModelArtifact:
 
 def test_the_voice_detector_hides_state_and_says_which_part_does_not(vad_jit: Path) -> None:
     summary = PyTorchFormat().describe(DescribeJob(path=str(vad_jit)))
-    (finding,) = [item for item in summary.findings if item.blocking]
+    (finding,) = [item for item in summary.findings if item.kind == "blocker"]
     assert finding.code == "hidden-state"
-    assert "_state" in finding.message
+    assert "_state" in finding.text
     assert "--submodule _model" in finding.hint
 
 

@@ -284,7 +284,7 @@ def test_buffers_that_change_block_the_conversion_and_are_reset_between_runs() -
     program = torch.export.export(Counter().eval(), (torch.zeros(2, 3),))
     torch.export.save(program, "model.pt2")
     summary = described("model.pt2")
-    assert [(item.code, item.blocking) for item in summary.findings] == [("hidden-state", True)]
+    assert [(item.code, item.kind == "blocker") for item in summary.findings] == [("hidden-state", True)]
     assert not EDGES[0].check(summary, ConvertOptions())
     session = opened("model.pt2", summary)
     feeds = {"x": np.ones((2, 3), np.float32)}
@@ -306,8 +306,8 @@ def test_numerics_are_what_the_file_holds() -> None:
 
 def test_a_script_with_hidden_state_points_to_a_part_without() -> None:
     summary = described(scripted(CountingScript()))
-    (finding,) = [item for item in summary.findings if item.blocking]
-    assert "total" in finding.message
+    (finding,) = [item for item in summary.findings if item.kind == "blocker"]
+    assert "total" in finding.text
     assert "--submodule inner" in finding.hint
     inner = described("model.jit", submodule="inner", shapes={"input": (1, 3)})
     assert not inner.findings

@@ -208,7 +208,7 @@ def test_the_first_that_reaches_the_goal_is_taken_and_the_rest_not_tried(judge: 
     trials = bench.trials()
     assert trials.best(["bad", "good", "better"]).recipe == "good"
     assert bench.applied == ["bad", "good"]
-    assert [re.sub(r"-?\d+\.\d", "N", note) for note in trials.notes] == [
+    assert [re.sub(r"-?\d+\.\d", "N", note.text) for note in trials.notes] == [
         "recipe: bad: N dB on 4 calibration samples",
         "recipe: good: N dB on 4 calibration samples",
     ]
@@ -224,7 +224,7 @@ def test_a_recipe_that_fails_and_a_session_that_raises_are_notes(judge: Judge) -
     bench = Bench(judge, raises=broken, good=with_noise(0.01))
     trials = bench.trials()
     assert trials.best(["impossible", "raises", "good"]).recipe == "good"
-    assert trials.notes[:2] == [
+    assert [note.text for note in trials.notes[:2]] == [
         "recipe: impossible: the model has no layer for it",
         "recipe: raises: planted: no kernel",
     ]
@@ -256,7 +256,7 @@ def test_a_spent_budget_ends_the_search_and_is_told(judge: Judge) -> None:
     trials = bench.trials(budget=2)
     assert trials.best("abc", goal_db=60).recipe == "b"
     assert bench.applied == ["a", "b"]
-    assert trials.notes[-1] == "2 recipes are all that one step tries: c was not tried"
+    assert trials.notes[-1].text == "2 recipes are all that one step tries: c was not tried"
 
 
 def test_the_budget_does_not_hang_on_what_is_known(judge: Judge) -> None:
@@ -284,7 +284,7 @@ def test_without_samples_the_first_that_works_is_taken() -> None:
     best = trials.best(["impossible", "a", "b"])
     assert best.recipe == "a"
     assert math.isnan(best.sqnr_db)
-    assert trials.notes[-1] == "recipe: a"
+    assert trials.notes[-1].text == "recipe: a"
 
 
 def test_a_trial_can_be_made_with_its_types() -> None:
@@ -308,7 +308,7 @@ def test_recipes_tried_together_are_one_note(judge: Judge) -> None:
     found = trials.together("all", [("min-max", "a"), ("entropy", "c")])
     assert [trial.recipe for trial in found] == ["a"]
     assert re.fullmatch(
-        r"tried all on 4 calibration samples, dB: min-max -?\d+\.\d, entropy: planted: no kernel", trials.notes[0]
+        r"tried all on 4 calibration samples, dB: min-max -?\d+\.\d, entropy: planted: no kernel", trials.notes[0].text
     )
 
 
@@ -411,7 +411,9 @@ def toy(tmp_path: Path) -> ConvertJob:
 def test_a_strangers_backend_in_twenty_lines(toy: ConvertJob) -> None:
     output = readme_step()(toy)
     assert len(output.notes) == 3
-    assert all(re.fullmatch(r"recipe: \d\.\d: \d+\.\d dB on 10 calibration samples", note) for note in output.notes)
+    assert all(
+        re.fullmatch(r"recipe: \d\.\d: \d+\.\d dB on 10 calibration samples", note.text) for note in output.notes
+    )
     result = read(Path(toy.output))
     assert result.arrays["first.w"].dtype == np.int8
     before, after = ToySession(read(Path(toy.source.path))), ToySession(result)

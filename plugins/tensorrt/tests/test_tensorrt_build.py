@@ -79,7 +79,8 @@ def test_what_the_builder_reports_is_read(tmp_path: Path) -> None:
     assert report.weights_bytes > 4 * (8 * 27 + 8 + 5120)
     assert report.multiplied_in == {"fp32": 2}
     assert report.raw.startswith("Layers:")
-    assert "operators that multiply, as the builder reports its layers: 2 in fp32" in output.notes
+    said = "operators that multiply, as the builder reports its layers: 2 in fp32"
+    assert said in [note.text for note in output.notes]
     assert "Conv + Relu" in {layer.operator for layer in described(plan).layers}
     assert {path.name for path in plan.parent.iterdir()} == {"out.engine", "out.layers.json", "out.precision.onnx"}
     assert (plan.parent / "out.precision.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()

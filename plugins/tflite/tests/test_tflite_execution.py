@@ -68,13 +68,13 @@ def test_int8_is_one_piece(int8: bytes) -> None:
     assert (layer.device, layer.precision) == ("XNNPACK", "int8")
     assert execution.device == "XNNPACK"
     assert execution.settings == {"kernels": "xnnpack", "threads": "2"}
-    dots = [obstacle for obstacle in execution.obstacles if "integer dot product" in obstacle]
+    dots = [obstacle for obstacle in execution.remarks if "integer dot product" in obstacle.text]
     assert bool(dots) is (processor().has_integer_dot is False)
 
 
 def test_float_has_nothing_against_it() -> None:
     execution = explain(to_bytes(graphs.classifier()))
-    assert execution.obstacles == ()
+    assert execution.remarks == ()
     assert set(execution.by_precision) == {"fp32"}
 
 
@@ -82,7 +82,7 @@ def test_a_hybrid_depthwise_convolution_splits_the_graph() -> None:
     execution = explain(fetch.path("emotion_tflite").read_bytes())
     assert [layer.device for layer in execution.layers] == ["XNNPACK", "builtin", "XNNPACK"]
     assert execution.layers[1].covers == ("DEPTHWISE_CONV_2D",)
-    assert any("XNNPACK runs in 2 pieces" in obstacle for obstacle in execution.obstacles)
+    assert any("XNNPACK runs in 2 pieces" in obstacle.text for obstacle in execution.remarks)
 
 
 def test_the_order_is_one_that_can_be_executed() -> None:
@@ -119,7 +119,7 @@ def test_planted_an_operator_without_a_kernel_in_xnnpack() -> None:
         ("builtin", "LOG_SOFTMAX"),
         ("XNNPACK", "FULLY_CONNECTED"),
     ]
-    assert any("1 of 1 LOG_SOFTMAX" in obstacle for obstacle in execution.obstacles)
+    assert any("1 of 1 LOG_SOFTMAX" in obstacle.text for obstacle in execution.remarks)
 
 
 def test_planted_an_operator_that_feeds_nothing() -> None:
@@ -141,7 +141,7 @@ def test_planted_an_operator_that_feeds_nothing() -> None:
 def test_bodies_are_not_shown() -> None:
     execution = explain(to_bytes(graphs.loop()))
     assert execution.by_device["builtin"].layers == 1
-    assert any("WHILE" in obstacle and "not shown" in obstacle for obstacle in execution.obstacles)
+    assert any("WHILE" in obstacle.text and "not shown" in obstacle.text for obstacle in execution.remarks)
 
 
 def test_another_size_leaves_no_trace_of_the_first() -> None:
@@ -212,7 +212,9 @@ def test_real_models(tmp_path: Path) -> None:
         execution = explain(output.read_bytes())
         assert account(execution) == execution.operators == main_graph(output.read_bytes())
         assert devices <= set(execution.by_device)
-        left = [obstacle for obstacle in execution.obstacles if "not taken by XNNPACK for int16 values: " in obstacle]
+        left = [
+            obstacle for obstacle in execution.remarks if "not taken by XNNPACK for int16 values: " in obstacle.text
+        ]
         assert bool(left) is (precision == "int16x8")
 
 

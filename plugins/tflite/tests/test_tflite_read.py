@@ -186,7 +186,7 @@ def test_custom_operator(tmp_path: Path) -> None:
     path = graphs.save(made.model([source], [result]), tmp_path / "flex.tflite")
     summary = describe_file(path)
     assert summary.custom_operators == ("FlexErf",)
-    assert summary.findings[0].blocking
+    assert summary.findings[0].kind == "blocker"
     assert LiteRtRuntime().check(summary).support is Support.NEVER
     with pytest.raises(StepError, match="FlexErf"):
         LiteRtSession(path.read_bytes())

@@ -136,5 +136,5 @@ def test_the_first_signature_is_converted_and_the_others_are_named(tmp_path: Pat
     path = tmp_path / "two.tflite"
     path.write_bytes(to_bytes(model))
     notes = convert(path, tmp_path / "two.onnx").notes
-    assert any("encode" in note and "left out" in note for note in notes)
+    assert any("encode" in note.text and "left out" in note.text for note in notes)
     assert list(OrtSession(tmp_path / "two.onnx").run({INPUT: digits()[0][:1]})) == [OUTPUT]

@@ -113,7 +113,7 @@ def difference(model: Any, folder: Path, *, fault: bool = False) -> float:
     path.write_bytes(to_bytes(model))
     step = convert(path, output)
     if any(tensor.isVariable for tensor in model.subgraphs[0].tensors):
-        assert any("keeps state" in note for note in step.notes)
+        assert any("keeps state" in note.text for note in step.notes)
     tflite, onnx = LiteRtSession(path.read_bytes(), "reference"), OrtSession(output)
     worst = 0.0
     shape = model.subgraphs[0].tensors[0].shape

@@ -33,6 +33,7 @@ from hub.spec import (
     ModelArtifact,
     ModelSummary,
     Numerics,
+    Remark,
     Runtime,
     RuntimeOptions,
     SampleFolder,
@@ -365,7 +366,9 @@ class ClippingSession(ToySession):
 
     def execution(self, feeds: dict[str, Array]) -> Execution:
         said = super().execution(feeds)
-        return msgspec.structs.replace(said, runtime="abacus", deviations=("outputs end at 0.4: set clip=0",))
+        return msgspec.structs.replace(
+            said, runtime="abacus", remarks=(Remark("deviation", "clipped", "outputs end at 0.4", "set clip=0"),)
+        )
 
 
 class ClippingRuntime(ToyRuntime):

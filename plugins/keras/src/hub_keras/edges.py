@@ -21,6 +21,7 @@ from hub.spec import (
     ModelSummary,
     Numerics,
     QuantRecipe,
+    Remark,
     Signature,
     StepOutput,
     Support,
@@ -39,7 +40,7 @@ _EITHER = (*_KERAS, Accepts(format="keras", form="savedmodel"))
 _BORDER: tuple[Literal["constants"], Literal["io_layout"]] = ("constants", "io_layout")
 _INPUT_TYPES = frozenset({DType.FLOAT32, DType.INT32, DType.INT64, DType.UINT8, DType.INT8, DType.BOOL})
 
-Write = Callable[[LoadedModel, StaticInputs, ConvertJob], tuple[str, ...]]
+Write = Callable[[LoadedModel, StaticInputs, ConvertJob], tuple[Remark, ...]]
 """Writes `job.output`; gives notes."""
 
 Match = Callable[[Signature, ConvertOptions], StaticInputs]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import EffectError
+from hub.spec import EffectError, Remark
 from hub_tflitefile.interface import Named, interface_of, quant_params, signature_def
 from hub_tflitefile.schema import custom_operators, numbers, parse, read_bytes, text, to_bytes
 
@@ -30,7 +30,9 @@ def refuse_custom(path: Path) -> None:
         )
 
 
-def name_interface(path: Path, inputs: Sequence[str], outputs: Sequence[str], slots: Slots | None = None) -> str:
+def name_interface(
+    path: Path, inputs: Sequence[str], outputs: Sequence[str], slots: Slots | None = None
+) -> tuple[Remark, ...]:
     """Give a file exactly one signature `serving_default` with these names, in this order.
 
     Tensor order in the subgraph, the tensors' names and the signature's entries all follow.
@@ -43,7 +45,7 @@ def name_interface(path: Path, inputs: Sequence[str], outputs: Sequence[str], sl
             outputs in order and no signature.
 
     Returns:
-        A note when names were changed, else an empty string.
+        A note when names were changed.
 
     Raises:
         EffectError: The file's inputs and outputs are not as many as asked for.
@@ -65,7 +67,8 @@ def name_interface(path: Path, inputs: Sequence[str], outputs: Sequence[str], sl
     model.signatureDefs = [signature_def(named_inputs, named_outputs)]
     path.write_bytes(to_bytes(model))
     after = [*inputs, *outputs]
-    return "" if before == after else f"renamed {', '.join(before)} to {', '.join(after)} (signature and tensors)"
+    said = f"renamed {', '.join(before)} to {', '.join(after)} (signature and tensors)"
+    return (Remark("note", "renamed", said),) if before != after else ()
 
 
 def _positions(model: ModelT, slots: Slots | None) -> tuple[list[int], list[int]]:

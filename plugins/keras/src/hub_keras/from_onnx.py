@@ -14,6 +14,7 @@ from hub.spec import (
     Edge,
     Gives,
     IoBinding,
+    Remark,
     StepError,
     StepOutput,
     UnsupportedModel,
@@ -74,11 +75,12 @@ IMPORTER = Edge(
 """ONNX to Keras, from the forms that preparation writes."""
 
 
-def notes_of(imported: Imported, nodes: int) -> tuple[str, ...]:
+def notes_of(imported: Imported, nodes: int) -> tuple[Remark, ...]:
     """What was made, in words."""
     made = operations(imported.model)
     transposes = made["Transpose"] + made["Permute"]
-    return (f"imported {nodes} ONNX nodes as {made.total()} Keras operations, {transposes} of them transposes",)
+    text = f"imported {nodes} ONNX nodes as {made.total()} Keras operations, {transposes} of them transposes"
+    return (Remark("note", "imported", text),)
 
 
 def operations(model: KerasModel) -> Counter[str]:

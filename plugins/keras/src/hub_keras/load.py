@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import Finding, ModelUnreadable, SetupError, Signature, StepError, TensorSpec, UnsupportedModel
+from hub.spec import ModelUnreadable, Remark, SetupError, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_keras.archive import Config, KerasArchive, classes_without_module, read_archive, refuse_code, unknown_classes
 from hub_keras.legacy import modernize, write_copy
 from hub_keras.loaded import Key, LoadedModel, leaves, rebuild, spec_of, unique
@@ -105,9 +105,9 @@ def _named(path: Path, archive: KerasArchive, config: Config, folder: Path) -> P
     return Path(shutil.copyfile(path, folder / f"model{suffix}"))
 
 
-def _legacy_findings(changes: Sequence[str]) -> tuple[Finding, ...]:
+def _legacy_findings(changes: Sequence[str]) -> tuple[Remark, ...]:
     message = f"written by Keras 2; read as: {', '.join(changes)}"
-    return (Finding(code="keras-2", message=message),) if changes else ()
+    return (Remark("finding", "keras-2", message),) if changes else ()
 
 
 def wrap(keras: ModuleType, model: KerasModel, archive: KerasArchive) -> LoadedModel:
@@ -197,29 +197,29 @@ def _dict_name(key: Key) -> str:
     return "_".join(map(str, key)) if any(isinstance(part, str) for part in key) else ""
 
 
-def _findings(layers: Sequence[KerasLayer], signature: Signature) -> tuple[Finding, ...]:
+def _findings(layers: Sequence[KerasLayer], signature: Signature) -> tuple[Remark, ...]:
     return (*_precision_findings(layers), *_state_findings(layers), *_string_findings(signature))
 
 
-def _precision_findings(layers: Sequence[KerasLayer]) -> list[Finding]:
+def _precision_findings(layers: Sequence[KerasLayer]) -> list[Remark]:
     computed = {str(getattr(layer, "compute_dtype", "float32")) for layer in layers} - {"float32", "None"}
     low = sorted(computed & {"float16", "bfloat16", "float64"})
     message = f"layers compute in {', '.join(low)}; TFLite and the parity check compute in float32"
-    return [Finding(code="mixed-precision", message=message)] if low else []
+    return [Remark("finding", "mixed-precision", message)] if low else []
 
 
-def _state_findings(layers: Sequence[KerasLayer]) -> list[Finding]:
+def _state_findings(layers: Sequence[KerasLayer]) -> list[Remark]:
     names = [layer.name for layer in layers if getattr(layer, "stateful", False)]
     message = f"{', '.join(names)}: stateful; the state between calls is lost, each call starts from the saved one"
     hint = "give the state as inputs and outputs (return_state=True, initial_state=...)"
-    return [Finding(code="hidden-state", message=message, hint=hint)] if names else []
+    return [Remark("finding", "hidden-state", message, hint)] if names else []
 
 
-def _string_findings(signature: Signature) -> list[Finding]:
+def _string_findings(signature: Signature) -> list[Remark]:
     names = [spec.name for spec in signature.inputs if spec.dtype.value == "string"]
     message = f"{', '.join(names)}: string input; no target takes strings"
     hint = "convert the part after the text layer: its inputs are token numbers"
-    return [Finding(code="string-input", message=message, hint=hint, blocking=True)] if names else []
+    return [Remark("blocker", "string-input", message, hint)] if names else []
 
 
 def tensorflow_version() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hub.spec import Dim, DType, Finding, Signature, TensorSpec
+from hub.spec import Dim, DType, Remark, Signature, TensorSpec
 
 Key = tuple[str | int, ...]
 
@@ -32,7 +32,7 @@ class LoadedModel:
     model: Any
     parameters: int
     weight_dtypes: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Remark, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.spec import UnsupportedModel
+from hub.spec import Remark, UnsupportedModel
 from hub_keras.loaded import LoadedModel
 from hub_keras.static import StaticInputs
 
@@ -18,7 +18,7 @@ RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "RNN"})
 MOST_STEPS = 512  # each step becomes about 20 operators: beyond this, conversion takes minutes and megabytes
 
 
-def unroll(loaded: LoadedModel, static: StaticInputs) -> tuple[str, ...]:
+def unroll(loaded: LoadedModel, static: StaticInputs) -> tuple[Remark, ...]:
     """Have every recurrent layer of a Keras model write its steps one by one instead of as a loop.
 
     Returns:
@@ -37,7 +37,8 @@ def unroll(loaded: LoadedModel, static: StaticInputs) -> tuple[str, ...]:
         )
     for layer in layers:
         layer.unroll = True
-    return (f"unrolled {', '.join(layer.name for layer in layers)}",)
+    text = f"unrolled {', '.join(layer.name for layer in layers)}"
+    return (Remark("note", "recurrence-unrolled", text),)
 
 
 def _flat(model: KerasModel) -> list[KerasLayer]:

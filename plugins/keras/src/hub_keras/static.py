@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from hub.spec import ConvertOptions, IoBinding, ShapeNeeded, Signature, TensorSpec, UnknownName
+from hub.spec import ConvertOptions, IoBinding, Remark, ShapeNeeded, Signature, TensorSpec, UnknownName
 
 Shape = tuple[int, ...]
 Tensor = TypeVar("Tensor")
@@ -105,11 +105,17 @@ class StaticInputs:
         )
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[Remark, ...]:
         """What was fixed, in words."""
         fixed = [spec for spec in self.kept if not spec.is_static and not self.open_axes.get(spec.name)]
-        words = [f"fixed {spec} to {'x'.join(map(str, self.shapes[spec.name]))}" for spec in fixed]
-        return (*words, *(f"froze input {name} to {value}" for name, value in self.constants.items()))
+        sizes = {str(spec): "x".join(map(str, self.shapes[spec.name])) for spec in fixed}
+        return (
+            *(Remark("note", "input-fixed", f"fixed {spec} to {size}") for spec, size in sizes.items()),
+            *(
+                Remark("note", "input-frozen", f"froze input {name} to {value}")
+                for name, value in self.constants.items()
+            ),
+        )
 
     def run(
         self, call: Callable[[Sequence[Tensor]], list[Tensor]], kept: Sequence[Tensor], tools: TensorTools[Tensor]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub.spec import ConvertJob, EffectError, Numerics, SampleFolder, StepError, TensorSpec
+from hub.spec import ConvertJob, EffectError, Numerics, Remark, SampleFolder, StepError, TensorSpec
 from hub_keras.flatbuffer import Slots, name_interface, refuse_custom
 from hub_keras.loaded import LoadedModel
 from hub_keras.recurrent import batch_of, close_list_shapes, unroll
@@ -27,7 +27,7 @@ class TfliteConversion:
 
     converter: Any
     slots: Slots | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Remark, ...] = ()
 
 
 Maker = Callable[[LoadedModel, StaticInputs, Path], TfliteConversion]
@@ -107,13 +107,14 @@ def from_frozen(loaded: LoadedModel, static: StaticInputs, scratch: Path) -> Tfl
     return TfliteConversion(tf.lite.TFLiteConverter.from_concrete_functions([function]), notes=notes)
 
 
-def _close_lists(frozen: Any, static: StaticInputs) -> tuple[Any, tuple[str, ...]]:
+def _close_lists(frozen: Any, static: StaticInputs) -> tuple[Any, tuple[Remark, ...]]:
     graph, batch = frozen.graph.as_graph_def(), batch_of(static)
     closed = close_list_shapes(graph, batch) if batch is not None else 0
     if not closed:
         return frozen, ()
     names = [[tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs)]
-    return _function_of(graph, *names), (f"gave {closed} tensor lists of a loop their batch size, {batch}",)
+    text = f"gave {closed} tensor lists of a loop their batch size, {batch}"
+    return _function_of(graph, *names), (Remark("note", "lists-sized", text),)
 
 
 def _function_of(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
@@ -160,7 +161,7 @@ def _keeping(loaded: LoadedModel, function: Any) -> Any:
 
 def write_tflite(
     loaded: LoadedModel, static: StaticInputs, job: ConvertJob, make: Maker, numerics: Numerics = Numerics.FP32
-) -> tuple[str, ...]:
+) -> tuple[Remark, ...]:
     """Convert a model into `job.output` with TFLite's own operators only.
 
     Returns:
@@ -176,8 +177,8 @@ def write_tflite(
     output.write_bytes(_convert(prepared.converter))
     if not job.options.allow_custom_ops:
         refuse_custom(output)
-    note = name_interface(output, [spec.name for spec in static.kept], static.outputs, prepared.slots)
-    return (*static.notes, *prepared.notes, *([note] if note else []))
+    renamed = name_interface(output, [spec.name for spec in static.kept], static.outputs, prepared.slots)
+    return (*static.notes, *prepared.notes, *renamed)
 
 
 def _convert(converter: Any) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import ConvertJob, StepError, UnsupportedModel
+from hub.spec import ConvertJob, Remark, StepError, UnsupportedModel
 from hub_keras.loaded import LoadedModel
 from hub_keras.onnx_border import OnnxSignature, finish
 from hub_keras.static import StaticInputs
@@ -29,7 +29,7 @@ _MAPPED = "/pfor/while"
 _WRONG = {"ResizeArea": "tf2onnx writes another interpolation for resizing by area"}
 
 
-def write_onnx(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_onnx(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[Remark, ...]:
     """Convert a model into `job.output`. Returns notes.
 
     Raises:
@@ -66,7 +66,7 @@ def frozen_graph(loaded: LoadedModel, static: StaticInputs) -> tuple[GraphDef, l
     return frozen.graph.as_graph_def(), [tensor.name for tensor in frozen.inputs], [t.name for t in frozen.outputs]
 
 
-def rewrite(graph: GraphDef) -> tuple[str, ...]:
+def rewrite(graph: GraphDef) -> tuple[Remark, ...]:
     """Write operators that tf2onnx does not know with those that it knows, in place.
 
     Returns:
@@ -83,7 +83,10 @@ def rewrite(graph: GraphDef) -> tuple[str, ...]:
             if node.op in _REWRITES and body is graph.node:
                 counts[node.op] = counts.get(node.op, 0) + 1
                 _REWRITES[node.op](graph, node)
-    return tuple(f"wrote {count} {name} with operators that ONNX has" for name, count in counts.items())
+    return tuple(
+        Remark("note", "operators-rewritten", f"wrote {count} {name} with operators that ONNX has")
+        for name, count in counts.items()
+    )
 
 
 def _refuse(node: NodeDef) -> None:

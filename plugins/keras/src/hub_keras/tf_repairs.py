@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
+
 if TYPE_CHECKING:
     from hub_keras.frameworks import KerasLayer, KerasModel
 
 
-def repair(model: KerasModel) -> tuple[str, ...]:
+def repair(model: KerasModel) -> tuple[Remark, ...]:
     """Put a loaded Keras model right, in place; a SavedModel has no layers and stays as it is.
 
     Returns:
@@ -20,7 +22,8 @@ def repair(model: KerasModel) -> tuple[str, ...]:
     found = [layer for layer in layers if type(layer).__name__ == "TimeDistributed"]
     for layer in found:
         layer.call = _merged(layer, layer.call)
-    return (f"steps as a batch: {', '.join(layer.name for layer in found)}",) if found else ()
+    text = f"steps as a batch: {', '.join(layer.name for layer in found)}"
+    return (Remark("note", "steps-as-batch", text),) if found else ()
 
 
 def _merged(layer: KerasLayer, original: Callable[..., object]) -> Callable[..., object]:

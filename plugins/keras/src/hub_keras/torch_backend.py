@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import ConvertJob, StepError
+from hub.spec import ConvertJob, Remark, StepError
 from hub_keras.flatbuffer import name_interface, refuse_custom
 from hub_keras.loaded import LoadedModel
 from hub_keras.static import StaticInputs, TensorTools
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from hub_keras.frameworks import KerasVariable
 
-NOTE = "loaded on Keras' torch backend"
+NOTE = Remark("note", "torch-backend", "loaded on Keras' torch backend")
 
 
-def module_of(loaded: LoadedModel, static: StaticInputs) -> tuple[torch.nn.Module, tuple[str, ...]]:
+def module_of(loaded: LoadedModel, static: StaticInputs) -> tuple[torch.nn.Module, tuple[Remark, ...]]:
     """Wrap a model as a module from positional tensors to a tuple of tensors.
 
     Its parameters carry the names of the Keras variables, with dots for the slashes: a `conv2d` layer has
@@ -82,7 +82,7 @@ def example_inputs(static: StaticInputs, seed: int) -> tuple[torch.Tensor, ...]:
     )
 
 
-def write_tflite(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_tflite(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[Remark, ...]:
     """Convert with LiteRT Torch into `job.output`. Returns notes.
 
     Raises:
@@ -104,8 +104,8 @@ def write_tflite(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> 
     if not job.options.allow_custom_ops:
         refuse_custom(output)
     slots = _numbered("args", len(static.kept)), _numbered("output", len(static.outputs))
-    note = name_interface(output, [spec.name for spec in static.kept], static.outputs, slots)
-    return (*static.notes, NOTE, *repairs, *([note] if note else []))
+    renamed = name_interface(output, [spec.name for spec in static.kept], static.outputs, slots)
+    return (*static.notes, NOTE, *repairs, *renamed)
 
 
 def _numbered(prefix: str, count: int) -> list[str]:

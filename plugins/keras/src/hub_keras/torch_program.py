@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import ConvertJob, HubError, Signature, StepError, UnsupportedModel
+from hub.spec import ConvertJob, HubError, Remark, Signature, StepError, UnsupportedModel
 from hub_keras.loaded import LoadedModel
 from hub_keras.onnx_border import OnnxSignature, finish
 from hub_keras.static import StaticInputs
@@ -26,7 +26,7 @@ _FAILURES = (RuntimeError, ValueError, TypeError, NotImplementedError, Attribute
 
 def export_program(
     loaded: LoadedModel, static: StaticInputs, seed: int
-) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:
+) -> tuple[torch.export.ExportedProgram, tuple[Remark, ...]]:
     """Export a model with torch.export.
 
     Returns:
@@ -98,7 +98,7 @@ def _line(text: str) -> str:
     return " ".join(lines[:2])[:300]
 
 
-def write_pytorch(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_pytorch(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[Remark, ...]:
     """Write an exported program with the source's names of inputs and outputs. Returns notes.
 
     Raises:
@@ -112,7 +112,7 @@ def write_pytorch(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) ->
     return notes
 
 
-def write_onnx(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[str, ...]:
+def write_onnx(loaded: LoadedModel, static: StaticInputs, job: ConvertJob) -> tuple[Remark, ...]:
     """Export with torch.onnx into `job.output`. Returns notes.
 
     Raises:

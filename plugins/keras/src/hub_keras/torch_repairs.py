@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hub.spec import UnsupportedModel
+from hub.spec import Remark, UnsupportedModel
 
 if TYPE_CHECKING:
     import torch
@@ -17,36 +17,39 @@ if TYPE_CHECKING:
     from hub_keras.frameworks import KerasLayer, KerasModel
 
 
-def repair(model: KerasModel) -> tuple[str, ...]:
+def repair(model: KerasModel) -> tuple[Remark, ...]:
     """Put a loaded model right, in place.
 
     Returns:
-        What was done, in words.
+        What was done.
 
     Raises:
         UnsupportedModel: A layer computes something else on this backend, and that cannot be put right.
     """
     layers = list(model._flatten_layers(include_self=False))  # noqa: SLF001 the public list stops at nested models
     masked = any(type(layer).__name__ == "Masking" or getattr(layer, "mask_zero", False) for layer in layers)
-    done: dict[str, list[str]] = {}
+    done: dict[Remark, list[str]] = {}
     for layer in layers:
-        for words in _repaired(layer, masked=masked):
-            done.setdefault(words, []).append(layer.name)
-    return tuple(f"{words}: {', '.join(names)}" for words, names in done.items())
+        for remark in _repaired(layer, masked=masked):
+            done.setdefault(remark, []).append(layer.name)
+    return tuple(
+        Remark(remark.kind, remark.code, f"{remark.text}: {', '.join(names)}") for remark, names in done.items()
+    )
 
 
-def _repaired(layer: KerasLayer, *, masked: bool) -> Iterator[str]:
+def _repaired(layer: KerasLayer, *, masked: bool) -> Iterator[Remark]:
     _refuse(layer)
     kind = type(layer).__name__
     if kind in _PADDED and layer.padding == "same":
         layer.call = _PADDED[kind](layer)
-        yield "averaged without the padding, for which Keras' torch backend repeats the border"
+        text = "averaged without the padding, for which Keras' torch backend repeats the border"
+        yield Remark("note", "padding-left-out", text)
     if getattr(layer, "activity_regularizer", None) is not None:
         layer.activity_regularizer = None
-        yield "left out the activity regularizer, a loss of training"
+        yield Remark("note", "regularizer-left-out", "left out the activity regularizer, a loss of training")
     if kind in _LOOPED and not layer.unroll and _walks_the_batch(layer, masked=masked):
         layer.unroll = True
-        yield "steps written one by one"
+        yield Remark("note", "steps-unrolled", "steps written one by one")
 
 
 _LOOPED = frozenset({"SimpleRNN", "GRU", "LSTM", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})

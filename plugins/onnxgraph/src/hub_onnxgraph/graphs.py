@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING
 
-from hub.spec import UnsupportedModel
+from hub.spec import Remark, UnsupportedModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +134,7 @@ def opset_of(model: onnx.ModelProto) -> int:
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
-def raise_opset(model: onnx.ModelProto, target: int) -> tuple[onnx.ModelProto, list[str]]:
+def raise_opset(model: onnx.ModelProto, target: int) -> tuple[onnx.ModelProto, list[Remark]]:
     """Returns a model with at least this opset, and a note where that is a change.
 
     Raises:
@@ -150,4 +150,4 @@ def raise_opset(model: onnx.ModelProto, target: int) -> tuple[onnx.ModelProto, l
     except (RuntimeError, ValueError, converter.ConvertError) as error:
         message = f"opset {before} could not be raised to {target}: {str(error).strip()[:200]}"
         raise UnsupportedModel(message, hint=f"Export the model again with opset {target}.") from error
-    return raised, [f"raised the opset from {before} to {target}"]
+    return raised, [Remark("note", "opset-raised", f"raised the opset from {before} to {target}")]

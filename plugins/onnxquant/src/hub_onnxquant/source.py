@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import SampleFolder, Session, StepError
+from hub.spec import Remark, SampleFolder, Session, StepError
 from hub_onnxquant.placement import candidates
 from hub_onnxquant.ranges import ObservedRanges, observe
 from hub_onnxquant.recipe import Recipe
@@ -35,7 +35,7 @@ class QuantizerSource:
     """
 
     model: ModelProto
-    notes: list[str]
+    notes: list[Remark]
     calibration: str
     samples: int
     judge: Judge

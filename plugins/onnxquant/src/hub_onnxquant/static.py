@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hub.spec import DType, Numerics, QuantRecipe, StepError
+from hub.spec import DType, Numerics, QuantRecipe, Remark, StepError
 from hub_onnxquant.placement import Extent, Placement, place, products_of
 from hub_onnxquant.qdq import Scheme, insert
 from hub_onnxquant.ranges import METHODS, Range
@@ -126,7 +126,8 @@ def mixed(source: QuantizerSource, trials: StaticTrials, start: Recipe, widest: 
     hurt = sensitivity(source, trials, start, widest)
     order = sorted(hurt, key=lambda name: hurt[name])
     worst = ", ".join(f"{name} {hurt[name]:.1f} dB" for name in order[:3])
-    trials.notes.append(f"layers that int8 hurts most, each alone in int8: {worst}")
+    text = f"layers that int8 hurts most, each alone in int8: {worst}"
+    trials.notes.append(Remark("note", "layers-hurt-most", text))
     recipes = (
         (str(count), Recipe(widest, start.method, start.scheme, (*start.kept, *order[:count])))
         for count in _counts(len(order))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import ExecutedLayer, Execution, processor
+from hub.spec import ExecutedLayer, Execution, Remark, processor
 from hub_onnxgraph.graphs import name_nodes
 from hub_onnxquant.runtime_options import EXACT, VARIANTS
 from hub_onnxruntime.accounting import REORDERS, Account, FlatGraph, account
@@ -77,8 +77,7 @@ def explain(session: OrtSession, feeds: Feeds) -> Execution:
         layers=tuple(_layer(item, books, total) for item in nodes),
         eliminated=_counted(books.eliminated(places)),
         timed_by=f"ONNX Runtime's profile of {RUNS} runs",
-        obstacles=tuple(_obstacles(nodes, graph, total, session)),
-        deviations=tuple(filter(None, (_saturates(nodes, session),))),
+        remarks=tuple(_remarks(nodes, graph, total, session)),
     )
 
 
@@ -155,30 +154,33 @@ def _layer(item: _ExecutedNode, books: Account, total: float) -> ExecutedLayer:
     )
 
 
-def _obstacles(nodes: Sequence[_ExecutedNode], graph: FlatGraph, total: float, session: OrtSession) -> list[str]:
-    words = [
+def _remarks(nodes: Sequence[_ExecutedNode], graph: FlatGraph, total: float, session: OrtSession) -> list[Remark]:
+    found = [
+        _saturates(nodes, session),
         _no_dot_product(nodes),
         _not_fused(nodes, graph),
         _half_precision(nodes, total),
         _conversions(nodes, total),
         _elsewhere(nodes, total, session),
     ]
-    return [word for word in words if word]
+    return [remark for remark in found if remark]
 
 
-def _no_dot_product(nodes: Sequence[_ExecutedNode]) -> str:
+def _no_dot_product(nodes: Sequence[_ExecutedNode]) -> Remark | None:
     count = sum(item.precision in {"int8", "int8-dynamic"} and _multiplies(item) for item in nodes)
     if not count or processor().has_integer_dot is not False:
-        return ""
-    return f"{count} int8 operators on {processor()}: without an int8 dot product they gain little over float"
+        return None
+    text = f"{count} int8 operators on {processor()}: without an int8 dot product they gain little over float"
+    return Remark("obstacle", "no-integer-dot", text)
 
 
-def _saturates(nodes: Sequence[_ExecutedNode], session: OrtSession) -> str:
+def _saturates(nodes: Sequence[_ExecutedNode], session: OrtSession) -> Remark | None:
     """Says so where ONNX Runtime's default computes int8 wrong on this processor; see `runtime_options.EXACT`."""
     count = sum(_multiplies(item) and {"uint8", "int8"} <= set(item.kernel.inputs) for item in nodes)
     if session.exact or not count or processor().has_integer_dot is not False:
-        return ""
-    return f"{count} operators multiply u8 by s8, which saturates on this processor: open the session with {EXACT}=1"
+        return None
+    text = f"{count} operators multiply u8 by s8, which saturates on this processor"
+    return Remark("deviation", "products-saturate", text, f"open the session with {EXACT}=1")
 
 
 def _multiplies(item: _ExecutedNode) -> bool:
@@ -186,15 +188,16 @@ def _multiplies(item: _ExecutedNode) -> bool:
     return item.kernel.operator in every
 
 
-def _not_fused(nodes: Sequence[_ExecutedNode], graph: FlatGraph) -> str:
+def _not_fused(nodes: Sequence[_ExecutedNode], graph: FlatGraph) -> Remark | None:
     """Names multiplying operators in float that take dequantized activations."""
     floats = [item for item in nodes if _multiplies(item) and item.precision in _FLOATS.values()]
     between = [item for item in floats if item.node is not None and _is_dequantized(item.node, graph)]
     if not between:
-        return ""
+        return None
     named = ", ".join(f"{item.kernel.operator} {item.kernel.name!r}" for item in between[:3])
     more = f" and {len(between) - 3} more" if len(between) > 3 else ""  # noqa: PLR2004 - as many as are named
-    return f"{len(between)} QDQ pairs not fused: between them compute in float {named}{more}"
+    text = f"{len(between)} QDQ pairs not fused: between them compute in float {named}{more}"
+    return Remark("obstacle", "qdq-not-fused", text)
 
 
 def _is_dequantized(node: onnx.NodeProto, graph: FlatGraph) -> bool:
@@ -209,30 +212,31 @@ def _share(items: Sequence[_ExecutedNode], total: float) -> float:
     return sum(item.kernel.seconds for item in items) / total
 
 
-def _half_precision(nodes: Sequence[_ExecutedNode], total: float) -> str:
+def _half_precision(nodes: Sequence[_ExecutedNode], total: float) -> Remark | None:
     casts = [item for item in nodes if item.kernel.name.startswith(_INSERTED_CAST)]
     if not casts:
-        return ""
+        return None
     share = _share(casts, total)
     what = "casts around float16 operators that this provider computes in float32"
-    return f"{len(casts)} {what}: {share:.0%} of the time"
+    return Remark("obstacle", "float16-casts", f"{len(casts)} {what}: {share:.0%} of the time")
 
 
-def _conversions(nodes: Sequence[_ExecutedNode], total: float) -> str:
+def _conversions(nodes: Sequence[_ExecutedNode], total: float) -> Remark | None:
     kinds = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Transpose", *REORDERS}
     found = [item for item in nodes if item.kernel.operator in kinds]
     share = _share(found, total)
     if share < _WORTH_SAYING:
-        return ""
+        return None
     counts = Counter(item.kernel.operator for item in found)
     named = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-    return f"{share:.0%} of the time goes into changing types and layouts: {named}"
+    text = f"{share:.0%} of the time goes into changing types and layouts: {named}"
+    return Remark("obstacle", "conversions", text)
 
 
-def _elsewhere(nodes: Sequence[_ExecutedNode], total: float, session: OrtSession) -> str:
+def _elsewhere(nodes: Sequence[_ExecutedNode], total: float, session: OrtSession) -> Remark | None:
     away = [item for item in nodes if item.kernel.provider != session.provider]
     if not away:
-        return ""
+        return None
     named = ", ".join(sorted({item.kernel.provider for item in away}))
     part = f"{len(away)} of {len(nodes)} nodes ({_share(away, total):.0%} of the time)"
-    return f"{part} run on {named}, not on {session.provider}"
+    return Remark("obstacle", "ran-elsewhere", f"{part} run on {named}, not on {session.provider}")

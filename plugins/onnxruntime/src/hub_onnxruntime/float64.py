@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_onnxgraph.graphs import graphs
 from hub_onnxruntime.files import all_nodes, all_tensors
 
@@ -30,7 +31,7 @@ def is_double_inside(model: onnx.ModelProto) -> bool:
     return any(name not in signature for name in (*inner, *made))
 
 
-def narrow_float64(model: ir.Model) -> list[str]:
+def narrow_float64(model: ir.Model) -> list[Remark]:
     """Rewrites a model's inner float64 tensors as float32; types must have been inferred. Returns notes."""
     import onnx_ir as ir
     from onnx_ir.passes.common import NameFixPass
@@ -52,8 +53,12 @@ def narrow_float64(model: ir.Model) -> list[str]:
     _cast_at_signature(graph, inputs, outputs)
     dropped = drop_idle_casts(graph)
     NameFixPass()(model)
-    notes = [f"computed float64 inside the graph in float32 ({stored} stored tensors, {dropped} casts removed)"]
-    return [*notes, f"clamped {clamped} float64 constants to float32's range"] if clamped else notes
+    text = f"computed float64 inside the graph in float32 ({stored} stored tensors, {dropped} casts removed)"
+    notes = [Remark("note", "float64-narrowed", text)]
+    if clamped:
+        text = f"clamped {clamped} float64 constants to float32's range"
+        notes.append(Remark("note", "float64-clamped", text))
+    return notes
 
 
 def _beyond_float32(tensor: ir.TensorProtocol) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
+
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
@@ -20,21 +22,23 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def fold_control_flow(model: ir.Model) -> tuple[ir.Model, list[str]]:
+def fold_control_flow(model: ir.Model) -> tuple[ir.Model, list[Remark]]:
     """Folds every `If` whose condition follows from constants and fixed shapes, nested ones too; returns notes too."""
     before = _count_ifs(model)
     if not before:
         return model, []
     folded, notes = fold_small(model)
     gone = before - _count_ifs(folded)
-    return (folded, [f"folded {gone} of {before} If nodes", *notes]) if gone else (model, notes)
+    if not gone:
+        return model, notes
+    return folded, [Remark("note", "branches-folded", f"folded {gone} of {before} If nodes"), *notes]
 
 
 def _count_ifs(model: ir.Model) -> int:
     return sum(node.op_type == "If" for node in model.graph.all_nodes())
 
 
-def fold_small(model: ir.Model) -> tuple[ir.Model, list[str]]:
+def fold_small(model: ir.Model) -> tuple[ir.Model, list[Remark]]:
     """Returns a copy in which nodes with known, small outputs are constants, and a note where that failed."""
     from onnx_ir.passes.common import OutputFixPass
     from onnxscript.optimizer import FOLDED_FROM_KEY, fold_constants_ir
@@ -48,7 +52,7 @@ def fold_small(model: ir.Model) -> tuple[ir.Model, list[str]]:
             if not done.modified:
                 break
     except RuntimeError as error:  # a rule met what it does not know: the graph stays as it is
-        return model, [f"folded no constants: {error}: {error.__cause__}"]
+        return model, [Remark("note", "constants-not-folded", f"folded no constants: {error}: {error.__cause__}")]
     for graph in folded.graphs():
         for value in (*graph.outputs, *(value for node in graph for value in node.outputs)):
             value.metadata_props.pop(FOLDED_FROM_KEY, None)

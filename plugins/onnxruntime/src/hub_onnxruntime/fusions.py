@@ -16,6 +16,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hub.spec import Remark
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxruntime.files import all_nodes, save
 from hub_onnxruntime.numerics import operator_key
@@ -39,7 +40,7 @@ class FusedModel(NamedTuple):
     """A graph with fusions, what was done and undone, and whether it is another one than before."""
 
     model: onnx.ModelProto
-    notes: list[str]
+    notes: list[Remark]
     fused: bool = False
 
 
@@ -75,16 +76,18 @@ def fuse(model: onnx.ModelProto, scratch: Path, seed: int) -> FusedModel:
         try:
             check_same(model, candidate, oracle)
         except Rejected as reason:
-            notes.append(f"undid the {family} fusions of onnxruntime.transformers: {reason}")
+            text = f"undid the {family} fusions of onnxruntime.transformers: {reason}"
+            notes.append(Remark("note", "fusions-undone", text))
             continue
-        how = f"; {oracle.notes[0]}" if oracle.notes else ""
+        how = f"; {oracle.notes[0].text}" if oracle.notes else ""
         sizes = f"{len(model.graph.node)} -> {len(candidate.graph.node)} operators"
-        notes.append(f"onnxruntime.transformers ({family}): {_made_words(_made(model, candidate))}; {sizes}{how}")
+        text = f"onnxruntime.transformers ({family}): {_made_words(_made(model, candidate))}; {sizes}{how}"
+        notes.append(Remark("note", "transformer-fusions", text))
         return FusedModel(candidate, [*notes, *_left_over(wanted, candidate, model)], fused=True)
     return FusedModel(model, [*notes, *_left_over(wanted, model, model)])
 
 
-def _candidates(model: onnx.ModelProto, wanted: int) -> tuple[dict[str, onnx.ModelProto], list[str]]:
+def _candidates(model: onnx.ModelProto, wanted: int) -> tuple[dict[str, onnx.ModelProto], list[Remark]]:
     """Returns family -> fused graph, no two of the same operators, up to the first that fuses all attention."""
     found: dict[str, onnx.ModelProto] = {}
     seen: list[dict[str, int]] = [{}]
@@ -93,7 +96,8 @@ def _candidates(model: onnx.ModelProto, wanted: int) -> tuple[dict[str, onnx.Mod
         try:
             fused = _apply(family, model)
         except Rejected as reason:
-            notes.append(f"left out the {family} fusions of onnxruntime.transformers: {reason}")
+            text = f"left out the {family} fusions of onnxruntime.transformers: {reason}"
+            notes.append(Remark("note", "fusions-failed", text))
             continue
         if _made(model, fused) not in seen:
             seen.append(_made(model, fused))
@@ -138,7 +142,7 @@ def check_same(model: onnx.ModelProto, fused: onnx.ModelProto, oracle: Oracle) -
     """
     difference, noise = oracle.error_of(fused)
     if not oracle.ran:
-        raise Rejected(f"nothing proves them: {oracle.notes[0]}")
+        raise Rejected(f"nothing proves them: {oracle.notes[0].text}")
     if difference > max(WRONG_ABOVE / 5, 10 * noise):
         raise Rejected(f"the result differs by {difference:.2g} relative ({_made_words(_made(model, fused))})")
 
@@ -179,10 +183,14 @@ def _made_words(made: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in made.items())
 
 
-def _left_over(wanted: int, after: onnx.ModelProto, before: onnx.ModelProto) -> list[str]:
+def _left_over(wanted: int, after: onnx.ModelProto, before: onnx.ModelProto) -> list[Remark]:
     guards = sum(node.op_type == "IsNaN" for node in before.graph.node)
     left = wanted - _score(after, before)[0]
-    notes = [f"{left} attention blocks stay as single operators: no family's pattern fits them"] if left > 0 else []
+    notes = []
+    if left > 0:
+        text = f"{left} attention blocks stay as single operators: no family's pattern fits them"
+        notes.append(Remark("note", "attention-unfused", text))
     if guards:
-        notes.append(f"{guards} attention blocks guard against NaN (IsNaN, Where), which no fused operator does")
+        text = f"{guards} attention blocks guard against NaN (IsNaN, Where), which no fused operator does"
+        notes.append(Remark("note", "attention-guarded", text))
     return notes

@@ -33,6 +33,7 @@ from hub.spec import (
     Gives,
     IoBinding,
     ModelSummary,
+    Remark,
     StepError,
     StepOutput,
     Support,
@@ -224,12 +225,11 @@ def convert(job: ConvertJob) -> StepOutput:
         raise UnsupportedModel(f"onnx2tf left operators that no runtime has: {names}", hint=_FAILURES_HINT)
     bindings = _bindings(model, written) if not custom else []
     shutil.copyfile(written, job.output)
-    notes = (
-        ["unrolled recurrent layers over time"]
-        if any(node.op_type in ("LSTM", "GRU", "RNN") for node in model.graph.node)
-        else []
-    )
-    notes += [f"held the layout of {held} outputs with a Reshape"] if held else []
+    notes = []
+    if any(node.op_type in ("LSTM", "GRU", "RNN") for node in model.graph.node):
+        notes.append(Remark("note", "recurrence-unrolled", "unrolled recurrent layers over time"))
+    if held:
+        notes.append(Remark("note", "layout-held", f"held the layout of {held} outputs with a Reshape"))
     return StepOutput(notes=tuple(notes), bindings=tuple(bindings))
 
 

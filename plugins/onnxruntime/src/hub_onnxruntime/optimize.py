@@ -25,6 +25,7 @@ from hub.spec import (
     Gives,
     ModelSummary,
     Numerics,
+    Remark,
     StepError,
     StepOutput,
     Support,
@@ -52,8 +53,8 @@ _INSERTED_CAST = "InsertedPrecisionFreeCast_"  # how ONNX Runtime names the cast
 def takes_runnable(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuses what ONNX Runtime cannot open, and shapes that are to be fixed first."""
     for finding in summary.findings:
-        if finding.blocking or finding.code == "no-kernel":
-            return Verdict(support=Support.NEVER, reason=finding.message, hint=finding.hint)
+        if finding.kind == "blocker" or finding.code == "no-kernel":
+            return Verdict(support=Support.NEVER, reason=finding.text, hint=finding.hint)
     foreign = [name for name in summary.custom_operators if not is_runtime_operator(name)]
     if foreign:
         return Verdict(support=Support.NEVER, reason=f"ONNX Runtime has no operator {', '.join(foreign)}")
@@ -155,7 +156,7 @@ def save_optimized(
         raise StepError(f"ONNX Runtime {ort_module.__version__} saved nothing of {source.name}", hint="See the log.")
 
 
-def optimize(source: Path, target: Path, scratch: Path, form: str, seed: int = 0) -> list[str]:
+def optimize(source: Path, target: Path, scratch: Path, form: str, seed: int = 0) -> list[Remark]:
     """Writes the optimized form of a model; names, order and open dims of its inputs and outputs stay.
 
     Args:
@@ -193,15 +194,25 @@ def optimize(source: Path, target: Path, scratch: Path, form: str, seed: int = 0
     return [*notes, *unpacked, _words(before, after), _LEVEL, *_cast_notes(after)]
 
 
-_LARGE = "no transformer fusions: they would load the weights of a model of this size and copy them"
-_LEVEL = "optimization level extended: layouts of one processor (NCHWc) are left to ONNX Runtime when it opens the file"
-_ORT_LEVEL = (
+_LARGE = Remark(
+    "note",
+    "no-fusions-large",
+    "no transformer fusions: they would load the weights of a model of this size and copy them",
+)
+_LEVEL = Remark(
+    "note",
+    "optimized-extended",
+    "optimization level extended: layouts of one processor (NCHWc) are left to ONNX Runtime when it opens the file",
+)
+_ORT_LEVEL = Remark(
+    "note",
+    "optimized-extended-ort",
     "optimization level extended, the last word for an .ort file: ONNX Runtime optimizes an .onnx file further when it "
-    "opens it (NCHWc layouts of its processor), an .ort file not"
+    "opens it (NCHWc layouts of its processor), an .ort file not",
 )
 
 
-def _fused(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
+def _fused(source: Path, scratch: Path, seed: int) -> tuple[Path, list[Remark]]:
     """Returns the file to optimize: rewritten, and with transformer fusions, where there are any that are right."""
     path, notes = rewritten(source, scratch, seed)
     if not looks_like_a_transformer(load_structure(path)):
@@ -216,7 +227,7 @@ def _fused(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
     return path, [*notes, *done.notes]
 
 
-def _words(before: onnx.ModelProto, after: onnx.ModelProto) -> str:
+def _words(before: onnx.ModelProto, after: onnx.ModelProto) -> Remark:
     """`ONNX Runtime: 330 -> 307 operators; new 21 com.microsoft::FusedConv; gone 21 Conv, …`."""
     old, new = (Counter(map(operator_key, all_nodes(model))) for model in (before, after))
     old.pop("Constant", None)
@@ -224,12 +235,13 @@ def _words(before: onnx.ModelProto, after: onnx.ModelProto) -> str:
     for title, counts in (("new", new - old), ("gone", old - new)):
         if counts:
             words.append(f"{title} " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
-    return "; ".join(words)
+    return Remark("note", "optimized", "; ".join(words))
 
 
-def _cast_notes(model: onnx.ModelProto) -> list[str]:
+def _cast_notes(model: onnx.ModelProto) -> list[Remark]:
     casts = sum(node.name.startswith(_INSERTED_CAST) for node in all_nodes(model))
     if not casts:
         return []
     why = "its CPU kernels compute in float32: for a GPU, convert with --to onnx"
-    return [f"ONNX Runtime wrote {casts} casts around float16 operators, because {why}"]
+    text = f"ONNX Runtime wrote {casts} casts around float16 operators, because {why}"
+    return [Remark("note", "float16-casts-written", text)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import DType, ShapeNeeded, StepError, UnsupportedModel
+from hub.spec import DType, Remark, ShapeNeeded, StepError, UnsupportedModel
 from hub_onnxgraph.graphs import add_constant, graphs, name_nodes, opset_of, proto_of, prune, raise_opset
 from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of, tensor_info
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
@@ -49,11 +49,11 @@ Constants = Mapping[str, int | float | bool]
 class Preparation(NamedTuple):
     """What `prepare` did: notes in order, and the inputs that were frozen away."""
 
-    notes: list[str]
+    notes: list[Remark]
     frozen: dict[str, int | float | bool]
 
 
-def freeze_inputs(graph: ir.Graph, constants: Constants, shapes: OpenShapes, kinds: Mapping[str, str]) -> list[str]:
+def freeze_inputs(graph: ir.Graph, constants: Constants, shapes: OpenShapes, kinds: Mapping[str, str]) -> list[Remark]:
     """Turns inputs into constants; they leave the graph's inputs. `kinds` has each input's element type."""
     import numpy as np
     import onnx_ir as ir
@@ -65,7 +65,8 @@ def freeze_inputs(graph: ir.Graph, constants: Constants, shapes: OpenShapes, kin
         value.const_value = ir.tensor(np.full(_sizes(shapes[name]), constants[name], kinds[name]), name=name)
         value.shape = ir.Shape(_sizes(shapes[name]))
         graph.register_initializer(value)
-        notes.append(f"froze input {name!r} to {constants[name]}: it is no longer an input")
+        text = f"froze input {name!r} to {constants[name]}: it is no longer an input"
+        notes.append(Remark("note", "input-frozen", text))
     return notes
 
 
@@ -74,21 +75,22 @@ def _sizes(shape: Dims | None) -> tuple[int, ...]:
     return tuple(int(dim) for dim in shape or ())
 
 
-def inline_functions(model: ir.Model) -> list[str]:
+def inline_functions(model: ir.Model) -> list[Remark]:
     """Replaces calls of the model's local functions by their bodies, in place."""
     from onnx_ir.passes.common import InlinePass
 
     count = len(model.functions)
     if count:
         InlinePass()(model)
-    return [f"inlined {count} local functions"] if count else []
+    return [Remark("note", "functions-inlined", f"inlined {count} local functions")] if count else []
 
 
-def raise_ir(model: ir.Model) -> list[str]:
+def raise_ir(model: ir.Model) -> list[Remark]:
     """Raises the IR version to the least that the opset needs and that allows stored tensors that are no inputs."""
     before = model.ir_version
     model.ir_version = max(before, MIN_IR)
-    return [f"raised the IR version from {before} to {MIN_IR}"] if before < MIN_IR else []
+    text = f"raised the IR version from {before} to {MIN_IR}"
+    return [Remark("note", "ir-raised", text)] if before < MIN_IR else []
 
 
 class OpenedModel(NamedTuple):
@@ -106,21 +108,26 @@ class OpenedModel(NamedTuple):
     light: bool
     infos: list[TensorInfo]
     scalars: dict[str, tuple[int, ...]]
-    notes: list[str]
+    notes: list[Remark]
 
 
-def load_whole(path: Path, scratch: Path) -> tuple[onnx.ModelProto, list[str]]:
+def load_whole(path: Path, scratch: Path) -> tuple[onnx.ModelProto, list[Remark]]:
     """Loads a model into one piece, or as a light one with its large tensors in `scratch` where it takes gigabytes."""
     structure = load_structure(path)
     outside = external_files(structure, path.parent)
     if size_on_disk(path, outside) >= large.LARGE_BYTES:
         kept = lighten(structure, path.parent, scratch)
-        return structure, [f"left {kept} bytes of weights in files while working on the graph: the model is large"]
+        text = f"left {kept} bytes of weights in files while working on the graph: the model is large"
+        return structure, [Remark("note", "weights-left-in-files", text)]
     count = len(external_tensors(structure))
-    return load(path) if count else structure, [f"took {count} tensors of external data into the file"] if count else []
+    if not count:
+        return structure, []
+    return load(path), [
+        Remark("note", "external-data-taken-in", f"took {count} tensors of external data into the file")
+    ]
 
 
-def write_out_sparse(model: onnx.ModelProto) -> list[str]:
+def write_out_sparse(model: onnx.ModelProto) -> list[Remark]:
     """Stores sparse tensors in full, in place: onnx-ir and the importers have no sparse ones."""
     import numpy as np
     from onnx import numpy_helper
@@ -134,7 +141,7 @@ def write_out_sparse(model: onnx.ModelProto) -> list[str]:
             add_constant(graph, tensor.values.name, full)
             count += 1
         del graph.sparse_initializer[:]
-    return [f"stored {count} sparse tensors in full"] if count else []
+    return [Remark("note", "sparse-stored-in-full", f"stored {count} sparse tensors in full")] if count else []
 
 
 def load_checked(path: Path, constants: Constants, scratch: Path) -> OpenedModel:
@@ -168,7 +175,8 @@ def load_checked(path: Path, constants: Constants, scratch: Path) -> OpenedModel
     RemoveInitializersFromInputsPass()(model)
     dropped = len(proto.graph.input) - len(model.graph.inputs)
     if dropped:
-        notes.append(f"took {dropped} stored tensors out of the list of inputs")
+        text = f"took {dropped} stored tensors out of the list of inputs"
+        notes.append(Remark("note", "stored-tensors-no-inputs", text))
     return OpenedModel(model, bool(external_tensors(proto)), infos, scalars, notes)
 
 
@@ -185,26 +193,26 @@ def _ranked(shapes: OpenShapes) -> OpenShapes:
     return shapes
 
 
-def _fold_light(model: ir.Model) -> tuple[ir.Model, list[str]]:
+def _fold_light(model: ir.Model) -> tuple[ir.Model, list[Remark]]:
     """What a light model gets in place of the simplifying tools, which would load its weights and copy them."""
     folded, notes = fold_small(model)
     count = len(model.graph) - len(folded.graph)
-    words = f"computed {count} constant operators; no simplifying tool was run on a model of this size"
-    return folded, [words, *notes]
+    text = f"computed {count} constant operators; no simplifying tool was run on a model of this size"
+    return folded, [Remark("note", "not-simplified-large", text), *notes]
 
 
-def _without_raising(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    return model, [f"kept opset {opset_of(model)}"]
+def _without_raising(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Remark]]:
+    return model, [Remark("note", "opset-kept", f"kept opset {opset_of(model)}")]
 
 
 # Two ways, the first that gives a right model is taken: not every graph survives the version converter.
-_WAYS: tuple[Callable[[onnx.ModelProto], tuple[onnx.ModelProto, list[str]]], ...] = (
+_WAYS: tuple[Callable[[onnx.ModelProto], tuple[onnx.ModelProto, list[Remark]]], ...] = (
     lambda model: raise_opset(model, MIN_OPSET),
     _without_raising,
 )
 
 
-def _simplified(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> tuple[onnx.ModelProto, list[str]]:
+def _simplified(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> tuple[onnx.ModelProto, list[Remark]]:
     reasons: list[str] = []
     for way in _WAYS:
         try:
@@ -213,34 +221,37 @@ def _simplified(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> tuple[
         except (Rejected, UnsupportedModel) as reason:
             reasons.append(str(reason))
         else:
-            return result.model, [*reasons, *notes, *result.notes]
+            rejected = [Remark("note", "simplifying-again", reason) for reason in reasons]
+            return result.model, [*rejected, *notes, *result.notes]
     raise StepError(
         f"no way of simplifying the graph kept what it computes: {' | '.join(reasons)}",
         hint="Export the model again with a newer exporter, or with fixed shapes.",
     )
 
 
-def _finish(model: onnx.ModelProto, scratch: Path) -> tuple[onnx.ModelProto, list[str]]:
+def _finish(model: onnx.ModelProto, scratch: Path) -> tuple[onnx.ModelProto, list[Remark]]:
     """Infers shapes, makes names unique, and checks the model."""
     del model.graph.value_info[:]
     model = infer(model)
     renamed = name_nodes(model)
     check(model, scratch)
-    return model, [f"gave {renamed} operators names of their own"] if renamed else []
+    text = f"gave {renamed} operators names of their own"
+    return model, [Remark("note", "operators-named", text)] if renamed else []
 
 
-def _open_notes(model: onnx.ModelProto) -> list[str]:
+def _open_notes(model: onnx.ModelProto) -> list[Remark]:
     notes = []
     values = (*model.graph.value_info, *model.graph.output)
     open_ones = [value.name for value in values if not tensor_info(value).is_static]
     if open_ones:
-        notes.append(f"{len(open_ones)} tensors keep a shape that depends on values, first {open_ones[0]!r}")
+        text = f"{len(open_ones)} tensors keep a shape that depends on values, first {open_ones[0]!r}"
+        notes.append(Remark("note", "shapes-depend-on-values", text))
     return notes + _stay_notes(model)
 
 
-def _stay_notes(model: onnx.ModelProto) -> list[str]:
+def _stay_notes(model: onnx.ModelProto) -> list[Remark]:
     counts = Counter(node.op_type for node in all_nodes(model) if node.op_type in CONTROL_FLOW)
-    return [f"{count} {name} nodes stay" for name, count in sorted(counts.items())]
+    return [Remark("note", "control-flow-stays", f"{n} {name} nodes stay") for name, n in sorted(counts.items())]
 
 
 def _rework(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_onnxgraph.graphs import proto_of, raise_opset
 from hub_onnxgraph.signature import dtype_name
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
@@ -38,7 +39,7 @@ def may_fit(model: onnx.ModelProto) -> bool:
     return {"Conv", "Mul", "Add"} <= kinds and not (kinds & _QUANTIZED or stored & _NARROW)
 
 
-def rewritten(source: Path, scratch: Path, seed: int) -> tuple[Path, list[str]]:
+def rewritten(source: Path, scratch: Path, seed: int) -> tuple[Path, list[Remark]]:
     """Returns a file with the rewrites of `rewrite`, or the source itself where there are none; and notes."""
     structure = load_structure(source)
     if external_files(structure, source.parent) or not may_fit(structure):
@@ -71,10 +72,11 @@ def rewrite(model: onnx.ModelProto, scratch: Path, seed: int) -> FusedModel:
         oracle = Oracle(path, [random_feeds(model, seed, sizes) for sizes in sizes_to_try(model)], scratch)
         check_same(model, candidate, oracle)
     except Rejected as reason:
-        return FusedModel(model, [f"undid the rewrites of onnxscript: {reason}"])
+        return FusedModel(model, [Remark("note", "rewrites-undone", f"undid the rewrites of onnxscript: {reason}")])
     before, after = _operators(model), _operators(candidate)
     words = f"onnxscript: hard swishes, and scalars beside convolutions: {before} -> {after} operators"
-    return FusedModel(candidate, ["; ".join([words, *oracle.notes])], fused=True)
+    text = "; ".join([words, *(note.text for note in oracle.notes)])
+    return FusedModel(candidate, [Remark("note", "rewritten", text)], fused=True)
 
 
 def _operators(model: onnx.ModelProto) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hub.spec import Execution, ModelArtifact, Runtime, RuntimeOptions
+from hub.spec import Execution, ModelArtifact, Remark, Runtime, RuntimeOptions
 from hub_onnxruntime.execution import explain
 from hub_onnxruntime.operators import ONNXRUNTIME, ORT_FORM, RUNTIME_FORM
 from hub_onnxruntime.session import OrtSession
@@ -25,7 +25,7 @@ class ExplainedSession(OrtSession):
         if not self.widened:
             return said
         how = f"bfloat16 is computed in float32 and rounded after every operator: no kernels for it on {self.device}"
-        return msgspec.structs.replace(said, deviations=(*said.deviations, how))
+        return msgspec.structs.replace(said, remarks=(Remark("deviation", "bfloat16-widened", how), *said.remarks))
 
 
 class OrtRuntime(Runtime):

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from hub.spec import ShapeNeeded, UnknownName, UsageError
+from hub.spec import Remark, ShapeNeeded, UnknownName, UsageError
 from hub_onnxgraph.signature import ANONYMOUS, TensorInfo
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _fixed(shape: Dims | None) -> tuple[int, ...] | None:
     return sizes if shape is not None and len(sizes) == len(shape) else None
 
 
-def write_shapes(graph: ir.Graph, shapes: OpenShapes) -> list[str]:
+def write_shapes(graph: ir.Graph, shapes: OpenShapes) -> list[Remark]:
     """Writes shapes into the inputs, symbols by name, and forgets every shape that was derived from other ones."""
     import onnx_ir as ir
 
@@ -110,7 +110,8 @@ def write_shapes(graph: ir.Graph, shapes: OpenShapes) -> list[str]:
         if wanted is None:
             continue
         if value.shape is None or sum(map(_is_fixed, value.shape)) != sum(map(_is_fixed, wanted)):
-            changed.append(f"fixed input {value.name!r} to {'x'.join(map(str, wanted)) or 'a scalar'}")
+            text = f"fixed input {value.name!r} to {'x'.join(map(str, wanted)) or 'a scalar'}"
+            changed.append(Remark("note", "input-fixed", text))
         value.shape = ir.Shape(wanted)
     if changed:
         for value in graph.outputs:
@@ -127,7 +128,7 @@ def _is_fixed(dim: int | str | ir.SymbolicDim) -> bool:
     return isinstance(dim, int) and dim > 0
 
 
-def name_dims(graph: ir.Graph, infos: list[TensorInfo]) -> list[str]:
+def name_dims(graph: ir.Graph, infos: list[TensorInfo]) -> list[Remark]:
     """Gives each open dim of an input that says nothing (unset, 0, `?`) a name of its own, `<input>_dim<index>`.
 
     Outputs whose dims say nothing lose them: shape inference writes what follows from the inputs.
@@ -137,7 +138,7 @@ def name_dims(graph: ir.Graph, infos: list[TensorInfo]) -> list[str]:
     for value in graph.outputs:
         if _silent_dims(value):
             value.shape = None
-    return [f"gave {silent} open dims that had no name one each"] if silent else []
+    return [Remark("note", "dims-named", f"gave {silent} open dims that had no name one each")] if silent else []
 
 
 def _silent_dims(value: ir.Value) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hub.spec import Remark
 from hub_onnxgraph.signature import inputs_of, outputs_of
 from hub_onnxruntime import compare
 from hub_onnxruntime.files import check, external_tensors, save
@@ -30,7 +31,7 @@ class SimplifiedModel(NamedTuple):
     """A simplified model, what made it, and what was said about the tools before it."""
 
     model: onnx.ModelProto
-    notes: list[str]
+    notes: list[Remark]
 
 
 class Rejected(Exception):
@@ -121,7 +122,7 @@ class Oracle:
             for item in feeds
         ]
         self._files = [str(scratch / f"feeds{index}.npz") for index in range(len(feeds))]
-        self.notes: list[str] = []
+        self.notes: list[Remark] = []
         self.ran = False
         for file, item in zip(self._files, feeds, strict=True):
             np.savez(file, **item)  # type: ignore[arg-type]  # numpy's stub takes a bool named allow_pickle
@@ -137,14 +138,16 @@ class Oracle:
         answer = _script(str(self._original), str(path), *self._files)
         self.ran = compare.REFERENCE_RAN in answer.text
         if not self.ran:
-            self.notes = [f"simplification was checked for validity only: the original did not run: {answer.failure}"]
+            text = f"simplification was checked for validity only: the original did not run: {answer.failure}"
+            self.notes = [Remark("note", "simplification-unproved", text)]
             return 0.0, 0.0
         if answer.failure:
             raise Rejected(answer.failure)
         measured = json.loads(answer.text.splitlines()[-1])
         if len(self._files) > 1:
             used = " and ".join(self._shapes[place] for place in measured["feeds"])
-            self.notes = [f"compared the simplified graph with the original at {used}"]
+            text = f"compared the simplified graph with the original at {used}"
+            self.notes = [Remark("note", "simplification-compared", text)]
         return float(measured["error"]), float(measured["noise"])
 
 
@@ -207,7 +210,8 @@ def simplify(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> Simplifie
     for name, result, reason in attempts(model, oracle, scratch):
         if result is not None:
             if name != _UNSIMPLIFIED:
-                notes.append(f"simplified with {name}: {before} -> {len(result.graph.node)} operators")
+                text = f"simplified with {name}: {before} -> {len(result.graph.node)} operators"
+                notes.append(Remark("note", "simplified", text))
             return SimplifiedModel(result, notes)
-        notes.append(f"rejected {name}: {reason}")
-    raise Rejected("; ".join(notes))
+        notes.append(Remark("note", "simplifier-rejected", f"rejected {name}: {reason}"))
+    raise Rejected("; ".join(note.text for note in notes))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_onnxgraph.graphs import proto_of
 from hub_onnxgraph.signature import dtype_name
 from hub_onnxruntime.files import load_structure, save
@@ -45,7 +46,7 @@ def keepers(source: Path) -> tuple[str, ...]:
     return ("ConstantFolding",) if cast or _HALVES & set(stored.values()) else ()
 
 
-def foldable(source: Path, scratch: Path) -> tuple[Path, list[str]]:
+def foldable(source: Path, scratch: Path) -> tuple[Path, list[Remark]]:
     """Returns a file with every such DequantizeLinear rewritten, or the source itself where there is none; and notes.
 
     Args:
@@ -64,9 +65,8 @@ def foldable(source: Path, scratch: Path) -> tuple[Path, list[str]]:
         _unpack(model.graph, node)
     path = scratch / "foldable.onnx"
     save(proto_of(model), path)
-    return path, [
-        f"{len(chosen)} narrow weights are unpacked when the file is opened, not at each run: as fast as float"
-    ]
+    text = f"{len(chosen)} narrow weights are unpacked when the file is opened, not at each run: as fast as float"
+    return path, [Remark("note", "weights-unpacked-at-start", text)]
 
 
 def _is_folded_by_readers(node: ir.Node) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import DType, Finding, ModelSummary, ModelUnreadable, Signature, State
+from hub.spec import DType, ModelSummary, ModelUnreadable, Remark, Signature, State
 from hub_openvino.identify import FORMAT
 from hub_openvino.ir import Ir, check_weights, graphs_of, read_ir
 from hub_openvino.numerics import constants_of, elements, find_numerics, is_public, layers_of, operator_key
@@ -75,23 +75,18 @@ def read_model(path: Path) -> openvino.Model:
         ) from error
 
 
-def _findings(ir: Ir, signature: Signature) -> Iterator[Finding]:
+def _findings(ir: Ir, signature: Signature) -> Iterator[Remark]:
     """What is worth knowing, in order of importance."""
     strings = [spec.name for spec in signature.inputs if spec.dtype in {DType.STRING, DType.UNKNOWN}]
     if strings:
         message = f"inputs of a type that hub cannot feed: {', '.join(strings)}"
-        yield Finding(code="input-type", message=message, blocking=True)
+        yield Remark("blocker", "input-type", message)
     state = {node.data.get("variable_id", node.name) for node in ir.graph.computing if node.type in _STATE}
     if state:
         names = ", ".join(sorted(state)[:_NAMED])
         hint = "hub resets it before every run; a deployment must do so at the start of every sequence"
-        yield Finding(code="stateful", message=f"{len(state)} variables hold state between runs: {names}", hint=hint)
-    opened = [str(spec) for spec in signature.inputs if not spec.is_static]
-    if opened:
-        yield Finding(
-            code="dynamic-dims", message=f"open dimensions: {'; '.join(opened)}", hint="fix them with --shape"
-        )
+        yield Remark("finding", "hidden-state", f"{len(state)} variables hold state between runs: {names}", hint)
     left = find_numerics(ir).left_float
     if left:
         more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-        yield Finding(code="left-float", message=f"multiplied in float: {', '.join(left[:_NAMED])}{more}")
+        yield Remark("finding", "left-in-float", f"multiplied in float: {', '.join(left[:_NAMED])}{more}")

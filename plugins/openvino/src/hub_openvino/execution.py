@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import ExecutedLayer, Execution, processor
+from hub.spec import ExecutedLayer, Execution, Remark, processor
 from hub_openvino.devices import PINNED
 from hub_openvino.ir import IrGraph, graphs_of, read_ir
 from hub_openvino.numerics import MULTIPLY_OPERATORS, IrOperands, operator_key, precision_of
@@ -112,8 +112,7 @@ def execution_of(model: ProfiledModel, feeds: Feeds) -> Execution:
         layers=layers,
         eliminated=dict(rest.most_common()),
         timed_by=f"profile of {runs} runs",
-        obstacles=tuple(_obstacles(words, layers, model.device)),
-        deviations=_narrowed(settings),
+        remarks=(*_narrowed(settings), *_obstacles(words, layers, model.device)),
     )
 
 
@@ -233,7 +232,7 @@ def _with_product(graph: IrGraph, run: ExecutedNode, found: set[int], places: Ma
     return found | {places[node.name] for node in products[:1]}
 
 
-def _obstacles(words: Mapping[str, str], layers: Sequence[ExecutedLayer], device: str) -> Iterator[str]:
+def _obstacles(words: Mapping[str, str], layers: Sequence[ExecutedLayer], device: str) -> Iterator[Remark]:
     """What stands in the way of speed, with the values."""
     products = [layer for layer in layers if layer.operator in _PRODUCTS]
     integer = [layer for layer in products if layer.precision == "int8"]
@@ -243,40 +242,45 @@ def _obstacles(words: Mapping[str, str], layers: Sequence[ExecutedLayer], device
     yield from _expanded(words, products)
     alone = [layer for layer in layers if layer.operator == "FakeQuantize"]
     if alone:
-        yield f"{len(alone)} FakeQuantize layers run by themselves, fused into nothing: {_share(alone)}"
+        text = f"{len(alone)} FakeQuantize layers run by themselves, fused into nothing: {_share(alone)}"
+        yield Remark("obstacle", "fake-quantize-alone", text)
     movers = [layer for layer in layers if layer.operator in _MOVERS]
     if sum(layer.time_share or 0.0 for layer in movers) > _WORTH_TELLING:
-        yield f"{len(movers)} layers only change layout or type: {_share(movers)}"
+        text = f"{len(movers)} layers only change layout or type: {_share(movers)}"
+        yield Remark("obstacle", "conversions", text)
 
 
-def _left_float(words: Mapping[str, str], products: Sequence[ExecutedLayer]) -> Iterator[str]:
+def _left_float(words: Mapping[str, str], products: Sequence[ExecutedLayer]) -> Iterator[Remark]:
     promised = sum(word in {"int8", "int16x8", "fp8"} for word in words.values())
     floats = [layer for layer in products if layer.precision in {"fp32", "fp16", "bf16"}]
     if promised and floats:
         names = ", ".join(layer.name for layer in floats[:_NAMED])
-        yield f"{len(floats)} of {len(products)} layers that multiply run in float ({_share(floats)}): {names}"
+        text = f"{len(floats)} of {len(products)} layers that multiply run in float ({_share(floats)}): {names}"
+        yield Remark("obstacle", "run-in-float", text)
 
 
-def _expanded(words: Mapping[str, str], products: Sequence[ExecutedLayer]) -> Iterator[str]:
+def _expanded(words: Mapping[str, str], products: Sequence[ExecutedLayer]) -> Iterator[Remark]:
     compressed = sum(word.endswith("-weights") and word[:3] in {"int", "nf4"} for word in words.values())
     kept = sum(layer.precision.endswith("-weights") for layer in products)
     if compressed > kept:
         lost = compressed - kept
-        yield f"the compressed weights of {lost} of {compressed} layers are expanded to float when it loads"
+        text = f"the compressed weights of {lost} of {compressed} layers are expanded to float when it loads"
+        yield Remark("obstacle", "weights-expanded", text)
 
 
 def _share(layers: Sequence[ExecutedLayer]) -> str:
     return f"{sum(layer.time_share or 0.0 for layer in layers):.0%} of the time"
 
 
-def _cpu_lacks() -> Iterator[str]:
+def _cpu_lacks() -> Iterator[Remark]:
     if processor().has_integer_dot is False:
-        yield f"{processor()}: int8 products take several instructions each"
+        yield Remark("obstacle", "no-integer-dot", f"{processor()}: int8 products take several instructions each")
 
 
-def _narrowed(settings: Mapping[str, str]) -> tuple[str, ...]:
+def _narrowed(settings: Mapping[str, str]) -> tuple[Remark, ...]:
     """Says so where floats are computed in fewer bits than the file has them in, which some CPUs do by default."""
     used = settings.get("INFERENCE_PRECISION_HINT", PINNED)
     if used in {PINNED, "dynamic"}:
         return ()
-    return (f"floats are computed in {used}: compile the model with INFERENCE_PRECISION_HINT={PINNED}",)
+    hint = f"compile the model with INFERENCE_PRECISION_HINT={PINNED}"
+    return (Remark("deviation", "floats-narrowed", f"floats are computed in {used}", hint),)

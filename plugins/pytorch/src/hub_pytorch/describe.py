@@ -12,10 +12,10 @@ from hub.spec import (
     DescribeJob,
     Dim,
     DType,
-    Finding,
     ModelSummary,
     ModelUnreadable,
     Numerics,
+    Remark,
     Signature,
     State,
     StepError,
@@ -123,31 +123,31 @@ def _numerics(tensors: Sequence[torch.Tensor]) -> Numerics:
     return _HALF.get(DType(kinds.pop()), Numerics.FP32) if len(kinds) == 1 and kinds <= {*_HALF} else Numerics.FP32
 
 
-def _findings(exported: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> list[Finding]:
+def _findings(exported: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> list[Remark]:
     return [finding for check in _CHECKS if (finding := check(exported, tensors))]
 
 
-def _hidden_buffers(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
+def _hidden_buffers(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Remark | None:
     changed = mutated_state(exported)
     if not changed:
         return None
-    return Finding(
-        code="hidden-state",
-        message=f"the program changes its own tensors while it runs: {', '.join(changed)}",
-        hint="make the state an input and an output of forward, and export again",
-        blocking=True,
+    return Remark(
+        "blocker",
+        "hidden-state",
+        f"the program changes its own tensors while it runs: {', '.join(changed)}",
+        "make the state an input and an output of forward, and export again",
     )
 
 
-def _training_mode(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
+def _training_mode(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Remark | None:
     found = sorted({_operator(node) for node in exported.graph.nodes if _is_training(node)})
     if not found:
         return None
-    return Finding(
-        code="training-mode",
-        message=f"exported in training mode: {', '.join(found)} would act as in training",
-        hint="call model.eval() before torch.export.export, and export again",
-        blocking=True,
+    return Remark(
+        "blocker",
+        "training-mode",
+        f"exported in training mode: {', '.join(found)} would act as in training",
+        "call model.eval() before torch.export.export, and export again",
     )
 
 
@@ -156,59 +156,49 @@ def _is_training(node: torch.fx.Node) -> bool:
     return index is not None and len(node.args) > index and node.args[index] is True
 
 
-def _randomness(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
+def _randomness(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Remark | None:
     found = sorted({_operator(node) for node in exported.graph.nodes if str(node.target).startswith(_RANDOM)})
     if not found:
         return None
     message = f"draws random numbers: {', '.join(found)}; no two runs agree, so parity cannot be shown"
-    return Finding(code="random", message=message, hint="draw the numbers outside, as an input", blocking=True)
+    return Remark("blocker", "random", message, "draw the numbers outside, as an input")
 
 
-def _doubles(_: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> Finding | None:
+def _doubles(_: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> Remark | None:
     count = sum(str(item.dtype) == "torch.float64" for item in tensors)
     message = f"{count} weights are float64; mobile targets compute in float32"
     hint = "ONNX keeps them; on the way to TFLite they become float32, and the receipt says so"
-    return Finding(code="float64-inside", message=message, hint=hint) if count else None
+    return Remark("finding", "float64-inside", message, hint) if count else None
 
 
-def _own_operators(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
+def _own_operators(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Remark | None:
     found = sorted({_operator(node) for node in exported.graph.nodes if "::" in _operator(node)})
     if not found:
         return None
     message = f"operators that PyTorch itself does not have: {', '.join(found)}"
-    return Finding(code="custom-operators", message=message, hint="no exporter knows them: write them in PyTorch's own")
+    return Remark("finding", "custom-operators", message, "no exporter knows them: write them in PyTorch's own")
 
 
-def _open_dims(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
-    inputs = [spec for spec in exported_signature(exported, {}).inputs if not spec.is_static]
-    if not inputs:
-        return None
-    message = f"dimensions of {', '.join(spec.name for spec in inputs)} are open"
-    hint = "they stay open in ONNX and Keras; TFLite needs them fixed: --shape INPUT=1x3x224x224"
-    return Finding(code="dynamic-dims", message=message, hint=hint)
-
-
-def _large(_: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> Finding | None:
+def _large(_: torch.export.ExportedProgram, tensors: Sequence[torch.Tensor]) -> Remark | None:
     size = sum(item.nbytes for item in tensors)
     message = f"the weights take {size / 2**30:.2f} GiB"
     hint = "ONNX gets them in a file of their own, MODEL.onnx.data; TFLite cannot hold them: its files end at 2 GiB"
-    return Finding(code="large-model", message=message, hint=hint) if size >= TFLITE_BYTES else None
+    return Remark("finding", "large-model", message, hint) if size >= TFLITE_BYTES else None
 
 
-def _control_flow(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Finding | None:
+def _control_flow(exported: torch.export.ExportedProgram, _: Sequence[torch.Tensor]) -> Remark | None:
     found = [str(node.target) for node in exported.graph.nodes if str(node.target) in _CONTROL_FLOW]
     message = f"holds control flow on values: {', '.join(found)}"
-    return Finding(code="control-flow", message=message) if found else None
+    return Remark("finding", "control-flow", message) if found else None
 
 
-_CHECKS: tuple[Callable[[torch.export.ExportedProgram, Sequence[torch.Tensor]], Finding | None], ...] = (
+_CHECKS: tuple[Callable[[torch.export.ExportedProgram, Sequence[torch.Tensor]], Remark | None], ...] = (
     _hidden_buffers,
     _training_mode,
     _randomness,
     _own_operators,
     _doubles,
     _control_flow,
-    _open_dims,
     _large,
 )
 
@@ -263,14 +253,14 @@ def script_signature(script: torch.jit.ScriptModule, reference: ModelReference) 
     return Signature(inputs=inputs, outputs=tuple(map(spec_of, names, tensors)))
 
 
-def _script_findings(script: torch.jit.ScriptModule, graph: torch.Graph) -> list[Finding]:
+def _script_findings(script: torch.jit.ScriptModule, graph: torch.Graph) -> list[Remark]:
     found = []
     if hidden_state(script):
         message, hint = state_message(script)
-        found.append(Finding(code="hidden-state", message=message, hint=hint, blocking=True))
+        found.append(Remark("blocker", "hidden-state", message, hint))
     if any(node.kind() in {"prim::If", "prim::Loop"} for node in nodes_of(graph)):
         message = "holds control flow; what depends on tensor values will be refused, what depends on shapes is fixed"
-        found.append(Finding(code="control-flow", message=message))
+        found.append(Remark("finding", "control-flow", message))
     return found
 
 
@@ -303,9 +293,7 @@ def _summary_by_exporting(
         if is_data_dependent(error):
             raise
         summary = _summary_by_running(module, eager_inputs(module, example, reference), *rest)
-        finding = Finding(
-            code=EXPORT_FAILS, message=error.message, hint="where the target is ONNX, hub traces it instead"
-        )
+        finding = Remark("finding", EXPORT_FAILS, error.message, "where the target is ONNX, hub traces it instead")
         return msgspec.structs.replace(summary, findings=(finding,))
 
 

@@ -14,6 +14,7 @@ from hub.spec import (
     Edge,
     Gives,
     ModelSummary,
+    Remark,
     StepOutput,
     Support,
     Verdict,
@@ -45,7 +46,7 @@ def takes_exportable(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuse also what torch.export was seen to refuse, unless at other shapes."""
     failed = next((item for item in summary.findings if item.code == EXPORT_FAILS), None)
     if failed and not options.shapes:
-        return Verdict(support=Support.NOTIMPL, reason=failed.message, hint=failed.hint)
+        return Verdict(support=Support.NOTIMPL, reason=failed.text, hint=failed.hint)
     return takes_module(summary, options)
 
 
@@ -116,15 +117,15 @@ def _export(job: ConvertJob) -> StepOutput:
     from hub_torchprogram import save_exported
 
     reference = _reference(job)
-    said: tuple[str, ...] = ()
+    said: tuple[Remark, ...] = ()
     if job.source.state.form == "torchscript":
         exported, signature = export_torchscript(reference)
     else:
         eager = load_eager(reference, allow_pickle=job.options.allow_pickle)
         exported, signature, said = export_with_notes(*eager, reference)
     save_exported(exported, signature, Path(job.output))
-    notes = (f"took the submodule {reference.submodule}", *said) if reference.submodule else said
-    return StepOutput(notes=notes, bindings=frozen_bindings(reference))
+    took = Remark("note", "submodule-taken", f"took the submodule {reference.submodule}")
+    return StepOutput(notes=(took, *said) if reference.submodule else said, bindings=frozen_bindings(reference))
 
 
 def _onnx_torchscript(job: ConvertJob) -> StepOutput:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from hub.spec import DType, ShapeNeeded, Signature, StepError, TensorSpec, UnsupportedModel
+from hub.spec import DType, Remark, ShapeNeeded, Signature, StepError, TensorSpec, UnsupportedModel
 from hub_pytorch.attention import eager_attention
 from hub_pytorch.examples import as_example, open_dims, traced_sizes, with_symbols
 from hub_pytorch.load import example_specs, forward_inputs, load_torchscript, number_inputs
@@ -123,7 +123,7 @@ def export_eager(
 
 def export_with_notes(
     module: torch.nn.Module, example: object, reference: ModelReference
-) -> tuple[torch.export.ExportedProgram, Signature, tuple[str, ...]]:
+) -> tuple[torch.export.ExportedProgram, Signature, tuple[Remark, ...]]:
     """Export an eager module at the shapes of its example inputs, or of the reference; open dimensions stay open.
 
     A model of the transformers library that torch.export refuses is exported again with eager attention.
@@ -146,7 +146,8 @@ def export_with_notes(
             if not note:
                 raise
             made = export_module(frozen, kept, sizes=inputs.sizes)
-            return *made, (f"{note}, because with the other: {error.message}",)
+            text = f"{note}, because with the other: {error.message}"
+            return *made, (Remark("note", "attention-switched", text),)
 
 
 def freeze_known(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hub.spec import Dim, Signature, StepOutput, TensorSpec, UnsupportedModel
+from hub.spec import Dim, Remark, Signature, StepOutput, TensorSpec, UnsupportedModel
 from hub_torchprogram import REGISTERING, export_module, is_data_dependent, module_of, save_exported, sized, words
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def convert_from_onnx(path: Path, signature: Signature, output: Path) -> StepOut
     """
     graph, count = import_file(path)
     save_exported(export_graph(graph, signature), signature, output)
-    return StepOutput(notes=(f"imported {count} ONNX nodes as a PyTorch graph",))
+    return StepOutput(notes=(Remark("note", "imported", f"imported {count} ONNX nodes as a PyTorch graph"),))
 
 
 def convert_quantized(path: Path, signature: Signature, output: Path) -> StepOutput:
@@ -41,8 +41,8 @@ def convert_quantized(path: Path, signature: Signature, output: Path) -> StepOut
     """
     graph, count = import_file(path, quantized=True)
     save_exported(export_graph(graph, signature), signature, output)
-    note = f"imported {count} ONNX nodes; torch.export.load of the file needs {REGISTERING} to be imported"
-    return StepOutput(notes=(note,))
+    text = f"imported {count} ONNX nodes; torch.export.load of the file needs {REGISTERING} to be imported"
+    return StepOutput(notes=(Remark("note", "imported-quantized", text),))
 
 
 def convert_to_source(path: Path, signature: Signature, output: Path) -> StepOutput:
@@ -68,7 +68,7 @@ def convert_to_source(path: Path, signature: Signature, output: Path) -> StepOut
     save_file(source.weights, weights)
     weights.chmod(output.stat().st_mode)  # safetensors leaves it to its owner alone
     written = f"wrote {count} ONNX nodes as PyTorch source, {source.layers} of them layers, weights in {weights.name}"
-    return StepOutput(notes=(written,))
+    return StepOutput(notes=(Remark("note", "source-written", written),))
 
 
 def import_file(path: Path, *, quantized: bool = False) -> tuple[torch.fx.GraphModule, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from hub.spec import Remark
 from hub_pytorch.transposed import rewrite_transposed
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _NAMED_PADDING = {f"aten.conv{rank}d.padding" for rank in (1, 2, 3)}
 _RANDOM = ("aten.rand", "aten.normal", "aten.bernoulli", "aten.multinomial", "aten.empty", "aten.dropout")
 
 
-def rewrite_for_litert(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
+def rewrite_for_litert(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Rewrite a graph in place so that LiteRT Torch converts it to operators that every TFLite kernel set has.
 
     Args:
@@ -33,7 +34,7 @@ def rewrite_for_litert(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     return notes
 
 
-def rewrite_pads(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
+def rewrite_pads(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Turn padding by reflection or repetition into a gather with constant indices.
 
     LiteRT Torch computes the indices at run time, with integer operators that TFLite's reference kernels lack.
@@ -41,7 +42,10 @@ def rewrite_pads(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     found = [(node, mode) for node in graph_module.graph.nodes if (mode := _pad_mode(node))]
     for node, mode in found:
         node.target, node.args, node.kwargs = _padded, (node.args[0], node.args[1], mode), {}
-    return (f"rewrote {len(found)} paddings by {found[0][1]} as gathers with constant indices",) if found else ()
+    if not found:
+        return ()
+    text = f"rewrote {len(found)} paddings by {found[0][1]} as gathers with constant indices"
+    return (Remark("note", "paddings-rewritten", text),)
 
 
 def _pad_mode(node: torch.fx.Node) -> str:
@@ -82,12 +86,13 @@ def pad_places(size: int, low: int, high: int, mode: str) -> list[int]:
     return [table[mode](place) for place in places]
 
 
-def rewrite_same(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
+def rewrite_same(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Give convolutions with `padding="same"` or `"valid"` their padding in numbers."""
     found = [node for node in graph_module.graph.nodes if str(node.target) in _NAMED_PADDING]
     for node in found:
         node.target = _numbered(node.target)
-    return (f'gave {len(found)} convolutions with padding "same" or "valid" their padding in numbers',) if found else ()
+    text = f'gave {len(found)} convolutions with padding "same" or "valid" their padding in numbers'
+    return (Remark("note", "paddings-numbered", text),) if found else ()
 
 
 def _numbered(operator: torch._ops.OpOverload) -> Callable[..., torch.Tensor]:
@@ -116,12 +121,13 @@ def _numbered(operator: torch._ops.OpOverload) -> Callable[..., torch.Tensor]:
     return conv
 
 
-def rewrite_sorts(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
+def rewrite_sorts(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Turn sorting into the top n of n, which TFLite has; of equal elements the first stays first."""
     found = [node for node in graph_module.graph.nodes if str(node.target) in _SORTS]
     for node in found:
         node.target, node.kwargs = _SORTS[str(node.target)], {key: node.kwargs[key] for key in _kept(node)}
-    return (f"rewrote {len(found)} sorts as the top n of n",) if found else ()
+    text = f"rewrote {len(found)} sorts as the top n of n"
+    return (Remark("note", "sorts-rewritten", text),) if found else ()
 
 
 def _kept(node: torch.fx.Node) -> list[str]:
@@ -147,7 +153,7 @@ def _sorted_stable(
     return _sorted(tensor, dim, descending)
 
 
-def fold_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
+def fold_constants(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Compute once what depends on no input and no weight (positions, masks, indices), and keep it as a buffer."""
     import torch
 
@@ -160,7 +166,8 @@ def fold_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     folded = [(node, value) for node in border if isinstance(value := values[node], torch.Tensor)]
     for number, (node, value) in enumerate(folded):
         _replace(graph_module, node, value, f"folded_{number}")
-    return (f"computed {len(folded)} constant tensors (positions, masks, indices) in advance",) if folded else ()
+    text = f"computed {len(folded)} constant tensors (positions, masks, indices) in advance"
+    return (Remark("note", "constants-computed", text),) if folded else ()
 
 
 def _is_constant(
@@ -209,7 +216,7 @@ _SORTS: dict[str, Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 }
 
 
-def lay_out_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
+def lay_out_constants(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Make every weight and constant contiguous.
 
     LiteRT Torch tells constants apart by their address: views of one storage are mixed up (litert-torch issue 1061).
@@ -227,10 +234,11 @@ def lay_out_constants(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
     scattered = {id(tensor): tensor for tensor in held if not tensor.is_contiguous()}
     for tensor in scattered.values():
         tensor.data = tensor.data.contiguous()
-    return (f"laid out {len(scattered)} constants contiguously",) if scattered else ()
+    text = f"laid out {len(scattered)} constants contiguously"
+    return (Remark("note", "constants-laid-out", text),) if scattered else ()
 
 
-_REWRITES: tuple[Callable[[torch.fx.GraphModule], tuple[str, ...]], ...] = (
+_REWRITES: tuple[Callable[[torch.fx.GraphModule], tuple[Remark, ...]], ...] = (
     rewrite_transposed,
     rewrite_same,
     rewrite_pads,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def rename_signature(path: Path, renames: dict[str, dict[str, str]]) -> tuple[str, ...]:
+def rename_signature(path: Path, renames: dict[str, dict[str, str]]) -> tuple[Remark, ...]:
     """Rename inputs and outputs in every signature of a TFLite file, in place.
 
     Args:
@@ -29,4 +31,5 @@ def rename_signature(path: Path, renames: dict[str, dict[str, str]]) -> tuple[st
         rename(signature, renames["inputs"], renames["outputs"])
     path.write_bytes(to_bytes(model))
     listed = ", ".join(f"{old} -> {new}" for old, new in changed.items())
-    return (f"wrote the source's names into the TFLite signature, which its converter cannot: {listed}",)
+    text = f"wrote the source's names into the TFLite signature, which its converter cannot: {listed}"
+    return (Remark("note", "renamed", text),)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from hub.spec import IoBinding, StepError, StepOutput, TensorSpec, UnsupportedModel
+from hub.spec import IoBinding, Remark, StepError, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.export import fixed_specs
 from hub_pytorch.load import load_torchscript
 from hub_pytorch.script import script_call, script_inputs
@@ -85,7 +85,7 @@ class OnnxNames(NamedTuple):
         return cls([spec.name for spec in inputs], list(outputs), symbols)
 
 
-def _export_with_retry(exported: torch.export.ExportedProgram, names: OnnxNames, output: Path) -> tuple[str, ...]:
+def _export_with_retry(exported: torch.export.ExportedProgram, names: OnnxNames, output: Path) -> tuple[Remark, ...]:
     import torch
 
     try:
@@ -95,7 +95,8 @@ def _export_with_retry(exported: torch.export.ExportedProgram, names: OnnxNames,
             _export(exported.run_decompositions(), names, output)
         except (torch.onnx.OnnxExporterError, RuntimeError) as second:
             raise UnsupportedModel(f"torch.onnx cannot express the model: {reason_of(second)}") from second
-        return (f"decomposed to core operators first, because torch.onnx failed on the program: {reason_of(error)}",)
+        text = f"decomposed to core operators first, because torch.onnx failed on the program: {reason_of(error)}"
+        return (Remark("note", "decomposed", text),)
     return ()
 
 
@@ -175,7 +176,8 @@ def convert_torchscript_to_onnx(reference: ModelReference, output: Path) -> Step
             _trace_export(script, feeds, names, output)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
-    return StepOutput(notes=("exported by torch.onnx's TorchScript exporter at fixed shapes",))
+    text = "exported by torch.onnx's TorchScript exporter at fixed shapes"
+    return StepOutput(notes=(Remark("note", "exported-by-torchscript", text),))
 
 
 def frozen_bindings(asked: ModelReference | ConvertOptions) -> tuple[IoBinding, ...]:

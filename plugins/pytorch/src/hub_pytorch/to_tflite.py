@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from hub.spec import DType, IoBinding, StepError, StepOutput, TensorSpec, UnsupportedModel
+from hub.spec import DType, IoBinding, Remark, StepError, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.rewrite import rewrite_for_litert
 from hub_pytorch.tflite_names import rename_signature
 from hub_torchprogram import AdaptedProgram, adapt, sample
@@ -58,7 +58,7 @@ def _renames(adapted: AdaptedProgram) -> dict[str, dict[str, str]]:
     return {"inputs": inputs, "outputs": outputs}
 
 
-def _convert_checked(adapted: AdaptedProgram, output: Path, *, keep_int64: bool) -> tuple[str, ...]:
+def _convert_checked(adapted: AdaptedProgram, output: Path, *, keep_int64: bool) -> tuple[Remark, ...]:
     """Convert; where 64-bit integers are to be kept and the result does not run, convert again without them."""
     if not keep_int64:
         _convert(adapted, output, keep_int64=False)
@@ -68,7 +68,8 @@ def _convert_checked(adapted: AdaptedProgram, output: Path, *, keep_int64: bool)
         _try_to_open(output)
     except (UnsupportedModel, StepError) as error:
         _convert(adapted, output, keep_int64=False)
-        return (f"64-bit inputs and outputs became 32-bit, because with 64 bits: {error.message}",)
+        text = f"64-bit inputs and outputs became 32-bit, because with 64 bits: {error.message}"
+        return (Remark("note", "integers-narrowed", text),)
     return ()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hub.spec import HubError, StepError, StepOutput, TensorSpec, UnsupportedModel
+from hub.spec import HubError, Remark, StepError, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.export import TracedInputs, eager_inputs, export_eager, freeze_known
 from hub_pytorch.to_onnx import frozen_bindings, quiet, reason_of
 from hub_torchprogram import adapt, export_module, flat_outputs, is_data_dependent, module_of, sample, sized
@@ -82,7 +82,7 @@ def _positional(module: torch.nn.Module, names: Sequence[str]) -> torch.nn.Modul
     return module_of(call, module)
 
 
-def trace(module: torch.nn.Module, inputs: TracedInputs, outputs: Sequence[str], output: Path) -> tuple[str, ...]:
+def trace(module: torch.nn.Module, inputs: TracedInputs, outputs: Sequence[str], output: Path) -> tuple[Remark, ...]:
     """Trace a module that takes its inputs by position and gives a tuple, and write it as ONNX.
 
     Returns:
@@ -109,7 +109,7 @@ def trace(module: torch.nn.Module, inputs: TracedInputs, outputs: Sequence[str],
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
     if not output.exists():
         raise StepError("torch.onnx wrote no file")
-    return (_title(inputs), *_baked(caught, TracerWarning))
+    return (Remark("note", "traced", _title(inputs)), *_baked(caught, TracerWarning))
 
 
 def _axes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, str]]:
@@ -122,6 +122,8 @@ def _title(inputs: TracedInputs) -> str:
     return f"traced by torch.onnx's TorchScript exporter at {sizes}"
 
 
-def _baked(caught: Sequence[warnings.WarningMessage], kind: type[Warning]) -> tuple[str, ...]:
+def _baked(caught: Sequence[warnings.WarningMessage], kind: type[Warning]) -> tuple[Remark, ...]:
     lines = Counter(str(item.message).partition(".")[0] for item in caught if issubclass(item.category, kind))
-    return tuple(f"the trace fixed {count} values: {line}" for line, count in lines.items())
+    return tuple(
+        Remark("note", "values-baked-in", f"the trace fixed {count} values: {line}") for line, count in lines.items()
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from hub.spec import Remark
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 _RANKS = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
 
 
-def rewrite_transposed(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
+def rewrite_transposed(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Rewrite transposed convolutions in place.
 
     TFLite's TRANSPOSE_CONV knows no padding but VALID (none) and SAME (output = input * stride). Any other transposed
@@ -30,7 +32,8 @@ def rewrite_transposed(graph_module: torch.fx.GraphModule) -> tuple[str, ...]:
         node.target = _unpadded(node.target, _transposed_rank(node))
     if not found:
         return ()
-    return (f"rewrote {len(found)} transposed convolutions as unpadded ones, cropped after (TFLite has no padding)",)
+    text = f"rewrote {len(found)} transposed convolutions as unpadded ones, cropped after (TFLite has no padding)"
+    return (Remark("note", "deconvolutions-rewritten", text),)
 
 
 def _transposed_rank(node: torch.fx.Node) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from hub.spec import HubError, Session, StepError, UnsupportedModel, UsageError
+from hub.spec import HubError, Remark, Session, StepError, UnsupportedModel, UsageError
 from hub_quanttrials.judge import Judge
 
 GOAL_DB = 20.0
@@ -59,7 +59,7 @@ class Trials(Generic[Recipe, Model]):
     open: Callable[[Model], Session]
     budget: int = BUDGET
     known: dict[Recipe, Trial[Recipe, Model]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
     failures: list[HubError] = field(default_factory=list)
     _spent: int = 0
 
@@ -87,10 +87,10 @@ class Trials(Generic[Recipe, Model]):
             if outcome is None:
                 return
             if isinstance(outcome, Trial):
-                self.notes.append(f"recipe: {recipe}{self.words(outcome)}")
+                self.notes.append(Remark("note", "recipe-tried", f"recipe: {recipe}{self.words(outcome)}"))
                 yield outcome
             else:
-                self.notes.append(f"recipe: {recipe}: {_first_line(outcome)}")
+                self.notes.append(Remark("note", "recipe-failed", f"recipe: {recipe}: {_first_line(outcome)}"))
 
     def together(
         self, words: str, recipes: Iterable[tuple[str, Recipe]], goal_db: float = math.inf
@@ -115,13 +115,15 @@ class Trials(Generic[Recipe, Model]):
             found.append(outcome)
             if outcome.sqnr_db >= goal_db:
                 break
-        self.notes.append(f"tried {words} on {self.judge.where}, dB: {', '.join(lines)}")
+        text = f"tried {words} on {self.judge.where}, dB: {', '.join(lines)}"
+        self.notes.append(Remark("note", "recipes-tried-together", text))
         return found
 
     def _outcome(self, recipe: Recipe) -> Trial[Recipe, Model] | HubError | None:
         """None when the budget is spent."""
         if self._spent >= self.budget:
-            self.notes.append(f"{self.budget} recipes are all that one step tries: {recipe} was not tried")
+            text = f"{self.budget} recipes are all that one step tries: {recipe} was not tried"
+            self.notes.append(Remark("note", "recipes-all-tried", text))
             return None
         self._spent += 1  # also for a known one, so that a step's result does not hang on the steps before
         try:
@@ -165,7 +167,7 @@ class Trials(Generic[Recipe, Model]):
         last = self.failures[-1]
         if len({error.message for error in self.failures}) == 1:
             return last
-        return type(last)(f"no recipe gives a result: {'; '.join(self.notes)}", hint=last.hint)
+        return type(last)(f"no recipe gives a result: {'; '.join(note.text for note in self.notes)}", hint=last.hint)
 
 
 def _first_line(error: HubError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import ConvertJob, StepOutput, UnsupportedModel
+from hub.spec import ConvertJob, Remark, StepOutput, UnsupportedModel
 from hub_onnxgraph.signature import ANONYMOUS
 from hub_tensorrt.precision.rules import check_rules, words
 
@@ -25,13 +25,14 @@ def adopt(job: ConvertJob) -> StepOutput:
 
     model = onnx.load(job.source.path)
     named = _name_dims(model)
-    broken = [finding for finding in check_rules(model) if finding.blocking]
+    broken = [finding for finding in check_rules(model) if finding.kind == "blocker"]
     if broken:
         each = tuple({finding.code: finding for finding in reversed(broken)}.values())[::-1]  # the first of its kind
         message = f"it breaks rules of TensorRT in {len(broken)} places, such as {words(each)}"
         raise UnsupportedModel(message, hint=broken[0].hint)
     Path(job.output).write_bytes(model.SerializeToString(deterministic=True))
-    return StepOutput(notes=(f"gave {named} nameless dimensions names of their own",) if named else ())
+    note = Remark("note", "dims-named", f"gave {named} nameless dimensions names of their own")
+    return StepOutput(notes=(note,) if named else ())
 
 
 def _name_dims(model: onnx.ModelProto) -> int:

@@ -18,6 +18,7 @@ from hub.spec import (
     DType,
     IoBinding,
     Numerics,
+    Remark,
     Signature,
     StepError,
     StepOutput,
@@ -239,7 +240,7 @@ def _bindings(report: EngineReport) -> Iterator[IoBinding]:
         yield IoBinding(direction="input", source=name, target=name, reason=reason, shape=found[name].shape)
 
 
-def _check_precision(report: EngineReport) -> tuple[str, ...]:
+def _check_precision(report: EngineReport) -> tuple[Remark, ...]:
     """Refuse a plan in which nothing computes in the precision that was asked for.
 
     Raises:
@@ -247,7 +248,8 @@ def _check_precision(report: EngineReport) -> tuple[str, ...]:
     """
     words, found = _FOUND_AS.get(report.numerics, ()), report.multiplied_in
     if not report.layers:
-        return ("the builder's report of its layers could not be read: nothing says which precision they compute in",)
+        text = "the builder's report of its layers could not be read: nothing says which precision they compute in"
+        return (Remark("warning", "engine-layers-unread", text),)
     if found and words and not set(words) & found.keys():
         there = ", ".join(f"{count} in {word}" for word, count in found.items())
         raise StepError(
@@ -257,18 +259,22 @@ def _check_precision(report: EngineReport) -> tuple[str, ...]:
     return ()
 
 
-def _notes(library: Library, report: EngineReport) -> Iterator[str]:
+def _notes(library: Library, report: EngineReport) -> Iterator[Remark]:
     where = f"for {', '.join(report.built_for)}" if report.built_for else "for the device here"
     settings = ", ".join(f"{name} {value}" for name, value in report.settings.items() if name != "workspace bytes")
-    yield f"built by {library.title} {report.library_version} {where}; {settings}"
+    built = f"built by {library.title} {report.library_version} {where}; {settings}"
+    yield Remark("note", "engine-built", built)
     for name, profile in report.profiles.items():
-        yield f"optimization profile of {name}: {profile} (smallest / tuned for / largest)"
+        text = f"optimization profile of {name}: {profile} (smallest / tuned for / largest)"
+        yield Remark("note", "engine-profile", text)
     found = report.multiplied_in
     if found:
         there = ", ".join(f"{count} in {word}" for word, count in found.items())
-        yield f"operators that multiply, as the builder reports its layers: {there}"
+        text = f"operators that multiply, as the builder reports its layers: {there}"
+        yield Remark("note", "engine-precisions", text)
     if report.weights_bytes:
-        yield f"weights take {report.weights_bytes / 2**20:.2f} MiB on the device; the plan also holds kernels"
+        text = f"weights take {report.weights_bytes / 2**20:.2f} MiB on the device; the plan also holds kernels"
+        yield Remark("note", "engine-weights", text)
 
 
 def _copy_whole(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub.spec import DescribeJob, Finding, Format, Layer, ModelSummary, ModelUnreadable, Numerics, State
+from hub.spec import DescribeJob, Format, Layer, ModelSummary, ModelUnreadable, Numerics, Remark, State
 from hub_tensorrt.plan import FORMAT, SUFFIXES, check_plan
 from hub_tensorrt.report import LAYERS_SUFFIX, PRECISION_SUFFIX, EngineReport, beside, read_report
 
@@ -58,9 +58,9 @@ def _files(plan: Path) -> list[Path]:
     return [plan, precision, *([data] if data.exists() else []), beside(plan, LAYERS_SUFFIX)]
 
 
-def _findings(report: EngineReport) -> Iterator[Finding]:
+def _findings(report: EngineReport) -> Iterator[Remark]:
     for name, profile in report.profiles.items():
-        yield Finding(code="profile", message=f"{name} takes {profile} (smallest / tuned for / largest)")
+        yield Remark("finding", "optimization-profile", f"{name} takes {profile} (smallest / tuned for / largest)")
     if report.weights_bytes:
         size = f"{report.weights_bytes / 2**20:.2f} MiB"
-        yield Finding(code="weights-memory", message=f"weights take {size} on the device")
+        yield Remark("finding", "weights-memory", f"weights take {size} on the device")

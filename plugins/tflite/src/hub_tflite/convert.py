@@ -19,6 +19,7 @@ from hub.spec import (
     ModelSummary,
     Numerics,
     QuantRecipe,
+    Remark,
     StepOutput,
     Support,
     UnsupportedModel,
@@ -128,11 +129,12 @@ def run(job: ConvertJob, name: str, title: str, numerics: Numerics, tried: Recip
         final = quantize(source, rules)
     Path(job.output).write_bytes(final.content)
     left = _words(final.report.left_float) if static else []
+    said = f"{len(left)} layers have float activations: {listed(left)}"
     return StepOutput(
         notes=(
             *source.notes,
             *trials.notes,
-            *([f"{len(left)} layers have float activations: {listed(left)}"] if left else []),
+            *([Remark("note", "layers-in-float", said)] if left else []),
         ),
         bindings=border_bindings(final.content, source.model),
         recipe=QuantRecipe(

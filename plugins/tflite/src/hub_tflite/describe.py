@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import Dim, Finding, ModelSummary, Numerics, Signature, State, TensorSpec
+from hub.spec import Dim, ModelSummary, Numerics, Remark, Signature, State, TensorSpec
 from hub_tflite.numerics import PrecisionReport, precision_report
 from hub_tflitefile.interface import interface_of, quant_params
 from hub_tflitefile.schema import (
@@ -111,28 +111,29 @@ def _index_ranges(model: ModelT, graph: SubGraphT) -> dict[int, tuple[float, flo
 _STATIC_NUMERICS = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8})
 
 
-def _findings(model: ModelT, content: bytes, report: PrecisionReport, custom: tuple[str, ...]) -> Iterator[Finding]:
+def _findings(model: ModelT, content: bytes, report: PrecisionReport, custom: tuple[str, ...]) -> Iterator[Remark]:
     if custom:
         message = f"the plain runtime has no kernel for {', '.join(custom)}"
         hint = "export the model again without Flex or custom operators"
-        yield Finding(code="custom-operators", message=message, hint=hint, blocking=True)
+        yield Remark("blocker", "custom-operators", message, hint)
     if report.left_float:
         names = [f"{layer.operator} {layer.name}" for layer in report.left_float]
         shown = "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
         counts = ", ".join(f"{count} {precision}" for precision, count in sorted(report.counts.items()))
-        code = "left-in-float" if report.numerics in _STATIC_NUMERICS else "float-activations"
-        yield Finding(code=code, message=f"layers by precision: {counts}; float activations in {shown}")
+        said = f"layers by precision: {counts}; float activations in {shown}"
+        static = report.numerics in _STATIC_NUMERICS
+        yield Remark("finding", "left-in-float", said) if static else Remark("finding", "float-activations", said)
     if not model.signatureDefs:
         message = "the file has no signature: tensor names are used for inputs and outputs"
-        yield Finding(code="no-signature", message=message)
+        yield Remark("finding", "no-signature", message)
     if has_outside_buffers(content):
         message = "weights lie behind the flatbuffer: some readers do not find them there"
-        yield Finding(code="outside-buffers", message=message)
+        yield Remark("finding", "outside-buffers", message)
     states = [text(t.name) for graph in model.subgraphs for t in graph.tensors if t.isVariable]
     if states:
         message = f"{len(states)} variable tensors keep state between calls: {', '.join(states[:_SHOWN])}"
-        yield Finding(code="hidden-state", message=message, hint="hub resets them before each run")
+        yield Remark("finding", "hidden-state", message, "hub resets them before each run")
     keys = [text(signature.signatureKey) for signature in model.signatureDefs or []]
     if len(keys) > 1:
         message = f"{len(keys)} signatures: {', '.join(keys)}; hub reads and runs {keys[0]}"
-        yield Finding(code="several-signatures", message=message)
+        yield Remark("finding", "several-signatures", message)

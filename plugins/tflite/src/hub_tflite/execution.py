@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import ExecutedLayer, Execution, processor
+from hub.spec import ExecutedLayer, Execution, Remark, processor
 from hub_tflite.numerics import layer_name, precision_report
 from hub_tflitefile.schema import constant, numbers, operator_name, type_name
 
@@ -96,7 +96,7 @@ def execution_of(model: ModelT, interpreter: Interpreter, *, version: str, varia
         operators=dict(sorted(Counter(line.operator for line in lines).items())),
         layers=tuple(_layer(part, lines, graph, position) for position, part in enumerate(parts)),
         eliminated=dict(sorted(gone.items())),
-        obstacles=tuple(_obstacles(parts, lines, variant)),
+        remarks=tuple(_obstacles(parts, lines, variant)),
     )
 
 
@@ -170,27 +170,31 @@ def _layer(part: ExecutedPart, lines: list[FileOperator], graph: SubGraphT, posi
     )
 
 
-def _obstacles(parts: list[ExecutedPart], lines: list[FileOperator], variant: str) -> Iterable[str]:
+def _obstacles(parts: list[ExecutedPart], lines: list[FileOperator], variant: str) -> Iterable[Remark]:
     if variant == REFERENCE:
-        yield "the reference kernels are written to be read, not to be fast"
+        yield Remark("obstacle", "reference-kernels", "the reference kernels are written to be read, not to be fast")
     else:
         yield from _fallen(parts, lines)
     products = Counter(line.precision for line in lines if line.precision in _INTEGER_PRODUCTS)
     if products and processor().has_integer_dot is False:
         count = ", ".join(f"{number} {word}" for word, number in products.most_common())
-        yield f"{processor()}: no integer dot product for the operators in {count}; they may be no faster than float32"
+        said = f"{processor()}: no integer dot product for the operators in {count}; they may be no faster than float32"
+        yield Remark("obstacle", "no-integer-dot", said)
     bodies = sorted({line.operator for line in lines if line.operator in _BODIES})
     if bodies:
-        yield f"what runs inside {', '.join(bodies)} is not shown: the interpreter lists the main graph only"
+        said = f"what runs inside {', '.join(bodies)} is not shown: the interpreter lists the main graph only"
+        yield Remark("obstacle", "bodies-not-shown", said)
 
 
-def _fallen(parts: list[ExecutedPart], lines: list[FileOperator]) -> Iterable[str]:
+def _fallen(parts: list[ExecutedPart], lines: list[FileOperator]) -> Iterable[Remark]:
     totals = Counter(line.operator for line in lines)
     outside = Counter(lines[part.covers[0]] for part in parts if part.device != DELEGATE)
     for reason in dict.fromkeys(line.reason for line, _ in outside.most_common()):
         counts = [(line, count) for line, count in outside.most_common() if line.reason == reason]
         named = (f"{count} of {totals[line.operator]} {line.operator} ({line.precision})" for line, count in counts)
-        yield f"not taken by {DELEGATE}{reason and ' for ' + reason}: {', '.join(named)}"
+        said = f"not taken by {DELEGATE}{reason and ' for ' + reason}: {', '.join(named)}"
+        yield Remark("obstacle", "not-delegated", said)
     pieces = sum(part.device == DELEGATE for part in parts)
     if pieces > 1:
-        yield f"{DELEGATE} runs in {pieces} pieces: nothing is fused across a border, and each passes through memory"
+        said = f"{DELEGATE} runs in {pieces} pieces: nothing is fused across a border, and each passes through memory"
+        yield Remark("obstacle", "delegate-in-pieces", said)

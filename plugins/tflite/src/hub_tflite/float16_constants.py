@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_tflite.rewrite import add_constant, new_operator
 from hub_tflitefile.schema import constant, numbers, text, type_name
 
@@ -17,7 +18,7 @@ LEAST_ELEMENTS = 16
 """Constants with fewer elements are not worth a DEQUANTIZE."""
 
 
-def halve_constants(model: ModelT) -> list[str]:
+def halve_constants(model: ModelT) -> list[Remark]:
     """Turns every float32 constant of some size into float16; returns notes.
 
     Values beyond float16's range (attention masks) keep their tensor in float32.
@@ -45,5 +46,8 @@ def halve_constants(model: ModelT) -> list[str]:
             conversions.append(new_operator(model, "DEQUANTIZE", [stored], [index], "DequantizeOptions", version=3))
         graph.operators = conversions + graph.operators
         count += len(conversions)
-    notes = [f"{count} constants are stored in float16"]
-    return notes + ([f"kept in float32, beyond float16's range: {', '.join(kept)}"] if kept else [])
+    notes = [Remark("note", "constants-in-float16", f"{count} constants are stored in float16")]
+    if kept:
+        said = f"kept in float32, beyond float16's range: {', '.join(kept)}"
+        notes.append(Remark("note", "beyond-float16", said))
+    return notes

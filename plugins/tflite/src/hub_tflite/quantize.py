@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hub.spec import IoBinding, SampleFolder, StepError
+from hub.spec import IoBinding, Remark, SampleFolder, StepError
 from hub_quanttrials import Judge, Shelf, decibels
 from hub_tflite.calibrate import CalibratedTensors, observe, statistics
 from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
@@ -61,7 +61,7 @@ class FloatFile:
 
     model: ModelT
     content: bytes
-    notes: list[str]
+    notes: list[Remark]
     observed: dict[str, CalibratedTensors] = field(default_factory=dict)
     samples: int = 0
     judge: Judge = field(default_factory=Judge)

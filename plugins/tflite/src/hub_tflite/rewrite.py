@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_tflitefile import interface
 from hub_tflitefile.schema import code_of, constant, content, new, numbers, operator_name, text, type_name
 from hub_tflitefile.tables import BufferT, MetadataT, ModelT, OperatorCodeT, OperatorT, SubGraphT, TensorT
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.generic]
 
-Rewrite = Callable[[ModelT], list[str]]
+Rewrite = Callable[[ModelT], list[Remark]]
 _SHARED_SCALE = {"MAXIMUM": (0, 1), "MINIMUM": (0, 1), "PADV2": (2,), "SELECT_V2": (1, 2)}
 _CLAMPS = {"RELU_0_TO_1": (6.0, "RELU6"), "RELU6": (1.0, "RELU6"), "RELU_N1_TO_1": (1.0, "RELU_N1_TO_1")}
 _MATRIX_RANK = 2
@@ -36,24 +37,25 @@ _BORDER_FIELDS = ("inputs", "outputs")
 _TENSOR_FIELDS = ("inputs", "outputs", "intermediates")
 
 
-def add_signature(model: ModelT) -> list[str]:
+def add_signature(model: ModelT) -> list[Remark]:
     """Adds a signature named by the main graph's tensors to a file that has none."""
     if model.signatureDefs:
         return []
     _, inputs, outputs = interface.interface_of(model)
     model.signatureDefs = [interface.signature_def(inputs, outputs)]
-    return ["a signature was added: the file had none, inputs and outputs are named by its tensors"]
+    said = "a signature was added: the file had none, inputs and outputs are named by its tensors"
+    return [Remark("note", "signature-added", said)]
 
 
-def rename(model: ModelT, inputs: dict[str, str], outputs: dict[str, str]) -> list[str]:
+def rename(model: ModelT, inputs: dict[str, str], outputs: dict[str, str]) -> list[Remark]:
     """Renames inputs and outputs in the signature (old name -> new name), adding one where there is none."""
     notes = add_signature(model)
     signature = (model.signatureDefs or [])[0]
     renamed = interface.rename(signature, inputs, outputs)
-    return notes + [f"{old} was renamed to {new}" for old, new in renamed]
+    return notes + [Remark("note", "renamed", f"{old} was renamed to {new}") for old, new in renamed]
 
 
-def unique_names(model: ModelT) -> list[str]:
+def unique_names(model: ModelT) -> list[Remark]:
     """Gives every tensor a name of its own."""
     seen: Counter[str] = Counter()
     renamed = 0
@@ -64,10 +66,11 @@ def unique_names(model: ModelT) -> list[str]:
                 tensor.name = f"{name or 'tensor'}_{seen[name] + 1}".encode()
                 renamed += 1
             seen[name] += 1
-    return [f"{renamed} tensors were given names of their own"] if renamed else []
+    said = f"{renamed} tensors were given names of their own"
+    return [Remark("note", "tensors-named", said)] if renamed else []
 
 
-def matmul_to_fully_connected(model: ModelT) -> list[str]:
+def matmul_to_fully_connected(model: ModelT) -> list[Remark]:
     """Turns BATCH_MATMUL by a constant matrix into FULLY_CONNECTED: x @ W = FC(x, transpose(W))."""
     changed = 0
     for graph in model.subgraphs:
@@ -75,7 +78,8 @@ def matmul_to_fully_connected(model: ModelT) -> list[str]:
             if operator_name(model, operator) == "BATCH_MATMUL" and _is_plain_product(model, graph, operator):
                 _become_fully_connected(model, graph, operator)
                 changed += 1
-    return [f"{changed} BATCH_MATMUL by a constant became FULLY_CONNECTED (same product)"] if changed else []
+    said = f"{changed} BATCH_MATMUL by a constant became FULLY_CONNECTED (same product)"
+    return [Remark("note", "matmul-became-dense", said)] if changed else []
 
 
 def _is_plain_product(model: ModelT, graph: SubGraphT, operator: OperatorT) -> bool:
@@ -171,14 +175,15 @@ def operator_code(model: ModelT, name: str, version: int = 1) -> int:
     return len(model.operatorCodes) - 1
 
 
-def raise_constant_rank(model: ModelT) -> list[str]:
+def raise_constant_rank(model: ModelT) -> list[Remark]:
     """Gives constants that share a scale with the result its rank, by leading ones (broadcasting as before)."""
     changed = 0
     for graph in model.subgraphs:
         for operator in graph.operators:
             for place in _SHARED_SCALE.get(operator_name(model, operator), ()):
                 changed += _raise_rank(model, graph, operator, place)
-    return [f"{changed} constants were given the rank of the result they share a scale with"] if changed else []
+    said = f"{changed} constants were given the rank of the result they share a scale with"
+    return [Remark("note", "constants-rank-raised", said)] if changed else []
 
 
 def _raise_rank(model: ModelT, graph: SubGraphT, operator: OperatorT, place: int) -> bool:
@@ -195,7 +200,7 @@ def _raise_rank(model: ModelT, graph: SubGraphT, operator: OperatorT, place: int
     return True
 
 
-def fuse_clamps(model: ModelT) -> list[str]:
+def fuse_clamps(model: ModelT) -> list[Remark]:
     """Writes RELU_0_TO_1(x) as (6x clamped to 0..6) / 6, and a lone RELU6 as a multiplication by 1 with it fused."""
     changed: Counter[str] = Counter()
     for graph in model.subgraphs:
@@ -208,7 +213,10 @@ def fuse_clamps(model: ModelT) -> list[str]:
             else:
                 replaced.append(operator)
         graph.operators = replaced
-    return [f"{count} {name} became multiplications with a fused clamp" for name, count in sorted(changed.items())]
+    return [
+        Remark("note", "clamps-fused", f"{count} {name} became multiplications with a fused clamp")
+        for name, count in sorted(changed.items())
+    ]
 
 
 def _clamp(model: ModelT, graph: SubGraphT, operator: OperatorT, kind: str) -> list[OperatorT]:
@@ -225,7 +233,7 @@ def _clamp(model: ModelT, graph: SubGraphT, operator: OperatorT, kind: str) -> l
     return [_multiply(model, source, up, middle, fused), _multiply(model, middle, down, result, "NONE")]
 
 
-def leaky_to_maximum(model: ModelT) -> list[str]:
+def leaky_to_maximum(model: ModelT) -> list[Remark]:
     """Writes LEAKY_RELU(x) with a slope in 0..1 as MAXIMUM(x, slope * x): the quantizer does not know the first."""
     changed = 0
     for graph in model.subgraphs:
@@ -235,7 +243,8 @@ def leaky_to_maximum(model: ModelT) -> list[str]:
             replaced += _maximum(model, graph, operator) if leaky else [operator]
             changed += leaky
         graph.operators = replaced
-    return [f"{changed} LEAKY_RELU became the maximum of x and slope times x"] if changed else []
+    said = f"{changed} LEAKY_RELU became the maximum of x and slope times x"
+    return [Remark("note", "leaky-relu-rewritten", said)] if changed else []
 
 
 def _slope(operator: OperatorT) -> float:
@@ -258,7 +267,7 @@ def _multiply(model: ModelT, left: int, right: int, result: int, activation: str
     return new_operator(model, "MUL", [left, right], [result], "MulOptions", fusedActivationFunction=fused)
 
 
-def drop_unused(model: ModelT) -> list[str]:
+def drop_unused(model: ModelT) -> list[Remark]:
     """Removes tensors that no operator and no border refers to, and buffers that no tensor refers to."""
     for graph_index, graph in enumerate(model.subgraphs):
         _drop_tensors(model, graph, graph_index)
@@ -302,6 +311,6 @@ STATIC: tuple[Rewrite, ...] = (*ALWAYS, raise_constant_rank, fuse_clamps, leaky_
 """Before activations are quantized."""
 
 
-def apply(model: ModelT, rewrites: tuple[Rewrite, ...]) -> list[str]:
+def apply(model: ModelT, rewrites: tuple[Rewrite, ...]) -> list[Remark]:
     """Applies rewrites in order; returns every note."""
     return [note for rewrite in rewrites for note in rewrite(model)]

@@ -16,6 +16,7 @@ from hub.spec import (
     ModelSummary,
     Numerics,
     QuantRecipe,
+    Remark,
     SampleFolder,
     StepOutput,
     Support,
@@ -60,8 +61,8 @@ def to_static(job: ConvertJob) -> StepOutput:
     scales: dict[str, Array] = {f"{name}.x_scale": np.asarray(s) for name, s in _input_scales(model, samples).items()}
     write_binary(Path(job.output), ToyModel(graph=model.graph, arrays=quantized.arrays | scales))
     recipe = _recipe("int8", Numerics.INT8, DType.INT8, DType.INT8, samples=len(samples))
-    notes = (f"input ranges of the affine layers are the largest magnitudes over {len(samples)} samples",)
-    return StepOutput(recipe=recipe, notes=notes)
+    text = f"input ranges of the affine layers are the largest magnitudes over {len(samples)} samples"
+    return StepOutput(recipe=recipe, notes=(Remark("note", "ranges-from-samples", text),))
 
 
 def _with_int8_weights(model: ToyModel) -> ToyModel:

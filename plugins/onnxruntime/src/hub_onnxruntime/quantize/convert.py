@@ -16,6 +16,7 @@ from hub.spec import (
     Gives,
     ModelSummary,
     Numerics,
+    Remark,
     StepOutput,
     Support,
     UnsupportedModel,
@@ -42,6 +43,7 @@ from hub_onnxruntime.quantize.narrow import (
     dynamic_int8,
     float16,
     narrow_weights,
+    recipe_taken,
 )
 from hub_onnxruntime.quantize.source import open_source
 from hub_quanttrials import GOAL_DB, check_claim, listed
@@ -61,23 +63,25 @@ def _open_calibrated(job: ConvertJob) -> QuantizerSource:
     return source
 
 
-def _fitting() -> tuple[Scheme, str]:
+def _fitting() -> tuple[Scheme, Remark]:
     """The scheme that this machine's processor computes exactly and fastest."""
     signedness, seen = this_cpu()
-    return Scheme.of(signedness), f"{signedness.value}: what {seen} computes exactly and fastest"
+    text = f"{signedness.value}: what {seen} computes exactly and fastest"
+    return Scheme.of(signedness), Remark("note", "scheme-for-processor", text)
 
 
-def _symmetric() -> tuple[Scheme, str]:
-    return Scheme.of(Signedness.S8S8), "s8s8, symmetric: the form that GPUs and ARM processors take"
+def _symmetric() -> tuple[Scheme, Remark]:
+    text = "s8s8, symmetric: the form that GPUs and ARM processors take"
+    return Scheme.of(Signedness.S8S8), Remark("note", "scheme-symmetric", text)
 
 
-def _whole(job: ConvertJob, choose: Callable[[], tuple[Scheme, str]]) -> Made:
+def _whole(job: ConvertJob, choose: Callable[[], tuple[Scheme, Remark]]) -> Made:
     source = _open_calibrated(job)
     scheme, said = choose()
     trials = static.trials_of(source)
     best = static.best(source, trials, scheme)
     recipe = static.record(source, best.recipe, Numerics.INT8)
-    took = f"took {best.recipe}: {best.sqnr_db:.1f} dB"
+    took = recipe_taken(f"{best.recipe}: {best.sqnr_db:.1f} dB")
     return Made(best.model, recipe, [*source.notes, said, *trials.notes, took])
 
 
@@ -89,9 +93,10 @@ def _mixed(job: ConvertJob) -> Made:
     others = [node.name for node in source.model.graph.node if node.op_type in RECURRENT_OPERATORS]
     if best.sqnr_db < GOAL_DB or not others:
         best = static.mixed(source, trials, best.recipe)
-    left = [f"recurrent layers stay in float: {listed(others)}"] if others else []
+    text = f"recurrent layers stay in float: {listed(others)}"
+    left = [Remark("note", "recurrence-in-float", text)] if others else []
     recipe = static.record(source, best.recipe, Numerics.INT8_MIXED, others)
-    took = f"took {best.recipe}: {best.sqnr_db:.1f} dB"
+    took = recipe_taken(f"{best.recipe}: {best.sqnr_db:.1f} dB")
     return Made(best.model, recipe, [*source.notes, said, *trials.notes, took, *left])
 
 

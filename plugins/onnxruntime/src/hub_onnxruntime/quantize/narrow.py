@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import DType, Numerics, QuantRecipe, UnsupportedModel
+from hub.spec import DType, Numerics, QuantRecipe, Remark, UnsupportedModel
 from hub_onnxgraph.graphs import raise_opset
 from hub_onnxquant import half, weights
 from hub_onnxruntime.files import external_files, load, load_structure
@@ -43,11 +43,17 @@ class Made(NamedTuple):
 
     model: ModelProto
     recipe: QuantRecipe
-    notes: list[str]
+    notes: list[Remark]
 
 
-def _unjudged(judge: Judge) -> list[str]:
-    return [] if judge.samples else ["not compared on random inputs: no sizes fit, or the float model gives nothing"]
+def _unjudged(judge: Judge) -> list[Remark]:
+    text = "not compared on random inputs: no sizes fit, or the float model gives nothing"
+    return [] if judge.samples else [Remark("note", "recipes-unjudged", text)]
+
+
+def recipe_taken(words: str) -> Remark:
+    """Says which recipe was taken, and what it came to."""
+    return Remark("note", "recipe-taken", f"took {words}")
 
 
 def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
@@ -85,8 +91,10 @@ def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
         settings=settings.settings,
     )
     layers = f"{_on_the_fly(best.model)} layers quantize activations on the fly"
-    notes = [f"{settings.weights} weights: exact on {seen}", *trials.notes, layers, *_unjudged(source.judge)]
-    return Made(best.model, recipe, [*source.notes, *notes])
+    exact = Remark("note", "weights-signedness", f"{settings.weights} weights: exact on {seen}")
+    quantized = Remark("note", "layers-on-the-fly", layers)
+    notes = [*source.notes, exact, *trials.notes, quantized, *_unjudged(source.judge)]
+    return Made(best.model, recipe, notes)
 
 
 def _on_the_fly(model: ModelProto) -> int:
@@ -118,7 +126,8 @@ def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form]) -> Ma
     if large:
         kinds = weights.quantize(model, source.parent, forms[0])
         lighten(model, source.parent, Path(scratch))
-        notes.append(f"the model is large: {forms[0]}, not compared with other forms")
+        text = f"the model is large: {forms[0]}, not compared with other forms"
+        notes.append(Remark("note", "recipe-untried-large", text))
         return Made(model, _record(kinds, forms[0]), notes)
 
     def apply(form: weights.Form) -> Stored:
@@ -134,7 +143,7 @@ def narrow_weights(path: str, scratch: str, forms: Sequence[weights.Form]) -> Ma
     judge = random_judge(source, model)
     trials = Trials(judge, apply, lambda made: OrtSession(source, content=made.model.SerializeToString()))
     best = trials.best(forms, math.inf)
-    took = f"took {best.recipe}, {len(best.model.kinds)} tensors"
+    took = recipe_taken(f"{best.recipe}, {len(best.model.kinds)} tensors")
     return Made(
         best.model.model, _record(best.model.kinds, best.recipe), [*notes, *trials.notes, *_unjudged(judge), took]
     )

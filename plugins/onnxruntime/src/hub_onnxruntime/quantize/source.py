@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import AlreadyQuantized, CalibrationError, SampleFolder, StepError, UnsupportedModel
+from hub.spec import AlreadyQuantized, CalibrationError, Remark, SampleFolder, StepError, UnsupportedModel
 from hub_onnxgraph.graphs import name_nodes, opset_of
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxquant.source import QuantizerSource, optimized, typed
@@ -31,16 +31,17 @@ def tool() -> str:
     return f"hub-onnxruntime on onnxruntime {version('onnxruntime')}"
 
 
-def _ready(path: Path, scratch: Path) -> tuple[ModelProto, list[str]]:
+def _ready(path: Path, scratch: Path) -> tuple[ModelProto, list[Remark]]:
     before = load(path)
     path, notes = rewritten(path, scratch, 0)
     after = optimized(path, scratch)
     foreign = custom_operators(after)
     if foreign:
-        note = f"kept the graph as it is: ONNX Runtime's optimization would bring in {', '.join(foreign)}"
-        return before, [note]
+        text = f"kept the graph as it is: ONNX Runtime's optimization would bring in {', '.join(foreign)}"
+        return before, [Remark("note", "graph-kept", text)]
     removed = len(before.graph.node) - len(after.graph.node)
-    return after, [*notes, f"optimized for quantization: {removed} operators folded"] if removed > 0 else notes
+    text = f"optimized for quantization: {removed} operators folded"
+    return after, [*notes, Remark("note", "optimized-for-quantization", text)] if removed > 0 else notes
 
 
 def check_float(model: ModelProto) -> None:

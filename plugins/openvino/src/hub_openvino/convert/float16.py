@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
+
 if TYPE_CHECKING:
     import openvino
 
@@ -11,7 +13,7 @@ FP16_MAX = 65504.0
 """The largest finite float16 (IEEE 754 binary16)."""
 
 
-def clipped(model: openvino.Model) -> tuple[str, ...]:
+def clipped(model: openvino.Model) -> tuple[Remark, ...]:
     """Notes on stored values that float16 does not reach: OpenVINO stores the nearest it has."""
     import numpy as np
 
@@ -25,4 +27,5 @@ def clipped(model: openvino.Model) -> tuple[str, ...]:
     ]
     if not names:
         return ()
-    return (f"{len(names)} constants hold values beyond float16's {FP16_MAX:g}: {', '.join(sorted(names)[:5])}",)
+    text = f"{len(names)} constants hold values beyond float16's {FP16_MAX:g}: {', '.join(sorted(names)[:5])}"
+    return (Remark("note", "beyond-float16", text),)

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import ConvertJob, StepError, TensorSpec, UnsupportedModel
+from hub.spec import ConvertJob, Remark, StepError, TensorSpec, UnsupportedModel
 from hub_openvino.convert.objects import from_object
 from hub_openvino.convert.source_signature import ConvertedIr, SignaturePlaces, finish, type_name
 
@@ -53,7 +53,8 @@ def from_exported(job: ConvertJob) -> ConvertedIr:
     model = from_object(program)
     signature = job.source.signature
     done = finish(model, signature, job.options, SignaturePlaces.by_position(model, signature))
-    said = (f"dropped {len(whole)} slices of the whole, which OpenVINO's frontend cannot read",) if whole else ()
+    text = f"dropped {len(whole)} slices of the whole, which OpenVINO's frontend cannot read"
+    said = (Remark("note", "slices-dropped", text),) if whole else ()
     return done._replace(notes=(*said, *done.notes))
 
 

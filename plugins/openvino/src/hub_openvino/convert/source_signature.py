@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from hub.spec import ConvertOptions, Dim, DType, IoBinding, Signature, TensorSpec, UnsupportedModel
+from hub.spec import ConvertOptions, Dim, DType, IoBinding, Remark, Signature, TensorSpec, UnsupportedModel
 from hub_openvino.border import DTYPES, TYPE_NAMES, store_symbols
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class ConvertedIr(NamedTuple):
 
     model: openvino.Model
     bindings: tuple[IoBinding, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Remark, ...]
 
 
 def finish(
@@ -48,7 +48,7 @@ def finish(
     bindings = (*frozen, *_name(model.inputs, kept, "input"), *_name(model.outputs, source.outputs, "output"))
     store_symbols(model, [_fixed(spec, options) for spec in kept])
     number_names(model)
-    notes = tuple(binding.reason for binding in bindings if binding.dtype)
+    notes = tuple(Remark("note", "type-changed", binding.reason) for binding in bindings if binding.dtype)
     return ConvertedIr(model, bindings, notes)
 
 

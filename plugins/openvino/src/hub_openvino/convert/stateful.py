@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hub.spec import ConvertJob, IoBinding, StepError, UnsupportedModel
+from hub.spec import ConvertJob, IoBinding, Remark, StepError, UnsupportedModel
 from hub_openvino.border import input_names, output_names, store_symbols
 from hub_openvino.convert.source_signature import ConvertedIr
 from hub_openvino.describe import read_model
@@ -41,7 +41,9 @@ def make_stateful(job: ConvertJob) -> ConvertedIr:
         raise StepError(message, hint="name each state once")
     kept = set(input_names(model))
     store_symbols(model, [spec for spec in job.source.signature.inputs if spec.name in kept])
-    notes = tuple(f"{name} is {_KEPT.format(output)}" for name, output in states.items())
+    notes = tuple(
+        Remark("note", "state-kept-inside", f"{name} is {_KEPT.format(output)}") for name, output in states.items()
+    )
     given = [IoBinding(direction="output", source=name, target="", reason="kept inside") for name in states.values()]
     taken = [
         IoBinding(direction="input", source=name, target="", state=output, reason=_KEPT.format(output))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import CalibrationError, ConvertJob, DType, Numerics, QuantRecipe, StepOutput, processor
+from hub.spec import CalibrationError, ConvertJob, DType, Numerics, QuantRecipe, Remark, StepOutput, processor
 from hub_openvino.quantize.recipes import (
     PER_CHANNEL_MARGIN_DB,
     RECURRENT,
@@ -126,7 +126,7 @@ def merit(trial: IrTrial) -> float:
     return trial.merit - (PER_CHANNEL_MARGIN_DB if isinstance(base, Static) and not base.per_tensor else 0.0)
 
 
-def best_of(results: list[IrTrial], what: str, claimed: Numerics, notes: list[str]) -> IrTrial:
+def best_of(results: list[IrTrial], what: str, claimed: Numerics, notes: list[Remark]) -> IrTrial:
     """The result with the highest SQNR among those that are what the edge claims.
 
     Raises:
@@ -135,7 +135,7 @@ def best_of(results: list[IrTrial], what: str, claimed: Numerics, notes: list[st
     fitting = [trial for trial in results if trial.model.found.numerics is claimed]
     taken = max(fitting or results[:1], key=merit)
     found = taken.model.found
-    check_claim(what, claimed, found.numerics, found.left_float, "; ".join(notes))
+    check_claim(what, claimed, found.numerics, found.left_float, "; ".join(note.text for note in notes))
     return taken
 
 
@@ -170,18 +170,20 @@ def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_
     best = best_of(results, what, claimed, trials.notes)
     save(best.model.model, Path(job.output))
     left = best.model.found.left_float if not isinstance(best.recipe, WeightRecipe) else ()
-    said = [f"{len(left)} layers multiply in float: {listed(left)}"] if left else []
+    text = f"{len(left)} layers multiply in float: {listed(left)}"
+    said = [Remark("note", "layers-in-float", text)] if left else []
     return StepOutput(
         notes=(*trials.notes, *said, *_dynamic_notes(best.recipe)),
         recipe=_record(best.recipe, claimed, len(source.samples), left),
     )
 
 
-def _dynamic_notes(recipe: Recipe) -> list[str]:
+def _dynamic_notes(recipe: Recipe) -> list[Remark]:
     """On a CPU without VNNI the outputs are those of float activations, bit for bit (OpenVINO 2026.4)."""
     if not isinstance(recipe, WeightRecipe) or not recipe.dynamic_group or processor().has_integer_dot is not False:
         return []
-    return ["this CPU has no VNNI: here OpenVINO multiplies with float activations; elsewhere it rounds them too"]
+    text = "this CPU has no VNNI: here OpenVINO multiplies with float activations; elsewhere it rounds them too"
+    return [Remark("note", "activations-in-float-here", text)]
 
 
 def _record(recipe: Recipe, numerics: Numerics, samples: int, left: tuple[str, ...]) -> QuantRecipe:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import DType, Numerics, QuantRecipe, UnsupportedModel
+from hub.spec import DType, Numerics, QuantRecipe, Remark, UnsupportedModel
 from hub_onnxgraph.graphs import graphs, raise_opset
 from hub_onnxquant.source import typed
 from hub_onnxquant.weights import Form, quantize
 from hub_quanttrials import Trials, listed
-from hub_tensorrt.precision.integers import Precise
+from hub_tensorrt.precision.integers import Precise, recipe_taken
 from hub_tensorrt.precision.source import open_source, tool
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ def int4_weights(path: str, calibration: str = "") -> Precise:
     most = max(trial.model.tensors for trial in results)  # storing less is closer to the float model, and not int4
     best = max((trial for trial in results if trial.model.tensors == most), key=lambda trial: trial.merit)
     left = left_float(best.model.model)
-    words = [
+    text = (
         f"{len(left)} layers keep float weights: {listed(left)}: convolutions, small ones, or no multiple of the block"
-    ]
+    )
+    words = [Remark("note", "weights-in-float", text)] if left else []
     recipe = QuantRecipe(
         name=str(best.recipe),
         tool=tool(),
@@ -74,8 +75,8 @@ def int4_weights(path: str, calibration: str = "") -> Precise:
         kept_float=tuple(left),
         settings={"bits": 4, "block": best.recipe.block, "symmetric": True},
     )
-    took = f"took {best.recipe}: {best.sqnr_db:.1f} dB"
-    return Precise(best.model.model, recipe, [*source.notes, *notes, *trials.notes, took, *(words if left else [])])
+    took = recipe_taken(f"{best.recipe}: {best.sqnr_db:.1f} dB")
+    return Precise(best.model.model, recipe, [*source.notes, *notes, *trials.notes, took, *words])
 
 
 def left_float(model: ModelProto) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hub.spec import DType, Numerics, QuantRecipe, SampleFolder
+from hub.spec import DType, Numerics, QuantRecipe, Remark, SampleFolder
 from hub_onnxgraph.graphs import raise_opset
 from hub_onnxquant import half
 from hub_onnxquant.half import HalfType
@@ -61,17 +61,23 @@ def half_floats(path: str, calibration: str, kind: HalfType) -> Precise:
     source = open_source(path, calibration)
     seen = SampleFolder(calibration) if calibration else source.judge.samples
     where = f"{len(seen)} {'calibration samples' if calibration else 'random inputs'}"
-    raised: list[str] = []
+    raised: list[Remark] = []
     if kind is HalfType.FLOAT16:
         large = half.overflowing(source.model, seen)
         limit = f"float16 ends at {half.LARGEST:.0f}"
-        reasons = [f"{name} stays in float32: {value:.4g} on {where}, and {limit}" for name, value in large.items()]
+        reasons = [
+            Remark("note", "beyond-float16", f"{name} stays in float32: {value:.4g} on {where}, and {limit}")
+            for name, value in large.items()
+        ]
         kept, words = tuple(large), "values beyond float16 in float32"
     else:
         model, raised = raise_opset(source.model, _BFLOAT16_OPSET)
         source = replace(source, model=typed_copy(model))
         kept = tuple(node.name for node in source.model.graph.node if node.op_type in _NO_BFLOAT16)
-        reasons = [f"{name} stays in float32: TensorRT has no bfloat16 ConvTranspose" for name in kept]
+        reasons = [
+            Remark("note", "no-bfloat16", f"{name} stays in float32: TensorRT has no bfloat16 ConvTranspose")
+            for name in kept
+        ]
         words = "what has no bfloat16 in float32"
 
     def choices() -> Iterator[HalfChoice]:
@@ -85,8 +91,11 @@ def half_floats(path: str, calibration: str, kind: HalfType) -> Precise:
 
     trials = Trials(source.judge, apply, source.session)
     best = trials.best(choices(), _GOALS_DB[kind])
-    more = [f"and {len(reasons) - _NAMED} more nodes for the same reason"] if len(reasons) > _NAMED else []
-    unjudged = [] if source.judge.samples else ["not compared: no sizes fit, or the float model gives nothing"]
+    told = reasons[:_NAMED]
+    if len(reasons) > _NAMED:
+        told.append(Remark("note", reasons[0].code, f"and {len(reasons) - _NAMED} more nodes for the same reason"))
+    text = "not compared: no sizes fit, or the float model gives nothing"
+    unjudged = [] if source.judge.samples else [Remark("note", "recipes-unjudged", text)]
     recipe = QuantRecipe(
         name=f"{kind.word}, inputs and outputs float32",
         tool=tool(),
@@ -98,5 +107,5 @@ def half_floats(path: str, calibration: str, kind: HalfType) -> Precise:
         kept_float=best.recipe.kept,
         settings={"keep_io_types": True},
     )
-    notes = [*source.notes, *raised, *reasons[:_NAMED], *more, *trials.notes, *unjudged]
+    notes = [*source.notes, *raised, *told, *trials.notes, *unjudged]
     return Precise(best.model, recipe, notes)

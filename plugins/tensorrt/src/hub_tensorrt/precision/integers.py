@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from hub.spec import Numerics, QuantRecipe, UnsupportedModel
+from hub.spec import Numerics, QuantRecipe, Remark, UnsupportedModel
 from hub_onnxgraph.graphs import raise_opset
 from hub_onnxquant import static
 from hub_onnxquant.placement import PRODUCTS, Extent, Wiring, products_of
@@ -35,7 +35,7 @@ class Precise(NamedTuple):
 
     model: ModelProto
     recipe: QuantRecipe
-    notes: list[str]
+    notes: list[Remark]
 
 
 def unfit(model: ModelProto) -> dict[str, str]:
@@ -54,6 +54,11 @@ def unfit(model: ModelProto) -> dict[str, str]:
     return found
 
 
+def recipe_taken(words: str) -> Remark:
+    """Says which recipe was taken, and what it came to."""
+    return Remark("note", "recipe-taken", f"took {words}")
+
+
 def integers(path: str, calibration: str, claimed: Numerics) -> Precise:
     """Quantizes activations and weights, by the best of the ways of drawing ranges.
 
@@ -67,7 +72,7 @@ def integers(path: str, calibration: str, claimed: Numerics) -> Precise:
             be where that is claimed; or no recipe gives a result.
     """
     source = open_source(path, calibration)
-    raised: list[str] = []
+    raised: list[Remark] = []
     if claimed is Numerics.FP8:
         model, raised = raise_opset(source.model, _FP8_OPSET)
         source = replace(source, model=typed_copy(model))
@@ -85,7 +90,8 @@ def integers(path: str, calibration: str, claimed: Numerics) -> Precise:
     still = float_products(best.model)
     found = claimed if claimed is Numerics.FP8 else Numerics.INT8_MIXED if still else Numerics.INT8
     check_claim(f"TensorRT {claimed.value}", claimed, found, still)
-    reasons = [f"{name} stays in float: {why}" for name, why in left.items()]
-    notes = [*source.notes, *raised, *reasons, *trials.notes, f"took {best.recipe}: {best.sqnr_db:.1f} dB"]
+    reasons = [Remark("note", "product-in-float", f"{name} stays in float: {why}") for name, why in left.items()]
+    took = recipe_taken(f"{best.recipe}: {best.sqnr_db:.1f} dB")
+    notes = [*source.notes, *raised, *reasons, *trials.notes, took]
     others = [name for name in still if name not in best.recipe.kept]
     return Precise(best.model, static.record(source, best.recipe, claimed, others), notes)

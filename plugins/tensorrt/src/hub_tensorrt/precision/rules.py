@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hub.spec import Finding
+from hub.spec import Remark
 from hub_onnxgraph.graphs import graphs, opset_of, subgraphs
 from hub_onnxgraph.signature import dtype_name
 
@@ -91,7 +91,7 @@ def _read_by(node: NodeProto) -> Iterator[str]:
             yield from _read_by(inner)
 
 
-def check_rules(model: ModelProto) -> tuple[Finding, ...]:
+def check_rules(model: ModelProto) -> tuple[Remark, ...]:
     """Returns a finding for every rule of TensorRT that a model breaks, each with the node, the values and the cure.
 
     Args:
@@ -100,21 +100,19 @@ def check_rules(model: ModelProto) -> tuple[Finding, ...]:
     return (*_dim_names(model.graph), *_in_graph(model.graph, _Values(), opset_of(model)))
 
 
-def _in_graph(graph: GraphProto, outer: _Values, opset: int) -> Iterator[Finding]:
+def _in_graph(graph: GraphProto, outer: _Values, opset: int) -> Iterator[Remark]:
     values = outer.inner(graph)
     for node in graph.node:
         if node.op_type in _FOREIGN:
-            yield _broken("qdq-operator", node, _FOREIGN[node.op_type])
+            yield Remark("blocker", "qdq-operator", _at(node, _FOREIGN[node.op_type]), _AGAIN)
         elif node.op_type in {_QUANTIZE, _DEQUANTIZE}:
             yield from _pair_findings(node, values, opset)
         for inner in subgraphs(node):
             yield from _in_graph(inner, values, opset)
 
 
-def _broken(code: str, node: NodeProto, message: str, hint: str = _AGAIN) -> Finding:
-    return Finding(
-        code=code, message=f"{node.op_type} {node.name or node.output[0]!r}: {message}", hint=hint, blocking=True
-    )
+def _at(node: NodeProto, message: str) -> str:
+    return f"{node.op_type} {node.name or node.output[0]!r}: {message}"
 
 
 def _attributes(node: NodeProto) -> dict[str, int]:
@@ -135,55 +133,81 @@ def quantized_type(node: NodeProto, values: _Values) -> str:
     return next((kind for kind in given if kind), "uint8")
 
 
-def _pair_findings(node: NodeProto, values: _Values, opset: int) -> Iterator[Finding]:
+def _pair_findings(node: NodeProto, values: _Values, opset: int) -> Iterator[Remark]:
     import numpy as np
 
     kind, maker = quantized_type(node, values), values.makers.get(node.input[0])
     constant = node.input[0] in values.stored or (maker is not None and maker.op_type == "Constant")
     if kind == "int32":
         message = "the bias is int32 behind a DequantizeLinear; TensorRT takes a float bias"
-        yield _broken("qdq-bias", node, message)
+        yield Remark("blocker", "qdq-bias", _at(node, message), _AGAIN)
         return
     if kind not in _SINCE:
-        yield _broken("qdq-type", node, f"TensorRT has no quantized {kind}; it has {', '.join(_SINCE)}")
+        yield Remark(
+            "blocker", "qdq-type", _at(node, f"TensorRT has no quantized {kind}; it has {', '.join(_SINCE)}"), _AGAIN
+        )
     elif opset < _SINCE[kind]:
         hint = f"Raise the opset: onnx.version_converter.convert_version(model, {_SINCE[kind]})."
-        yield _broken("qdq-opset", node, f"{kind} is in ONNX from opset {_SINCE[kind]}, the model uses {opset}", hint)
+        yield Remark(
+            "blocker",
+            "qdq-opset",
+            _at(node, f"{kind} is in ONNX from opset {_SINCE[kind]}, the model uses {opset}"),
+            hint,
+        )
     if kind in _WEIGHTS_ONLY and not constant and not (maker is not None and maker.op_type == _QUANTIZE):
-        yield _broken("qdq-type", node, f"TensorRT has {kind} for stored weights only, and this is an activation")
+        yield Remark(
+            "blocker",
+            "qdq-type",
+            _at(node, f"TensorRT has {kind} for stored weights only, and this is an activation"),
+            _AGAIN,
+        )
     if node.op_type == _QUANTIZE and kind in _WEIGHTS_ONLY and not constant:
-        yield _broken("qdq-type", node, f"TensorRT has {kind} for stored weights only, and this is an activation")
+        yield Remark(
+            "blocker",
+            "qdq-type",
+            _at(node, f"TensorRT has {kind} for stored weights only, and this is an activation"),
+            _AGAIN,
+        )
     for name in node.input[2:3]:
         if name and name not in values.stored:
-            yield _broken("qdq-zero-point", node, f"the zero point {name!r} is no constant")
+            yield Remark("blocker", "qdq-zero-point", _at(node, f"the zero point {name!r} is no constant"), _AGAIN)
         elif name and np.any(values.stored[name].astype(np.float32)):
             found = values.stored[name].astype(np.float32).ravel()
             message = f"zero points from {found.min():g} to {found.max():g}; TensorRT takes 0 only (symmetric)"
-            yield _broken("qdq-zero-point", node, message)
+            yield Remark("blocker", "qdq-zero-point", _at(node, message), _AGAIN)
     yield from _scale_findings(node, values, opset, constant=constant)
     if node.op_type == _QUANTIZE:
         yield from _unpaired(node, values)
 
 
-def _scale_findings(node: NodeProto, values: _Values, opset: int, *, constant: bool) -> Iterator[Finding]:
+def _scale_findings(node: NodeProto, values: _Values, opset: int, *, constant: bool) -> Iterator[Remark]:
     import numpy as np
 
     scale = values.stored.get(node.input[1])
     if scale is None:
-        yield _broken("qdq-scale", node, f"the scale {node.input[1]!r} is no constant")
+        yield Remark("blocker", "qdq-scale", _at(node, f"the scale {node.input[1]!r} is no constant"), _AGAIN)
         return
     found = scale.astype(np.float64).ravel()
     bad = found[~(np.isfinite(found) & (found > 0))]
     if bad.size:
-        yield _broken("qdq-scale", node, f"a scale is {bad[0]:g}; scales are positive and finite")
+        yield Remark(
+            "blocker", "qdq-scale", _at(node, f"a scale is {bad[0]:g}; scales are positive and finite"), _AGAIN
+        )
     block = _attributes(node).get("block_size", 0)
     if block or scale.ndim > 1:
         yield from _block_findings(node, values, opset, scale)
     elif scale.size > 1:
         if opset < _CHANNELS_OPSET:
-            yield _broken("qdq-opset", node, f"scales per channel are in ONNX from opset 13, the model uses {opset}")
+            yield Remark(
+                "blocker",
+                "qdq-opset",
+                _at(node, f"scales per channel are in ONNX from opset 13, the model uses {opset}"),
+                _AGAIN,
+            )
         if not constant and not _quantizes_stored(node, values):
-            yield _broken("qdq-axis", node, f"{scale.size} scales on an activation; TensorRT takes one")
+            yield Remark(
+                "blocker", "qdq-axis", _at(node, f"{scale.size} scales on an activation; TensorRT takes one"), _AGAIN
+            )
             return
         yield from _axis_findings(node, values)
 
@@ -200,7 +224,7 @@ def _shape(node: NodeProto, values: _Values) -> tuple[int, ...] | None:
     return values.stored[name].shape if name in values.stored else None
 
 
-def _axis_findings(node: NodeProto, values: _Values) -> Iterator[Finding]:
+def _axis_findings(node: NodeProto, values: _Values) -> Iterator[Remark]:
     """Scales per channel lie along the output channels of every operator that reads the weights."""
     shape = _shape(node, values)
     if node.op_type != _DEQUANTIZE or shape is None:
@@ -210,7 +234,9 @@ def _axis_findings(node: NodeProto, values: _Values) -> Iterator[Finding]:
     scales = values.stored[node.input[1]].size
     if not 0 <= axis < len(shape) or shape[axis] != scales:
         sizes = "x".join(map(str, shape))
-        yield _broken("qdq-axis", node, f"{scales} scales along axis {axis} of weights of {sizes}")
+        yield Remark(
+            "blocker", "qdq-axis", _at(node, f"{scales} scales along axis {axis} of weights of {sizes}"), _AGAIN
+        )
         return
     for reader in values.readers.get(node.output[0], []):
         wanted = _channel_axes(reader, node.output[0], len(shape))
@@ -218,7 +244,7 @@ def _axis_findings(node: NodeProto, values: _Values) -> Iterator[Finding]:
             message = (
                 f"scales along axis {axis}; {reader.op_type} {reader.name!r} has its output channels along {wanted[0]}"
             )
-            yield _broken("qdq-axis", node, message)
+            yield Remark("blocker", "qdq-axis", _at(node, message), _AGAIN)
 
 
 def _channel_axes(reader: NodeProto, name: str, rank: int) -> tuple[int, ...]:
@@ -230,56 +256,69 @@ def _channel_axes(reader: NodeProto, name: str, rank: int) -> tuple[int, ...]:
     return _CHANNEL_AXES.get(reader.op_type, ())
 
 
-def _block_findings(node: NodeProto, values: _Values, opset: int, scale: Array) -> Iterator[Finding]:
+def _block_findings(node: NodeProto, values: _Values, opset: int, scale: Array) -> Iterator[Remark]:
     shape, block = _shape(node, values), _attributes(node).get("block_size", 0)
     if opset < _BLOCKS_OPSET:
-        yield _broken("qdq-opset", node, f"blocks are in ONNX from opset 21, the model uses {opset}")
+        yield Remark(
+            "blocker", "qdq-opset", _at(node, f"blocks are in ONNX from opset 21, the model uses {opset}"), _AGAIN
+        )
     if shape is None:
-        yield _broken("qdq-block", node, "blocks on an activation; TensorRT takes them on stored weights")
+        yield Remark(
+            "blocker", "qdq-block", _at(node, "blocks on an activation; TensorRT takes them on stored weights"), _AGAIN
+        )
         return
     axis = _attributes(node).get("axis", 1)
     axis += len(shape) if axis < 0 else 0
     sizes = "x".join(map(str, shape))
     if block <= 0 or not 0 <= axis < len(shape) or shape[axis] % block:
         message = f"blocks of {block} along axis {axis} of weights of {sizes}: the size must be a multiple of the block"
-        yield _broken("qdq-block", node, message, "Leave this layer in float, or choose a block that divides the axis.")
+        yield Remark(
+            "blocker",
+            "qdq-block",
+            _at(node, message),
+            "Leave this layer in float, or choose a block that divides the axis.",
+        )
         return
     wanted = tuple(math.ceil(size / block) if place == axis else size for place, size in enumerate(shape))
     if scale.shape != wanted:
         found = "x".join(map(str, scale.shape))
-        yield _broken("qdq-block", node, f"scales of {found} for weights of {sizes} in blocks of {block}")
+        yield Remark(
+            "blocker", "qdq-block", _at(node, f"scales of {found} for weights of {sizes} in blocks of {block}"), _AGAIN
+        )
     for reader in values.readers.get(node.output[0], []):
         channels = _channel_axes(reader, node.output[0], len(shape))
         if axis in channels and len(channels) == 1:
             message = f"blocks lie along axis {axis}, the output channels of {reader.op_type} {reader.name!r}"
-            yield _broken("qdq-block", node, f"{message}; they belong along the summed axis")
+            yield Remark("blocker", "qdq-block", _at(node, f"{message}; they belong along the summed axis"), _AGAIN)
 
 
-def _unpaired(node: NodeProto, values: _Values) -> Iterator[Finding]:
+def _unpaired(node: NodeProto, values: _Values) -> Iterator[Remark]:
     readers = values.readers.get(node.output[0], [])
     others = [reader for reader in readers if reader.op_type != _DEQUANTIZE]
     if others:
         names = ", ".join(f"{reader.op_type} {reader.name!r}" for reader in others)
-        yield _broken("qdq-pair", node, f"{names} reads the quantized values; a DequantizeLinear must")
+        yield Remark(
+            "blocker", "qdq-pair", _at(node, f"{names} reads the quantized values; a DequantizeLinear must"), _AGAIN
+        )
     elif not readers or node.output[0] in values.outputs:
-        yield _broken("qdq-pair", node, "no DequantizeLinear reads the quantized values")
+        yield Remark("blocker", "qdq-pair", _at(node, "no DequantizeLinear reads the quantized values"), _AGAIN)
 
 
-def _dim_names(graph: GraphProto) -> Iterator[Finding]:
+def _dim_names(graph: GraphProto) -> Iterator[Remark]:
     """Dimensions with one name are one size to TensorRT, so that placeholders must not be names."""
     for value in graph.input:
         names = Counter(dim.dim_param for dim in value.type.tensor_type.shape.dim if dim.dim_param)
         for name, count in names.items():
             if name in _ANONYMOUS and count > 1:
                 message = f"input {value.name!r} has {count} dimensions named {name!r}, one size to TensorRT"
-                yield Finding(code="dim-names", message=message, hint="Give each a name of its own.", blocking=True)
+                yield Remark("blocker", "dim-names", message, "Give each a name of its own.")
 
 
-def words(findings: tuple[Finding, ...]) -> str:
+def words(findings: tuple[Remark, ...]) -> str:
     """Findings in one line, the first five of many."""
     few = 5
     more = f"; and {len(findings) - few} more" if len(findings) > few else ""
-    return "; ".join(f"[{finding.code}] {finding.message}" for finding in findings[:few]) + more
+    return "; ".join(f"[{finding.code}] {finding.text}" for finding in findings[:few]) + more
 
 
 def float_products(model: ModelProto) -> list[str]:

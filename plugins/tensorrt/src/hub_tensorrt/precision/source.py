@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import CalibrationError, SampleFolder, StepError, UnsupportedModel
+from hub.spec import CalibrationError, Remark, SampleFolder, StepError, UnsupportedModel
 from hub_onnxgraph.graphs import name_nodes
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxquant.session import GraphSession
@@ -58,17 +58,19 @@ def _open(path: Path, calibration: str) -> QuantizerSource:
     return QuantizerSource(typed(model), notes, calibration, len(samples or ()), judge, GraphSession, tool())
 
 
-def _ready(path: Path, before: ModelProto, scratch: Path) -> tuple[ModelProto, list[str]]:
+def _ready(path: Path, before: ModelProto, scratch: Path) -> tuple[ModelProto, list[Remark]]:
     """ONNX Runtime's basic optimization, as far as it stays within the standard: TensorRT has no other operators."""
     after = optimized(path, scratch)
     foreign = sorted({node.domain for node in after.graph.node} - {"", "ai.onnx"})
     if foreign:
-        return before, [f"kept the graph as it is: ONNX Runtime's optimization would use {', '.join(foreign)}"]
+        text = f"kept the graph as it is: ONNX Runtime's optimization would use {', '.join(foreign)}"
+        return before, [Remark("note", "graph-kept", text)]
     standard = [entry for entry in after.opset_import if entry.domain in {"", "ai.onnx"}]
     del after.opset_import[:]
     after.opset_import.extend(standard)
     removed = len(before.graph.node) - len(after.graph.node)
-    return after, [f"optimized for TensorRT: {removed} operators folded"] if removed > 0 else []
+    text = f"optimized for TensorRT: {removed} operators folded"
+    return after, [Remark("note", "optimized-for-quantization", text)] if removed > 0 else []
 
 
 def _random_judge(model: ModelProto) -> Judge:

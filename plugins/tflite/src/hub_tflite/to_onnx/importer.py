@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hub.spec import StepError, UnsupportedModel
+from hub.spec import Remark, StepError, UnsupportedModel
 from hub_onnxgraph import Refused, UnsupportedOperator, refuse_if
 from hub_tflite.describe import signature_of
 from hub_tflite.to_onnx import quantized
@@ -67,7 +67,8 @@ class TfliteImporter:
             self.renamed = {old: new for old, new in zip(wanted, names, strict=True) if old != new}
             keys = [text(signature.signatureKey) for signature in self.model.signatureDefs or []]
             if len(keys) > 1:
-                self.file.notes.append(f"the signature {keys[0]} was converted, {', '.join(keys[1:])} left out")
+                said = f"the signature {keys[0]} was converted, {', '.join(keys[1:])} left out"
+                self.file.notes.append(Remark("note", "signatures-left-out", said))
             entries = {
                 i: quantized.border_value(builder, graph.tensors[i], value)
                 for (_, i), value in zip(inputs, values, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_onnxgraph.errors import Refused, refuse_if
 from hub_tflite.to_onnx import hybrid, quantized
 from hub_tflite.to_onnx.builder import OPSET, OnnxBuilder, array_of, described, stored_array
@@ -179,10 +180,10 @@ class TfliteNode:
         yield
         self.scope.file.is_initializing = False
 
-    def note(self, line: str) -> None:
+    def note(self, remark: Remark) -> None:
         """Tell of something once."""
-        if line not in self.scope.file.notes:
-            self.scope.file.notes.append(line)
+        if remark not in self.scope.file.notes:
+            self.scope.file.notes.append(remark)
 
     def keep(self, place: int, value: Value) -> None:
         """Let an input that the operator changes in place, its state, be this value from here on."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_onnxgraph.errors import Refused, refuse_if
 from hub_tflite.to_onnx import quantized
 from hub_tflite.to_onnx.builder import OnnxBuilder, array_of, described
@@ -60,7 +61,7 @@ class FileTranslation:
 
     model: ModelT
     inline: Callable[[int, Sequence[Value], OnnxBuilder], list[Value]]
-    notes: list[str] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
     variables: dict[str, Value] = field(default_factory=dict)
     is_initializing: bool = False
     is_ranked: bool = field(init=False)

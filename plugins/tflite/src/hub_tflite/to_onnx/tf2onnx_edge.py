@@ -21,6 +21,7 @@ from hub.spec import (
     Edge,
     Gives,
     ModelSummary,
+    Remark,
     StepError,
     StepOutput,
     Support,
@@ -104,7 +105,8 @@ def convert_second(source: Path, output: Path, scratch: Path) -> StepOutput:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise StepError(f"tf2onnx wrote an invalid graph: {str(error)[:300]}") from error
     onnx.save(onnx_ir.to_proto(renamed), output)
-    return StepOutput(notes=(f"tf2onnx wrote {len(made.graph.node)} nodes of opset {OPSET}",))
+    note = Remark("note", "imported", f"tf2onnx wrote {len(made.graph.node)} nodes of opset {OPSET}")
+    return StepOutput(notes=(note,))
 
 
 def _run(path: Path) -> ModelProto:

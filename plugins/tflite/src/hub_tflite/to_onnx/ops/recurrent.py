@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hub.spec import Remark
 from hub_onnxgraph.errors import refuse_if
 from hub_tflite.to_onnx import cells, quantized
 from hub_tflite.to_onnx.activation import activate
@@ -51,7 +52,8 @@ def _time_first(node: TfliteNode, x: Value, *, time_major: bool) -> Value:
 
 
 def _noted(node: TfliteNode) -> None:
-    node.note(f"{node.name} keeps state between calls in LiteRT; here it starts at zero in each run")
+    said = f"{node.name} keeps state between calls in LiteRT; here it starts at zero in each run"
+    node.note(Remark("note", "state-starts-at-zero", said))
 
 
 @op("UNIDIRECTIONAL_SEQUENCE_LSTM", 4)
