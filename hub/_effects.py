@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_DEFECT = "this is a defect of the edge; hub tries the next route where there is one"
+_DEFECT = "report it to the plugin's authors"
 
 
 def check_written(edge: Edge, path: Path) -> None:

@@ -45,16 +45,35 @@ def identify(path: Path, registry: Registry) -> Identification:
         ModelRefused: It is code that would run on loading (from the plugin that recognised it).
         PluginBroken: No plugin recognises it, and one does not load.
     """
-    found = registry.identify(path, read_header(path))
+    header = read_header(path)
+    if impostor := _impostor(path, header):
+        raise impostor
+    found = registry.identify(path, header)
     if len({item.format for item in found}) > 1:
         names = ", ".join(sorted(item.format for item in found))
         raise ModelUnreadable(f"{path} is claimed as {names}", hint="uninstall one of the plugins: `hub plugins`")
     if found:
         return found[0]
-    raise _unknown(path, registry)
+    raise _unknown(path, registry, header)
 
 
-def _unknown(path: Path, registry: Registry) -> ModelUnreadable:
+_IMPOSTORS = (
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself", "fetch it: git lfs pull"),
+    (b"<!doctype html", "is a web page, not a model", "download the file itself, not the page that offers it"),
+    (b"<html", "is a web page, not a model", "download the file itself, not the page that offers it"),
+    (b"\x1f\x8b", "is packed with gzip", "unpack it: tar -xzf for .tar.gz and .tgz, else gunzip"),
+    (b"7z\xbc\xaf", "is packed with 7z", "unpack it, and give what is inside"),
+)
+"""Beginnings of files that come in the place of a model: what they are, and what to do."""
+
+
+def _impostor(path: Path, header: bytes) -> ModelUnreadable | None:
+    start = header[:64].lstrip().lower()
+    found = ((what, mend) for beginning, what, mend in _IMPOSTORS if start.startswith(beginning))
+    return next((ModelUnreadable(f"{path} {what}", hint=mend) for what, mend in found), None)
+
+
+def _unknown(path: Path, registry: Registry, header: bytes) -> ModelUnreadable:
     kind = "folder" if path.is_dir() else "file"
     for name, item in registry.formats.items():
         if path.suffix in item.side_suffixes:
@@ -64,9 +83,14 @@ def _unknown(path: Path, registry: Registry) -> ModelUnreadable:
     claims = [name for name, item in registry.formats.items() if path.suffix in item.suffixes]
     if not claims:
         registry.check_broken(f"the {kind} {path} is no model that a loaded plugin reads")
-    what = f"is named like {claims[0]} but its bytes are not" if claims else "is no model of any format"
-    known = ", ".join(registry.formats) or "none: no plugin is installed"
+    if claims:
+        begins = f"; it begins with {header[:16]!r}" if header else ""
+        message = f"the {kind} {path} is named like a {claims[0]} model and is none{begins}"
+        return ModelUnreadable(message, hint="export or download it again")
+    if header.startswith(b"PK\x03\x04"):
+        return ModelUnreadable(f"{path} is a zip archive and no model", hint="unpack it, and give what is inside")
+    known = ", ".join(registry.formats) or "nothing: no plugin is installed"
     return ModelUnreadable(
-        f"the {kind} {path} {what} that a plugin reads (formats: {known})",
-        hint="export it again, or see `hub plugins` for what is installed",
+        f"the {kind} {path} is no model that an installed plugin reads; they read {known}",
+        hint="`hub plugins` shows what is installed",
     )

@@ -240,7 +240,7 @@ def _check_same_outputs(source: dict[str, "Array"], result: dict[str, "Array"], 
     if wanted != found:
         raise EffectError(
             f"{runtime} gives outputs {_shapes(found)}, the source gives {_shapes(wanted)}",
-            hint="this is a defect of the edge: `hub convert` tries the next route",
+            hint="report it to the plugin's authors",
         )
 
 

@@ -82,10 +82,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known words, or all of them."""
+    """A hint that names the nearest known words, or the first of all."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"known: {', '.join(names[:_MOST_NAMED])}{more}" if names else "there is none to choose from"
+
+
+_MOST_NAMED = 12
+"""Known words that a hint lists at most."""
 
 
 BARE_INT8 = "int8!"

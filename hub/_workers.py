@@ -157,7 +157,7 @@ def _crash(process: "subprocess.Popen[str]") -> StepCrashed:
     how = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit status {status}"
     return StepCrashed(
         f"the step's process died with {how}",
-        hint="see the log; hub tries the next route where there is one",
+        hint="its log says more; it may be a defect of the framework: try another version of it",
     )
 
 

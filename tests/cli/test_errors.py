@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hub._request import did_you_mean
+
 Hub = Callable[..., Any]
 NO_SUCH_FOLDER = "no/such/folder"
 
@@ -276,3 +278,30 @@ def test_output_into_a_closed_pipe_is_no_defect(toy: Path, cache: Path) -> None:
     assert run.stderr.read() == ""
     run.stderr.close()
     assert run.wait(60) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message", "hint"),
+    [
+        ("page.toy", b"<!DOCTYPE html><p>404", "is a web page, not a model", "download the file itself"),
+        ("lfs.toy", b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS", "git lfs pull"),
+        ("model.tgz", b"\x1f\x8b\x08\x00", "is packed with gzip", "tar -xzf"),
+        ("model.zip", b"PK\x03\x04....", "is a zip archive and no model", "unpack it"),
+        ("noise.toy", b"noise", "is named like a toy model and is none; it begins with b'noise'", "download it again"),
+        ("notes.txt", b"some text", "is no model that an installed plugin reads; they read ", "hub plugins"),
+    ],
+)
+def test_what_comes_in_the_place_of_a_model_is_called_by_its_name(
+    hub: Hub, tmp_path: Path, name: str, content: bytes, message: str, hint: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    error = hub("inspect", tmp_path / name, "--json").error
+    assert error["code"] == "model-unreadable"
+    assert message in error["message"]
+    assert hint in error["hint"]
+
+
+def test_a_hint_lists_a_few_known_words_and_says_where_there_is_none() -> None:
+    assert did_you_mean("zzz", ["a", "b"]) == "known: a, b"
+    assert did_you_mean("zzz", map(str, range(20))).endswith(" and 8 more")
+    assert did_you_mean("zzz", []) == "there is none to choose from"

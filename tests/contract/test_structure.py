@@ -218,3 +218,8 @@ def test_every_remark_has_a_code_that_is_written_where_it_is_made() -> None:
     ]
     unlisted = {place for place, code in made if not (code and ast.unparse(code[0]).endswith(".code"))} - listed
     assert {place.partition(":")[0] for place in unlisted} == {"hub/_receipt.py"}  # what old receipts say
+
+
+def test_no_hint_promises_another_route() -> None:
+    """What stands at the end stands where none is left, and `hub inspect` has none at all."""
+    assert not [ids(path) for path in (*CORE, *PLUGINS) if "hub tries the next" in path.read_text()]

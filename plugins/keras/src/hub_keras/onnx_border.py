@@ -113,7 +113,7 @@ def _refuse_foreign(model: onnx.ModelProto) -> None:
     }
     if foreign:
         message = f"ONNX has no operator for {', '.join(sorted(foreign))}"
-        raise UnsupportedModel(message, hint="hub tries the next engine where there is one")
+        raise UnsupportedModel(message)
 
 
 def _rename(graph: onnx.GraphProto, border: OnnxSignature) -> None:

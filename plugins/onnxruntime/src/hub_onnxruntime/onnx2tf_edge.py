@@ -53,7 +53,7 @@ TFLITE_BYTES = 2**31
 _LOCK = "onnx2tf-requirements.txt"
 _CUSTOM = 32  # BuiltinOperator.CUSTOM in TFLite's schema
 _LAYOUT_RANK = 3  # from this rank on, onnx2tf moves channels
-_FAILURES_HINT = "hub tries the next engine; the step's log has onnx2tf's own words."
+_FAILURES_HINT = "The step's log has onnx2tf's own words."
 
 
 def locked_requirements() -> tuple[str, ...]:

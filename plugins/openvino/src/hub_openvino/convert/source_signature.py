@@ -84,7 +84,7 @@ class SignaturePlaces(NamedTuple):
             message = (
                 f"OpenVINO's frontend gives {given[0]} inputs and {given[1]} outputs of {wanted[0]} and {wanted[1]}"
             )
-            raise UnsupportedModel(message, hint="hub tries the next route where there is one")
+            raise UnsupportedModel(message)
         return cls(range(wanted[0]), range(wanted[1]))
 
 
@@ -95,7 +95,7 @@ def _place(name: str, ports: Sequence[openvino.Output], what: str, taken: Sequen
     if not fitting:
         found = ", ".join(sorted({word for port in ports for word in port.names} or set(map(_own, ports))))
         message = f"OpenVINO's frontend lost the {what} {name}; it has {found or 'none'}"
-        raise UnsupportedModel(message, hint="hub tries the next route where there is one")
+        raise UnsupportedModel(message)
     return min(fitting, key=lambda place: _own(ports[place]) != name)
 
 

@@ -62,9 +62,7 @@ def guarded(work: Callable[[], openvino.Model], model: openvino.Model, what: str
         hard = [f"{count} {name}" for name in (*_BODIES, *RECURRENT) if (count := counts[name])]
         holds = f"; the model holds {', '.join(hard)}" if hard else ""
         reason = f"{type(error).__name__}: {reason_of(error)}"
-        raise StepError(
-            f"{tool_version()} fails on {what}: {reason}{holds}", hint="hub tries the next way where there is one"
-        ) from error
+        raise StepError(f"{tool_version()} fails on {what}: {reason}{holds}") from error
 
 
 def quantize(model: openvino.Model, samples: Samples, recipe: Static) -> openvino.Model:
