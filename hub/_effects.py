@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from hub._bindings import Chain
+from hub._candidate import Candidate
 from hub._steps import Step
 from hub.spec import (
     ConvertOptions,
@@ -16,6 +18,7 @@ from hub.spec import (
     Identification,
     IoBinding,
     ModelSummary,
+    QuantRecipe,
     Signature,
     State,
     TensorSpec,
@@ -67,17 +70,20 @@ def check_goal(edge: Edge, state: State, goals: Iterable[State]) -> None:
         )
 
 
-def check_carried_out(edge: Edge, signature: Signature, left: ConvertOptions) -> None:
+def check_carried_out(edge: Edge, source: Signature, result: Candidate, layout: str) -> None:
     """Refuse a result that what was asked for was not done to, though an edge on the route declared that it does it.
 
     Args:
         edge: The last one.
-        signature: The result's.
-        left: The request in the result's terms: what was done is no longer in it.
+        source: Inputs and outputs of the route's source.
+        result: The result; what was done is no longer in its options.
+        layout: What was asked for; empty for the source's own.
 
     Raises:
-        EffectError: An input is not frozen, a state not kept inside, or no input and output is of integers.
+        EffectError: An input is not frozen, a state not kept inside, an image in another layout, or no input and output
+            is of integers.
     """
+    signature, left = result.summary.signature, result.options
     undone = [*left.constants, *left.states]
     if undone:
         raise EffectError(
@@ -88,6 +94,47 @@ def check_carried_out(edge: Edge, signature: Signature, left: ConvertOptions) ->
         message = (
             f"inputs and outputs should be {left.io_dtype}; the result of {edge.id} has {', '.join(sorted(kinds))}"
         )
+        raise EffectError(message, hint=_DEFECT)
+    check_layout(edge, source, result.chain, layout)
+
+
+def check_layout(edge: Edge, source: Signature, chain: Chain, layout: str) -> None:
+    """Refuse a result whose images are in another layout than the one that was asked for.
+
+    A tensor of rank 4 whose reader tells no layout is NCHW.
+
+    Raises:
+        EffectError: Names the first input, and the layout that it has.
+    """
+    for spec in source.inputs if layout else ():
+        found = _axes(spec, chain)
+        if len(found) == _IMAGE_RANK and found != layout.upper():
+            message = f"{spec.name} should be {layout.upper()}; the result of {edge.id} has it in {found}"
+            raise EffectError(message, hint=_DEFECT)
+
+
+_IMAGE_RANK = 4
+
+
+def _axes(spec: TensorSpec, chain: Chain) -> str:
+    """The letters of an input's axes behind the declared changes; empty where they are none of an image, or gone."""
+    letters = (spec.layout or "NCHW") if len(spec.shape) == _IMAGE_RANK else ""
+    name = spec.name
+    for bindings in chain if letters else ():
+        bound = next((item for item in bindings if (item.direction, item.source) == ("input", name)), None)
+        name = bound.target if bound else name
+        letters = "".join(bound.moved(tuple(letters))) if bound and name else letters if name else ""
+    return letters
+
+
+def check_recipe(edge: Edge, recipe: QuantRecipe | None, planned: State, found: State) -> None:
+    """Refuse a recipe for another precision than the one that was planned or is in the file.
+
+    Raises:
+        EffectError: The receipt would name a quantization that was not done.
+    """
+    if recipe and recipe.numerics not in {planned.numerics, found.numerics}:
+        message = f"the recipe of {edge.id} is for {recipe.numerics}; the file holds {found.numerics}"
         raise EffectError(message, hint=_DEFECT)
 
 

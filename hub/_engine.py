@@ -13,7 +13,7 @@ from hub._goals import RouteFailed, all_failed, goals_of, refuse_quantizing_twic
 from hub._history import History
 from hub._identify import identify
 from hub._measure import Reference, adapt_samples, measure, outputs_of, self_noise
-from hub._opening import Opened, open_model
+from hub._opening import Opened, check_submodule, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt
@@ -26,7 +26,7 @@ from hub._runner import Converted, Runner
 from hub._sampling import Samples
 from hub._shapes import bounded, check_names, check_ranges, fix_shapes, tell_open
 from hub._speed import Performance, check_speed, explain, measure_speed, slow_words
-from hub._steps import Step
+from hub._steps import Step, narrows
 from hub._unrun import built_only, check_here
 from hub.spec import (
     ConvertOptions,
@@ -101,6 +101,8 @@ class Conversion:
         stay = self._keeps_dynamic(plan.routes[0])
         told = tell_open(opened.summary.signature, request.options, request.target, stay=stay)
         plan = msgspec.structs.replace(plan, remarks=told)
+        if request.options.submodule:
+            check_submodule(self._runner, opened, request.options)
         self._history = History(self._runner.store, registry, opened.artifact.sha256)
         if not request.use_cache:
             return opened, plan
@@ -206,6 +208,8 @@ class Conversion:
                 raise RouteFailed(prefix, VerificationError(wrong), parity)
             ran = candidate if parity else ran
         try:
+            asked = self._request.options.io_layout
+            _effects.check_carried_out(route[-1].edge, opened.summary.signature, candidate, asked)
             if ran.steps:
                 prove_float32(self._runner, opened, ran, reference, ran.steps[-1].parity)
         except HubError as error:
@@ -262,7 +266,7 @@ class Conversion:
             notes=converted.output.notes,
             bindings=converted.output.bindings,
             recipe=converted.output.recipe,
-            lossy=edge.lossy,
+            lossy=edge.lossy or narrows(before.summary.state.numerics, summary.state.numerics),
             tools=versions_of(edge.requires),
             operators=summary.operators,
         )
@@ -273,8 +277,6 @@ class Conversion:
             options=options_for(before.options, record.bindings),
             steps=(*before.steps, record),
         )
-        if last:
-            _effects.check_carried_out(edge, summary.signature, after.options)
         registry = self._runner.registry
         here = registry.runs_here(registry.runtime_for(summary.state.format, after.runtime), summary)
         if here:
@@ -302,6 +304,7 @@ class Conversion:
             failure.log = error.log
             raise failure from error
         state = _effects.check_state(step, found, summary)
+        _effects.check_recipe(edge, converted.output.recipe, step.target, state)
         _effects.check_files(edge, converted.path, summary)
         _effects.check_operators(edge, summary, before.options)
         bindings = converted.output.bindings

@@ -10,7 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from hub._requirements import alternatives
-from hub.spec import Edge, Format, PluginBroken, Runtime
+from hub._steps import narrows
+from hub.spec import ANY, KEEP, Edge, Format, Numerics, PluginBroken, Runtime
 
 _FILLED = {"name", "id", "suffixes", "formats", "variants", "numerics"}
 
@@ -36,6 +37,7 @@ def check_edge(edge: object) -> None:
             f"{edge!r} is offered as an edge and is a {type(edge).__name__}", hint="offer a hub.spec.Edge"
         )
     wrong = _struct_mistyped(edge, "") or ("" if edge.id else "id is empty") or _unparsable(edge.requires)
+    wrong = wrong or _lossy_in_secret(edge)
     if wrong:
         raise PluginBroken(f"the edge {edge.id!r}: {wrong}", hint="the fields are explained at hub.spec.Edge")
 
@@ -62,6 +64,14 @@ def _check_derived(item: object, base: type) -> None:
         wrong = wrong or (_unparsable(value) if name == "requires" else "")
         if wrong:
             raise PluginBroken(f"{where}: {wrong}", hint=f"it is explained at hub.spec.{kind}")
+
+
+def _lossy_in_secret(edge: Edge) -> str:
+    """What an edge that calls itself exact does to a precision that it accepts; empty where it keeps them."""
+    taken = {word for end in edge.accepts for word in (Numerics if end.numerics == ANY else end.numerics)}
+    gives = edge.gives.numerics
+    lost = sorted(word.value for word in taken if gives != KEEP and narrows(word, gives))
+    return f"it makes {gives} of {', '.join(lost)} and is not lossy" if lost and not edge.lossy else ""
 
 
 def _unparsable(requires: tuple[str, ...]) -> str:

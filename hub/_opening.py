@@ -1,5 +1,6 @@
 """Open a model: identify it, have it described, hash it."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -7,7 +8,16 @@ import msgspec
 from hub._identify import identify
 from hub._request import Source
 from hub._runner import Runner
-from hub.spec import ConvertOptions, ModelArtifact, ModelNotFound, ModelSummary, UnsupportedModel
+from hub.spec import (
+    ConvertOptions,
+    HubError,
+    Identification,
+    ModelArtifact,
+    ModelNotFound,
+    ModelSummary,
+    PluginBroken,
+    UnsupportedModel,
+)
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +44,26 @@ def open_model(runner: Runner, source: Source, options: ConvertOptions) -> Opene
         error.details = {"findings": summary.findings}
         raise error
     return Opened(artifact=runner.artifact(path, summary.state, summary), summary=summary)
+
+
+def check_submodule(runner: Runner, opened: Opened, options: ConvertOptions) -> None:
+    """Refuse a reader that passes over `submodule`: with its runtime and an edge that do too, all would agree.
+
+    It is asked about one that there is not, and must say so.
+
+    Raises:
+        PluginBroken: It describes that one too.
+    """
+    path, state = Path(opened.artifact.path), opened.summary.state
+    nobody = msgspec.structs.replace(options, submodule="hub.asks.whether.this.is.read")
+    try:
+        runner.describe(path, Identification(format=state.format, form=state.form), nobody)
+    except HubError as told:
+        if told.log:
+            shutil.rmtree(told.log)
+        return
+    message = f"the reader of {state.format} describes a submodule that there is not, so it passes over --submodule"
+    raise PluginBroken(message, hint="leave out --submodule, and tell the plugin's authors")
 
 
 def _builder_file(runner: Runner, source: Source, options: ConvertOptions) -> Path:

@@ -8,16 +8,17 @@ import importlib.resources
 import importlib.util
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pluggy
 
 from hub._offers import check_edge, check_format, check_runtime_object
-from hub._requirements import check_installed
+from hub._requirements import alternatives, check_installed
 from hub._steps import Step, steps_of
 from hub._version import VERSION
 from hub.spec import (
@@ -43,19 +44,18 @@ from hub.spec import (
 from hub.spec import hooks as hub_hooks
 from hub.spec.hooks import CONTRACT_VERSION, ENTRY_POINT_GROUP, PROJECT
 
-T = TypeVar("T")
 _GROUP = re.compile(r"hub\.v\d+")
-_OFFERS = ("formats", "runtimes", "_own_runtimes", "_edge_owners", "edges", "former", "steps")
 
 
 class Plugin(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed plugin; `error` is its traceback when it does not load."""
+    """An installed plugin; where it does not load, `error` is its traceback and `mend` one thing to do."""
 
     name: str
     distribution: str
     version: str
     module: str
     error: str = ""
+    mend: str = ""
 
     @property
     def package(self) -> str:
@@ -102,18 +102,36 @@ def package_of(plugin_object: object) -> str:
     return type(plugin_object).__module__.partition(".")[0]
 
 
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
+    """What one plugin offers; its hooks are called once."""
+
+    formats: tuple[Format, ...]
+    runtimes: tuple[Runtime, ...]
+    edges: tuple[Edge, ...]
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Kind and name of each thing."""
+        yield from (("format", reader.name) for reader in self.formats)
+        yield from (("runtime", runtime.name) for runtime in self.runtimes)
+        yield from (("edge", edge.id) for edge in self.edges)
+
+
 class Registry:
     """Everything that the installed plugins offer."""
 
     def __init__(self) -> None:
         self._plugins: tuple[Plugin, ...] = ()
+        self._offers: dict[str, Offers] = {}
 
     @cached_property
     def manager(self) -> pluggy.PluginManager:
         """The hooks, with every plugin loaded when first asked for: a conversion that is only repeated needs none."""
         manager = self.__dict__["manager"] = pluggy.PluginManager(PROJECT)  # what is loaded below asks for it too
         manager.add_hookspecs(hub_hooks)
-        self._plugins = tuple(self._load(entry) for entry in _entry_points())
+        entries = _entry_points()
+        broken = {entry.name: error for entry in entries if (error := self._register(entry))}
+        broken |= self._take_out_clashing()
+        self._plugins = tuple(_plugin(entry, broken.get(entry.name)) for entry in entries)
         return manager
 
     @property
@@ -121,42 +139,70 @@ class Registry:
         """The installed plugins."""
         return self._plugins if self.manager else ()
 
-    def _load(self, entry: importlib.metadata.EntryPoint) -> Plugin:
-        error = self._register(entry)
-        dist = entry.dist
-        name, version = (dist.name, dist.version) if dist else ("", "")
-        return Plugin(name=entry.name, distribution=name, version=version, module=entry.value, error=error)
+    @property
+    def offers(self) -> dict[str, Offers]:
+        """What each loaded plugin offers, by its name."""
+        return self._offers if self.manager else {}
 
-    def _register(self, entry: importlib.metadata.EntryPoint) -> str:
-        """Register one plugin; returns the traceback when it cannot be."""
+    def _register(self, entry: importlib.metadata.EntryPoint) -> BaseException | None:
+        """Register one plugin; returns what it raised when it cannot be."""
         try:
             _check_contract(entry)
             self.manager.register(entry.load(), name=entry.name)
             self.manager.check_pending()
-            self._check_offers(entry)
-        except (Exception, SystemExit):  # noqa: BLE001 the plugin boundary: a broken one must not stop the others
+            self._offers[entry.name] = self._offered(entry.name)
+            expectations_of(entry.module.partition(".")[0])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 the plugin boundary: a broken one must not stop the others
             if self.manager.has_plugin(entry.name):
                 self.manager.unregister(name=entry.name)
-            self._forget_offers()
-            return traceback.format_exc()
-        return ""
+            self._offers.pop(entry.name, None)
+            return error
+        return None
 
-    def _check_offers(self, entry: importlib.metadata.EntryPoint) -> None:
-        """Collect what is on offer with this plugin, so that one that raises or clashes with another is found here."""
-        self._forget_offers()
-        for reader in self._offered("hub_register_formats").get(entry.name, ()):
-            check_format(reader)
-        for runtime in self._offered("hub_register_runtimes").get(entry.name, ()):
-            check_runtime_object(runtime)
-        for edge in self._offered("hub_register_edges").get(entry.name, ()):
-            check_edge(edge)
-        _expectations_of(entry.module.partition(".")[0])
-        for kind in _OFFERS:
-            getattr(self, kind)
+    def _offered(self, plugin: str) -> Offers:
+        """Call a plugin's hooks, and hold what it offers against the contract.
 
-    def _forget_offers(self) -> None:
-        for kind in _OFFERS:
-            self.__dict__.pop(kind, None)
+        Raises:
+            PluginBroken: Something is no format, runtime or edge, or is offered twice.
+        """
+        found: dict[str, list[Any]] = {}
+        for kind, check in (("formats", check_format), ("runtimes", check_runtime_object), ("edges", check_edge)):
+            hooks = getattr(self.manager.hook, f"hub_register_{kind}").get_hookimpls()
+            found[kind] = [item for hook in hooks if hook.plugin_name == plugin for item in hook.function()]
+            for item in found[kind]:
+                check(item)
+        offers = Offers(formats=tuple(found["formats"]), runtimes=tuple(found["runtimes"]), edges=tuple(found["edges"]))
+        twice = [name for (_, name), count in Counter(offers.names()).items() if count > 1]
+        if twice:
+            raise PluginBroken(f"{plugin} offers {', '.join(twice)} more than once", hint="rename one")
+        return offers
+
+    def _take_out_clashing(self) -> dict[str, BaseException]:
+        """Leave no name with two plugins: it is the one's that is named after it, else neither's.
+
+        Nobody takes over a format, an edge or a runtime by being installed, not even by an earlier name.
+        """
+        broken: dict[str, BaseException] = {}
+        while clash := self._clash():
+            name, plugins = clash
+            word = name.partition(".")[0]
+            akin = [plugin for plugin in plugins if plugin.startswith(word) or word.startswith(plugin)]
+            owner = akin[0] if len(akin) == 1 else ""
+            why = f"it is {owner}'s" if owner else "and is named after neither"
+            message = f"{name} is offered more than once, by {' and '.join(plugins)}, {why}"
+            for plugin in (plugin for plugin in plugins if plugin != owner):
+                broken[plugin] = PluginBroken(message, hint=f"uninstall one; its authors: give {name} another name")
+                self.manager.unregister(name=plugin)
+                del self._offers[plugin]
+        return broken
+
+    def _clash(self) -> tuple[str, list[str]] | None:
+        """The first name that several plugins offer, and those."""
+        owners: dict[tuple[str, str], list[str]] = {}
+        for plugin, offers in self._offers.items():
+            for key in offers.names():
+                owners.setdefault(key, []).append(plugin)
+        return next(((name, plugins) for (_, name), plugins in sorted(owners.items()) if len(plugins) > 1), None)
 
     @property
     def broken(self) -> tuple[Plugin, ...]:
@@ -166,22 +212,20 @@ class Registry:
     @cached_property
     def formats(self) -> dict[str, Format]:
         """Readers by format name."""
-        return _by_name(self._offered("hub_register_formats"), lambda item: item.name)
+        found = {item.name: item for own in self.offers.values() for item in own.formats}
+        return dict(sorted(found.items()))
 
     @cached_property
     def runtimes(self) -> dict[str, Runtime]:
         """Runtimes by name."""
-        return _by_name(self._offered("hub_register_runtimes"), lambda item: item.name)
-
-    def _offered(self, hook: str) -> dict[str, list[Any]]:
-        """What each plugin offers in a hook."""
-        found = getattr(self.manager.hook, hook).get_hookimpls()
-        return {implementation.plugin_name: list(implementation.function()) for implementation in found}
+        found = {item.name: item for own in self.offers.values() for item in own.runtimes}
+        return dict(sorted(found.items()))
 
     @cached_property
     def edges(self) -> dict[str, Edge]:
         """Edges by id."""
-        return _by_name(self._offered("hub_register_edges"), lambda edge: edge.id)
+        found = {edge.id: edge for own in self.offers.values() for edge in own.edges}
+        return dict(sorted(found.items()))
 
     @cached_property
     def former(self) -> dict[str, str]:
@@ -199,14 +243,12 @@ class Registry:
 
     @cached_property
     def _edge_owners(self) -> dict[str, str]:
-        offered = self._offered("hub_register_edges")
-        return {edge.id: plugin for plugin, edges in offered.items() for edge in edges}
+        return {edge.id: plugin for plugin, own in self.offers.items() for edge in own.edges}
 
     @cached_property
     def expectations(self) -> tuple[Expectation, ...]:
         """Declared gaps of every loaded plugin."""
-        modules = (plugin.module.partition(":")[0] for plugin in self.plugins if not plugin.error)
-        return tuple(item for module in modules for item in _expectations_of(module.partition(".")[0]))
+        return tuple(item for plugin in self.plugins if not plugin.error for item in expectations_of(plugin.package))
 
     def identify(self, path: Path, header: bytes) -> list[Identification]:
         """Ask every plugin what this file is.
@@ -306,12 +348,11 @@ class Registry:
     @cached_property
     def _own_runtimes(self) -> dict[str, Runtime]:
         """Format -> the first runtime for it of the plugin that reads it."""
-        readers, runtimes = self._offered("hub_register_formats"), self._offered("hub_register_runtimes")
         return {
-            reader.name: self.runtimes[runtime.name]
-            for plugin, own in readers.items()
-            for reader in own
-            for runtime in reversed(runtimes.get(plugin, []))
+            reader.name: runtime
+            for own in self.offers.values()
+            for reader in own.formats
+            for runtime in reversed(own.runtimes)
             if reader.name in runtime.formats
         }
 
@@ -421,23 +462,42 @@ def _check_contract(entry: importlib.metadata.EntryPoint) -> None:
             raise PluginBroken(f"{name} needs {need}; this is hub-convert {VERSION}. Try: pip install '{need}'")
 
 
-def _by_name(offered: Mapping[str, Iterable[T]], name: Callable[[T], str]) -> dict[str, T]:
-    """What plugins offer, by its name; two of one name are refused with both plugins."""
-    items: dict[str, T] = {}
-    owners: dict[str, str] = {}
-    for plugin, group in offered.items():
-        for item in group:
-            other = owners.setdefault(name(item), plugin)
-            if name(item) in items:
-                who = f"{plugin} offers it twice" if other == plugin else f"{other} and {plugin} both do"
-                message = f"{name(item)} is offered more than once: {who}"
-                raise PluginBroken(message, hint="rename one, or uninstall its plugin: `hub plugins`")
-            items[name(item)] = item
-    return dict(sorted(items.items()))
+def _plugin(entry: importlib.metadata.EntryPoint, error: BaseException | None) -> Plugin:
+    dist = entry.dist
+    plugin = Plugin(
+        name=entry.name,
+        distribution=dist.name if dist else "",
+        version=dist.version if dist else "",
+        module=entry.value,
+    )
+    if error is None:
+        return plugin
+    hint = error.hint if isinstance(error, HubError) else ""
+    text = "".join(traceback.format_exception(error))
+    return msgspec.structs.replace(plugin, error=text, mend=_mend(dist, hint))
 
 
-def _expectations_of(package: str) -> tuple[Expectation, ...]:
+def _mend(dist: importlib.metadata.Distribution | None, hint: str) -> str:
+    """What to do about a broken plugin: its author, who has it installed from a folder, mends it there."""
+    if dist is None:
+        return hint or "hub plugins -v"
+    place = msgspec.json.decode(dist.read_text("direct_url.json") or "{}")
+    if "dir_info" in place:
+        folder = place["url"].removeprefix("file://")
+        return f"mend it in {folder}: {hint or 'hub plugins -v shows the traceback'}"
+    return f"pip install -U {dist.name}, or pip uninstall {dist.name}" + (f" ({hint})" if hint else "")
+
+
+def expectations_of(package: str) -> tuple[Expectation, ...]:
+    """The declared gaps that an import package ships.
+
+    Raises:
+        ValueError: They are not as `hub.spec.parse_expectations` takes them.
+    """
     if not hasattr(importlib.import_module(package), "__path__"):  # a plugin may be a single module
         return ()
     file = importlib.resources.files(package) / "expectations.toml"
-    return parse_expectations(file.read_text()) if file.is_file() else ()
+    found = parse_expectations(file.read_text()) if file.is_file() else ()
+    for item in found:
+        alternatives(item.versions or "hub-convert")
+    return found

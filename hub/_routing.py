@@ -53,6 +53,8 @@ _FIXING = Verdict(
     code="range-not-kept",
 )
 
+NO_VERDICT = "its check"
+
 Route = tuple[Step, ...]
 Asked = frozenset[str]
 
@@ -105,7 +107,7 @@ def make_plan(
     if options.ranges:
         verdicts |= {edge.id: _FIXING for edge in edges if verdicts[edge.id] and not edge.keeps_dynamic}
     # The model as it is closes only the steps that start from it: behind a preparation it is another.
-    answers = {edge.id: _ask(edge, summary, options) for edge in edges if edge.takes(start)}
+    answers = {edge.id: ask(edge, summary, options) for edge in edges if edge.takes(start)}
     usable = [
         step for step in registry.steps if verdicts[step.edge.id] and (step.source != start or answers[step.edge.id])
     ]
@@ -209,7 +211,7 @@ def _moves(steps: Iterable[Step], start: State, goal: State, asked: Asked = froz
 def _doubts(routes: Iterable[Route], summary: ModelSummary, options: ConvertOptions) -> dict[str, Remark]:
     """What edges behind a preparation say of the model as it is: it may still change, so they stay in the routes."""
     later = [step for route in routes for step in route[1:] if step.source.format == summary.state.format]
-    verdicts = {step.edge.id: _ask(step.edge, summary, options) for step in later}
+    verdicts = {step.edge.id: ask(step.edge, summary, options) for step in later}
     return {
         edge_id: Remark("doubt", verdict.code, verdict.reason, verdict.hint)
         for edge_id, verdict in sorted(verdicts.items())
@@ -220,7 +222,7 @@ def _doubts(routes: Iterable[Route], summary: ModelSummary, options: ConvertOpti
 def judge(registry: Registry, edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Say whether an edge takes the model that a route has got to."""
     verdict = _offered(registry, edge, summary, data=True)
-    return _ask(edge, summary, options) if verdict else verdict
+    return ask(edge, summary, options) if verdict else verdict
 
 
 def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: bool) -> Verdict:
@@ -250,7 +252,8 @@ NEEDS_DATA = "needs-data"
 _AVOIDED = Verdict(support=Support.NEVER, reason="avoided on request", hint="leave out --avoid", code="avoided")
 
 
-def _ask(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+def ask(edge: Edge, summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Ask an edge whether it takes a model: where its check gives no verdict, the reason begins with `NO_VERDICT`."""
     return _answer(lambda: edge.check(summary, options))
 
 
@@ -268,7 +271,7 @@ def _answer(ask: Callable[[], object]) -> Verdict:
 
 def _no_verdict(what: str) -> Verdict:
     hint = "report it to the plugin's authors"
-    return Verdict(support=Support.UNKNOWN, reason=f"its check {what}", hint=hint, code="check-failed")
+    return Verdict(support=Support.UNKNOWN, reason=f"{NO_VERDICT} {what}", hint=hint, code="check-failed")
 
 
 def expected_gap(expectations: Iterable[Expectation], edge: Edge, summary: ModelSummary) -> Expectation | None:

@@ -10,6 +10,14 @@ READ_AS_COST = 0.5
 """What a route costs more on which a file is hoped to be read in other numerics than the expected ones."""
 
 
+_WIDTH = {Numerics.FP32: 2, Numerics.FP16: 1, Numerics.BF16: 1}
+
+
+def narrows(before: Numerics, after: Numerics) -> bool:
+    """Whether what is computed changes beyond float rounding: from float32 to half, or from floats to integers."""
+    return _WIDTH.get(after, 0) < _WIDTH.get(before, 0)
+
+
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One edge from one state to one state: what routes are made of."""
 

@@ -389,6 +389,17 @@ def _words(numerics: tuple[Numerics, ...] | str) -> str:
     return numerics if isinstance(numerics, str) else "|".join(numerics)
 
 
+def show_lint(plugin: str, findings: list[Remark], *, as_json: bool) -> None:
+    """Show what is wrong with a plugin, for its author."""
+    if as_json:
+        print_json({"plugin": plugin, "findings": findings})
+        return
+    for finding in findings:
+        out().print(f"[red]✗[/] {finding.code}: {escape(finding.text)}\n  mend: {escape(finding.hint)}")
+    if not findings:
+        out().print(f"[green]✓[/] {escape(plugin)}: nothing to mend")
+
+
 def show_doctor(registry: Registry, *, as_json: bool) -> bool:
     """Show problems; returns whether there are none."""
     problems, lacks = list(_problems(registry)), list(_lacks(registry))
@@ -416,8 +427,13 @@ def _problems(registry: Registry) -> Iterator[tuple[str, str]]:
     for plugin in registry.broken:
         yield (
             f"{plugin.name} does not load: {plugin.error.strip().splitlines()[-1]}",
-            f"pip install -U {plugin.distribution}",
+            plugin.mend,
         )
+    asked = {f"the reader of {name}": reader.requires for name, reader in registry.formats.items()}
+    asked |= {f"runtime {name}": runtime.requires for name, runtime in registry.runtimes.items() if not runtime.device}
+    for who, requires in asked.items():
+        if lines := missing_requirements(requires):
+            yield f"{who} misses {', '.join(lines)}", f"pip install {' '.join(map(repr, lines))}"
     for edge, missing in _incomplete(registry):
         if not edge.optional:
             yield f"edge {edge.id} misses {', '.join(missing)}", f"pip install {' '.join(repr(m) for m in missing)}"

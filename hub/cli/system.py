@@ -8,12 +8,22 @@ from hub.cli.options import verbosity
 
 
 @click.command("plugins")
+@click.option(
+    "--check", metavar="NAME", help="For authors: say what is wrong with a plugin; exit status 4 if anything."
+)
 @verbosity
 def plugins_command(**values: Any) -> None:
     """List plugins, formats, edges and runtimes; the broken plugins with their traceback."""
     from hub._plugins import Registry
-    from hub.cli.render import show_plugins
+    from hub.cli.render import show_lint, show_plugins
+    from hub.spec import SetupError
 
+    if values["check"]:
+        from hub._lint import lint
+
+        findings = lint(Registry(), values["check"])
+        show_lint(values["check"], findings, as_json=values["as_json"])
+        raise click.exceptions.Exit(SetupError.exit_status if findings else 0)
     show_plugins(Registry(), as_json=values["as_json"], verbose=values["verbose"])
 
 

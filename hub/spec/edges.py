@@ -85,11 +85,13 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         constants: Input -> value; the input is frozen to it and leaves the signature.
         states: Input -> output that it is fed from in the next run, zeros in the first; the result keeps it itself, and
             both leave the signature.
-        io_layout: `nhwc` or `nchw`: give 4-D inputs and outputs this layout; empty keeps the source's.
+        io_layout: `nhwc` or `nchw`: give 4-D inputs and outputs this layout; empty keeps the source's, which is NCHW
+            where its reader tells no `TensorSpec.layout`.
         io_dtype: `int8`: integer inputs and outputs; empty keeps the source's.
         allow_pickle: The user allows code that comes with the model to run, in the worker.
         allow_custom_ops: The user allows Flex and custom operators in the result.
-        submodule: Dotted path of the submodule to convert instead of the whole module; empty for the whole.
+        submodule: Dotted path of the submodule to convert instead of the whole module; empty for the whole. Reader and
+            runtime get it too, and refuse one that there is not.
         seed: For anything that draws random numbers.
     """
 

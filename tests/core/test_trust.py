@@ -114,7 +114,81 @@ def test_the_end_of_a_range_is_run(hub: Hub, faults: Faults, toy: Path) -> None:
     assert "at x=1024x6" in ran.error["message"]
 
 
+def test_a_layout_that_nobody_changed_is_looked_for_in_the_result(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("forgetful")
+    image = toy.read_text().replace('["batch", 6]', '["batch", 3, 4, 6]').replace('["batch", 3]', '["batch", 3, 4, 3]')
+    (tmp_path / "image.toy").write_text(image)
+    ran = convert(hub, tmp_path / "image.toy", "toybin", "--io-layout", "nhwc")
+    assert ran.error["code"] == "step-effect"
+    assert "x should be NHWC; the result of faulty.forgetful has it in NCHW" in ran.error["message"]
+    assert convert(hub, tmp_path / "image.toy", "toybin", "--io-layout", "nchw").status == 0
+    assert convert(hub, toy, "toybin", "--io-layout", "nhwc").status == 0  # none of its inputs is an image
+
+
+def test_a_submodule_that_the_reader_passes_over_is_refused(hub: Hub, faults: Faults, toy: Path, cache: Path) -> None:
+    faults("forgetful")
+    ran = convert(hub, toy, "toybin", "--submodule", "encoder")
+    assert ran.error["code"] == "plugin-broken"
+    assert "the reader of toy describes a submodule that there is not" in ran.error["message"]
+    assert not list((cache / "failed").glob("*"))
+
+
+def test_a_recipe_for_what_is_not_in_the_file_is_refused(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("false-recipe", alone=True)
+    ran = convert(hub, toy, "toybin")
+    assert ran.error["code"] == "step-effect"
+    assert "the recipe of faulty.false-recipe is for int8; the file holds fp32" in ran.error["message"]
+
+
+def test_what_is_narrower_than_its_source_is_lossy_whatever_the_edge_says(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("read-as", alone=True)
+    ran = convert(hub, toy, "toybin", "--fp16")
+    assert [step["lossy"] for step in ran.json["steps"]] == [True]
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_nobody_takes_over_a_name_by_being_installed(hub: Hub, install: Install, toy: Path, name: str) -> None:
+    offered = (
+        "class F(hub_toy.formats.ToyFormat):\n    pass\n\nclass R(hub_toy.runtime.ToyRuntime):\n    pass\n\n"
+        "R.name = 'runs'\n@hookimpl\ndef hub_register_formats():\n    return [F()]\n"
+        "@hookimpl\ndef hub_register_runtimes():\n    return [R()]\n"
+    )
+    install(name, f"{name}_plugin", HEAD + offered)
+    broken = {plugin["name"]: plugin["error"] for plugin in hub("plugins", "--json").json["plugins"]}
+    assert not broken["toy"]
+    assert "toy is offered more than once, by " in broken[name]
+    assert "it is toy's" in broken[name]
+    assert convert(hub, toy, "toybin").json["parity"]["reference_runtime"] == "numpy"
+    install("second", "second_plugin", HEAD + offered.replace("class F", "class G").replace("[F()]", "[]"))
+    install("third", "third_plugin", HEAD + offered.replace("[F()]", "[]"))
+    broken = {plugin["name"]: plugin["error"] for plugin in hub("plugins", "--json").json["plugins"]}
+    assert "runs is offered more than once, by second and third, and is named after neither" in broken["second"]
+    assert broken["second"].splitlines()[-1] == broken["third"].splitlines()[-1]
+
+
+def test_the_author_of_a_broken_plugin_is_sent_to_it_and_its_user_to_the_next_version(
+    hub: Hub, install: Install
+) -> None:
+    info = install("mine", "mine_plugin", "raise ImportError('libfoo.so.7')\n")
+    mends = {item["what"]: item["mend"] for item in hub("doctor", "--json").json["problems"]}
+    assert "pip install -U mine, or pip uninstall mine" in mends.values()
+    (info / "direct_url.json").write_text('{"url": "file:///src/hub-mine", "dir_info": {"editable": true}}')
+    mends = {item["what"]: item["mend"] for item in hub("doctor", "--json").json["problems"]}
+    assert "mend it in /src/hub-mine: hub plugins -v shows the traceback" in mends.values()
+
+
 WRONG = {
+    "edge-lossy-in-secret": (
+        (
+            "def E():\n    gives = Gives(format='toybin', numerics=Numerics.INT8)\n"
+            "    return Edge(id='other.x', accepts=(Accepts(format='toy'),), gives=gives, convert=print)\n"
+        ),
+        "edges",
+        "E",
+        "the edge 'other.x': it makes int8 of fp32 and is not lossy",
+    ),
     "edge-with-text-for-states": (
         "def E():\n    return Edge(id='other.x', accepts='toy', gives=Gives(format='toybin'), convert=print)\n",
         "edges",

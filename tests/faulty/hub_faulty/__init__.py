@@ -24,6 +24,7 @@ from hub.spec import (
     ConvertJob,
     ConvertOptions,
     Dim,
+    DType,
     Edge,
     Execution,
     Format,
@@ -33,6 +34,7 @@ from hub.spec import (
     ModelArtifact,
     ModelSummary,
     Numerics,
+    QuantRecipe,
     Remark,
     Runtime,
     RuntimeOptions,
@@ -116,6 +118,20 @@ def _garbage(model: ToyModel, job: ConvertJob) -> None:
 def _forget(model: ToyModel, job: ConvertJob) -> None:
     """Say that options are carried out, and carry out none."""
     write_binary(Path(job.output), model)
+
+
+def _false_recipe(model: ToyModel, job: ConvertJob) -> StepOutput:
+    """Do nothing, and say that it was quantized."""
+    write_binary(Path(job.output), model)
+    recipe = QuantRecipe(
+        name="faulty",
+        tool="none",
+        numerics=Numerics.INT8,
+        weights=DType.INT8,
+        activations=DType.INT8,
+        granularity="per-tensor",
+    )
+    return StepOutput(recipe=recipe)
 
 
 def _half(model: ToyModel, job: ConvertJob) -> None:
@@ -283,6 +299,7 @@ FAULTS: dict[str, Fault] = {
     "text": _text,
     "garbage": _garbage,
     "half": _half,
+    "false-recipe": _false_recipe,
     "forgetful": _forget,
     "read-as": _half,
     "bake": _bake,
@@ -348,7 +365,7 @@ def _edge(name: str) -> Edge:
         ),
         convert=functools.partial(_convert, name),
         check=functools.partial(_takes, name),
-        honours=("constants", "io_dtype") if name == "forgetful" else (),
+        honours=("constants", "io_dtype", "io_layout", "submodule") if name == "forgetful" else (),
         lossy=name in second,
         keeps_dynamic=not name.startswith("fixed"),
         needs_calibration=second.get(name) == Numerics.INT8,

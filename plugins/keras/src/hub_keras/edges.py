@@ -191,7 +191,7 @@ EDGES = (
         formerly=("keras.savedmodel-onnx",),
     ),
     *_program_edges(
-        "pytorch", Gives(format="pytorch"), 1.0, "torch.export", torch_program.write_pytorch, ("hub-pytorch",)
+        "pytorch", Gives(format="pytorch"), 1.0, "torch.export", torch_program.write_pytorch, ("hub-torchprogram",)
     ),
     *_program_edges(
         "onnx-torch",
