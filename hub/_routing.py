@@ -123,7 +123,7 @@ def make_plan(
         words = ", ".join(f"{_HONOURED[name]} {_value(options, name)}" for name in sorted(asked))
         able = "; ".join(f"{_HONOURED[name]} is carried out by {_able(registry, name)}" for name in sorted(asked))
         idle = _on_the_way(usable, start, goals) - _on_the_way(usable, start, goals, asked)
-        text = f"no route over it carries out {words}"
+        text = f"nothing on the way carries out {words}"
         left_out |= dict.fromkeys(sorted(idle), Remark("left-out", "option-not-carried-out", text, able))
     taken = {step.edge.id for route in routes for step in route}
     near = _on_the_way(registry.steps, start, goals) - taken
@@ -387,4 +387,5 @@ def _reachable(start: State, steps: Iterable[Step]) -> set[State]:
 
 
 def _able(registry: Registry, option: str) -> str:
-    return ", ".join(edge.id for edge in registry.edges.values() if option in edge.honours) or "no installed edge"
+    able = dict.fromkeys(edge.title or edge.id for edge in registry.edges.values() if option in edge.honours)
+    return ", ".join(able) or "nothing installed"

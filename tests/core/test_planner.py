@@ -379,9 +379,9 @@ ASKED = ConvertOptions(io_dtype="int8", constants={"x": 1})
 def test_an_option_that_nobody_carries_out_leaves_no_route(registry: Registry) -> None:
     with pytest.raises(NoRouteError) as caught:
         plan(registry, GOOD, edge("t.half", A, D, honours=("constants",)), options=ASKED)
-    assert caught.value.message.endswith("no route over it carries out --constant x=1, --io-dtype int8")
+    assert caught.value.message.endswith("nothing on the way carries out --constant x=1, --io-dtype int8")
     assert caught.value.details["left_out"].keys() == {"t.good", "t.half"}
-    assert caught.value.hint == "--constant is carried out by t.half; --io-dtype is carried out by no installed edge"
+    assert caught.value.hint == "--constant is carried out by t.half; --io-dtype is carried out by nothing installed"
 
 
 def test_several_edges_may_carry_out_what_is_asked_for(registry: Registry) -> None:

@@ -54,7 +54,7 @@ def test_an_option_is_not_ignored_in_silence(
 ) -> None:
     ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json", *option)
     assert (ran.status, ran.error["code"]) == (3, "no-route")
-    assert ran.error["message"].endswith(f"no route over it carries out {words}")
+    assert ran.error["message"].endswith(f"nothing on the way carries out {words}")
     assert "toy.bin" in ran.error["left_out"]
     assert ran.error["hint"].startswith(f"{option[0]} is carried out by ")
 
