@@ -131,12 +131,12 @@ def walk_objects(node: object) -> Iterator[Config]:
 
 def code_layers(config: Config) -> tuple[str, ...]:
     """Names of the layers, at any depth, that hold code or point at code: `Lambda (scale_half)`."""
-    found = [f"{item['class_name']} ({_name(item)})" for item in walk_objects(config) if _is_code(item)]
+    found = [
+        f"{item['class_name']} ({_name(item)})"
+        for item in walk_objects(config)
+        if item["class_name"] in _CODE_LAYERS or item["class_name"] == "__lambda__"
+    ]
     return tuple(dict.fromkeys(found))
-
-
-def _is_code(item: Config) -> bool:
-    return item["class_name"] in _CODE_LAYERS or item["class_name"] == "__lambda__"
 
 
 def _name(item: Config) -> str:

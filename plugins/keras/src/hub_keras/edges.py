@@ -88,10 +88,6 @@ def _convert(backend: str, match: Match, write: Write, job: ConvertJob) -> StepO
     return StepOutput(notes=notes, bindings=_bindings(job, static, numerics), recipe=_recipe(job, numerics))
 
 
-def _with(make: tf_convert.Maker) -> Write:
-    return lambda loaded, static, job: tf_convert.write_tflite(loaded, static, job, make, job.target.numerics)
-
-
 _TF_REQUIRES = ("keras>=3.11", "h5py>=3.11", TENSORFLOW)
 
 
@@ -100,7 +96,12 @@ def _tflite_edge(word: str, make: tf_convert.Maker, cost: float) -> Edge:
         id=f"keras.tflite-{word}",
         accepts=_EITHER,
         gives=Gives(format="tflite"),
-        convert=functools.partial(_convert, "tensorflow", static_inputs, _with(make)),
+        convert=functools.partial(
+            _convert,
+            "tensorflow",
+            static_inputs,
+            lambda loaded, static, job: tf_convert.write_tflite(loaded, static, job, make, job.target.numerics),
+        ),
         check=takes_model,
         honours=_BORDER,
         requires=(*_TF_REQUIRES, "ai-edge-litert>=2.1"),

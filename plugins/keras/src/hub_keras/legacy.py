@@ -49,7 +49,10 @@ def _rewrite(node: Config) -> Iterator[str]:
         yield from _sequential(node)
     if isinstance(node.get("config"), dict):
         yield from _drop_neutral(node["class_name"], node["config"])
-        yield from _batch_norm_axis(node["class_name"], node["config"])
+        axis = node["config"].get("axis")
+        if node["class_name"] == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
+            node["config"]["axis"] = axis[0]
+            yield "BatchNormalization axis as a number"
         yield from _wrapped(node["config"])
 
 
@@ -66,13 +69,6 @@ def _options(kind: str) -> frozenset[str]:
     import keras
 
     return frozenset(inspect.signature(getattr(keras.layers, kind).__init__).parameters)
-
-
-def _batch_norm_axis(kind: str, config: Config) -> Iterator[str]:
-    axis = config.get("axis")
-    if kind == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
-        config["axis"] = axis[0]
-        yield "BatchNormalization axis as a number"
 
 
 def _wrapped(config: Config) -> Iterator[str]:
@@ -95,17 +91,13 @@ def _sequential(node: Config) -> Iterator[str]:
     layers = node["config"].get("layers") or [{}]
     shape = layers[0].get("config", {}).get("batch_input_shape")
     if shape is not None and layers[0]["class_name"] != "InputLayer":
-        layers.insert(0, _input_layer(layers[0], shape))
+        # The input layer that Keras 2 makes for the first layer of a Sequential, by the name it gives it.
+        config = {"name": f"{layers[0]['config']['name']}_input", "batch_input_shape": shape, "dtype": "float32"}
+        layers.insert(0, {"class_name": "InputLayer", "config": config})
         yield "input as a layer"
     for layer in layers[1:]:
         if layer.get("config", {}).pop("batch_input_shape", None) is not None:
             yield "input shape in the input layer alone"
-
-
-def _input_layer(first: Config, shape: list[int | None]) -> Config:
-    """The input layer that Keras 2 makes for the first layer of a Sequential, by the name it gives it."""
-    config = {"name": f"{first['config']['name']}_input", "batch_input_shape": shape, "dtype": "float32"}
-    return {"class_name": "InputLayer", "config": config}
 
 
 def write_copy(path: Path, archive: KerasArchive, config: Config, target: Path) -> Path:

@@ -54,7 +54,10 @@ def load_keras(path: Path, *, backend: str, allow_pickle: bool) -> LoadedModel:
     archive = read_archive(path)
     refuse_code(archive, path, allow_pickle=allow_pickle)
     keras = import_keras(backend)
-    _refuse_unknown(keras, archive, path)
+    known = {*dir(keras.layers), *dir(keras.models), "Functional"}
+    unknown = tuple(name for name in classes_without_module(archive.config) if name not in known)
+    if unknown:
+        raise unknown_classes(path, unknown)
     config, changes = modernize(archive.config)
     with tempfile.TemporaryDirectory(prefix="hub-keras-") as folder:
         named = _named(path, archive, config, Path(folder))
@@ -75,13 +78,6 @@ def import_keras(backend: str) -> Any:
             hint=f"start the process with KERAS_BACKEND={backend}",
         )
     return keras
-
-
-def _refuse_unknown(keras: ModuleType, archive: KerasArchive, path: Path) -> None:
-    known = {*dir(keras.layers), *dir(keras.models), "Functional"}
-    unknown = tuple(name for name in classes_without_module(archive.config) if name not in known)
-    if unknown:
-        raise unknown_classes(path, unknown)
 
 
 def _load(keras: ModuleType, path: Path, label: str, *, allow_pickle: bool) -> KerasModel:
@@ -159,27 +155,27 @@ def _call(model: KerasModel, inputs: object, keys: Sequence[Key], tensors: Seque
 def _input_specs(
     inputs: object, layers: Sequence[KerasLayer], ranges: dict[str, tuple[float, float]]
 ) -> tuple[TensorSpec, ...]:
-    layout = _layout(layers)
+    words = {"channels_last": "NHWC", "channels_first": "NCHW"}
+    said = (words.get(str(getattr(layer, "data_format", "")), "") for layer in layers)
+    layout = next((word for word in said if word), "")
     found = list(leaves(inputs))
     names = unique([_dict_name(key) or tensor.name for key, tensor in found])
     specs = []
     for name, (_, tensor) in zip(names, found, strict=True):
         spec = spec_of(name, str(tensor.dtype), tensor.shape, layout if len(tensor.shape) == _IMAGE_RANK else "")
-        specs.append(_with_range(spec, ranges.get(tensor.name)))
+        specs.append(
+            TensorSpec(
+                name=spec.name,
+                dtype=spec.dtype,
+                shape=spec.shape,
+                layout=spec.layout,
+                value_range=ranges.get(tensor.name),
+            )
+        )
     return tuple(specs)
 
 
 _IMAGE_RANK = 4
-
-
-def _with_range(spec: TensorSpec, value_range: tuple[float, float] | None) -> TensorSpec:
-    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape, layout=spec.layout, value_range=value_range)
-
-
-def _layout(layers: Sequence[KerasLayer]) -> str:
-    words = {"channels_last": "NHWC", "channels_first": "NCHW"}
-    said = (words.get(str(getattr(layer, "data_format", "")), "") for layer in layers)
-    return next((word for word in said if word), "")
 
 
 def _output_specs(outputs: object, taken: Sequence[str]) -> tuple[TensorSpec, ...]:

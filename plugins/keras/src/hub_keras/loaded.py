@@ -71,14 +71,11 @@ def unique(names: Sequence[str]) -> list[str]:
 
 def spec_of(name: str, dtype: str, shape: Sequence[int | None], layout: str = "") -> TensorSpec:
     """Make a `TensorSpec`; an open first dimension is `batch`, another one `<name>_<axis>`."""
-    dims = tuple(_dim(name, axis, size) for axis, size in enumerate(shape))
+    dims = tuple(
+        Dim(size=int(size)) if size is not None else Dim(symbol="batch" if axis == 0 else f"{name}_{axis}")
+        for axis, size in enumerate(shape)
+    )
     return TensorSpec(name=name, dtype=to_dtype(dtype), shape=dims, layout=layout)
-
-
-def _dim(name: str, axis: int, size: int | None) -> Dim:
-    if size is not None:
-        return Dim(size=int(size))
-    return Dim(symbol="batch" if axis == 0 else f"{name}_{axis}")
 
 
 def to_dtype(name: str) -> DType:

@@ -118,22 +118,11 @@ def _refuse_foreign(model: onnx.ModelProto) -> None:
 
 def _rename(graph: onnx.GraphProto, border: OnnxSignature) -> None:
     """Give the border's names; a value inside that has one of them already gets another."""
-    wanted = {*border.inputs, *border.outputs}
-    slots = [value.name for value in (*graph.input, *graph.output)]
-    _split_shared(graph, slots)
-    names = dict(
-        zip([value.name for value in (*graph.input, *graph.output)], (*border.inputs, *border.outputs), strict=True)
-    )
-    used = {name for inner in graphs_of(graph) for name in _names(inner)}
-    fresh = {name: _free(name, used | wanted) for name in sorted(used & wanted - names.keys())}
-    for inner in graphs_of(graph):
-        _apply(inner, fresh | names)
-
-
-def _split_shared(graph: onnx.GraphProto, slots: list[str]) -> None:
-    """Put an Identity before an output that is also an input, or that is given twice."""
     import onnx
 
+    wanted = {*border.inputs, *border.outputs}
+    slots = [value.name for value in (*graph.input, *graph.output)]
+    # An Identity comes before an output that is also an input, or that is given twice.
     seen = {value.name for value in graph.input}
     for index, value in enumerate(graph.output):
         if value.name in seen:
@@ -141,6 +130,18 @@ def _split_shared(graph: onnx.GraphProto, slots: list[str]) -> None:
             graph.node.append(onnx.helper.make_node("Identity", [value.name], [name]))
             value.name = name
         seen.add(value.name)
+    names = dict(
+        zip([value.name for value in (*graph.input, *graph.output)], (*border.inputs, *border.outputs), strict=True)
+    )
+    used = {name for inner in graphs_of(graph) for name in _names(inner)}
+    fresh = {name: _free(name, used | wanted) for name in sorted(used & wanted - names.keys())}
+    names = fresh | names
+    for inner in graphs_of(graph):
+        for value in (*inner.input, *inner.output, *inner.initializer, *inner.value_info):
+            value.name = names.get(value.name, value.name)
+        for node in inner.node:
+            for values in (node.input, node.output):
+                values[:] = [names.get(value, value) for value in values]
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -154,14 +155,6 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
         yield from (*node.input, *node.output)
 
 
-def _apply(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        value.name = names.get(value.name, value.name)
-    for node in graph.node:
-        for values in (node.input, node.output):
-            values[:] = [names.get(value, value) for value in values]
-
-
 def _name_dims(graph: onnx.GraphProto, border: OnnxSignature) -> None:
     """Give open dimensions the source's symbols: `batch`, and not `unk__17`."""
     renamed: dict[str, str] = {}
@@ -171,16 +164,12 @@ def _name_dims(graph: onnx.GraphProto, border: OnnxSignature) -> None:
     for value in graph.output:
         _name_output(value.type.tensor_type.shape.dim, border.shapes[value.name], renamed)
     for value in graph.input:
-        _set(value.type.tensor_type.shape.dim, border.symbols[value.name])
+        for axis, symbol in border.symbols[value.name].items():
+            value.type.tensor_type.shape.dim[axis].dim_param = symbol
     for value in graph.value_info:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in renamed:
                 dim.dim_param = renamed[dim.dim_param]
-
-
-def _set(dims: Sequence[onnx.TensorShapeProto.Dimension], symbols: dict[int, str]) -> None:
-    for axis, symbol in symbols.items():
-        dims[axis].dim_param = symbol
 
 
 def _name_output(dims: Sequence[onnx.TensorShapeProto.Dimension], said: Iterable[Dim], renamed: dict[str, str]) -> None:

@@ -77,7 +77,7 @@ def load_saved_model(folder: Path, *, allow_pickle: bool) -> LoadedModel:
     inputs, outputs = _specs(function.structured_input_signature[1]), _specs(function.structured_outputs)
     signature = Signature(inputs=inputs, outputs=_apart(outputs, [spec.name for spec in inputs]))
     results = [spec.name for spec in outputs]
-    weights = _weights(function)
+    weights = list({id(variable): variable for variable in function.graph.variables}.values())
     return LoadedModel(
         call=lambda tensors: _call(function, [spec.name for spec in inputs], results, tensors),
         signature=signature,
@@ -124,10 +124,6 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
     if tensor.shape.rank is None:
         raise UnsupportedModel(f"{name} has no rank", hint="export with an input_signature that says it")
     return spec_of(name, tensor.dtype.name, tensor.shape.as_list())
-
-
-def _weights(function: Any) -> list[Any]:
-    return list({id(variable): variable for variable in function.graph.variables}.values())
 
 
 def _apart(outputs: Sequence[TensorSpec], taken: Sequence[str]) -> tuple[TensorSpec, ...]:

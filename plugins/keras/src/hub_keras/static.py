@@ -152,20 +152,16 @@ def static_inputs(signature: Signature, options: ConvertOptions) -> StaticInputs
         ShapeNeeded: An input keeps a dimension without a size.
     """
     _check_names(signature, options)
-    given = _with_frozen(signature, options)
-    shapes = {spec.name: _shape(spec, given) for spec in signature.inputs}
-    return _inputs(signature, options, shapes, {})
-
-
-def _with_frozen(signature: Signature, options: ConvertOptions) -> dict[str, Shape]:
-    """The given shapes, and those of frozen inputs whose open dimensions (the batch) another input fixes."""
+    # Frozen inputs have the shapes that another input fixes through their open dimensions (the batch).
     known = [(spec, options.shapes[spec.name]) for spec in signature.inputs if spec.name in options.shapes]
     sizes = {
         dim.symbol: size for spec, shape in known for dim, size in zip(spec.shape, shape, strict=False) if dim.symbol
     }
     frozen = [spec for spec in signature.inputs if spec.name in options.constants]
     found = {spec.name: tuple(dim.size or sizes.get(str(dim.symbol), 0) for dim in spec.shape) for spec in frozen}
-    return {**{name: shape for name, shape in found.items() if all(shape)}, **options.shapes}
+    given = {**{name: shape for name, shape in found.items() if all(shape)}, **options.shapes}
+    shapes = {spec.name: _shape(spec, given) for spec in signature.inputs}
+    return _inputs(signature, options, shapes, {})
 
 
 def open_inputs(signature: Signature, options: ConvertOptions) -> StaticInputs:
@@ -225,11 +221,11 @@ def _shape(spec: TensorSpec, shapes: Mapping[str, Shape]) -> Shape:
     given = shapes.get(spec.name)
     if given is None and spec.is_static:
         return spec.fixed_shape
-    if given is None or len(given) != len(spec.shape) or not _fits(spec, given):
+    if (
+        given is None
+        or len(given) != len(spec.shape)
+        or not all(dim.size in {None, size} for dim, size in zip(spec.shape, given, strict=True))
+    ):
         example = "x".join(str(dim.size or 1) for dim in spec.shape)
         raise ShapeNeeded(f"{spec} needs a fixed shape, got {given}", hint=f"--shape {spec.name}={example}")
     return given
-
-
-def _fits(spec: TensorSpec, given: Sequence[int]) -> bool:
-    return all(dim.size in {None, size} for dim, size in zip(spec.shape, given, strict=True))

@@ -171,38 +171,28 @@ def write_tflite(
         StepError: The converter refused; with what it said.
         EffectError: It wrote Flex or custom operators, or another interface.
     """
-    output = Path(job.output)
-    prepared = make(loaded, static, Path(job.scratch))
-    _configure(prepared.converter, static, job, numerics)
-    output.write_bytes(_convert(prepared.converter))
-    if not job.options.allow_custom_ops:
-        refuse_custom(output)
-    renamed = name_interface(output, [spec.name for spec in static.kept], static.outputs, prepared.slots)
-    return (*static.notes, *prepared.notes, *renamed)
-
-
-def _convert(converter: Any) -> bytes:
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
+    output = Path(job.output)
+    prepared = make(loaded, static, Path(job.scratch))
+    prepared.converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if job.options.allow_custom_ops:
+        prepared.converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
+    settings = _PRECISIONS.get(numerics)
+    if settings:
+        settings(prepared.converter, static, job)
     try:
-        data = converter.convert()
+        data = prepared.converter.convert()
     except (ConverterError, ValueError, RuntimeError, TypeError, KeyError, tf.errors.OpError) as error:
         raise StepError(f"TensorFlow's converter failed: {error}") from error
     if not isinstance(data, bytes) or not data:
         raise EffectError(f"TensorFlow's converter gave {type(data).__name__} of length {len(data)}")
-    return data
-
-
-def _configure(converter: Any, static: StaticInputs, job: ConvertJob, numerics: Numerics) -> None:
-    import tensorflow as tf
-
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if job.options.allow_custom_ops:
-        converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
-    settings = _PRECISIONS.get(numerics)
-    if settings:
-        settings(converter, static, job)
+    output.write_bytes(data)
+    if not job.options.allow_custom_ops:
+        refuse_custom(output)
+    renamed = name_interface(output, [spec.name for spec in static.kept], static.outputs, prepared.slots)
+    return (*static.notes, *prepared.notes, *renamed)
 
 
 def _optimize(converter: Any) -> None:

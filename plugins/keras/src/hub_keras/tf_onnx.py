@@ -79,7 +79,11 @@ def rewrite(graph: GraphDef) -> tuple[Remark, ...]:
     bodies = [graph.node, *(function.node_def for function in graph.library.function)]
     for body in bodies:
         for node in list(body):
-            _refuse(node)
+            if node.op in _WRONG:
+                raise UnsupportedModel(f"{node.name}: {_WRONG[node.op]}")
+            if _MAPPED in node.name and node.op in {"While", "StatelessWhile"}:
+                message = f"{node.name}: tf2onnx writes a loop that was mapped over steps (TimeDistributed) wrongly"
+                raise UnsupportedModel(message, hint="export the model with a fixed number of steps")
             if node.op in _REWRITES and body is graph.node:
                 counts[node.op] = counts.get(node.op, 0) + 1
                 _REWRITES[node.op](graph, node)
@@ -87,14 +91,6 @@ def rewrite(graph: GraphDef) -> tuple[Remark, ...]:
         Remark("note", "operators-rewritten", f"wrote {count} {name} with operators that ONNX has")
         for name, count in counts.items()
     )
-
-
-def _refuse(node: NodeDef) -> None:
-    if node.op in _WRONG:
-        raise UnsupportedModel(f"{node.name}: {_WRONG[node.op]}")
-    if _MAPPED in node.name and node.op in {"While", "StatelessWhile"}:
-        message = f"{node.name}: tf2onnx writes a loop that was mapped over steps (TimeDistributed) wrongly"
-        raise UnsupportedModel(message, hint="export the model with a fixed number of steps")
 
 
 def _erfc(graph: GraphDef, node: NodeDef) -> None:

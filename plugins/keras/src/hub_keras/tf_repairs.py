@@ -39,16 +39,12 @@ def _merged(layer: KerasLayer, original: Callable[..., object]) -> Callable[...,
         if mask is not None:
             return original(inputs, training=training, mask=mask)
         samples, steps, *rest = ops.shape(inputs)
+        # A layer that behaves otherwise in training takes the word.
         made = (
             layer.layer(ops.reshape(inputs, (-1, *rest)), training=False)
-            if _trains(layer.layer)
+            if getattr(layer.layer, "_call_has_training_arg", False)
             else layer.layer(ops.reshape(inputs, (-1, *rest)))
         )
         return ops.reshape(made, (samples, steps, *ops.shape(made)[1:]))
 
     return call
-
-
-def _trains(layer: KerasLayer) -> bool:
-    """Whether a layer behaves otherwise in training, and so takes the word."""
-    return bool(getattr(layer, "_call_has_training_arg", False))

@@ -39,25 +39,20 @@ def export_program(
     module, notes = module_of(loaded, static)
     shrinks = _SHRINK if static.is_open else _SHRINK[:1]
     for shrink in shrinks:
-        sized = _smaller(static, shrink)
+        shapes = {
+            name: tuple(
+                size // shrink if axis and axis in static.open_axes.get(name, ()) else size
+                for axis, size in enumerate(shape)
+            )
+            for name, shape in static.shapes.items()
+        }
+        sized = dataclasses.replace(static, shapes=shapes)
         try:
             return _export(module, sized, seed), (*static.notes, NOTE, *notes)
         except _FAILURES as error:
             if shrink == shrinks[-1]:
                 raise _export_error(error, static) from error
     raise AssertionError(shrinks)
-
-
-def _smaller(static: StaticInputs, shrink: int) -> StaticInputs:
-    """Divide the example sizes of open dimensions other than the batch."""
-    shapes = {
-        name: tuple(
-            size // shrink if axis and axis in static.open_axes.get(name, ()) else size
-            for axis, size in enumerate(shape)
-        )
-        for name, shape in static.shapes.items()
-    }
-    return dataclasses.replace(static, shapes=shapes)
 
 
 def _export(module: torch.nn.Module, static: StaticInputs, seed: int) -> torch.export.ExportedProgram:

@@ -6,7 +6,7 @@ every public layer on both backends (`tests/test_keras_judge.py`); Keras 3.15.1,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from hub.spec import Remark, UnsupportedModel
@@ -38,7 +38,11 @@ def repair(model: KerasModel) -> tuple[Remark, ...]:
 
 
 def _repaired(layer: KerasLayer, *, masked: bool) -> Iterator[Remark]:
-    _refuse(layer)
+    for kinds, option, values, reason in _OTHERWISE:
+        if type(layer).__name__ in kinds and (not option or getattr(layer, option) in values):
+            chosen = f" with {option}={getattr(layer, option)}" if option else ""
+            message = f"{layer.name} ({type(layer).__name__}{chosen}): on Keras' torch backend it {reason}"
+            raise UnsupportedModel(message, hint="the engines on TensorFlow take it")
     kind = type(layer).__name__
     if kind in _PADDED and layer.padding == "same":
         layer.call = _PADDED[kind](layer)
@@ -65,14 +69,6 @@ def _walks_the_batch(layer: KerasLayer, *, masked: bool) -> bool:
     return general and not (masked and layer.go_backwards)
 
 
-def _refuse(layer: KerasLayer) -> None:
-    for kinds, option, values, reason in _OTHERWISE:
-        if type(layer).__name__ in kinds and (not option or getattr(layer, option) in values):
-            chosen = f" with {option}={getattr(layer, option)}" if option else ""
-            message = f"{layer.name} ({type(layer).__name__}{chosen}): on Keras' torch backend it {reason}"
-            raise UnsupportedModel(message, hint="the engines on TensorFlow take it")
-
-
 # (classes, option, its values, what is wrong)
 _OTHERWISE: tuple[tuple[frozenset[str], str, frozenset[str], str], ...] = (
     (
@@ -97,24 +93,20 @@ def _average_pooling(layer: KerasLayer) -> Callable[[torch.Tensor], torch.Tensor
         from keras import ops
 
         def pooled(tensor: torch.Tensor) -> torch.Tensor:
-            padded = ops.pad(tensor, _same_padding(layer, inputs.shape))
+            # As TensorFlow pads for `same`: the odd one comes after.
+            first = 1 if layer.data_format == "channels_last" else 2
+            pads: list[tuple[int, int]] = [(0, 0)] * len(inputs.shape)
+            for axis, (window, stride) in enumerate(zip(layer.pool_size, layer.strides, strict=True), start=first):
+                size = inputs.shape[axis]
+                total = max((-(-size // stride) - 1) * stride + window - size, 0)
+                pads[axis] = (total // 2, total - total // 2)
+            padded = ops.pad(tensor, pads)
             mean: torch.Tensor = ops.average_pool(padded, layer.pool_size, layer.strides, "valid", layer.data_format)
             return mean
 
         return pooled(inputs) / pooled(ops.ones_like(inputs))
 
     return call
-
-
-def _same_padding(layer: KerasLayer, shape: Sequence[int]) -> list[tuple[int, int]]:
-    """Elements before and after each axis, as TensorFlow pads for `same`: the odd one comes after."""
-    first = 1 if layer.data_format == "channels_last" else 2
-    pads: list[tuple[int, int]] = [(0, 0)] * len(shape)
-    for axis, (window, stride) in enumerate(zip(layer.pool_size, layer.strides, strict=True), start=first):
-        size = shape[axis]
-        total = max((-(-size // stride) - 1) * stride + window - size, 0)
-        pads[axis] = (total // 2, total - total // 2)
-    return pads
 
 
 _PADDED: dict[str, Callable[[KerasLayer], Callable[[torch.Tensor], torch.Tensor]]] = {

@@ -77,15 +77,16 @@ class KerasGraph:
             return
         made = self._sizes.get((id(tensor), axis))
         if made is None:
-            made = self._by_name.get(size) or self._size_named(size) if isinstance(size, str) else size
+            made = (
+                self._by_name.get(size) or OpenSize((size,), 1, self.advice.get(size, self.advice.get("", "")))
+                if isinstance(size, str)
+                else size
+            )
             self._alive.append(tensor)
             self._sizes[id(tensor), axis] = made
         if isinstance(size, str):
             self._by_name.setdefault(size, made)
         self._sized.setdefault(made, (tensor, axis))
-
-    def _size_named(self, name: str) -> OpenSize:
-        return OpenSize((name,), 1, self.advice.get(name, self.advice.get("", "")))
 
     def size(self, tensor: KerasTensor, axis: int) -> int | OpenSize:
         """The size of a tensor's axis; an open one that nobody declared has a name that no other has."""
@@ -161,16 +162,15 @@ class KerasGraph:
         Returns:
             What the layer returns.
         """
-        made = getattr(layers, kind)(name=self.unique(self._layer_name(after)), dtype=layer_dtype(inputs[0]), **config)
+        name = self._names.get(id(after), "")
+        stem = _WEIGHT_SUFFIX.sub("", name)
+        made = getattr(layers, kind)(
+            name=self.unique(stem if stem != name else self.current), dtype=layer_dtype(inputs[0]), **config
+        )
         result = made(*inputs, **(call or {}))
         if arrays:
             made.set_weights([np.asarray(array) for array in arrays])
         return result
-
-    def _layer_name(self, array: Array | None) -> str:
-        name = self._names.get(id(array), "")
-        stem = _WEIGHT_SUFFIX.sub("", name)
-        return stem if stem != name else self.current
 
     def rename(self, tensor: KerasTensor, name: str) -> None:
         """Name the operation that makes a tensor, where it is no layer (those are named when they are made)."""
@@ -202,7 +202,12 @@ class KerasGraph:
             return tensor
         key = (id(tensor), permutation)
         if key not in self._moved:
-            result = self._move(tensor, permutation)
+            shape = [tensor.shape[axis] for axis in permutation]
+            result = (
+                ops.reshape(tensor, [-1 if size is None else size for size in shape])
+                if _moves_nothing(tensor.shape, permutation) and shape.count(None) <= 1
+                else ops.transpose(tensor, permutation)
+            )
             self._alive += [tensor, result]
             for axis, source in enumerate(permutation):
                 if tensor.shape[source] is None:
@@ -215,12 +220,6 @@ class KerasGraph:
         """Whether a transposed tensor costs nothing: it is there, or no element moves."""
         same = permutation == tuple(range(len(permutation)))
         return same or (id(tensor), permutation) in self._moved or _moves_nothing(tensor.shape, permutation)
-
-    def _move(self, tensor: KerasTensor, permutation: Permutation) -> KerasTensor:
-        shape = [tensor.shape[axis] for axis in permutation]
-        if _moves_nothing(tensor.shape, permutation) and shape.count(None) <= 1:
-            return ops.reshape(tensor, [-1 if size is None else size for size in shape])
-        return ops.transpose(tensor, permutation)
 
     def constant(self, array: Array) -> KerasTensor:
         """Give a numpy array as an operand: itself when it is small, else the weight of a layer.
@@ -246,15 +245,17 @@ class KerasGraph:
         """
         if id(array) not in self._weights:
             self._alive.append(array)
-            self._weights[id(array)] = self._held(array, name or self.name_of(array) or f"{self.current}_constant")
+            made = layers.Embedding(
+                1,
+                array.size,
+                name=self.unique(name or self.name_of(array) or f"{self.current}_constant"),
+                dtype=str(array.dtype),
+            )
+            row = made(self._zero())
+            made.trainable = id(array) in self._trained
+            made.set_weights([array.reshape(1, -1)])
+            self._weights[id(array)] = ops.reshape(row, array.shape)
         return self._weights[id(array)]
-
-    def _held(self, array: Array, name: str) -> KerasTensor:
-        made = layers.Embedding(1, array.size, name=self.unique(name), dtype=str(array.dtype))
-        row = made(self._zero())
-        made.trainable = id(array) in self._trained
-        made.set_weights([array.reshape(1, -1)])
-        return ops.reshape(row, array.shape)
 
     def _zero(self) -> KerasTensor:
         """An index of zero, of shape (1,), that depends on an input."""

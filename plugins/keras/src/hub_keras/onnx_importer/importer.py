@@ -83,8 +83,10 @@ class KerasImporter(Walker):
         outputs = {value.name: self._graph.reserve(value.name) for value in graph.output}
         self._graph.advice = advice(inputs)
         scope: Scope = {value.name: self._placeholder(value, names[value.name]) for value in inputs}
-        self._graph.anchor = _anchor(scope)
+        if not scope:
+            raise UnsupportedOperator("Input", 0, "", "the model has no inputs")
         tensors = [value.tensor for value in scope.values()]
+        self._graph.anchor = min(tensors, key=lambda tensor: (None in tensor.shape, 0 in tensor.shape))
         results = self.run_graph(graph, Frame(scope, opsets_of(self._model)))
         made = [self._result(v, name, key) for v, (key, name) in zip(results, outputs.items(), strict=True)]
         self._graph.settle(made)
@@ -153,8 +155,16 @@ class KerasImporter(Walker):
     def _handled(self, row: Operator, inputs: list[Any], node: Node) -> tuple[Any, ...]:
         if foldable(node.proto, inputs):
             return fold(node.proto, node.version, inputs)
-        if any(map(is_sizes, inputs)) and node.proto.op_type in {"Expand", "ConstantOfShape"} and _all_known(inputs):
-            return (self._filled(node.proto, inputs),)
+        if (
+            any(map(is_sizes, inputs))
+            and node.proto.op_type in {"Expand", "ConstantOfShape"}
+            and not any(isinstance(item, KerasValue) for item in inputs)
+        ):
+            # A constant of an open shape is a tensor, since its size depends on the run.
+            fills = [array_of(attribute.t).reshape(()) for attribute in node.proto.attribute]
+            constant = inputs[0] if node.proto.op_type == "Expand" else next(iter(fills), np.zeros((), "float32"))
+            made = self._graph.expanded(constant, inputs[-1].tolist())
+            return (KerasValue(self._graph, made, tuple(range(len(made.shape)))),)
         open_sizes = fold_open(node.proto, inputs)
         results = super()._handled(row, inputs, node) if open_sizes is None else (open_sizes,)
         if node.proto.op_type in _BROADCAST:
@@ -167,13 +177,6 @@ class KerasImporter(Walker):
             found = {size for item in inputs if item is not None for size in _size_from_end(item, value.ndim - axis)}
             if len(found) == 1:
                 self._graph.declare(value.tensor, value.axis(axis), found.pop())
-
-    def _filled(self, node: onnx.NodeProto, inputs: list[Any]) -> KerasValue:
-        """A constant of an open shape: a tensor, since its size depends on the run."""
-        fills = [array_of(attribute.t).reshape(()) for attribute in node.attribute]
-        constant = inputs[0] if node.op_type == "Expand" else next(iter(fills), np.zeros((), "float32"))
-        made = self._graph.expanded(constant, inputs[-1].tolist())
-        return KerasValue(self._graph, made, tuple(range(len(made.shape))))
 
     def _declare(self, name: str, value: KerasValue) -> None:
         """Name the open sizes of a tensor as ONNX's shape inference names them."""
@@ -227,21 +230,9 @@ def _size_from_end(item: Any, place: int) -> list[Any]:
     return [size for size in sizes[len(sizes) - place :][:1] if size != 1] if place <= len(sizes) else []
 
 
-def _all_known(inputs: list[Any]) -> bool:
-    return not any(isinstance(item, KerasValue) for item in inputs)
-
-
 def _bare(tensors: list[Any]) -> Any:
     """One tensor goes without a list, as a person would write it."""
     return tensors[0] if len(tensors) == 1 else tensors
-
-
-def _anchor(scope: Scope) -> Any:
-    """A tensor with elements, a static one where there is one."""
-    if not scope:
-        raise UnsupportedOperator("Input", 0, "", "the model has no inputs")
-    tensors = [value.tensor for value in scope.values()]
-    return min(tensors, key=lambda tensor: (None in tensor.shape, 0 in tensor.shape))
 
 
 def _type(value: onnx.ValueInfoProto) -> tuple[tuple[int | None, ...], int]:

@@ -52,7 +52,15 @@ def exact_gelus(graph: onnx.GraphProto) -> dict[str, str]:
     TensorFlow's converter has no Erf, and knows this function as one.
     """
     makers = {name: node for node in graph.node for name in node.output}
-    values = _scalars(graph)
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            stored[node.output[0]] = node.attribute[0].t
+    values = {
+        name: float(onnx.numpy_helper.to_array(tensor).reshape(()))
+        for name, tensor in stored.items()
+        if math.prod(tensor.dims) == 1 and tensor.data_type in _FLOATS and len(tensor.dims) <= 1
+    }
     found = {}
     for node in graph.node:
         for factors in _factors(node, makers) if node.op_type == "Mul" else []:
@@ -90,19 +98,6 @@ def _argument_of_erf(total: onnx.NodeProto, makers: dict[str, onnx.NodeProto], v
             wanted = math.sqrt(0.5) if scaled.op_type == "Mul" else math.sqrt(2)
             return next((x for x, by in pairs if abs(values.get(by, 0.0) - wanted) < _ROUNDING), "")
     return ""
-
-
-def _scalars(graph: onnx.GraphProto) -> dict[str, float]:
-    """Constants of one element."""
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            stored[node.output[0]] = node.attribute[0].t
-    return {
-        name: float(onnx.numpy_helper.to_array(tensor).reshape(()))
-        for name, tensor in stored.items()
-        if math.prod(tensor.dims) == 1 and tensor.data_type in _FLOATS and len(tensor.dims) <= 1
-    }
 
 
 def _both_ways(node: onnx.NodeProto) -> tuple[tuple[str, str], tuple[str, str]]:

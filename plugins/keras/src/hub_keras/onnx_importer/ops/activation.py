@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hub_keras.onnx_importer.applied import cast, elementwise, is_float, mapped
-from hub_keras.onnx_importer.dims import Array
 from hub_keras.onnx_importer.lazy import np, ops
 from hub_keras.onnx_importer.registry import op
 from hub_keras.onnx_importer.values import Item, KerasValue, is_constant
@@ -78,15 +76,13 @@ def prelu(x: Item, slope: Item) -> Item:
     if isinstance(x, KerasValue) and is_constant(slope) and x.ndim > 2 and is_float(x.dtype):  # noqa: PLR2004 - spatial
         per_channel = slope.ndim > 0 and slope.size == slope.shape[max(slope.ndim - x.ndim + 1, 0)]
         if per_channel and slope.ndim >= x.ndim - 1:
-            return x.like(_prelu_layer(x, slope))
+            inner = [1] * (x.ndim - 1)
+            inner[x.axis(1) - 1] = slope.size
+            shared = [axis for axis in range(1, x.ndim) if axis != x.axis(1)]
+            return x.like(
+                x.graph.layer("PReLU", x.tensor, arrays=[slope.reshape(inner)], after=slope, shared_axes=shared)
+            )
     return elementwise(lambda t, s: ops.where(ops.less(t, of(0, t)), ops.multiply(t, s), t), x, slope, wide=True)
-
-
-def _prelu_layer(x: KerasValue, slope: Array) -> KerasTensor:
-    inner = [1] * (x.ndim - 1)
-    inner[x.axis(1) - 1] = slope.size
-    shared = [axis for axis in range(1, x.ndim) if axis != x.axis(1)]
-    return x.graph.layer("PReLU", x.tensor, arrays=[slope.reshape(inner)], after=slope, shared_axes=shared)
 
 
 @op("HardSigmoid", 6, 22)
@@ -159,15 +155,11 @@ def _softmax_like(name: str, function: str) -> None:
         refuse_if(first >= x.ndim, f"axis {axis} of rank {x.ndim}")
         if first == x.ndim - 1:
             return plain(x, axis=first)
-        return x.like(_over(getattr(ops, function), x, first), nonnegative=name == "Softmax")
-
-
-def _over(function: Callable[..., KerasTensor], x: KerasValue, first: int) -> KerasTensor:
-    """A softmax over several axes by its definition, where they are stored."""
-    axes = tuple(x.axes(range(first, x.ndim)))
-    total = ops.logsumexp(x.tensor, axis=axes, keepdims=True)
-    log = ops.subtract(x.tensor, total)
-    return log if function is ops.log_softmax else ops.exp(log)
+        # A softmax over several axes by its definition, where they are stored.
+        axes = tuple(x.axes(range(first, x.ndim)))
+        total = ops.logsumexp(x.tensor, axis=axes, keepdims=True)
+        log = ops.subtract(x.tensor, total)
+        return x.like(log if name == "LogSoftmax" else ops.exp(log), nonnegative=name == "Softmax")
 
 
 _softmax_like("Softmax", "softmax")

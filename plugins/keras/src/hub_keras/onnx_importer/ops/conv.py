@@ -26,7 +26,21 @@ def conv(x: Item, w: Item, b: Item | None = None, *, form: Convolution) -> Keras
     source = x if same or not any(around) else pad_spatial(x, around)
     if is_constant(w) and (b is None or is_constant(b)):
         return _conv_layer(source, w, b, window, "same" if same else "valid")
-    return _conv_op(source, w, b, window, "same" if same else "valid")
+    refuse_if(window.group != 1, f"{window.group} groups with a kernel that is computed")
+    refuse_if(max(window.strides) > 1 and max(window.dilations) > 1, "strides and dilations with a computed kernel")
+    order = (*range(2, window.rank + 2), 1, 0)
+    kernel = w.stored(order) if isinstance(w, KerasValue) else source.graph.constant(np.transpose(w, order))
+    result = ops.conv(
+        source.stored(channels_last(source.ndim)),
+        kernel,
+        strides=window.strides,
+        padding="same" if same else "valid",
+        data_format="channels_last",
+        dilation_rate=window.dilations,
+    )
+    if b is not None:
+        result = added(result, plain(source.graph, b))
+    return source.made(result, channels_last(source.ndim))
 
 
 def _conv_layer(x: KerasValue, w: Array, b: Array | None, window: Sliding, padding: str) -> KerasValue:
@@ -65,25 +79,6 @@ def _kind(x: KerasValue, w: Array, window: Sliding) -> tuple[str, Array, dict[st
         shape = (*window.kernel, channels, w.shape[0] // channels)
         return f"DepthwiseConv{rank}D", np.reshape(last, shape), {"depth_multiplier": shape[-1]}
     return f"Conv{rank}D", last, {"filters": w.shape[0], "groups": window.group}
-
-
-def _conv_op(x: KerasValue, w: Item, b: Item | None, window: Sliding, padding: str) -> KerasValue:
-    """A kernel that is computed: keras.ops."""
-    refuse_if(window.group != 1, f"{window.group} groups with a kernel that is computed")
-    refuse_if(max(window.strides) > 1 and max(window.dilations) > 1, "strides and dilations with a computed kernel")
-    order = (*range(2, window.rank + 2), 1, 0)
-    kernel = w.stored(order) if isinstance(w, KerasValue) else x.graph.constant(np.transpose(w, order))
-    result = ops.conv(
-        x.stored(channels_last(x.ndim)),
-        kernel,
-        strides=window.strides,
-        padding=padding,
-        data_format="channels_last",
-        dilation_rate=window.dilations,
-    )
-    if b is not None:
-        result = added(result, plain(x.graph, b))
-    return x.made(result, channels_last(x.ndim))
 
 
 @op("ConvTranspose", 1, 11, 22)

@@ -58,12 +58,13 @@ def gemm(  # noqa: PLR0913 - the operator's own parameters
             bias = (
                 None if c is None else np.broadcast_to(np.reshape(c * np.asarray(beta, c.dtype), -1), kernel.shape[1:])
             )
-            return dense(KerasValue(source.graph, source.tensor, _swapped(a) if transA else a.order), kernel, bias, b)
+            return dense(
+                KerasValue(source.graph, source.tensor, tuple(1 - axis for axis in a.order) if transA else a.order),
+                kernel,
+                bias,
+                b,
+            )
     return _general(a, b, c, (alpha, beta, transA, transB))
-
-
-def _swapped(a: KerasValue) -> tuple[int, ...]:
-    return tuple(1 - axis for axis in a.order)
 
 
 def _general(a: Item, b: Item, c: Item | None, form: tuple[float, float, int, int]) -> KerasValue:

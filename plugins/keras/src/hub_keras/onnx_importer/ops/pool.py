@@ -25,7 +25,11 @@ def max_pool(node: NodeContext, x: KerasValue, *, form: Pool, storage_order: int
     refuse_if(x.dtype in {"int8", "uint8"}, f"the maximum over windows of {x.dtype}")
     given = explicit_pads(form, window, x)
     if max(window.dilations) > 1:
-        return _dilated_max(x, window, given, form.ceil_mode)
+        # No layer pools with dilation: the maximum of slices.
+        whole = whole_pads(known_sizes(x, "a pool with dilation"), given, window, ceil=form.ceil_mode)
+        padded = _pad_low(pad_spatial(x, _negative(whole)), whole)
+        slices = [padded.tensor[key] for key in _window_slices(padded, window)]
+        return padded.like(reduce(ops.maximum, slices), nonnegative=False)
     around = _exact(x, window, given, form.ceil_mode)
     if any(around) and is_same(x, around, window):
         return _pooled(x, "MaxPooling", window, "same")
@@ -82,14 +86,6 @@ def _around(x: KerasValue, pads: list[int], mode: str, value: float | None = Non
     order = channels_last(x.ndim)
     width = ((0, 0), *pairs(pads), (0, 0))
     return x.made(ops.pad(x.stored(order), width, mode=mode, constant_values=value), order)
-
-
-def _dilated_max(x: KerasValue, window: Sliding, given: list[int], ceil: int) -> KerasValue:
-    """The maximum of slices: no layer pools with dilation."""
-    around = whole_pads(known_sizes(x, "a pool with dilation"), given, window, ceil=ceil)
-    padded = _pad_low(pad_spatial(x, _negative(around)), around)
-    slices = [padded.tensor[key] for key in _window_slices(padded, window)]
-    return padded.like(reduce(ops.maximum, slices), nonnegative=False)
 
 
 def _window_slices(x: KerasValue, window: Sliding) -> list[tuple[slice, ...]]:

@@ -134,16 +134,15 @@ def _cell(
     if isinstance(w, KerasValue) or isinstance(r, KerasValue) or isinstance(b, KerasValue):
         raise Refused("weights that are computed")
     steps = x.shape[1 if form.layout else 0]
-    refuse_if(lengths is not None and not _are_whole(lengths, steps), "lengths of sequences")
+    refuse_if(
+        lengths is not None and not (is_constant(lengths) and steps is not None and bool(np.all(lengths == steps))),
+        "lengths of sequences",
+    )
     units = form.units(r.shape)
     given = tuple(state for state in states if state is not None) if not all(map(_is_zero, states)) else ()
     refuse_if(given and len(given) != len(states), "only some of the initial states")
     config = {"units": units, "use_bias": b is not None, **_activations(kind, form)}
     return Cell(kind, (w, r, b), given, form, config)
-
-
-def _are_whole(lengths: Item, steps: int | None) -> bool:
-    return is_constant(lengths) and steps is not None and bool(np.all(lengths == steps))
 
 
 def _is_zero(state: Item | None) -> bool:

@@ -39,19 +39,18 @@ def grid_sample(
     start = along(np.arange(batch, dtype="int64"), 0, value.ndim - 1)
     total = None
     for chosen in itertools.product(*taps):
-        part = _read(table, start, chosen, sizes)
+        row, weight = start, None
+        for (place, factor), size in zip(chosen, sizes, strict=True):
+            row = (
+                added(place, row * size)
+                if row is start
+                else ops.add(ops.multiply(row, np.asarray(size, "int64")), place)
+            )
+            weight = factor if weight is None else ops.multiply(weight, factor)
+        picked = ops.take(table, row, axis=0)
+        part = ops.multiply(picked, ops.expand_dims(weight, axis=-1))
         total = part if total is None else ops.add(total, part)
     return value.made(total, order)
-
-
-def _read(table: KerasTensor, start: KerasTensor, chosen: KerasTensor, sizes: list[int]) -> KerasTensor:
-    """Rows at the places, times their weights."""
-    row, weight = start, None
-    for (place, factor), size in zip(chosen, sizes, strict=True):
-        row = added(place, row * size) if row is start else ops.add(ops.multiply(row, np.asarray(size, "int64")), place)
-        weight = factor if weight is None else ops.multiply(weight, factor)
-    picked = ops.take(table, row, axis=0)
-    return ops.multiply(picked, ops.expand_dims(weight, axis=-1))
 
 
 def _taps(at: KerasTensor, size: int, mode: str, padding: str, aligned: bool) -> list[tuple[KerasTensor, KerasTensor]]:
@@ -69,23 +68,16 @@ def _taps(at: KerasTensor, size: int, mode: str, padding: str, aligned: bool) ->
         tap = ops.add(first, number(offset))
         distance = ops.abs(ops.subtract(where, tap))
         weight = _cubic(distance, number) if mode == "cubic" else ops.subtract(number(1), distance)
-        made.append(_place(tap, weight, size, padding, aligned))
+        if padding == "zeros":
+            within = ops.logical_and(ops.greater_equal(tap, number(0)), ops.less_equal(tap, number(size - 1)))
+            weight = ops.where(within, weight, number(0))
+        source = _inside(tap, size, padding, aligned)
+        made.append((cast(ops.minimum(ops.maximum(source, number(0)), number(size - 1)), "int64"), weight))
     return made
 
 
 def _numbers(like: KerasTensor) -> Callable[[float], Array]:
     return lambda number: np.asarray(number, str(like.dtype))
-
-
-def _place(
-    tap: KerasTensor, weight: KerasTensor, size: int, padding: str, aligned: bool
-) -> tuple[KerasTensor, KerasTensor]:
-    number = _numbers(tap)
-    if padding == "zeros":
-        within = ops.logical_and(ops.greater_equal(tap, number(0)), ops.less_equal(tap, number(size - 1)))
-        weight = ops.where(within, weight, number(0))
-    source = _inside(tap, size, padding, aligned)
-    return cast(ops.minimum(ops.maximum(source, number(0)), number(size - 1)), "int64"), weight
 
 
 def _inside(where: KerasTensor, size: int, padding: str, aligned: bool) -> KerasTensor:

@@ -33,14 +33,10 @@ def reshape(x: Item, shape: Item, *, allowzero: int = 0) -> Item:
     if is_constant(x):
         return np.reshape(x, wanted)
     if None not in x.shape and not is_open(wanted):
-        return reshape_static(x, _rest(x, wanted))
+        total = math.prod(int(size or 0) for size in x.shape)
+        others = math.prod(size for size in wanted if size != -1)
+        return reshape_static(x, [total // max(others, 1) if size == -1 else size for size in wanted])
     return _reshape_open(x, wanted)
-
-
-def _rest(x: KerasValue, wanted: list[int]) -> list[int]:
-    total = math.prod(int(size or 0) for size in x.shape)
-    others = math.prod(size for size in wanted if size != -1)
-    return [total // max(others, 1) if size == -1 else size for size in wanted]
 
 
 def _copied(x: Item, axis: int) -> Size:
@@ -265,20 +261,16 @@ def gather(x: Item, indices: Item, *, axis: int = 0) -> Item:
         and x.ndim == _MATRIX
         and "float" in x.dtype.name
     ):
-        return _embedding(x, indices)
+        size = np.asarray(len(x), indices.dtype)
+        zero = np.zeros((), indices.dtype)
+        ids = ops.where(ops.less(indices.plain(), zero), ops.add(indices.plain(), size), indices.plain())
+        rows, width = x.shape
+        layer = indices.graph.layer("Embedding", ids, arrays=[x], after=x, input_dim=rows, output_dim=width)
+        return indices.made(layer)
     if isinstance(x, KerasValue) and is_constant(indices) and indices.ndim == 0:
         index = int(indices)
         return _squeeze(_cut(x, where, slice(index, index + 1 or None)), [where])
     return _take(x, indices, where)
-
-
-def _embedding(table: Array, indices: KerasValue) -> KerasValue:
-    size = np.asarray(len(table), indices.dtype)
-    zero = np.zeros((), indices.dtype)
-    ids = ops.where(ops.less(indices.plain(), zero), ops.add(indices.plain(), size), indices.plain())
-    rows, width = table.shape
-    layer = indices.graph.layer("Embedding", ids, arrays=[table], after=table, input_dim=rows, output_dim=width)
-    return indices.made(layer)
 
 
 def _take(x: Item, indices: Item, axis: int) -> KerasValue:
