@@ -10,7 +10,7 @@ from hub.spec import Dim, Remark, Signature, StepOutput, TensorSpec, Unsupported
 from hub_torchprogram import REGISTERING, export_module, is_data_dependent, module_of, save_exported, sized, words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -141,7 +141,7 @@ def export_positional(
 
     def call(**feeds: torch.Tensor) -> dict[str, torch.Tensor]:
         results = module(*(feeds[name] for name in names))
-        return dict(zip(outputs, _as_tuple(results), strict=True))
+        return dict(zip(outputs, results if isinstance(results, tuple | list) else (results,), strict=True))
 
     renamed = tuple(
         TensorSpec(name=name, dtype=spec.dtype, shape=spec.shape) for name, spec in zip(names, inputs, strict=True)
@@ -151,15 +151,10 @@ def export_positional(
     except UnsupportedModel as error:
         if is_data_dependent(error):
             raise
-        raise UnsupportedModel(error.message, hint=_fixing(inputs, sizes) or error.hint) from error
-
-
-def _fixing(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> str:
-    """The flags that fix every open dimension; empty when none is open."""
-    shapes = {spec.name: "x".join(map(str, sized(spec, sizes).fixed_shape)) for spec in inputs if not spec.is_static}
-    flags = " ".join(f"--shape {name}={shape}" for name, shape in shapes.items())
-    return f"fix the dimensions, such as {flags}" if flags else ""
-
-
-def _as_tuple(results: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    return results if isinstance(results, tuple | list) else (results,)
+        shapes = {
+            spec.name: "x".join(map(str, sized(spec, sizes).fixed_shape)) for spec in inputs if not spec.is_static
+        }
+        flags = " ".join(f"--shape {name}={shape}" for name, shape in shapes.items())
+        raise UnsupportedModel(
+            error.message, hint=(f"fix the dimensions, such as {flags}" if flags else "") or error.hint
+        ) from error

@@ -193,11 +193,11 @@ def number_inputs(module: torch.nn.Module) -> dict[str, DType]:
         "float": DType.FLOAT32,
     }
     parameters = inspect.signature(module.forward).parameters.values()
-    return {item.name: names[item.annotation] for item in parameters if _is_number(item.annotation, names)}
-
-
-def _is_number(annotation: object, names: dict[type | str, DType]) -> bool:
-    return isinstance(annotation, type | str) and annotation in names
+    return {
+        item.name: names[item.annotation]
+        for item in parameters
+        if isinstance(item.annotation, type | str) and item.annotation in names
+    }
 
 
 def example_specs(module: torch.nn.Module, example: object) -> tuple[TensorSpec, ...]:

@@ -34,7 +34,11 @@ def quantized_numerics(exported: torch.export.ExportedProgram) -> Numerics | Non
     tables = {
         _width(node.all_input_nodes[0], constants) for node in nodes if _operator(node) in {"embedding", "index_select"}
     }
-    return _static(words, nodes) or _by_weights(words, tables)
+    return _static(words, nodes) or (
+        Numerics.INT4_WEIGHTS
+        if words["int4-weights"] or tables & {"4 weight", "2 weight"}
+        else (Numerics.INT8_WEIGHTS if words["int8-weights"] or "8 weight" in tables else None)
+    )
 
 
 def _namespace(node: torch.fx.Node) -> str:
@@ -113,9 +117,3 @@ def _activations(nodes: list[torch.fx.Node]) -> Iterator[int]:
     for node in nodes:
         if _namespace(node) == LIBRARY and _operator(node).startswith("quantize"):
             yield _bounds(node)[2].itemsize * 8
-
-
-def _by_weights(words: Counter[str], tables: set[str]) -> Numerics | None:
-    if words["int4-weights"] or tables & {"4 weight", "2 weight"}:
-        return Numerics.INT4_WEIGHTS
-    return Numerics.INT8_WEIGHTS if words["int8-weights"] or "8 weight" in tables else None

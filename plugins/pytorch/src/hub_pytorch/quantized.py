@@ -105,24 +105,19 @@ def _dequantize(importer: QuantizedImporter, arguments: tuple[Any, ...], attribu
     if grid is None or attributes.get("output_dtype", 1) not in {0, 1}:
         return None
     if grid.block:
-        return _blocks(importer, x, grid)
+        if not isinstance(x, torch.Tensor) or x.ndim != _MATRIX or x.shape[grid.axis] % grid.block:
+            return None
+        turned = grid.axis == 0
+        values, scales, zeros = (
+            tensor.t().contiguous() if turned else tensor for tensor in (x, grid.scale, _wide(grid.zero))
+        )
+        ranges = (grid.low, grid.high, x.dtype, grid.block, torch.float32)
+        real = importer.record("dequantize_per_channel_group", importer.value_of(values), scales, zeros, *ranges)
+        return torch.t(real) if turned else real
     value, bounds = importer.value_of(x), (grid.low, grid.high, x.dtype)
     if grid.is_single:
         return importer.record("dequantize_per_tensor", value, float(grid.scale), int(grid.zero), *bounds)
     return importer.record("dequantize_per_channel", value, grid.scale, _wide(grid.zero), grid.axis, *bounds)
-
-
-def _blocks(importer: QuantizedImporter, x: Any, grid: QuantizedGrid) -> Any:
-    """Blocks of a constant matrix: torch's operator has them along the last axis."""
-    if not isinstance(x, torch.Tensor) or x.ndim != _MATRIX or x.shape[grid.axis] % grid.block:
-        return None
-    turned = grid.axis == 0
-    values, scales, zeros = (
-        tensor.t().contiguous() if turned else tensor for tensor in (x, grid.scale, _wide(grid.zero))
-    )
-    bounds = (grid.low, grid.high, x.dtype, grid.block, torch.float32)
-    real = importer.record("dequantize_per_channel_group", importer.value_of(values), scales, zeros, *bounds)
-    return torch.t(real) if turned else real
 
 
 def _wide(zero: Any) -> Any:

@@ -125,13 +125,10 @@ def rewrite_sorts(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     """Turn sorting into the top n of n, which TFLite has; of equal elements the first stays first."""
     found = [node for node in graph_module.graph.nodes if str(node.target) in _SORTS]
     for node in found:
-        node.target, node.kwargs = _SORTS[str(node.target)], {key: node.kwargs[key] for key in _kept(node)}
+        node.target = _SORTS[str(node.target)]
+        node.kwargs = {key: value for key, value in node.kwargs.items() if key in {"dim", "descending"}}
     text = f"rewrote {len(found)} sorts as the top n of n"
     return (Remark("note", "sorts-rewritten", text),) if found else ()
-
-
-def _kept(node: torch.fx.Node) -> list[str]:
-    return [key for key in node.kwargs if key in {"dim", "descending"}]
 
 
 def _sorted(tensor: torch.Tensor, dim: int = -1, descending: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,7 +162,12 @@ def fold_constants(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
     border = [node for node in values if node.op == "call_function" and any(user not in values for user in node.users)]
     folded = [(node, value) for node in border if isinstance(value := values[node], torch.Tensor)]
     for number, (node, value) in enumerate(folded):
-        _replace(graph_module, node, value, f"folded_{number}")
+        name = f"folded_{number}"
+        graph_module.register_buffer(name, value.clone().contiguous())
+        with graph_module.graph.inserting_before(node):
+            constant = graph_module.graph.get_attr(name)
+        constant.meta = dict(node.meta)
+        node.replace_all_uses_with(constant)
     text = f"computed {len(folded)} constant tensors (positions, masks, indices) in advance"
     return (Remark("note", "constants-computed", text),) if folded else ()
 
@@ -199,14 +201,6 @@ def _attribute(owner: object, path: str) -> object:
     for part in path.split("."):
         owner = getattr(owner, part, None)
     return owner
-
-
-def _replace(graph_module: torch.fx.GraphModule, node: torch.fx.Node, value: torch.Tensor, name: str) -> None:
-    graph_module.register_buffer(name, value.clone().contiguous())
-    with graph_module.graph.inserting_before(node):
-        constant = graph_module.graph.get_attr(name)
-    constant.meta = dict(node.meta)
-    node.replace_all_uses_with(constant)
 
 
 _SORTS: dict[str, Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]] = {

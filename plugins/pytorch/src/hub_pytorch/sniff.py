@@ -42,29 +42,23 @@ def identify(path: Path, header: bytes) -> Identification | None:
 def _identify_zip(path: Path) -> Identification | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            return _identify_members(archive)
+            # torch's writers put everything below one root folder; members of the root are what tells the kinds apart.
+            names = {str(PurePosixPath(*PurePosixPath(name).parts[1:])): name for name in archive.namelist()}
+            if "serialized_exported_program.json" in archive.namelist() or (
+                archive.read(names["archive_format"]).strip() == b"pt2"
+                if "archive_format" in names
+                else any(name.startswith("models/") and name.endswith(".json") for name in names)
+            ):
+                return Identification(format="pytorch", detail="exported program")
+            if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+                return Identification(format="pytorch", form="torchscript", detail="TorchScript archive")
+            if "data.pkl" in names:
+                with archive.open(names["data.pkl"]) as member:
+                    return _pickle_verdict(pickle_globals(member))
+            return None
     except (zipfile.BadZipFile, EOFError, NotImplementedError):
         truncated = Identification(format="pytorch", detail="zip file, truncated or damaged")
         return truncated if path.suffix.lower() in SUFFIXES else None
-
-
-def _identify_members(archive: zipfile.ZipFile) -> Identification | None:
-    # torch's writers put everything below one root folder; members of the root are what tells the kinds apart.
-    names = {str(PurePosixPath(*PurePosixPath(name).parts[1:])): name for name in archive.namelist()}
-    if "serialized_exported_program.json" in archive.namelist() or _is_pt2(archive, names):
-        return Identification(format="pytorch", detail="exported program")
-    if "constants.pkl" in names and any(name.startswith("code/") for name in names):
-        return Identification(format="pytorch", form="torchscript", detail="TorchScript archive")
-    if "data.pkl" in names:
-        with archive.open(names["data.pkl"]) as member:
-            return _pickle_verdict(pickle_globals(member))
-    return None
-
-
-def _is_pt2(archive: zipfile.ZipFile, names: dict[str, str]) -> bool:
-    if "archive_format" in names:
-        return archive.read(names["archive_format"]).strip() == b"pt2"
-    return any(name.startswith("models/") and name.endswith(".json") for name in names)
 
 
 def _identify_pickle(path: Path, *, legacy: bool) -> Identification:

@@ -89,28 +89,29 @@ def describe_source(job: DescribeJob) -> ModelSummary:
         ModelUnreadable: It is no Python, lacks its tables, or its weights are missing or damaged.
         UsageError: A submodule of it is asked for, or a dtype that is not that of its input.
     """
-    _refuse_asked(job)
-    tables, header = read_tables(job.file), weights_header(weights_path(job.file))
+    if job.submodule:
+        hint = "convert the whole, or name a builder of the submodule: package.module:build"
+        raise UsageError(f"{job.file.name} is a PyTorch source, of which hub takes no submodules", hint=hint)
+    tables = read_tables(job.file)
+    held = {spec.name: spec.dtype for spec in tables.signature.inputs}
+    wrong = [name for name, dtype in job.dtypes.items() if held.get(name) != dtype]
+    if wrong:
+        raise UsageError(f"{job.file.name} says the dtypes of its inputs itself, and others for {', '.join(wrong)}")
+    header = weights_header(weights_path(job.file))
     files = (job.file, weights_path(job.file))
+    floats = {name for name in {item["dtype"] for item in header.values()} if "F" in name}
     return ModelSummary(
-        state=State(format="pytorch", numerics=_numerics({item["dtype"] for item in header.values()}), form="builder"),
+        state=State(
+            format="pytorch",
+            numerics=_HALVES.get(floats.pop(), Numerics.FP32) if len(floats) == 1 else Numerics.FP32,
+            form="builder",
+        ),
         signature=tables.signature,
         operators=tables.operators,
         parameters=sum(_elements(item["shape"]) for item in header.values()),
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
     )
-
-
-def _refuse_asked(job: DescribeJob) -> None:
-    """Refuse what a reference to a builder takes and a source does not: its tables say both."""
-    if job.submodule:
-        hint = "convert the whole, or name a builder of the submodule: package.module:build"
-        raise UsageError(f"{job.file.name} is a PyTorch source, of which hub takes no submodules", hint=hint)
-    held = {spec.name: spec.dtype for spec in read_tables(job.file).signature.inputs}
-    wrong = [name for name, dtype in job.dtypes.items() if held.get(name) != dtype]
-    if wrong:
-        raise UsageError(f"{job.file.name} says the dtypes of its inputs itself, and others for {', '.join(wrong)}")
 
 
 def weights_path(path: Path) -> Path:
@@ -123,11 +124,6 @@ def _elements(shape: list[int]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-def _numerics(dtypes: set[str]) -> Numerics:
-    floats = {name for name in dtypes if "F" in name}
-    return _HALVES.get(floats.pop(), Numerics.FP32) if len(floats) == 1 else Numerics.FP32
 
 
 def weights_header(path: Path) -> dict[str, StoredTensor]:

@@ -110,16 +110,17 @@ def _export(exported: torch.export.ExportedProgram, names: OnnxNames, output: Pa
         if made is None:
             raise StepError("torch.onnx gave no program")
         _name_dims(made.model, names.symbols)
-        _part_names(made.model.graph, {*names.inputs, *names.outputs})
-        made.save(output, external_data=_weight_bytes(exported) > _EXTERNAL_ABOVE_BYTES)
-
-
-def _part_names(graph: onnx_ir.Graph, border: set[str]) -> None:
-    """Renames inner values that bear a name of the border: torch.onnx names inputs and outputs without looking."""
-    outside = {*graph.inputs, *graph.outputs}
-    inner = (value for node in graph.all_nodes() for value in node.outputs if value not in outside)
-    for number, value in enumerate([value for value in inner if value.name in border]):
-        value.name = f"{value.name}/inner_{number}"
+        # torch.onnx names inputs and outputs without looking: inner values may bear their names.
+        border = {*names.inputs, *names.outputs}
+        outside = {*made.model.graph.inputs, *made.model.graph.outputs}
+        inner = (value for node in made.model.graph.all_nodes() for value in node.outputs if value not in outside)
+        for number, value in enumerate([value for value in inner if value.name in border]):
+            value.name = f"{value.name}/inner_{number}"
+        tensors = [*exported.state_dict.values(), *exported.constants.values()]
+        made.save(
+            output,
+            external_data=sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes")) > _EXTERNAL_ABOVE_BYTES,
+        )
 
 
 def _name_dims(model: onnx_ir.Model, symbols: dict[str, str]) -> None:
@@ -132,11 +133,6 @@ def _name_dims(model: onnx_ir.Model, symbols: dict[str, str]) -> None:
                 dim if isinstance(dim, int) or dim.value is None else rename(dim.value, symbols) for dim in value.shape
             ]
             value.shape = type(value.shape)(dims)
-
-
-def _weight_bytes(exported: torch.export.ExportedProgram) -> int:
-    tensors = [*exported.state_dict.values(), *exported.constants.values()]
-    return sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes"))
 
 
 def reason_of(error: BaseException) -> str:
@@ -173,7 +169,18 @@ def convert_torchscript_to_onnx(reference: ModelReference, output: Path) -> Step
         names, _ = flat_outputs(call(**feeds))
     try:
         with quiet(), torch.no_grad():
-            _trace_export(script, feeds, names, output)
+            positional = tuple(feeds.values())
+            torch.onnx.export(
+                script,
+                positional,
+                str(output),
+                dynamo=False,
+                input_names=[*feeds],
+                output_names=[*names],
+                opset_version=17,
+            )
+            if not output.exists():
+                raise StepError("torch.onnx wrote no file")
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
     text = "exported by torch.onnx's TorchScript exporter at fixed shapes"
@@ -186,19 +193,6 @@ def frozen_bindings(asked: ModelReference | ConvertOptions) -> tuple[IoBinding, 
         IoBinding(direction="input", source=name, target="", reason="frozen on request", constant=value)
         for name, value in asked.constants.items()
     )
-
-
-def _trace_export(
-    module: torch.nn.Module, feeds: dict[str, torch.Tensor], outputs: Sequence[str], output: Path
-) -> None:
-    import torch
-
-    positional = tuple(feeds.values())
-    torch.onnx.export(
-        module, positional, str(output), dynamo=False, input_names=[*feeds], output_names=[*outputs], opset_version=17
-    )
-    if not output.exists():
-        raise StepError("torch.onnx wrote no file")
 
 
 @contextlib.contextmanager

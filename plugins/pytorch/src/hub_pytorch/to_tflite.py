@@ -47,15 +47,18 @@ def convert_to_tflite(program: Program, options: ConvertOptions, output: Path) -
     adapted = adapt(program, options)
     wide = any(spec.dtype in _NARROW for spec in (*adapted.inputs, *program.signature.outputs))
     narrowing = _convert_checked(adapted, output, keep_int64=wide)
-    renamed = rename_signature(output, _renames(adapted))
-    bindings = (*adapted.bindings, *(_narrowed(adapted, program) if narrowing else ()))
-    return StepOutput(notes=(*notes, *narrowing, *renamed), bindings=_merged(bindings))
-
-
-def _renames(adapted: AdaptedProgram) -> dict[str, dict[str, str]]:
     inputs = dict(zip(adapted.words, (spec.name for spec in adapted.inputs), strict=True))
     outputs = dict(zip(adapted.output_words, adapted.outputs, strict=True))
-    return {"inputs": inputs, "outputs": outputs}
+    renamed = rename_signature(output, {"inputs": inputs, "outputs": outputs})
+    bindings = (*adapted.bindings, *(_narrowed(adapted, program) if narrowing else ()))
+    found: dict[tuple[str, str], IoBinding] = {}
+    for item in bindings:
+        before = found.get((item.direction, item.source))
+        joined = None if before is None else f"{before.reason}; {item.reason}"
+        found[item.direction, item.source] = (
+            item if before is None else msgspec.structs.replace(before, dtype=item.dtype, reason=joined)
+        )
+    return StepOutput(notes=(*notes, *narrowing, *renamed), bindings=tuple(found.values()))
 
 
 def _convert_checked(adapted: AdaptedProgram, output: Path, *, keep_int64: bool) -> tuple[Remark, ...]:
@@ -114,18 +117,6 @@ def _narrowed(adapted: AdaptedProgram, program: Program) -> tuple[IoBinding, ...
         for spec in specs
         if spec.dtype in _NARROW
     )
-
-
-def _merged(bindings: Sequence[IoBinding]) -> tuple[IoBinding, ...]:
-    """One binding for each input and output: a change of dtype joins a change of layout."""
-    found: dict[tuple[str, str], IoBinding] = {}
-    for item in bindings:
-        before = found.get((item.direction, item.source))
-        joined = None if before is None else f"{before.reason}; {item.reason}"
-        found[item.direction, item.source] = (
-            item if before is None else msgspec.structs.replace(before, dtype=item.dtype, reason=joined)
-        )
-    return tuple(found.values())
 
 
 @contextlib.contextmanager

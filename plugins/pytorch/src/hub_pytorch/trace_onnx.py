@@ -36,21 +36,17 @@ def trace_eager(module: torch.nn.Module, example: object, reference: ModelRefere
     Raises:
         UnsupportedModel: Control flow depends on values, which a trace would bake in; or an operator has no ONNX form.
     """
-    _refuse_branches(module, example, reference)
+    try:
+        export_eager(module, example, reference)
+    except HubError as error:
+        if is_data_dependent(error):
+            raise
     inputs = eager_inputs(module, example, reference)
     frozen, specs = freeze_known(module, inputs, reference)
     kept = TracedInputs(specs, inputs.sizes)
     names, _ = flat_outputs(frozen(**{spec.name: sample(spec) for spec in kept.traced}))
     notes = trace(_positional(frozen, [spec.name for spec in kept.specs]), kept, names, output)
     return StepOutput(notes=notes, bindings=frozen_bindings(reference))
-
-
-def _refuse_branches(module: torch.nn.Module, example: object, reference: ModelReference) -> None:
-    try:
-        export_eager(module, example, reference)
-    except HubError as error:
-        if is_data_dependent(error):
-            raise
 
 
 def trace_program(program: Program, options: ConvertOptions, output: Path) -> StepOutput:
@@ -100,30 +96,25 @@ def trace(module: torch.nn.Module, inputs: TracedInputs, outputs: Sequence[str],
     try:
         with quiet(), torch.no_grad(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", TracerWarning)
+            found = {
+                spec.name: {axis: dim.symbol for axis, dim in enumerate(spec.shape) if dim.symbol}
+                for spec in inputs.specs
+            }
             torch.onnx.export(
                 module, feeds, str(output), dynamo=False, input_names=names, output_names=[*outputs],
-                opset_version=OPSET, dynamic_axes=_axes(inputs.specs) or None,
+                opset_version=OPSET, dynamic_axes={name: axes for name, axes in found.items() if axes} or None,
                 training=torch.onnx.TrainingMode.PRESERVE,  # a program refuses train() and eval()
             )  # fmt: skip
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise UnsupportedModel(f"torch.onnx (TorchScript) cannot express the model: {reason_of(error)}") from error
     if not output.exists():
         raise StepError("torch.onnx wrote no file")
-    return (Remark("note", "traced", _title(inputs)), *_baked(caught, TracerWarning))
-
-
-def _axes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, str]]:
-    found = {spec.name: {axis: dim.symbol for axis, dim in enumerate(spec.shape) if dim.symbol} for spec in specs}
-    return {name: axes for name, axes in found.items() if axes}
-
-
-def _title(inputs: TracedInputs) -> str:
     sizes = ", ".join(str(sized(spec, inputs.sizes)) for spec in inputs.specs)
-    return f"traced by torch.onnx's TorchScript exporter at {sizes}"
-
-
-def _baked(caught: Sequence[warnings.WarningMessage], kind: type[Warning]) -> tuple[Remark, ...]:
-    lines = Counter(str(item.message).partition(".")[0] for item in caught if issubclass(item.category, kind))
-    return tuple(
-        Remark("note", "values-baked-in", f"the trace fixed {count} values: {line}") for line, count in lines.items()
+    lines = Counter(str(item.message).partition(".")[0] for item in caught if issubclass(item.category, TracerWarning))
+    return (
+        Remark("note", "traced", f"traced by torch.onnx's TorchScript exporter at {sizes}"),
+        *(
+            Remark("note", "values-baked-in", f"the trace fixed {count} values: {line}")
+            for line, count in lines.items()
+        ),
     )

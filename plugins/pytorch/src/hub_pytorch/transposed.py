@@ -116,11 +116,9 @@ def _dilated(weight: torch.Tensor, dilation: list[int]) -> torch.Tensor:
             # Zeros between the taps: [.., n] -> [.., n, step] -> [.., n * step], without the zeros after the last tap.
             dim = axis + 2
             shape = [*weight.shape]
-            spread = torch.nn.functional.pad(weight.unsqueeze(dim + 1), _last_pad(weight.dim() - dim, step - 1))
+            spread = torch.nn.functional.pad(
+                weight.unsqueeze(dim + 1), [0, 0] * ((weight.dim() - dim) - 1) + [0, (step - 1)]
+            )
             shape[dim] *= step
             weight = spread.reshape(shape).narrow(dim, 0, shape[dim] - step + 1)
     return weight
-
-
-def _last_pad(axes_after: int, amount: int) -> list[int]:
-    return [0, 0] * (axes_after - 1) + [0, amount]

@@ -79,7 +79,9 @@ class Recorder:
             Refused: The expression has a part that is not implemented.
         """
         if expression.is_number or expression in {sympy.true, sympy.false}:
-            return _number(expression)
+            if expression in {sympy.true, sympy.false}:
+                return bool(expression)
+            return int(expression) if expression.is_Integer else float(expression)
         if expression not in self._cache:
             self._cache[expression] = self._new(expression)
         return self._cache[expression]
@@ -105,9 +107,3 @@ class Recorder:
             return function(*parts)
         wrapped = tuple(self._graph.proxy(part) if isinstance(part, fx.Node) else part for part in parts)
         return self._graph.create_proxy("call_function", function, wrapped, {}).node
-
-
-def _number(expression: sympy.Basic) -> int | float | bool:
-    if expression in {sympy.true, sympy.false}:
-        return bool(expression)
-    return int(expression) if expression.is_Integer else float(expression)

@@ -46,13 +46,6 @@ class Dimensions:
         Raises:
             Refused: There are more dynamic dimensions than sizes to tell them apart by.
         """
-        name = self._name(given, owner, axis)
-        self.inputs.setdefault(owner, {})[axis] = name
-        if name not in self._symbols:
-            self._symbols[name] = self._new(name, first=axis == 0)
-        return self._symbols[name]
-
-    def _name(self, given: str, owner: str, axis: int) -> str:
         key = f"{owner}_{axis}" if given in _UNNAMED else given
         if key not in self._given:
             stem = re.sub(r"\W", "_", key)
@@ -60,7 +53,11 @@ class Dimensions:
             taken = set(self._given.values())
             names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
             self._given[key] = next(name for name in names if name not in taken)
-        return self._given[key]
+        name = self._given[key]
+        self.inputs.setdefault(owner, {})[axis] = name
+        if name not in self._symbols:
+            self._symbols[name] = self._new(name, first=axis == 0)
+        return self._symbols[name]
 
     def _new(self, name: str, *, first: bool) -> int | torch.SymInt:
         factor = next(self._free[first], None)

@@ -276,7 +276,27 @@ class GraphBuilder(fx.Tracer):
     def _attribute(self, tensor: torch.Tensor) -> fx.Node:
         root = self._frames[0]
         if id(tensor) not in root.attributes:
-            root.attributes[id(tensor)] = self._new_attribute(tensor)
+            # What an operator has made of a weight's elements alone is a parameter too, under the weight's name.
+            source, suffix = getattr(tensor, "weight_of", (None, ""))
+            if source is not None and id(source) in self._trainable:
+                self._names[id(tensor)] = (tensor, self._names[id(source)][1] + suffix)
+                self._trainable.add(id(tensor))
+            _, wanted = self._names.setdefault(id(tensor), (tensor, f"{self.current}_constant"))
+            target = self._free_path(wanted)
+            *folders, leaf = target.split(".")
+            owner = self.root
+            for folder in folders:
+                if not hasattr(owner, folder):
+                    owner.add_module(folder, torch.nn.Module())
+                owner = getattr(owner, folder)
+            if id(tensor) in self._trainable:
+                owner.register_parameter(leaf, torch.nn.Parameter(tensor.contiguous(), requires_grad=False))
+            else:
+                owner.register_buffer(leaf, tensor.contiguous())
+            graph = self._frames[0].graph
+            node = graph.create_node("get_attr", target)
+            node.meta["val"] = self._fake_mode.from_tensor(tensor, static_shapes=True)
+            root.attributes[id(tensor)] = node
         return self._local(root.attributes[id(tensor)])
 
     def _local(self, node: fx.Node) -> fx.Node:
@@ -306,35 +326,6 @@ class GraphBuilder(fx.Tracer):
         finally:
             self._frames.pop()
             self.graph = self._frames[-1].graph
-
-    def _new_attribute(self, tensor: torch.Tensor) -> fx.Node:
-        self._inherit(tensor)
-        _, wanted = self._names.setdefault(id(tensor), (tensor, f"{self.current}_constant"))
-        target = self._free_path(wanted)
-        *folders, leaf = target.split(".")
-        owner = self.root
-        for folder in folders:
-            if not hasattr(owner, folder):
-                owner.add_module(folder, torch.nn.Module())
-            owner = getattr(owner, folder)
-        if id(tensor) in self._trainable:
-            owner.register_parameter(leaf, torch.nn.Parameter(tensor.contiguous(), requires_grad=False))
-        else:
-            owner.register_buffer(leaf, tensor.contiguous())
-        return self._attribute_node(target, tensor)
-
-    def _inherit(self, tensor: torch.Tensor) -> None:
-        """Make a parameter of what an operator has made of a weight's elements alone, under the weight's name."""
-        source, suffix = getattr(tensor, "weight_of", (None, ""))
-        if source is not None and id(source) in self._trainable:
-            self._names[id(tensor)] = (tensor, self._names[id(source)][1] + suffix)
-            self._trainable.add(id(tensor))
-
-    def _attribute_node(self, target: str, tensor: torch.Tensor) -> fx.Node:
-        graph = self._frames[0].graph
-        node = graph.create_node("get_attr", target)
-        node.meta["val"] = self._fake_mode.from_tensor(tensor, static_shapes=True)
-        return node
 
     def add_module(self, name: str, module: torch.nn.Module) -> fx.Node:
         """Give the graph being built a graph module; return the node that stands for it."""
@@ -407,10 +398,8 @@ class FunctionWatch(TorchFunctionMode):
         """Let through every other call."""
         del types
         leaves = list(leaves_of([*args, *(kwargs or {}).values()]))
-        if any(is_symbolic(leaf) for leaf in leaves) and any(_is_real(leaf) for leaf in leaves):
+        if any(is_symbolic(leaf) for leaf in leaves) and any(
+            isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor) for leaf in leaves
+        ):
             raise Refused(f"a constant and a dynamic size in {getattr(func, '__name__', func)}")
         return func(*args, **(kwargs or {}))
-
-
-def _is_real(leaf: object) -> bool:
-    return isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor)

@@ -83,7 +83,8 @@ def tensor_of(proto: onnx.TensorProto, folder: str = "") -> Tensor:
     dtype = held_dtype(proto.data_type)
     array: NDArray[Any] = _array(proto, folder).reshape(tuple(proto.dims))
     if proto.data_type in narrow.CARRIERS:
-        held: Tensor = narrow.marked(_held(array, dtype), proto.data_type)
+        wide = torch.from_numpy(array.astype("float32" if dtype.is_floating_point else "int32"))
+        held: Tensor = narrow.marked(wide.to(dtype), proto.data_type)
         return held
     if proto.data_type in _VIEWED:  # numpy has it by another package, whose types torch does not know
         return torch.from_numpy(array.view(f"int{8 * dtype.itemsize}").copy()).view(dtype)
@@ -105,12 +106,6 @@ def _array(proto: onnx.TensorProto, folder: str) -> NDArray[Any]:
 
 
 _VIEWED = {16, *narrow.FLOATS}
-
-
-def _held(array: NDArray[Any], dtype: torch.dtype) -> Tensor:
-    """Numbers of 2 or 4 bits in the type that holds them."""
-    wide = torch.from_numpy(array.astype("float32" if dtype.is_floating_point else "int32"))
-    return wide.to(dtype)
 
 
 def is_constant(value: Any) -> bool:

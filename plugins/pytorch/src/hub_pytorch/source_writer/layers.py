@@ -266,14 +266,10 @@ def over_any_rank(table: SourceLayer, node: fx.Node) -> SourceLayer | None:
         or flattened.args[1] != [-1]
         or shape is None
         or shape[:-1] != facts.shape(index)
-        or shape[-1] != _rows(table)
+        or shape[-1] != int(flat(table.arguments[1]))
     ):
         return None
     return SourceLayer(kind=table.kind, arguments=table.arguments, weights=table.weights, inputs=(index,))
-
-
-def _rows(table: SourceLayer) -> int:
-    return int(flat(table.arguments[1]))
 
 
 def _is_row(tensor: Tensor | None, size: int, rank: int) -> bool:

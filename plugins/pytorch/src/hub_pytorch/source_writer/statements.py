@@ -12,7 +12,7 @@ from hub_pytorch.source_writer.layers import Constants, SourceLayer, over_any_ra
 from hub_pytorch.source_writer.names import is_computed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor, fx
 
@@ -76,11 +76,7 @@ def statements_of(module: fx.GraphModule, constants: Constants) -> list[Statemen
         if statement.is_assertion or needed & set(statement.results):
             needed.update(statement.uses)
             kept.append(statement)
-    return _sizes_first(kept[::-1])
-
-
-def _sizes_first(statements: Sequence[Statement]) -> list[Statement]:
-    """What hangs on the sizes of the inputs alone comes first, with the checks of them."""
+    statements = kept[::-1]
     early: set[fx.Node] = set()
     for statement in statements:
         if statement.is_size and all(node.op == "placeholder" or node in early for node in statement.uses):
@@ -131,7 +127,11 @@ def _statements(
     for node in graph.nodes:
         layer = layers.get(node)
         if node.op not in {"call_function", "call_method"} or node in parts or (node in layers and layer is None):
-            _refuse_modules(node, constants)
+            if node.op == "call_module" or (node.op == "get_attr" and constants.tensor(node) is None):
+                hint = "fix what decides it (--shape, --constant), or convert to .pt2, which holds branches and loops"
+                raise UnsupportedModel(
+                    f"a branch or loop that depends on data ({node.target}) has no source yet", hint=hint
+                )
             continue
         numbers = {} if layer else _numbers(node, constants)
         uses = layer.uses if layer else tuple(item for item in node.all_input_nodes if item not in numbers)
@@ -139,17 +139,6 @@ def _statements(
         if statement.is_recurrent:
             parts |= set(statement.parts.values())
         yield statement
-
-
-def _refuse_modules(node: fx.Node, constants: Constants) -> None:
-    """Refuse a graph within the graph.
-
-    Raises:
-        UnsupportedModel: It is one: a branch or a loop that depends on data.
-    """
-    if node.op == "call_module" or (node.op == "get_attr" and constants.tensor(node) is None):
-        hint = "fix what decides it (--shape, --constant), or convert to .pt2, which holds branches and loops"
-        raise UnsupportedModel(f"a branch or loop that depends on data ({node.target}) has no source yet", hint=hint)
 
 
 def _is_recurrent(layer: SourceLayer | None) -> bool:
@@ -189,13 +178,11 @@ def _number(item: fx.Node, operands: Iterable[object], constants: Constants) -> 
     if tensor is None or tensor.numel() != 1 or not _is_number(item, tensor):
         return ""
     others = [other for other in operands if other is not item and constants.tensor(other) is None]
-    if not any(_says(other, tensor) for other in others):
+    if not any(
+        bool(facts.dtype(other) == tensor.dtype) and (facts.rank(other) or 0) >= tensor.ndim for other in others
+    ):
         return ""
     return literal(tensor.item())
-
-
-def _says(other: object, tensor: Tensor) -> bool:
-    return bool(facts.dtype(other) == tensor.dtype) and (facts.rank(other) or 0) >= tensor.ndim
 
 
 def _is_number(node: fx.Node, tensor: Tensor) -> bool:

@@ -84,7 +84,14 @@ def write_source(module: fx.GraphModule, signature: Signature, shapes: Sequence[
     facts.learn(module, signature.inputs, shapes)
     writer = _ModuleWriter(module, signature)
     body = writer.forward()
-    text = "\n".join([*_header(body), *_tables(signature, shapes), *writer.class_head(), *body, _BUILD])
+    title = "# Name, element type and shape; a size that is a word may change from call to call."
+    sides = {"INPUTS": signature.inputs, "OUTPUTS": signature.outputs}
+    rows = [
+        line for name, specs in sides.items() for line in lines_of(tupled(map(_row, specs)), 0, before=f"{name} = ")
+    ]
+    text = "\n".join(
+        [*_header(body), title, *rows, *_sizes(signature.inputs, shapes), "", *writer.class_head(), *body, _BUILD]
+    )
     return WrittenSource(text=text, weights=own(writer.weights), layers=writer.layers)
 
 
@@ -97,13 +104,6 @@ def _header(body: Sequence[str]) -> list[str]:
     return [_HEAD, *math, "from pathlib import Path", "", *imports, ""]
 
 
-def _tables(signature: Signature, shapes: Sequence[Sequence[int]]) -> list[str]:
-    title = "# Name, element type and shape; a size that is a word may change from call to call."
-    sides = {"INPUTS": signature.inputs, "OUTPUTS": signature.outputs}
-    rows = [line for name, specs in sides.items() for line in _table(name, specs)]
-    return [title, *rows, *_sizes(signature.inputs, shapes), ""]
-
-
 def _sizes(inputs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]]) -> list[str]:
     """The table of sizes at which the network is known to run; none where all are fixed."""
     pairs = [pair for spec, shape in zip(inputs, shapes, strict=True) for pair in zip(spec.shape, shape, strict=True)]
@@ -113,10 +113,6 @@ def _sizes(inputs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]]) -> lis
     items = tuple(f"{double_quoted(symbol)}: {size}" for symbol, size in known.items())
     title = "# Sizes at which the network was checked when it was written."
     return [title, *lines_of(Bracketed("{", items, "}"), 0, before="SIZES = ")]
-
-
-def _table(name: str, specs: Sequence[TensorSpec]) -> list[str]:
-    return lines_of(tupled(map(_row, specs)), 0, before=f"{name} = ")
 
 
 def _row(spec: TensorSpec) -> Expression:
@@ -180,16 +176,12 @@ class _ModuleWriter:
                 self._text(node)
             return statement.layer.call(name, self.texts)
         if statement.layer and statement.layer.transposed:
-            return self._product(statement.layer)
+            texts = [self._text(node) for node in (*statement.layer.inputs, *statement.layer.weights.values())]
+            return " + ".join([f"{texts[0]} @ {texts[1]}", *texts[2:]])
         for node in statement.node.all_input_nodes:
             if node not in statement.numbers:
                 self._text(node)
         return expression(statement.node, ChainMap(dict(statement.numbers), self.texts))
-
-    def _product(self, layer: SourceLayer) -> Expression:
-        """A linear layer's product and sum, on a weight that another layer has."""
-        texts = [self._text(node) for node in (*layer.inputs, *layer.weights.values())]
-        return " + ".join([f"{texts[0]} @ {texts[1]}", *texts[2:]])
 
     def _targets(self, statement: Statement) -> str:
         if not statement.is_recurrent:
@@ -200,22 +192,19 @@ class _ModuleWriter:
 
     def _text(self, node: fx.Node) -> str:
         """What stands for a node; a constant is made an attribute when it is first needed."""
-        if node not in self.texts:
-            self.texts[node] = f"self.{self._constant(node)}"
-        return self.texts[node]
-
-    def _constant(self, node: fx.Node) -> str:
         import torch
 
-        tensor, name = self.constants.known(node), self.attributes.take(attribute(str(node.target), "constant"))
-        self.weights[name] = tensor.detach()
-        typed = () if tensor.dtype == torch.float32 else (named("dtype", literal(tensor.dtype)),)
-        empty = call("torch.empty", (*(map(literal, tensor.shape) if tensor.ndim else ("()",)), *typed))
-        if isinstance(tensor, torch.nn.Parameter) and not is_computed(str(node.target)):
-            self.made += assignment(f"self.{name}", call("nn.Parameter", (empty,)), _BODY)
-        else:
-            self.made += lines_of(call("self.register_buffer", (double_quoted(name), empty)), _BODY)
-        return name
+        if node not in self.texts:
+            tensor, name = self.constants.known(node), self.attributes.take(attribute(str(node.target), "constant"))
+            self.weights[name] = tensor.detach()
+            typed = () if tensor.dtype == torch.float32 else (named("dtype", literal(tensor.dtype)),)
+            empty = call("torch.empty", (*(map(literal, tensor.shape) if tensor.ndim else ("()",)), *typed))
+            if isinstance(tensor, torch.nn.Parameter) and not is_computed(str(node.target)):
+                self.made += assignment(f"self.{name}", call("nn.Parameter", (empty,)), _BODY)
+            else:
+                self.made += lines_of(call("self.register_buffer", (double_quoted(name), empty)), _BODY)
+            self.texts[node] = f"self.{name}"
+        return self.texts[node]
 
     def _layer(self, node: fx.Node, layer: SourceLayer) -> str:
         """The attribute that holds a layer; empty when its weight is another's already."""

@@ -49,11 +49,6 @@ def _exact(a: ResizedAxis) -> bool:
     return not is_int(a.scale) or _factor(a) > 0
 
 
-def _unchanged(a: ResizedAxis) -> bool:
-    """Whether an axis stays as it is."""
-    return bool(certain(a.wanted == a.size)) and (not is_int(a.scale) or a.scale == 1) and a.is_whole
-
-
 def _along(x: Tensor, a: ResizedAxis, rule: ResizeRule) -> Tensor:
     """Resize one axis."""
     if not _fixed(a):
@@ -91,17 +86,16 @@ def _by_torch(x: Tensor, axes: list[ResizedAxis], rule: ResizeRule) -> Tensor | 
 
 def _resize(x: Tensor, axes: list[ResizedAxis], rule: ResizeRule) -> Tensor:
     refuse_if(rule.mode not in {"nearest", "linear", "cubic"}, f"mode {rule.mode}")
-    axes = [a for a in axes if not _unchanged(a)]
+    axes = [
+        a
+        for a in axes
+        if not (bool(certain(a.wanted == a.size)) and (not is_int(a.scale) or a.scale == 1) and a.is_whole)
+    ]
     native = _by_torch(x, axes, rule) if axes else x
     if native is not None:
         return native
     for a in axes:
         x = _along(x, a, rule)
-    return _extrapolated(x, axes, rule)
-
-
-def _extrapolated(x: Tensor, axes: list[ResizedAxis], rule: ResizeRule) -> Tensor:
-    """Put the given value where tf_crop_and_resize looks outside of the input."""
     for a in axes:
         mask = outside(a, rule)
         if mask is not None:

@@ -60,7 +60,10 @@ def along(x: Tensor, a: ResizedAxis, rule: ResizeRule) -> Tensor:
     first = torch.floor(sources)
     offsets = (0, 1) if rule.mode == "linear" else (-1, 0, 1, 2)
     weights = [_weight(sources, first + offset, a, rule) for offset in offsets]
-    parts = [_weighted(x, a, first + offset, weight) for offset, weight in zip(offsets, weights, strict=True)]
+    parts = [
+        torch.mul(torch.index_select(x, a.axis, _inside(first + offset, a)), _spread(weight.to(x.dtype), x, a))
+        for offset, weight in zip(offsets, weights, strict=True)
+    ]
     total = _sum(parts)
     if not rule.exclude_outside:
         return total
@@ -81,10 +84,6 @@ def _inside(positions: Tensor, a: ResizedAxis) -> Tensor:
 def _spread(values: Tensor, x: Tensor, a: ResizedAxis) -> Tensor:
     """A vector along the axis, in a shape that broadcasts to x."""
     return torch.reshape(values, [-1 if axis == a.axis else 1 for axis in range(x.ndim)])
-
-
-def _weighted(x: Tensor, a: ResizedAxis, positions: Tensor, weight: Tensor) -> Tensor:
-    return torch.mul(torch.index_select(x, a.axis, _inside(positions, a)), _spread(weight.to(x.dtype), x, a))
 
 
 def _weight(sources: Tensor, taps: Tensor, a: ResizedAxis, rule: ResizeRule) -> Tensor:

@@ -18,17 +18,12 @@ _COMPLEX = 2
 _MAX_GRID_RANK = 5
 
 
-def _waves(size: int, count: int, sign: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [size, count] of the discrete Fourier transform, exact to the dtype."""
-    turns = torch.remainder(torch.outer(torch.arange(size), torch.arange(count)), size)
-    angles = turns.to(torch.float64) * (sign * 2 * math.pi / size)
-    return torch.cos(angles).to(like.dtype), torch.sin(angles).to(like.dtype)
-
-
 def _transform(x: Tensor, count: int, inverse: bool) -> Tensor:
     """Transform [..., N, 1 or 2] along N to its first `count` frequencies: [..., count, 2]."""
     size = x.shape[-2]
-    cos, sin = _waves(size, count, 1 if inverse else -1, x)
+    turns = torch.remainder(torch.outer(torch.arange(size), torch.arange(count)), size)
+    angles = turns.to(torch.float64) * ((1 if inverse else -1) * 2 * math.pi / size)
+    cos, sin = (torch.cos(angles).to(x.dtype), torch.sin(angles).to(x.dtype))
     real = torch.select(x, -1, 0)
     parts = [torch.matmul(real, cos), torch.matmul(real, sin)]
     if x.shape[-1] == _COMPLEX:
