@@ -170,15 +170,17 @@ def with_regions(axes: Sequence[ResizedAxis], roi: Sequence[float] | None) -> li
     return [replace(a, start=roi[i], end=roi[i + len(axes)]) for i, a in enumerate(axes)]
 
 
-def common_scale(policy: str, ratios: Sequence[float]) -> float:
-    """The one scale of all axes that keeps the aspect ratio."""
+def to_sizes(
+    axes: Sequence[int], have: Sequence[int], wanted: Sequence[int], ratios: Sequence[float], policy: str
+) -> list[ResizedAxis]:
+    """The axes with the wanted sizes; with those nearest to one scale of all where the aspect ratio is to be kept."""
+    if policy == "stretch":
+        return [ResizedAxis(*parts) for parts in zip(axes, have, wanted, ratios, strict=True)]
     refuse_if(policy not in {"not_larger", "not_smaller"}, f"keep_aspect_ratio_policy {policy}")
-    return min(ratios) if policy == "not_larger" else max(ratios)
-
-
-def by_common_scale(axis: int, size: int, scale: float) -> ResizedAxis:
-    """An axis whose wanted size is the nearest to the size times the scale."""
-    return ResizedAxis(axis, size, math.floor(size * scale + 0.5), scale)
+    scale = min(ratios) if policy == "not_larger" else max(ratios)
+    return [
+        ResizedAxis(axis, size, math.floor(size * scale + 0.5), scale) for axis, size in zip(axes, have, strict=True)
+    ]
 
 
 def refuse_fractions(scale: float, size: int, rule: ResizeRule) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
 
 from hub_onnxgraph import Refused
+from hub_onnxgraph.reference import computed
 
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 _RANDOM = frozenset(
@@ -31,29 +31,11 @@ def fold(node: onnx.NodeProto, version: int, inputs: Sequence[Any]) -> tuple[Any
     Raises:
         Refused: The reference implementation does not take it.
     """
-    alone = onnx.NodeProto()
-    alone.CopyFrom(node)
-    del alone.input[:]
-    alone.input.extend("" if item is None else f"in_{place}" for place, item in enumerate(inputs))
-    named = [f"out_{place}" if name else "" for place, name in enumerate(node.output)]
-    del alone.output[:]
-    alone.output.extend(named)
-    feeds = {f"in_{place}": item for place, item in enumerate(inputs) if item is not None}
-    asked = [name for name in named if name]
     try:
-        results = ReferenceEvaluator(_model(alone, version, list(feeds), asked)).run(asked, feeds)
+        results = computed(node, version, inputs)
     except _FAILURES as error:
         raise Refused(f"its inputs are known, and ONNX's reference cannot compute it: {error}") from error
-    found = dict(zip(asked, results, strict=True))
-    return tuple(_array(found[name]) if name else None for name in named)
-
-
-def _model(node: onnx.NodeProto, version: int, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
-    def values(names: list[str]) -> list[onnx.ValueInfoProto]:
-        return [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
-
-    graph = onnx.helper.make_graph([node], "fold", values(inputs), values(outputs))
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
+    return tuple(map(_array, results))
 
 
 def _array(result: Any) -> Any:

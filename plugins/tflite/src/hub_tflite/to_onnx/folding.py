@@ -26,17 +26,11 @@ def folded(op: str, arrays: Sequence[Array | None], attributes: Mapping[str, Att
     if any(array.size > _MOST or array.dtype.kind not in "iub" for array in known):
         return None
     from onnx import helper
-    from onnx.reference import ReferenceEvaluator
 
-    names = [f"i{place}" for place in range(len(known))]
-    node = helper.make_node(op, names, ["o"])
+    from hub_onnxgraph.reference import computed
+
+    node = helper.make_node(op, [f"i{place}" for place in range(len(known))], ["o"])
     node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
-    types = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in zip(names, known, strict=True)
-    ]
-    graph = helper.make_graph([node], "folding", types, [helper.make_empty_tensor_value_info("o")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    (made,) = ReferenceEvaluator(model).run(None, dict(zip(names, known, strict=True)))
+    (made,) = computed(node, opset, known)
     result = np.asarray(made)
     return None if result.size > _MOST else result

@@ -14,13 +14,12 @@ from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.resize import (
     ResizedAxis,
     ResizeRule,
-    by_common_scale,
-    common_scale,
     first_form,
     matrix,
     outside,
     places,
     refuse_fractions,
+    to_sizes,
     with_regions,
 )
 from hub_onnxgraph.tensors import positive_axes
@@ -121,14 +120,9 @@ def _by_sizes(x: KerasValue, axes: list[int], sizes: list[Size], policy: str) ->
         times[axis] = found
     refuse_if(unknown and policy != "stretch", f"keep_aspect_ratio_policy {policy} of open sizes")
     opened = [made for axis, _ in unknown for made in _at_open(axis, times[axis])]
-    have = {axis: size_of(x, axis, "Resize") for axis, _ in pairs}
-    ratios = [number(wanted, "a size") / have[axis] for axis, wanted in pairs]
-    if policy == "stretch":
-        return opened + [
-            ResizedAxis(axis, have[axis], wanted, r) for (axis, wanted), r in zip(pairs, ratios, strict=True)
-        ]
-    scale = common_scale(policy, ratios)
-    return [by_common_scale(axis, have[axis], scale) for axis, _ in pairs]
+    have = [size_of(x, axis, "Resize") for axis, _ in pairs]
+    ratios = [number(wanted, "a size") / size for (_, wanted), size in zip(pairs, have, strict=True)]
+    return opened + to_sizes([axis for axis, _ in pairs], have, [wanted for _, wanted in pairs], ratios, policy)
 
 
 @op("Upsample", 7)

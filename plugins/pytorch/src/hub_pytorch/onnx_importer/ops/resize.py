@@ -9,13 +9,12 @@ from hub_onnxgraph import refuse_if
 from hub_onnxgraph.resize import (
     ResizedAxis,
     ResizeRule,
-    by_common_scale,
-    common_scale,
     first_form,
     matrix,
     outside,
     places,
     refuse_fractions,
+    to_sizes,
     with_regions,
 )
 from hub_onnxgraph.tensors import positive_axes
@@ -127,13 +126,12 @@ def _scaled(size: int, scale: float) -> int:
 
 
 def _by_sizes(x: Tensor, axes: list[int], sizes: list[int], policy: str) -> list[ResizedAxis]:
-    pairs = [(size, x.shape[axis]) for axis, size in zip(axes, sizes, strict=True)]
-    ratios = [size / have if is_int(size) and is_int(have) else torch.sym_float(size) / have for size, have in pairs]
-    if policy == "stretch":
-        return [ResizedAxis(axis, x.shape[axis], s, r) for axis, s, r in zip(axes, sizes, ratios, strict=True)]
-    refuse_if(not all(map(is_int, ratios)), f"keep_aspect_ratio_policy {policy} of dynamic sizes")
-    scale = common_scale(policy, ratios)
-    return [by_common_scale(axis, x.shape[axis], scale) for axis in axes]
+    have = [x.shape[axis] for axis in axes]
+    pairs = zip(sizes, have, strict=True)
+    ratios = [new / old if is_int(new) and is_int(old) else torch.sym_float(new) / old for new, old in pairs]
+    fixed = policy == "stretch" or all(map(is_int, ratios))
+    refuse_if(not fixed, f"keep_aspect_ratio_policy {policy} of dynamic sizes")
+    return to_sizes(axes, have, sizes, ratios, policy)
 
 
 @op("Upsample", 9)
