@@ -47,21 +47,23 @@ def modernize(config: Config) -> tuple[Config, tuple[str, ...]]:
 def _rewrite(node: Config) -> Iterator[str]:
     if node["class_name"] == "Sequential":
         yield from _sequential(node)
-    if isinstance(node.get("config"), dict):
-        yield from _drop_neutral(node["class_name"], node["config"])
-        axis = node["config"].get("axis")
-        if node["class_name"] == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
-            node["config"]["axis"] = axis[0]
+    kind, config = node["class_name"], node.get("config")
+    if isinstance(config, dict):
+        for option, (neutral, kinds) in _NEUTRAL.items():
+            held = config.get(option, _ABSENT)
+            if kind in kinds and held == neutral and type(held) is type(neutral) and option not in _options(kind):
+                del config[option]
+                yield f"{kind} without {option}={neutral}"
+        axis = config.get("axis")
+        if kind == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
+            config["axis"] = axis[0]
             yield "BatchNormalization axis as a number"
-        yield from _wrapped(node["config"])
-
-
-def _drop_neutral(kind: str, config: Config) -> Iterator[str]:
-    for option, (neutral, kinds) in _NEUTRAL.items():
-        held = config.get(option, _ABSENT)
-        if kind in kinds and held == neutral and type(held) is type(neutral) and option not in _options(kind):
-            del config[option]
-            yield f"{kind} without {option}={neutral}"
+        # Wrappers look up the layer that they hold by its module, which Keras 2 did not write.
+        for key in _HELD:
+            held = config.get(key)
+            if isinstance(held, dict) and "class_name" in held and "module" not in held:
+                held.update(module="keras.layers", registered_name=None)
+                yield "wrapped layers with their module"
 
 
 def _options(kind: str) -> frozenset[str]:
@@ -69,15 +71,6 @@ def _options(kind: str) -> frozenset[str]:
     import keras
 
     return frozenset(inspect.signature(getattr(keras.layers, kind).__init__).parameters)
-
-
-def _wrapped(config: Config) -> Iterator[str]:
-    """Wrappers look up the layer that they hold by its module, which Keras 2 did not write."""
-    for key in _HELD:
-        held = config.get(key)
-        if isinstance(held, dict) and "class_name" in held and "module" not in held:
-            held.update(module="keras.layers", registered_name=None)
-            yield "wrapped layers with their module"
 
 
 _HELD = ("layer", "backward_layer", "cell")

@@ -137,26 +137,16 @@ def from_saved(loaded: LoadedModel, static: StaticInputs, scratch: Path) -> Tfli
     import tensorflow as tf
 
     function = concrete_function(loaded, static)
-    module = _keeping(loaded, function)
-    folder = str(scratch / "static_savedmodel")
-    tf.saved_model.save(module, folder, signatures={"serving_default": function})
-    slots = positional("in", len(static.kept)), positional("out", len(static.outputs))
-    return TfliteConversion(tf.lite.TFLiteConverter.from_saved_model(folder), slots)
-
-
-def _keeping(loaded: LoadedModel, function: Any) -> Any:
-    """A module that holds the weights by themselves.
-
-    Reached through the attributes of a Keras model, they come out as variables that nobody initialises: the result
-    loads, and computes garbage.
-    """
-    import tensorflow as tf
-
+    # Reached through the attributes of a Keras model, weights come out as variables that nobody initialises: the
+    # result loads, and computes garbage.
     module = tf.Module()
     module.weights = list({id(variable): variable for variable in function.graph.variables}.values())
     if not hasattr(loaded.model, "layers"):
         module.model = loaded.model
-    return module
+    folder = str(scratch / "static_savedmodel")
+    tf.saved_model.save(module, folder, signatures={"serving_default": function})
+    slots = positional("in", len(static.kept)), positional("out", len(static.outputs))
+    return TfliteConversion(tf.lite.TFLiteConverter.from_saved_model(folder), slots)
 
 
 def write_tflite(

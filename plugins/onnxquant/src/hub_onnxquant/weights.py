@@ -7,7 +7,6 @@ behind the `Gather`, so that a table is not dequantized whole. Only the graph an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,7 @@ from hub_onnxquant.qdq import attributes, quantize_weights, weight_axis
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
     Array = npt.NDArray[np.generic]
     Floats = npt.NDArray[np.float32]
@@ -252,14 +251,10 @@ def quantize(model: ModelProto, folder: Path, form: Form) -> dict[str, str]:
         Tensor -> element type, for each that was quantized.
     """
     store = _Store(model, folder)
-    for node in _copies(model.graph):
+    for node in [type(node).FromString(node.SerializeToString()) for node in model.graph.node]:
         if not _rewrite(node, store, form):
             store.nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(store.nodes)
     prune(model.graph)
     return store.stored
-
-
-def _copies(graph: GraphProto) -> Iterator[NodeProto]:
-    yield from [type(node).FromString(node.SerializeToString()) for node in graph.node]

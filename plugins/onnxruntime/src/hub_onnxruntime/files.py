@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import mmap
 import os
 from collections.abc import Iterator
@@ -126,11 +125,6 @@ def mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _decode_error() -> type[Exception]:
-    error: type[Exception] = importlib.import_module("google.protobuf.message").DecodeError
-    return error
-
-
 def load_structure(path: Path) -> onnx.ModelProto:
     """Loads a model without its external data and checks that it can be read at all.
 
@@ -140,6 +134,7 @@ def load_structure(path: Path) -> onnx.ModelProto:
         UnsupportedModel: It is newer than the installed onnx library.
     """
     import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
         raise ModelNotFound(f"there is no file {path}", hint="Check the path; an ONNX model is one file.")
@@ -151,7 +146,7 @@ def load_structure(path: Path) -> onnx.ModelProto:
         model = onnx.ModelProto()
         with mapped(path) as content, memoryview(content) as view:  # one copy of the tensors in memory, not two
             model.ParseFromString(view)
-    except _decode_error() as error:
+    except DecodeError as error:
         raise ModelUnreadable(f"{path.name} is a damaged ONNX model: {error}", hint=_COPY_AGAIN) from error
     check_versions(model)
     return model

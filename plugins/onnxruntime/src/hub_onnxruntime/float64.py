@@ -49,7 +49,10 @@ def narrow_float64(model: ir.Model) -> list[Remark]:
         for node in inner:
             clamped_here, stored_here = _narrow_attributes(node)
             clamped, stored = clamped + clamped_here, stored + stored_here
-        _retype((*inner.inputs, *inner.initializers.values(), *(value for node in inner for value in node.outputs)))
+        made = [value for node in inner for value in node.outputs]
+        for value in (*inner.inputs, *inner.initializers.values(), *made):
+            if value.dtype == ir.DataType.DOUBLE:
+                value.dtype = ir.DataType.FLOAT
     _cast_at_signature(graph, inputs, outputs)
     dropped = drop_idle_casts(graph)
     NameFixPass()(model)
@@ -93,14 +96,6 @@ def _narrow_attributes(node: ir.Node) -> tuple[int, int]:
             clamped, stored = clamped + _beyond_float32(attribute.as_tensor()), stored + 1
             node.attributes[name] = ir.AttrTensor(name, _narrowed(attribute.as_tensor()))
     return clamped, stored
-
-
-def _retype(values: Iterable[ir.Value]) -> None:
-    import onnx_ir as ir
-
-    for value in values:
-        if value.dtype == ir.DataType.DOUBLE:
-            value.dtype = ir.DataType.FLOAT
 
 
 def _cast_at_signature(graph: ir.Graph, inputs: Iterable[ir.Value], outputs: Iterable[ir.Value]) -> None:

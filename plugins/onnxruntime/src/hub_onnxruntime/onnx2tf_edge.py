@@ -93,6 +93,7 @@ def keep_output_layout(model: ModelProto) -> int:
 
 def custom_codes(data: bytes) -> list[str]:
     """Returns the custom operators of a TFLite file, read from its operator codes."""
+    # Not by hub_tflitefile, which reads such files elsewhere: this environment holds onnx2tf and hub's worker alone.
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(data, 0)
@@ -101,25 +102,13 @@ def custom_codes(data: bytes) -> list[str]:
     return sorted(name.decode() for name in names)
 
 
-def _details(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path))
-    return interpreter.get_input_details(), interpreter.get_output_details()
-
-
-def _border(value: ValueInfoProto) -> tuple[str, str, list[int]]:
-    """Returns name, numpy dtype and shape of an ONNX input or output."""
-    from onnx import helper
-
-    tensor = value.type.tensor_type
-    dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return value.name, dtype, [dim.dim_value for dim in tensor.shape.dim]
-
-
 def _binding(direction: Direction, value: ValueInfoProto, detail: dict[str, Any]) -> list[IoBinding]:
     """Returns a binding when onnx2tf changed the element type; refuses a changed shape."""
-    name, dtype, shape = _border(value)
+    from onnx import helper
+
+    name, tensor = value.name, value.type.tensor_type
+    dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    shape = [dim.dim_value for dim in tensor.shape.dim]
     found = [int(size) for size in detail["shape"]]
     if all(shape) and found != shape:
         raise StepError(f"onnx2tf changed {direction} {name!r} from {shape} to {found}", hint=_FAILURES_HINT)
@@ -131,11 +120,13 @@ def _binding(direction: Direction, value: ValueInfoProto, detail: dict[str, Any]
 
 
 def _bindings(model: ModelProto, path: Path) -> list[IoBinding]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
     bindings = []
-    values_of: dict[Direction, Collection[ValueInfoProto]] = {"input": model.graph.input, "output": model.graph.output}
-    borders = (
-        (direction, values, details)
-        for (direction, values), details in zip(values_of.items(), _details(path), strict=True)
+    borders: tuple[tuple[Direction, Collection[ValueInfoProto], list[dict[str, Any]]], ...] = (
+        ("input", model.graph.input, interpreter.get_input_details()),
+        ("output", model.graph.output, interpreter.get_output_details()),
     )
     for direction, values, details in borders:
         by_name = {detail["name"]: detail for detail in details}

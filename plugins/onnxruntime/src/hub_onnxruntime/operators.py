@@ -10,7 +10,6 @@ from hub_onnxruntime.files import all_nodes
 if TYPE_CHECKING:
     import onnx
 
-STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training"})
 MIN_OPSET = 17  # per-channel QDQ needs 13, LayerNormalization 17; the three OCR networks (11, 12) were right at 17
 RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 RUNTIME_STANDARD = frozenset({
@@ -26,26 +25,21 @@ RUNTIME_FORM, ORT_FORM = "onnxruntime", "ort"
 """Forms of the format that only ONNX Runtime opens: `.onnx` with its own operators, and its flatbuffer."""
 
 
-def _known_operators(model: onnx.ModelProto) -> set[tuple[str, str]]:
+def custom_operators(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Returns the operators that neither the standard nor a local function defines, as `domain::Operator`, sorted."""
     import onnx
 
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    used = {(node.domain, node.op_type) for node in all_nodes(model)}
-    local = {(function.domain, function.name) for function in model.functions}
     default = opsets.get("", opsets.get("ai.onnx", 1))
-    standard = {key for key in used if onnx.defs.has(key[1], opsets.get(key[0], default), _schema_domain(key[0]))}
-    return local | standard
-
-
-def _schema_domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
-def custom_operators(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Returns the operators that neither the standard nor a local function defines, as `domain::Operator`, sorted."""
-    known = _known_operators(model)
     used = {(node.domain, node.op_type) for node in all_nodes(model)}
-    return tuple(sorted(f"{domain or 'ai.onnx'}::{name}" for domain, name in used - known))
+    foreign = used - {(function.domain, function.name) for function in model.functions}
+    return tuple(
+        sorted(
+            f"{domain or 'ai.onnx'}::{name}"
+            for domain, name in foreign
+            if not onnx.defs.has(name, opsets.get(domain, default), "" if domain == "ai.onnx" else domain)
+        )
+    )
 
 
 def is_runtime_operator(name: str) -> bool:

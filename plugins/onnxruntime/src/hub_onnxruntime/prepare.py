@@ -180,19 +180,6 @@ def load_checked(path: Path, constants: Constants, scratch: Path) -> OpenedModel
     return OpenedModel(model, bool(external_tensors(proto)), infos, scalars, notes)
 
 
-def _ranked(shapes: OpenShapes) -> OpenShapes:
-    """Refuses inputs of unknown rank.
-
-    Raises:
-        ShapeNeeded: There is one.
-    """
-    unknown = [name for name, shape in shapes.items() if shape is None]
-    if unknown:
-        flags = " ".join(f"--shape {name}=1x3x224x224" for name in unknown)
-        raise ShapeNeeded(f"inputs of unknown rank: {', '.join(unknown)}", hint=f"Give their shapes: {flags}")
-    return shapes
-
-
 def _fold_light(model: ir.Model) -> tuple[ir.Model, list[Remark]]:
     """What a light model gets in place of the simplifying tools, which would load its weights and copy them."""
     folded, notes = fold_small(model)
@@ -227,16 +214,6 @@ def _simplified(model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> tuple[
         f"no way of simplifying the graph kept what it computes: {' | '.join(reasons)}",
         hint="Export the model again with a newer exporter, or with fixed shapes.",
     )
-
-
-def _finish(model: onnx.ModelProto, scratch: Path) -> tuple[onnx.ModelProto, list[Remark]]:
-    """Infers shapes, makes names unique, and checks the model."""
-    del model.graph.value_info[:]
-    model = infer(model)
-    renamed = name_nodes(model)
-    check(model, scratch)
-    text = f"gave {renamed} operators names of their own"
-    return model, [Remark("note", "operators-named", text)] if renamed else []
 
 
 def _open_notes(model: onnx.ModelProto) -> list[Remark]:
@@ -281,8 +258,12 @@ def _rework(
         model = opened(infer(proto), scratch)
         notes += narrow_float64(model)
         proto = move_out(model, scratch / "narrowed.data") if loaded.light else proto_of(model)
-    proto, said = _finish(proto, scratch)
-    notes += said
+    del proto.graph.value_info[:]
+    proto = infer(proto)
+    renamed = name_nodes(proto)
+    check(proto, scratch)
+    text = f"gave {renamed} operators names of their own"
+    notes += [Remark("note", "operators-named", text)] if renamed else []
     return proto
 
 
@@ -345,7 +326,11 @@ def prepare_dynamic(
             that cannot be raised, or cannot be simplified without changing what it computes.
     """
     loaded = load_checked(source, constants, scratch)
-    known = _ranked(open_shapes(loaded.infos, loaded.scalars | dict(shapes)))
+    known = open_shapes(loaded.infos, loaded.scalars | dict(shapes))
+    unranked = [name for name, shape in known.items() if shape is None]
+    if unranked:
+        flags = " ".join(f"--shape {name}=1x3x224x224" for name in unranked)
+        raise ShapeNeeded(f"inputs of unknown rank: {', '.join(unranked)}", hint=f"Give their shapes: {flags}")
     loaded.notes.extend(name_dims(loaded.model.graph, loaded.infos) + write_shapes(loaded.model.graph, known))
     model = _rework(source, loaded, known, constants, (scratch, seed))
     if not is_prepared_form(model):

@@ -33,19 +33,6 @@ def check_names(given: Mapping[str, object], infos: list[TensorInfo], what: str)
             )
 
 
-def _symbol_sizes(infos: list[TensorInfo], shapes: Shapes) -> dict[str, int]:
-    """Returns symbol -> size, and refuses two sizes for one symbol."""
-    sizes: dict[str, int] = {}
-    for info in infos:
-        for dim, size in zip(info.shape or (), shapes.get(info.name, ()), strict=False):
-            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
-                raise UsageError(
-                    f"dim {dim!r} is {sizes[dim]} in one input and {size} in {info.name!r}",
-                    hint="Give every dim of one name the same size.",
-                )
-    return sizes
-
-
 def open_shapes(infos: list[TensorInfo], shapes: Shapes) -> OpenShapes:
     """Returns every input's shape: as given, or as the model has it with the dims that another input fixed.
 
@@ -68,7 +55,14 @@ def open_shapes(infos: list[TensorInfo], shapes: Shapes) -> OpenShapes:
                     f"shape {asked} does not fit input {info.name!r}, which is {has or 'a scalar'}",
                     hint=f"Keep the fixed sizes and the rank: --shape {info.name}={has}.",
                 )
-    sizes = _symbol_sizes(infos, shapes)
+    sizes: dict[str, int] = {}
+    for info in infos:
+        for dim, size in zip(info.shape or (), shapes.get(info.name, ()), strict=False):
+            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+                raise UsageError(
+                    f"dim {dim!r} is {sizes[dim]} in one input and {size} in {info.name!r}",
+                    hint="Give every dim of one name the same size.",
+                )
     return {info.name: shapes[info.name] if info.name in shapes else _sized(info, sizes) for info in infos}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from hub.spec import Layer, Numerics
@@ -208,7 +208,12 @@ def find_numerics(ir: Ir) -> FoundNumerics:
     quantization the weights decide, and the narrowest type names the file. Weights alone with the runtime's dynamic
     quantization asked for in the file are `int8-dynamic`.
     """
-    judged = list(_judged(ir))
+    judged = [
+        (node, precision_of(operands, node))
+        for graph in graphs_of(ir.graph)
+        for operands in [IrOperands(graph)]
+        for node in graph.computing
+    ]
     computing = [(node, word) for node, word in judged if node.type in MULTIPLY_OPERATORS and word != "integer"]
     words = Counter(word for _, word in computing)
     tables = {word for node, word in judged if node.type in TABLE_OPERATORS}
@@ -224,12 +229,6 @@ def find_numerics(ir: Ir) -> FoundNumerics:
     float_words = {*_FLOATS.values(), *(word for word in words if word.endswith("-weights"))}
     kept = tuple(node.name for node, word in computing if word in float_words)
     return FoundNumerics(numerics, kept if numerics in {Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.FP8} else ())
-
-
-def _judged(ir: Ir) -> Iterator[tuple[IrLayer, str]]:
-    for graph in graphs_of(ir.graph):
-        operands = IrOperands(graph)
-        yield from ((node, precision_of(operands, node)) for node in graph.computing)
 
 
 def _static(words: Mapping[str, int]) -> Numerics | None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, UsageError, hookimpl
 from hub_pytorch.edges import EDGES
 from hub_pytorch.import_edges import IMPORT_EDGES
 from hub_pytorch.runtime import PyTorchRuntime
 from hub_pytorch.sniff import SUFFIXES, identify
-
-if TYPE_CHECKING:
-    import torch
 
 
 class PyTorchFormat(Format):
@@ -60,20 +56,17 @@ def hub_identify_format(path: Path, header: bytes) -> Identification | None:
 @hookimpl
 def hub_save_live_model(model: object, folder: Path, example_inputs: object) -> Path | None:
     """Export a live `torch.nn.Module` to `.pt2`."""
+    from hub_pytorch.export import export_eager
+    from hub_pytorch.reference import ModelReference
+    from hub_torchprogram import save_exported
+
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
         return None
     if example_inputs is None:
         hint = 'pass example_inputs={"image": torch.zeros(1, 3, 224, 224)}'
         raise UsageError("a live module does not say the shapes of its inputs", hint=hint)
-    return _save(model, folder / "model.pt2", example_inputs)
-
-
-def _save(model: torch.nn.Module, path: Path, example_inputs: object) -> Path:
-    from hub_pytorch.export import export_eager
-    from hub_pytorch.reference import ModelReference
-    from hub_torchprogram import save_exported
-
+    path = folder / "model.pt2"
     was_training = model.training
     try:
         save_exported(*export_eager(model.eval(), example_inputs, ModelReference()), path)

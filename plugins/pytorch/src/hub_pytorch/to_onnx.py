@@ -30,7 +30,6 @@ from hub_torchprogram import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import onnx_ir
     import torch
 
     from hub.spec import ConvertOptions
@@ -109,7 +108,16 @@ def _export(exported: torch.export.ExportedProgram, names: OnnxNames, output: Pa
         )
         if made is None:
             raise StepError("torch.onnx gave no program")
-        _name_dims(made.model, names.symbols)
+        # Open dimensions have their names in every tensor, also in expressions over them.
+        graph = made.model.graph
+        values = {value for node in graph.all_nodes() for value in node.outputs} | {*graph.inputs, *graph.outputs}
+        for value in values if names.symbols else ():
+            if value.shape is not None:
+                dims = [
+                    dim if isinstance(dim, int) or dim.value is None else rename(dim.value, names.symbols)
+                    for dim in value.shape
+                ]
+                value.shape = type(value.shape)(dims)
         # torch.onnx names inputs and outputs without looking: inner values may bear their names.
         border = {*names.inputs, *names.outputs}
         outside = {*made.model.graph.inputs, *made.model.graph.outputs}
@@ -121,18 +129,6 @@ def _export(exported: torch.export.ExportedProgram, names: OnnxNames, output: Pa
             output,
             external_data=sum(tensor.nbytes for tensor in tensors if hasattr(tensor, "nbytes")) > _EXTERNAL_ABOVE_BYTES,
         )
-
-
-def _name_dims(model: onnx_ir.Model, symbols: dict[str, str]) -> None:
-    """Calls the open dimensions of every tensor by their names, also in expressions over them."""
-    graph = model.graph
-    values = {value for node in graph.all_nodes() for value in node.outputs} | {*graph.inputs, *graph.outputs}
-    for value in values if symbols else ():
-        if value.shape is not None:
-            dims = [
-                dim if isinstance(dim, int) or dim.value is None else rename(dim.value, symbols) for dim in value.shape
-            ]
-            value.shape = type(value.shape)(dims)
 
 
 def reason_of(error: BaseException) -> str:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pickletools
 import re
-from typing import IO, TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import IO
 
 # torch.save before the zip format: a pickle of the number 0x1950a86a20f9469cfc6c (torch/serialization.py), then one
 # each of the protocol version, the machine and the object.
@@ -38,19 +35,16 @@ def pickle_globals(stream: IO[bytes]) -> set[str]:
     Raises:
         ValueError: Not a pickle, or a truncated one.
     """
-    return set(_globals_of(stream))
-
-
-def _globals_of(stream: IO[bytes]) -> Iterator[str]:
+    found: set[str] = set()
     strings: list[str] = []
     memo: dict[int, str] = {}
     for code, argument, _ in pickletools.genops(stream):
         if code.name == "GLOBAL":
-            yield str(argument).replace(" ", ".")
+            found.add(str(argument).replace(" ", "."))
         elif code.name == "STACK_GLOBAL":
-            yield ".".join(strings[-2:]) if len(strings) > 1 else "?"
+            found.add(".".join(strings[-2:]) if len(strings) > 1 else "?")
         elif code.name in {"INST", "EXT1", "EXT2", "EXT4"}:
-            yield str(argument).replace(" ", ".")
+            found.add(str(argument).replace(" ", "."))
         elif code.name == "MEMOIZE":
             memo[len(memo)] = strings[-1] if strings else "?"
         elif code.name in {"BINPUT", "LONG_BINPUT"}:
@@ -59,3 +53,4 @@ def _globals_of(stream: IO[bytes]) -> Iterator[str]:
             strings.append(memo.get(int(str(argument)), "?"))
         elif isinstance(argument, str) and code.name.endswith("UNICODE"):
             strings.append(argument)
+    return found

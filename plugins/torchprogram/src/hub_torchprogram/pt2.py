@@ -184,17 +184,14 @@ def embedding_rows(exported: torch.export.ExportedProgram) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in exported.graph.nodes:
         if str(node.target) == "aten.embedding.default":
-            name = _origin(node.args[1]).name
+            # An index goes back through operators that only move or cast it.
+            index = node.args[1]
+            while str(index.target).split(".")[1:2] in _MOVES and index.all_input_nodes:
+                index = index.all_input_nodes[0]
+            name = index.name
             rows = int(node.args[0].meta["val"].shape[0])
             found[name] = min(rows, found.get(name, rows))
     return found
-
-
-def _origin(node: torch.fx.Node) -> torch.fx.Node:
-    """Follow an index back through operators that only move or cast it."""
-    while str(node.target).split(".")[1:2] in _MOVES and node.all_input_nodes:
-        node = node.all_input_nodes[0]
-    return node
 
 
 def _output_titles(exported: torch.export.ExportedProgram, outputs: Sequence[ArgumentSpec]) -> tuple[str, ...]:

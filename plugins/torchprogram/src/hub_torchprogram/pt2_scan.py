@@ -43,7 +43,9 @@ def _findings(archive: zipfile.ZipFile) -> Iterator[str]:
         if _CODE_MEMBER.fullmatch(name):
             yield name
         elif name.endswith("_config.json"):
-            pickled |= {f"{PurePosixPath(name).parent}/{item}" for item in _pickled_payloads(archive.read(info))}
+            entries = json.loads(archive.read(info)).get("config", {}).values()
+            paths = [entry["path_name"] for entry in entries if entry.get("use_pickle")]
+            pickled |= {f"{PurePosixPath(name).parent}/{path}" for path in paths}
         elif name.endswith(".json"):
             yield from _strange_targets(json.loads(archive.read(info)))
     for name, info in members.items():
@@ -55,11 +57,6 @@ def _inner(name: str) -> str:
     # The new layout puts all members below one root folder; the one before it has none.
     parts = PurePosixPath(name).parts
     return "/".join(parts[1:] if len(parts) > 1 and not name.startswith("extra_files/") else parts)
-
-
-def _pickled_payloads(config: bytes) -> list[str]:
-    entries = json.loads(config).get("config", {}).values()
-    return [entry["path_name"] for entry in entries if entry.get("use_pickle")]
 
 
 def _strange_targets(value: object) -> Iterator[str]:

@@ -168,15 +168,15 @@ class KerasImporter(Walker):
         open_sizes = fold_open(node.proto, inputs)
         results = super()._handled(row, inputs, node) if open_sizes is None else (open_sizes,)
         if node.proto.op_type in _BROADCAST:
-            self._carry(inputs, results[0])
+            # What is broadcast has the open sizes of what it is made of, where they are the same.
+            value = results[0]
+            for axis in range(value.ndim if isinstance(value, KerasValue) else 0):
+                found = {
+                    size for item in inputs if item is not None for size in _size_from_end(item, value.ndim - axis)
+                }
+                if len(found) == 1:
+                    self._graph.declare(value.tensor, value.axis(axis), found.pop())
         return tuple(sizes_array(item) if isinstance(item, OpenSize) else item for item in results)
-
-    def _carry(self, inputs: list[Any], value: Any) -> None:
-        """Give what is broadcast the open sizes of what it is made of, where they are the same."""
-        for axis in range(value.ndim if isinstance(value, KerasValue) else 0):
-            found = {size for item in inputs if item is not None for size in _size_from_end(item, value.ndim - axis)}
-            if len(found) == 1:
-                self._graph.declare(value.tensor, value.axis(axis), found.pop())
 
     def _declare(self, name: str, value: KerasValue) -> None:
         """Name the open sizes of a tensor as ONNX's shape inference names them."""

@@ -56,23 +56,21 @@ class Dimensions:
         name = self._given[key]
         self.inputs.setdefault(owner, {})[axis] = name
         if name not in self._symbols:
-            self._symbols[name] = self._new(name, first=axis == 0)
+            first = axis == 0
+            factor = next(self._free[first], None)
+            if factor is None:
+                raise Refused(f"more than {len(_FACTORS)} dynamic dimensions")
+            self.sizes[name] = factor * (_BATCH if first else _INNER)
+            source = ConstantSource(name)
+            symbol = self.env.create_symbol(
+                self.sizes[name],
+                source,
+                dynamic_dim=DimDynamic.DYNAMIC,
+                constraint_dim=None,
+                do_not_specialize_zero_one=True,
+            )
+            self._symbols[name] = self.env.create_symintnode(symbol, hint=self.sizes[name], source=source)
         return self._symbols[name]
-
-    def _new(self, name: str, *, first: bool) -> int | torch.SymInt:
-        factor = next(self._free[first], None)
-        if factor is None:
-            raise Refused(f"more than {len(_FACTORS)} dynamic dimensions")
-        self.sizes[name] = factor * (_BATCH if first else _INNER)
-        source = ConstantSource(name)
-        symbol = self.env.create_symbol(
-            self.sizes[name],
-            source,
-            dynamic_dim=DimDynamic.DYNAMIC,
-            constraint_dim=None,
-            do_not_specialize_zero_one=True,
-        )
-        return self.env.create_symintnode(symbol, hint=self.sizes[name], source=source)
 
     def places(self) -> Iterator[tuple[str, list[tuple[str, int]]]]:
         """Yield each dimension's name with the inputs and axes where it stands."""

@@ -217,10 +217,6 @@ class _ModuleWriter:
             return self.known[key]
         if layer.weights and next(iter(layer.weights.values())) in self.texts:
             return ""
-        self.known[key] = self._new_layer(node, layer, made, held)
-        return self.known[key]
-
-    def _new_layer(self, node: fx.Node, layer: SourceLayer, made: Expression, held: dict[str, Any]) -> str:
         weight = str(next(iter(layer.weights.values()), node).target) if held else ""
         path = layer_path(weight, str(node.meta.get("onnx", "")), layer.kind.lower())
         name = self.attributes.take(attribute(path, layer.kind.lower()))
@@ -232,6 +228,7 @@ class _ModuleWriter:
         self.weights |= {f"{name}.{leaf}": tensor for leaf, tensor in layer.extra.items()}
         self.made += assignment(f"self.{name}", made, _BODY)
         self.layers += 1
+        self.known[key] = name
         return name
 
 

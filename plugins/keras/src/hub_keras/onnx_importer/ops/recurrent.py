@@ -50,13 +50,6 @@ class Cell:
         return self.form.directions
 
 
-def _activations(kind: str, form: Recurrence) -> dict[str, str]:
-    """Keras' arguments for the activations, which are the same in both directions."""
-    words = form.functions(kind.removeprefix("Simple"), _KNOWN)
-    refuse_if(kind == "LSTM" and words[1] != words[2], "two different activations of cell and output")
-    return {"activation": words[-1]} | ({} if kind == "SimpleRNN" else {"recurrent_activation": words[0]})
-
-
 def _arrays(cell: Cell, place: int) -> list[Array]:
     """Kernel, recurrent kernel and bias of one direction, in Keras' gates and shapes."""
     kernel, recurrent, bias = cell.weights
@@ -141,7 +134,12 @@ def _cell(
     units = form.units(r.shape)
     given = tuple(state for state in states if state is not None) if not all(map(_is_zero, states)) else ()
     refuse_if(given and len(given) != len(states), "only some of the initial states")
-    config = {"units": units, "use_bias": b is not None, **_activations(kind, form)}
+    # Keras has one set of activations for both directions.
+    words = form.functions(kind.removeprefix("Simple"), _KNOWN)
+    refuse_if(kind == "LSTM" and words[1] != words[2], "two different activations of cell and output")
+    config = {"units": units, "use_bias": b is not None, "activation": words[-1]}
+    if kind != "SimpleRNN":
+        config["recurrent_activation"] = words[0]
     return Cell(kind, (w, r, b), given, form, config)
 
 

@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 @op("If", 1, 11, 13, 16, 19, 21, 23, 24, 25)
 def if_(node: NodeContext, condition: Any, *, then_branch: onnx.GraphProto, else_branch: onnx.GraphProto) -> Any:
     """The branch that a constant condition takes; both as graphs of their own when it depends on data."""
-    if is_constant(condition) or (is_known(condition) and isinstance(scalar(condition, "condition"), bool)):
-        return tuple(node.run(then_branch if scalar(condition, "condition") else else_branch, []))
-    return _branches(node, condition, then_branch, else_branch)
-
-
-def _branches(node: NodeContext, condition: Any, yes: onnx.GraphProto, no: onnx.GraphProto) -> Any:
     from hub_pytorch.onnx_importer import subgraphs
 
+    if is_constant(condition) or (is_known(condition) and isinstance(scalar(condition, "condition"), bool)):
+        return tuple(node.run(then_branch if scalar(condition, "condition") else else_branch, []))
     builder = subgraphs.builder_of(condition)
-    graphs = [subgraphs.trace(builder, [], partial(_run, node, branch)) for branch in (yes, no)]
+    graphs = [subgraphs.trace(builder, [], partial(_run, node, branch)) for branch in (then_branch, else_branch)]
     ours, theirs = ([output.meta["val"] for output in traced.outputs] for traced in graphs)
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         refuse_if(not subgraphs.same_type(a, b), f"output {i} is {_form(a)} in one branch and {_form(b)} in the other")

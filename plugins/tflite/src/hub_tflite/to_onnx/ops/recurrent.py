@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _TIME_FIRST = (1, 0, 2)
 _FULL, _BASIC = 0, 1
 """`LSTMKernelType` of the schema."""
-_TANH = 4
 _Given = Sequence["Value | None"]
 
 
