@@ -14,7 +14,7 @@ Tensor = TypeVar("Tensor")
 _IMAGE_RANK = 4
 # result axes = source axes transposed by these
 _TO_LAYOUT = {"NHWC": (0, 2, 3, 1), "NCHW": (0, 3, 1, 2)}
-_EXAMPLE_BATCH = 3
+_EXAMPLE_BATCH = 3  # torch.export takes 0 and 1 for constants
 _EXAMPLE_STEP = 32  # a multiple of what the usual networks halve their images by
 
 

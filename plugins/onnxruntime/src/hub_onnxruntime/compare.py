@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 REFERENCE_RAN = "the reference has run"
-MOST_FEEDS = 2
+MOST_FEEDS = 2  # at one size alone, a dimension that was fixed by mistake would not show
 
 if TYPE_CHECKING:
     import numpy as np

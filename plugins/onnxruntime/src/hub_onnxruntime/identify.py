@@ -32,7 +32,7 @@ _MODEL_FIELDS = {
 _GRAPH_FIELDS = frozenset({1, 2, 5, 10, 11, 12, 13, 14, 15, 16})  # all of GraphProto is length-delimited
 _IR_VERSION, _GRAPH = 1, 7
 _MAX_IR_VERSION = 1000  # far above any release (13 in 2026), far below what random bytes decode to
-_MAX_VARINT_BYTES = 10
+_MAX_VARINT_BYTES = 10  # protobuf: 64 bits, seven in a byte
 
 
 class Kind(Enum):

@@ -98,7 +98,7 @@ def _kernel_words(ranges: list[tuple[int, int]]) -> str:
     return f"ONNX Runtime {ort.__version__} has it of opset {', '.join(spans)}"
 
 
-_OPEN = 2**31 - 1
+_OPEN = 2**31 - 1  # what ONNX Runtime writes as the end of a range that has none
 
 
 def version_words(name: str) -> str:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _CONTROL_FLOW = frozenset({"cond", "while_loop", "map_impl"})
 _HALF = {DType.FLOAT16: Numerics.FP16, DType.BFLOAT16: Numerics.BF16}
 _RANDOM = ("aten.rand", "aten.randn", "aten.bernoulli", "aten.normal", "aten.multinomial", "aten.randint")
+# The place of the argument that says whether the operator trains.
 _TRAINING_FLAG = {"aten.dropout.default": 2, "aten.batch_norm.default": 5, "aten.feature_dropout.default": 2}
 
 

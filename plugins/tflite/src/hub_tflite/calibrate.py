@@ -36,8 +36,8 @@ HUGE = 1e30
 """Above this a value is a stand-in for infinity (attention masks use -3.4e38), not a measurement."""
 
 _LEAST_KEPT = 256
-_LEVELS = 256
-_EXACT_DB = 200.0
+_LEVELS = 256  # of int8
+_EXACT_DB = 200.0  # for no noise at all, which has no logarithm
 
 
 @dataclass(slots=True)

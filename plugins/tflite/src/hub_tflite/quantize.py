@@ -43,7 +43,7 @@ FRAGILE = frozenset({
 so rounding noise at their border says too little. A sentence transformer stays at 2 dB with them in int8."""
 
 TOOL = "ai-edge-quantizer"
-_INT4_LARGEST = 7
+_INT4_LARGEST = 7  # symmetric: -8 is not used
 
 
 @dataclass(slots=True, kw_only=True)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.generic]
 
 Rewrite = Callable[[ModelT], list[Remark]]
+# Operator -> places of inputs whose scale is the result's: the quantizer asks that they have its rank.
 _SHARED_SCALE = {"MAXIMUM": (0, 1), "MINIMUM": (0, 1), "PADV2": (2,), "SELECT_V2": (1, 2)}
+# Operator -> the factor that brings its range to that of an activation which the kernels fuse, and that activation.
 _CLAMPS = {"RELU_0_TO_1": (6.0, "RELU6"), "RELU6": (1.0, "RELU6"), "RELU_N1_TO_1": (1.0, "RELU_N1_TO_1")}
 _MATRIX_RANK = 2
 _BORDER_FIELDS = ("inputs", "outputs")

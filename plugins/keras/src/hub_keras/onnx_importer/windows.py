@@ -10,7 +10,7 @@ from hub_keras.onnx_importer.values import KerasValue
 from hub_onnxgraph import refuse_if
 from hub_onnxgraph.windows import Sliding, WindowForm, pairs, same_totals, split_totals
 
-_MAX_SPATIAL = 3
+_MAX_SPATIAL = 3  # Keras' layers and torch's functions end at volumes
 
 
 def spatial_rank(x: KerasValue) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Powers = npt.NDArray[np.float64]
 
-_BELOW_WEIGHTS_DB = 0.5
+_BELOW_WEIGHTS_DB = 0.5  # of what the weights alone leave, where removing every quantizer gains no more
 _SWITCH = "hub/switch"
 _MOST_RUNS = 600
 """Runs of the model that the search may take: samples are left out of it, down to one, in large models."""

@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from hub_onnxgraph import Refused
 
 _UNNAMED = {"", "?"}
+# Primes: no dimension's size is then another's, or a small multiple of it.
 _FACTORS = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 # Sizes that a graph is checked at: all different, none of 0 and 1, the inner ones divisible as images' sides often are.
 _BATCH, _INNER = 2, 64

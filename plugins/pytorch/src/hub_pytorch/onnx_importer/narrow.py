@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hub_pytorch.onnx_importer.tracing import TracedValue
 
+# Numbers of onnx.TensorProto.DataType.
 FLOAT4 = 23
 _E8M0 = 24
 _E4M3FN = 17
@@ -25,8 +26,8 @@ _E4M3FN_ROUNDED = 464  # halfway between the largest number, 448, and what would
 # onnx.TensorProto.DataType -> name of the torch dtype that holds it.
 CARRIERS = {21: "uint8", 22: "int8", FLOAT4: "float8_e4m3fn", 25: "uint8", 26: "int8"}
 FLOATS = {17: "float8_e4m3fn", 18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz", _E8M0: "float8_e8m0fnu"}
-_LIMITS = {21: (0, 15), 22: (-8, 7), 25: (0, 3), 26: (-2, 1)}
-_FLOAT4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_LIMITS = {21: (0, 15), 22: (-8, 7), 25: (0, 3), 26: (-2, 1)}  # the least and the largest number
+_FLOAT4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by their codes, without the sign
 
 _MARK = "onnx_type"
 Marked = TypeVar("Marked", "Tensor", "TracedValue")

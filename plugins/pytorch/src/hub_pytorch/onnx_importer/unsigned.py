@@ -11,7 +11,7 @@ from hub_pytorch.onnx_importer.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LONG = 64
+_LONG = 64  # bits: torch has no wider type to compute these in
 
 
 def apply(name: str, *xs: Tensor, **options: Any) -> Tensor:

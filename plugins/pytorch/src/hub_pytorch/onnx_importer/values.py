@@ -105,7 +105,7 @@ def _array(proto: onnx.TensorProto, folder: str) -> NDArray[Any]:
         raise Refused(f"the data of tensor {proto.name!r} is external and cannot be read: {error}") from error
 
 
-_VIEWED = {16, *narrow.FLOATS}
+_VIEWED = {16, *narrow.FLOATS}  # 16 is bfloat16
 
 
 def is_constant(value: Any) -> bool:

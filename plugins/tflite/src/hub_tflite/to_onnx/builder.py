@@ -26,7 +26,7 @@ _WITH_INDICES = frozenset({"TopK", "Unique"})
 _TRUTHS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Not", "And", "Or"})
 _SECOND = frozenset({"Where"})
 _THIRD = frozenset({"OneHot"})
-_SMALL = 64
+_SMALL = 64  # elements of constants of which equal ones are written once; hashing weights would cost more than it saves
 
 
 class SharedValues(NamedTuple):

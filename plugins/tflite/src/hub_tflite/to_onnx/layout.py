@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hub_tflite.to_onnx.permute import Constants
 
-_RANKS = (4, 5)
+_RANKS = (4, 5)  # pictures and volumes: what TFLite has channels-last and ONNX channels-first
 _TRANSPOSE, _RESHAPE = 1000, 1
 """What a transpose costs, and one that only moves axes of size 1 and is a reshape."""
 _LAST, _FIRST = "channels last", "channels first"

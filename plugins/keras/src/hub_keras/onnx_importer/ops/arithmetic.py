@@ -222,4 +222,4 @@ def _clip_known(x: KerasValue, low: float | None, high: float | None) -> KerasVa
     )
 
 
-_FAR = 1e30
+_FAR = 1e30  # exporters write float32's largest number, 3.4e38, where there is no upper bound

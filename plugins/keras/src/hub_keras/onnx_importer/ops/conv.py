@@ -66,7 +66,7 @@ def _conv_layer(x: KerasValue, w: Array, b: Array | None, window: Sliding, paddi
     return x.made(result, channels_last(x.ndim))
 
 
-_DEPTHWISE_RANKS = (1, 2)
+_DEPTHWISE_RANKS = (1, 2)  # Keras has no DepthwiseConv3D
 
 
 def _kind(x: KerasValue, w: Array, window: Sliding) -> tuple[str, Array, dict[str, Any]]:
@@ -74,6 +74,7 @@ def _kind(x: KerasValue, w: Array, window: Sliding) -> tuple[str, Array, dict[st
     rank, channels = window.rank, window.group * w.shape[1]
     refuse_if(x.shape[1] not in {None, channels}, f"{x.shape[1]} channels, the kernel takes {channels}")
     last = np.transpose(w, (*range(2, rank + 2), 1, 0))
+    # TensorFlow's depthwise convolution has one stride for all axes, and none together with dilation.
     even = len(set(window.strides)) == 1 and (max(window.strides) == 1 or max(window.dilations) == 1)
     if window.group == channels > 1 and rank in _DEPTHWISE_RANKS and even:
         shape = (*window.kernel, channels, w.shape[0] // channels)

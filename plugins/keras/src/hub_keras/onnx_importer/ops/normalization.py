@@ -10,7 +10,7 @@ from hub_keras.onnx_importer.values import Item, KerasValue, channels_last, fixe
 from hub_onnxgraph import Refused, refuse_if
 from hub_onnxgraph.tensors import positive_axis
 
-_FLOAT32 = 1
+_FLOAT32 = 1  # onnx.TensorProto.FLOAT
 
 
 @op("BatchNormalization", 7, 9, 14, 15)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from keras import KerasTensor
 
 _MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest", "cubic": "cubic", "bicubic": "cubic"}
-_CUBIC = -0.75
+_CUBIC = -0.75  # the coefficient that the standard gives GridSample
 
 
 @op("GridSample", 16, 20, 22)

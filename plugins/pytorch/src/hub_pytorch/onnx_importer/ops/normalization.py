@@ -15,7 +15,7 @@ from hub_pytorch.onnx_importer.sizes import is_int
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FLOAT32 = 1
+_FLOAT32 = 1  # onnx.TensorProto.FLOAT
 
 
 @op("BatchNormalization", 7, 9, 14, 15)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hub_tflite.to_onnx.node import TfliteNode
 
-_TIME_FIRST = (1, 0, 2)
+_TIME_FIRST = (1, 0, 2)  # ONNX's recurrent operators have time first, TFLite's the batch
 _FULL, _BASIC = 0, 1
 """`LSTMKernelType` of the schema."""
 _Given = Sequence["Value | None"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hub_tflite.to_onnx.node import TfliteNode
 
-_END = 2**63 - 1
+_END = 2**63 - 1  # past the last element, whatever the size
 _BEGIN = -_END
 
 
