@@ -18,6 +18,7 @@ from hub_onnxruntime.numerics import (
     INTEGER_OPERATORS,
     MULTIPLY_OPERATORS,
     STATIC_OPERATORS,
+    block_bits,
     operator_key,
 )
 from hub_onnxruntime.ort_file import load_ort
@@ -117,7 +118,7 @@ def _precision(kernel: Kernel, node: onnx.NodeProto | None, graph: FlatGraph) ->
     if kind in _CONVERSIONS:
         return "conversion"
     if kind in {"MatMulNBits", "GatherBlockQuantized"}:
-        return f"int{_bits(node)}-weights"
+        return f"int{block_bits(node)}-weights"
     if kind in DYNAMIC_OPERATORS or (kind in INTEGER_OPERATORS and _is_dynamic(node, graph)):
         return "int8-dynamic"
     if kind in STATIC_OPERATORS | INTEGER_OPERATORS or kind.startswith("QLinear"):
@@ -126,10 +127,6 @@ def _precision(kernel: Kernel, node: onnx.NodeProto | None, graph: FlatGraph) ->
     if floats:
         return floats[0]
     return "int8" if set(kernel.outputs) & _BYTES else "integer"
-
-
-def _bits(node: onnx.NodeProto | None) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == "bits"), 4) if node is not None else 4
 
 
 def _is_dynamic(node: onnx.NodeProto | None, graph: FlatGraph) -> bool:

@@ -157,6 +157,7 @@ def _apply(family: str, model: onnx.ModelProto) -> onnx.ModelProto:
         if family == "bert":  # its default takes a mask for a length, which is wrong unless padding is on the right
             settings.use_raw_attention_mask()
         try:
+            # It changes the model that it is given.
             fused: onnx.ModelProto = tool.optimize_by_fusion(deepcopy(model), family, 0, 0, settings).model
         except Exception as error:  # the boundary to matchers that raise whatever they meet: the graph stays as it is
             raise Rejected(f"they failed with {type(error).__name__}: {str(error)[:200]}") from error

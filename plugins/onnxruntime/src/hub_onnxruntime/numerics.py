@@ -168,12 +168,13 @@ def precision_of(node: onnx.NodeProto, scope: GraphScope) -> str:
     if kind in DYNAMIC_OPERATORS:
         return "int8-dynamic"
     if kind in _BLOCK_OPERATORS:
-        return "int8-weights" if _bits(node) == 8 else "int4-weights"  # noqa: PLR2004 - the operator's own numbers
+        return "int8-weights" if block_bits(node) == 8 else "int4-weights"  # noqa: PLR2004 - the operator's own numbers
     return _of_operands(kind, [scope.operand(name) for name in node.input if name], scope.types.get(_first(node), ""))
 
 
-def _bits(node: onnx.NodeProto) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == "bits"), 4)
+def block_bits(node: onnx.NodeProto | None) -> int:
+    """Returns the bits of an operator's weights in blocks; 4 where it does not say."""
+    return next((int(a.i) for a in node.attribute if a.name == "bits"), 4) if node is not None else 4
 
 
 def _first(node: onnx.NodeProto) -> str:

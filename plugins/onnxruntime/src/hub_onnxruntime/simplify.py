@@ -178,6 +178,7 @@ def restore_inputs(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
 
 def _attempt(name: str, model: onnx.ModelProto, oracle: Oracle, scratch: Path) -> onnx.ModelProto:
     try:
+        # Some of them change the model that they are given.
         result = TOOLS[name](copy.deepcopy(model), scratch)
     except Rejected:
         raise
