@@ -118,6 +118,7 @@ def test_an_edge_whose_library_is_missing_is_left_out_with_the_command_that_mend
     error = hub("plan", toy, "--to", "toybin", "--json").error
     assert (error["code"], error["exit_status"]) == ("no-route", 3)
     assert "not installed: no-such-library>=2" in error["message"]
+    assert error["hint"] == "pip install 'no-such-library>=2'"
     assert "pip install 'no-such-library>=2'" in hub("doctor").out
 
 

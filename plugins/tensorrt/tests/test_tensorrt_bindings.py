@@ -19,7 +19,8 @@ CLASSES = {
     "builder": "Builder", "network": "INetworkDefinition", "parser": "OnnxParser", "config": "IBuilderConfig",
     "optimization": "IOptimizationProfile", "tensor": "ITensor", "error": "ParserError", "runtime": "Runtime",
     "_engine": "ICudaEngine", "_context": "IExecutionContext", "inspector": "EngineInspector",
-    "runtime_config": "IRuntimeConfig", "kernels": "IRuntimeCache", "_kernels": "IRuntimeCache",
+    "runtime_config": "IRuntimeConfig", "timing_cache": "ITimingCache", "kernels": "IRuntimeCache",
+    "_kernels": "IRuntimeCache",
 }  # fmt: skip
 """Names that the plugin's code gives the library's objects -> their classes."""
 

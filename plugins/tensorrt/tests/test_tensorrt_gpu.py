@@ -9,8 +9,8 @@ import pytest
 
 import hub as python_interface
 from hub_tensorrt import cuda
+from hub_tensorrt.cache import device_cache
 from hub_tensorrt.libraries import LIBRARIES, RTX, TENSORRT
-from hub_tensorrt.session import kernel_cache
 from plugins.tensorrt.tests.tensorrt_models import convolution
 
 pytestmark = [
@@ -76,4 +76,4 @@ def test_a_session_keeps_its_kernels_and_times_itself(hub: Callable[..., Any], t
     assert said.layers
     assert said.device == cuda.gpus()[0].name
     if RTX in HERE and TENSORRT not in HERE:
-        assert kernel_cache(RTX, RTX.version, cuda.gpus()[0]).exists()
+        assert device_cache("kernels", RTX, RTX.version, cuda.gpus()[0]).exists()

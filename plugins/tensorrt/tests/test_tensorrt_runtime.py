@@ -26,12 +26,13 @@ from hub.spec import (
     StepError,
     UnsupportedModel,
 )
-from hub_tensorrt import cuda, session
+from hub_tensorrt import build, cuda, session
+from hub_tensorrt.cache import device_cache, keep
 from hub_tensorrt.cuda import CudaMemory, Gpu
 from hub_tensorrt.libraries import RTX, TENSORRT, Library
 from hub_tensorrt.report import EngineLayer, EngineProfile, EngineReport
 from hub_tensorrt.runtime import TensorrtRuntime
-from hub_tensorrt.session import TensorrtSession, inspected, kernel_cache
+from hub_tensorrt.session import TensorrtSession, inspected
 
 L4 = Gpu(name="NVIDIA L4", capability=89, driver=13020)
 Array = npt.NDArray[Any]
@@ -306,8 +307,30 @@ def test_finished_kernels_are_kept_by_gpu_driver_and_version(
     kept = tmp_path / "cache" / "kernels" / "tensorrt_rtx-1.7.1.116-nvidia-l4-sm89-cuda13020.bin"
     assert kept.read_bytes() == b"kernels"
     others = (L4._replace(driver=12040), L4._replace(capability=86), L4._replace(name="NVIDIA T4"))
-    places = {kernel_cache(RTX, "1.7.1.116", gpu) for gpu in others}
-    assert len({kept, *places, kernel_cache(RTX, "1.8", L4), kernel_cache(TENSORRT, "1.7.1.116", L4)}) == 6
+    places = {device_cache("kernels", RTX, "1.7.1.116", gpu) for gpu in others}
+    assert (
+        len(
+            {kept, *places, device_cache("kernels", RTX, "1.8", L4), device_cache("kernels", TENSORRT, "1.7.1.116", L4)}
+        )
+        == 6
+    )
+
+
+def test_what_a_builder_timed_is_kept_for_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HUB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(build, "gpus", lambda: (L4,))
+    given: list[bytes] = []
+    strict: list[bool] = []
+    config: Any = SimpleNamespace(
+        create_timing_cache=lambda content: given.append(content) or SimpleNamespace(serialize=lambda: b"timed"),
+        set_timing_cache=lambda _, ignore_mismatch: strict.append(ignore_mismatch),
+    )
+    for _ in range(2):
+        timings = build._set_timings(config, TENSORRT, "10.16.1.11")
+        keep(timings.file, timings.cache.serialize())
+    assert given == [b"", b"timed"]
+    assert not any(strict)
+    assert timings.file.name == "tensorrt-10.16.1.11-nvidia-l4-sm89-cuda13020.bin"
 
 
 @pytest.mark.parametrize("text", ["", "no json", "[]", '{"Layers": []}', '"text"'])

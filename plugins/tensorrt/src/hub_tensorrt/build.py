@@ -25,6 +25,8 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
+from hub_tensorrt.cache import device_cache, keep
+from hub_tensorrt.cuda import gpus
 from hub_tensorrt.errors import failed
 from hub_tensorrt.libraries import FP8_FROM, Library, strongly_typed
 from hub_tensorrt.logger import Log, make_log
@@ -140,11 +142,14 @@ def _built(module: ModuleType, library: Library, source: Path, job: ConvertJob, 
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     config.clear_flag(module.BuilderFlag.TF32)  # float32 is float32
     _set_capabilities(module, config, capabilities)
+    timings = None if library.ahead else _set_timings(config, library, module.__version__)
     profiles = _set_profile(builder, config, network, job)
     signature = _signature(network, job.source.signature, profiles)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise failed(f"{who} cannot build {source.name}", log.errors)
+    if timings:
+        keep(timings.file, bytes(timings.cache.serialize()))
     settings = {
         "TF32": "off",
         "builder optimization level": str(config.builder_optimization_level),
@@ -152,6 +157,21 @@ def _built(module: ModuleType, library: Library, source: Path, job: ConvertJob, 
         "strongly typed": "yes",
     }
     return Built(bytes(plan), signature, profiles, settings, log)
+
+
+class Timings(NamedTuple):
+    """What the builder timed on this very GPU; it must live as long as the builder works."""
+
+    cache: Any
+    file: Path
+
+
+def _set_timings(config: Any, library: Library, version: str) -> Timings:
+    """Let the builder use what it timed on this GPU before, and add to it."""
+    file = device_cache("timings", library, version, gpus()[0])
+    timing_cache = config.create_timing_cache(file.read_bytes() if file.exists() else b"")
+    config.set_timing_cache(timing_cache, ignore_mismatch=False)
+    return Timings(timing_cache, file)
 
 
 def _told(error: Any) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, StepError, UnsupportedModel
+from hub_tensorrt.cache import device_cache, keep
 from hub_tensorrt.errors import failed
-from hub_tensorrt.libraries import Library
 from hub_tensorrt.logger import make_log
 from hub_tensorrt.plan import check_plan
 from hub_tensorrt.report import EngineLayer, read_report
@@ -70,7 +69,7 @@ class TensorrtSession:
         self._engine = runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise failed(f"{self._library.title} {module.__version__} does not open {plan.name}", self._log.errors)
-        self._cache_file = kernel_cache(self._library, module.__version__, gpu)
+        self._cache_file = device_cache("kernels", self._library, module.__version__, gpu)
         self._context, self._kernels = self._open_context()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         inputs = module.TensorIOMode.INPUT
@@ -179,11 +178,7 @@ class TensorrtSession:
     def close(self) -> None:
         """Release the engine, and keep the kernels that were finished on this GPU for the next session."""
         if self._kernels is not None:
-            with contextlib.suppress(OSError):
-                self._cache_file.parent.mkdir(parents=True, exist_ok=True)
-                partial = self._cache_file.with_suffix(f".{os.getpid()}")
-                partial.write_bytes(bytes(self._kernels.serialize()))
-                partial.replace(self._cache_file)
+            keep(self._cache_file, bytes(self._kernels.serialize()))
         del self._context, self._engine
         self._memory.close()
 
@@ -229,11 +224,3 @@ def inspected(text: str, told: dict[str, EngineLayer], device: str) -> Iterator[
             kernel=str(fields.get("TacticName", "")),
             covers=known.covers if known else (),
         )
-
-
-def kernel_cache(library: Library, version: str, gpu: Gpu) -> Path:
-    """Where kernels that were finished on a GPU are kept: by library, version, GPU, capability and driver."""
-    from hub.spec import cache_root
-
-    name = gpu.name.lower().replace(" ", "-")
-    return cache_root() / "kernels" / f"{library.module}-{version}-{name}-sm{gpu.capability}-cuda{gpu.driver}.bin"
