@@ -145,7 +145,7 @@ def test_a_precision_that_is_in_no_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StepError, match="the engine multiplies nowhere in it: 2 in fp32"):
         _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8))
     (note,) = _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8, layers=()))
-    assert "could not be read" in note
+    assert "could not be read" in note.text
     others = tuple(EngineLayer(name="a", kind="kgen", precision="fp32") for _ in range(2))
     assert not _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8, layers=others))
 
