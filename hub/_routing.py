@@ -231,15 +231,15 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
         hint = f"pip install hub-{edge.gives.format}"
         reason = f"no plugin reads {edge.gives.format}"
         return Verdict(support=Support.UNKNOWN, reason=reason, hint=hint, code="no-reader")
-    missing = [] if edge.toolchain else missing_requirements(edge.requires)
-    if missing:
-        hint = f"pip install {' '.join(missing)}"
-        reason = f"not installed: {', '.join(missing)}"
-        return Verdict(support=Support.UNKNOWN, reason=reason, hint=hint, code="not-installed")
     device = registry.device_here(edge.needs_device) if edge.needs_device else YES
     if not device:
         reason = f"needs a {edge.needs_device} device: {device.reason}"
-        return Verdict(support=Support.UNKNOWN, reason=reason, hint=device.hint, code="no-device")
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint=device.hint, code=_NO_DEVICE)
+    missing = [] if edge.toolchain else missing_requirements(edge.requires)
+    if missing:
+        hint = f"pip install {' '.join(map(repr, missing))}"
+        reason = f"not installed: {', '.join(missing)}"
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint=hint, code="not-installed")
     if edge.needs_calibration and not data:
         reason = f"{edge.gives.numerics} needs data"
         return Verdict(support=Support.UNKNOWN, reason=reason, hint="add --calibration DATA", code=NEEDS_DATA)
@@ -249,6 +249,7 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
 
 NEEDS_DATA = "needs-data"
 """The code of an edge that is left out for want of calibration data."""
+_NO_DEVICE = "no-device"
 _AVOIDED = Verdict(support=Support.NEVER, reason="avoided on request", hint="leave out --avoid", code="avoided")
 
 
@@ -365,7 +366,9 @@ def _no_route(
         codes = {"option-not-carried-out"}
     elif any(state.satisfies(goal) for goal in goals for state in with_data):
         codes = {NEEDS_DATA}
-    shared = Counter(remark for remark in left_out.values() if not codes or remark.code in codes)
+    said = [remark for remark in left_out.values() if not codes or remark.code in codes]
+    # that no device is here is seldom the cause, where other edges need none
+    shared = Counter([remark for remark in said if remark.code != _NO_DEVICE] or said)
     if shared:
         cause, _ = shared.most_common(1)[0]
     else:
