@@ -268,7 +268,7 @@ class Registry:
         for implementation in self.manager.hook.hub_step_finished.get_hookimpls():
             try:
                 implementation.function(*({"record": record}[name] for name in implementation.argnames))
-            except Exception as error:  # noqa: BLE001 the plugin boundary: whatever a watcher raises is told
+            except (Exception, SystemExit) as error:  # noqa: BLE001 the plugin boundary: whatever a watcher raises is told
                 what = f"{type(error).__name__}: {error}"
                 text = f"the plugin {implementation.plugin_name} was not told of {record.edge}: {what}"
                 failed.append(Remark("warning", "watcher-failed", text))
@@ -429,7 +429,7 @@ def _guarded(what: str, call: Callable[[], object]) -> Any:
         return call()
     except HubError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginBroken(f"{what}: {type(error).__name__}: {error}", hint=_UPDATE) from error
 
 

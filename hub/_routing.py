@@ -265,7 +265,7 @@ def _allowed(edge: Edge, options: ConvertOptions) -> Verdict:
 def _answer(ask: Callable[[], object]) -> Verdict:
     try:
         verdict = ask()
-    except Exception as error:  # noqa: BLE001 the plugin boundary: a check that raises leaves its edge out, and says so
+    except (Exception, SystemExit) as error:  # noqa: BLE001 the plugin boundary: a check that raises leaves its edge out, and says so
         return _no_verdict(f"failed with {type(error).__name__}: {error}")
     return verdict if isinstance(verdict, Verdict) else _no_verdict(f"returned {type(verdict).__name__}, no verdict")
 

@@ -2,7 +2,7 @@
 
 from hub._candidate import Candidate
 from hub._plugins import Registry
-from hub.spec import DeviceMissing, Edge, ModelSummary, NotRun, Runtime, Verdict
+from hub.spec import DeviceMissing, DType, Edge, ModelSummary, NotRun, Runtime, Signature, Verdict
 
 
 def built_only(
@@ -25,6 +25,8 @@ def built_only(
         lack = f"{edge.id} itself changes what is computed"
     elif before.steps and not (parity and parity.passed):
         lack = f"the {found} that it is made of has passed no gate"
+    elif _kinds(before.summary.signature) != _kinds(after.signature):
+        lack = f"{edge.id} changes inputs or outputs"
     if lack:
         raise DeviceMissing(
             f"a {after.state} model cannot be run here ({here.reason}), and nothing else proves it: {lack}",
@@ -37,6 +39,11 @@ def built_only(
         runtime=registry.runtime_for(found.format, before.runtime).name,
         parity=parity,
     )
+
+
+def _kinds(signature: Signature) -> list[list[tuple[DType, int]]]:
+    """Element type and rank of every input and output: a comparison is what proves any change of these."""
+    return [[(spec.dtype, len(spec.shape)) for spec in specs] for specs in (signature.inputs, signature.outputs)]
 
 
 def check_here(registry: Registry, runtime: Runtime, summary: ModelSummary | None) -> None:

@@ -289,13 +289,24 @@ def test_a_wrong_object_breaks_its_plugin_and_nothing_else(hub: Hub, install: In
     assert convert(hub, toy, "toybin").status == 0
 
 
-def test_a_plugin_that_watches_and_fails_is_a_warning(hub: Hub, install: Install, toy: Path) -> None:
-    install("watcher", "watcher", f"{HEAD}@hookimpl\ndef hub_step_finished(record):\n    raise OSError('disk full')\n")
+@pytest.mark.parametrize(
+    ("body", "words"), [("raise OSError('disk full')", "OSError: disk full"), ("raise SystemExit(0)", "SystemExit: 0")]
+)
+def test_a_plugin_that_watches_and_fails_is_a_warning(
+    hub: Hub, install: Install, toy: Path, body: str, words: str
+) -> None:
+    module = "watcher_os" if "OSError" in words else "watcher_exit"
+    install("watcher", module, f"{HEAD}@hookimpl\ndef hub_step_finished(record):\n    {body}\n")
     ran = convert(hub, toy, "toybin")
     assert ran.status == 0, ran.err
-    assert "the plugin watcher was not told of toy.bin: OSError: disk full" in [
-        remark["text"] for remark in ran.json["remarks"]
-    ]
+    assert f"the plugin watcher was not told of toy.bin: {words}" in [remark["text"] for remark in ran.json["remarks"]]
+
+
+def test_a_plugin_that_ends_the_process_does_not_end_hub(hub: Hub, install: Install, toy: Path) -> None:
+    install("quits", "quits", f"{HEAD}@hookimpl\ndef hub_identify_format(path, header):\n    raise SystemExit(0)\n")
+    ran = hub("inspect", str(toy))
+    assert ran.status == 4
+    assert "SystemExit" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -95,4 +95,4 @@ def test_floats_in_fewer_bits_are_a_deviation(used: str, told: bool) -> None:
     """The setting that a CPU with bf16 reports; on one without it, no session comes to it."""
     words = _narrowed({"INFERENCE_PRECISION_HINT": used})
     assert bool(words) == told
-    assert all(used in word and "INFERENCE_PRECISION_HINT=f32" in word for word in words)
+    assert all(used in word.text and "INFERENCE_PRECISION_HINT=f32" in f"{word.text} {word.hint}" for word in words)

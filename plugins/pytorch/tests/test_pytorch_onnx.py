@@ -229,7 +229,9 @@ class Attention(nn.Module):
 def test_a_model_that_only_exports_with_eager_attention_is_switched_and_said() -> None:
     module = Attention("sdpa")
     _, _, notes = export_with_notes(module, {"x": torch.ones(2, 3)}, ModelReference())
-    assert notes[0].startswith("switched attention from sdpa to eager, because with the other: control flow depends")
+    assert notes[0].text.startswith(
+        "switched attention from sdpa to eager, because with the other: control flow depends"
+    )
     assert module.config._attn_implementation == "sdpa"
     with pytest.raises(UnsupportedModel, match="control flow depends on the values"):
         export_with_notes(Attention(None), {"x": torch.ones(2, 3)}, ModelReference())
