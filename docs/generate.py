@@ -112,8 +112,12 @@ A code means one cause, and stays. Kinds are those of `hub.spec.RemarkKind`.
 
 
 def schema_page() -> str:
-    """The receipt's JSON Schema."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Receipt)), indent=2).decode() + "\n"
+    """The receipt's JSON Schema. What the types cannot say: a result was compared, or there is a reason why not."""
+    schema = msgspec.json.schema(Receipt)
+    schema["$defs"]["Receipt"]["anyOf"] = [
+        {"required": [name], "properties": {name: {"type": "object"}}} for name in ("parity", "not_run")
+    ]
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
 
 
 def decisions_page() -> str:
