@@ -243,7 +243,7 @@ def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
         return None
     try:
         receipt = decode_receipt(file.read_bytes())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the receipt {file} cannot be read: {error}", hint=f"remove it: rm {file}") from error
     if receipt.result.sha256 != found.sha256:
         message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "

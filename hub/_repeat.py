@@ -91,9 +91,9 @@ def _key(request: Request) -> str:
     inputs = _inputs(request)
     if request.source.builder or request.options.allow_pickle or request.require_speedup:
         return ""
-    if not all(Path(path).exists() for path in inputs):
-        return ""  # data made by a function, or a folder with how to read it: what is in them is not known here
     try:
+        if not all(Path(path).exists() for path in inputs):
+            return ""  # data made by a function, or a folder with how to read it: what is in them is not known here
         contents = [sha256_model(Path(path)) for path in inputs]
     except OSError:
         return ""

@@ -138,3 +138,15 @@ def test_every_remark_in_the_json_has_kind_and_code(hub: Hub, toy: Path, tmp_pat
     receipt = hub("convert", toy, "--to", "toybin", "--int8", "-o", tmp_path / "out.toybin", "--json").json
     assert {"precision-chosen", "compared-on-random"} <= {remark["code"] for remark in receipt["remarks"]}
     assert {remark["kind"] for remark in receipt["remarks"]} <= {"finding", "note", "warning"}
+
+
+@pytest.mark.parametrize(
+    "foreign", ['{"receipt_version": "2"}', '{"receipt_version": 1}', '{"receipt_version": null}', "[]"]
+)
+def test_a_receipt_that_is_none_is_told(hub: Hub, toy: Path, tmp_path: Path, foreign: str) -> None:
+    written = tmp_path / "out.toybin"
+    assert hub("convert", toy, "--to", "toybin", "-o", written, "--json").status == 0
+    written.with_name("out.toybin.hub.json").write_text(foreign)
+    ran = hub("verify", toy, written, "--json")
+    assert (ran.status, ran.json["error"]["code"]) == (2, "usage")
+    assert "cannot be read" in ran.json["error"]["message"]
