@@ -207,7 +207,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "receipt.schema.json": schema_page,
     "decisions.md": decisions_page,
 }
-FIRST_PARTY = {"keras", "onnxruntime", "openvino", "pytorch", "tflite", "toy"}
+FIRST_PARTY = {"keras", "onnxruntime", "openvino", "pytorch", "tensorrt", "tflite", "toy"}
 PLUGIN_PAGES: dict[str, Callable[[], str]] = {"../authors/states.md": states_page}
 """Pages that are made, and checked, only where every plugin of the repository is loaded and no other."""
 

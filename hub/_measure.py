@@ -107,18 +107,28 @@ def _with_states(
 def with_constants(
     runner: Runner, artifact: ModelArtifact, samples: tuple[str, str], options: ConvertOptions
 ) -> tuple[str, str]:
-    """Samples (folder and fingerprint) with the values of the inputs that the request freezes."""
+    """Samples (folder and fingerprint) with the values of the inputs that the request freezes.
+
+    A frozen input's open dimension is as large as in the sample's other inputs, so that they fit each other.
+    """
     if not options.constants:
         return samples
     import numpy as np
 
     folder, fingerprint = runner.folder(), f"{samples[1]} {sorted(options.constants.items())}"
     specs = {spec.name: spec for spec in artifact.signature.inputs}
-    frozen = {
-        name: np.full(specs[name].fixed_shape if specs[name].is_static else (), value, specs[name].dtype.value)
-        for name, value in options.constants.items()
-    }
     for index, feeds in enumerate(SampleFolder(samples[0])):
+        sizes = {
+            str(dim): size
+            for name in feeds.keys() & specs.keys()
+            for dim, size in zip(specs[name].shape, feeds[name].shape, strict=False)
+        }
+        frozen = {
+            name: np.full(
+                [dim.size or sizes.get(str(dim), dim.low) for dim in specs[name].shape], value, specs[name].dtype.value
+            )
+            for name, value in options.constants.items()
+        }
         write_sample(folder, index, feeds | frozen)
     return str(folder), fingerprint
 

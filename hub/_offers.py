@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,59 +12,61 @@ import msgspec
 
 from hub._requirements import alternatives
 from hub._steps import narrows
-from hub.spec import ANY, KEEP, Edge, Format, Numerics, PluginBroken, Runtime
+from hub.spec import ANY, KEEP, Edge, Numerics
 
-_FILLED = {"name", "id", "suffixes", "formats", "variants", "numerics"}
+_FILLED = {"name", "id", "accepts", "suffixes", "formats", "variants", "numerics"}
 
 
-def check_format(reader: object) -> None:
-    """Hold a format's reader against the contract.
+def faults_of(item: object, base: type) -> Iterator[tuple[str, str]]:
+    """Everything that is wrong with an object by the contract, each with what to write.
 
-    Raises:
-        PluginBroken: Says which attribute is wrong, and what it takes.
+    Args:
+        item: What a plugin offers.
+        base: What the contract calls it: `Format`, `Runtime` or `Edge`.
     """
-    _check_derived(reader, Format)
-
-
-def check_runtime_object(runtime: object) -> None:
-    """Hold a runtime against the contract; raises as `check_format`."""
-    _check_derived(runtime, Runtime)
-
-
-def check_edge(edge: object) -> None:
-    """Hold an edge against the contract; raises as `check_format`."""
-    if not isinstance(edge, Edge):
-        raise PluginBroken(
-            f"{edge!r} is offered as an edge and is a {type(edge).__name__}", hint="offer a hub.spec.Edge"
-        )
-    wrong = _struct_mistyped(edge, "") or ("" if edge.id else "id is empty") or _unparsable(edge.requires)
-    wrong = wrong or _lossy_in_secret(edge)
-    if wrong:
-        raise PluginBroken(f"the edge {edge.id!r}: {wrong}", hint="the fields are explained at hub.spec.Edge")
-
-
-def _check_derived(item: object, base: type) -> None:
-    """Hold an object against the base class that the contract gives its kind, attribute by attribute."""
-    kind = base.__name__
-    if isinstance(item, type):
-        raise PluginBroken(f"{item.__name__} is offered as a class", hint=f"offer an instance of it: {item.__name__}()")
-    where = f"the {kind.lower()} {getattr(item, 'name', '') or type(item).__name__!r}"
     if not isinstance(item, base):
-        hint = f"class {type(item).__name__}({kind}): what the contract adds later then has a default for it"
-        raise PluginBroken(f"{where} is not derived from hub.spec.{kind}", hint=hint)
+        yield _stranger(item, base)
+        return
+    kind = base.__name__
+    where = f"the {kind.lower()} {getattr(item, 'id', '') or getattr(item, 'name', '') or type(item).__name__!r}"
     needed = [name for name, value in inspect.signature(type(item)).parameters.items() if value.default is value.empty]
-    if needed or "<locals>" in type(item).__qualname__:
+    if not isinstance(item, Edge) and (needed or "<locals>" in type(item).__qualname__):
         cause = f"needs {', '.join(needed)}" if needed else "is defined inside a function"
         hint = "a module's own class, with an __init__ that takes nothing"
-        raise PluginBroken(f"{where}: a worker cannot make one, {type(item).__name__} {cause}", hint=hint)
-    for name, hint in get_type_hints(base).items():
+        yield f"{where}: a worker cannot make one, {type(item).__name__} {cause}", hint
+    sound = True
+    for name, annotation in _fields(base).items():
         if not hasattr(item, name):
-            raise PluginBroken(f"{where} has no `{name}`", hint=f"it is explained at hub.spec.{kind}")
+            sound = False
+            yield f"{where} has no `{name}`", _explained(base, name, annotation)
+            continue
         value = getattr(item, name)
-        wrong = _mistyped(value, hint, name) or (f"{name} is empty" if name in _FILLED and not value else "")
+        wrong = _mistyped(value, annotation, name) or (f"{name} is empty" if name in _FILLED and not value else "")
         wrong = wrong or (_unparsable(value) if name == "requires" else "")
         if wrong:
-            raise PluginBroken(f"{where}: {wrong}", hint=f"it is explained at hub.spec.{kind}")
+            sound = False
+            yield f"{where}: {wrong}", _explained(base, name, annotation)
+    if isinstance(item, Edge) and sound and (secret := _lossy_in_secret(item)):
+        yield f"{where}: {secret}", "write `lossy=True`, so that it is counted among what changes the numbers"
+
+
+def _stranger(item: object, base: type) -> tuple[str, str]:
+    """What to say of an object that is none of its kind."""
+    kind = base.__name__
+    if isinstance(item, type):
+        return f"{item.__name__} is offered as a class", f"offer an instance of it: {item.__name__}()"
+    if base is Edge:
+        return f"{item!r} is offered as an edge and is a {type(item).__name__}", "offer a hub.spec.Edge"
+    hint = f"class {type(item).__name__}({kind}): what the contract adds later then has a default for it"
+    name = getattr(item, "name", "") or type(item).__name__
+    return f"the {kind.lower()} {name!r} is not derived from hub.spec.{kind}", hint
+
+
+def _explained(base: type, name: str, annotation: object) -> str:
+    """What to write for a field: its type, and the words of its class's docstring."""
+    found = re.search(rf"^    {name}: (.+(?:\n {{8}}.+)*)", inspect.getdoc(base) or "", re.MULTILINE)
+    kind = re.sub(r"\w+\.(?=\w)", "", inspect.formatannotation(annotation))
+    return f"write `{name}: {kind}`" + (f": {' '.join(found[1].split())}" if found else "")
 
 
 def _lossy_in_secret(edge: Edge) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pluggy
 
-from hub._offers import check_edge, check_format, check_runtime_object
+from hub._offers import faults_of
 from hub._requirements import alternatives, check_installed
 from hub._steps import Step, steps_of
 from hub._version import VERSION
@@ -166,11 +166,13 @@ class Registry:
             PluginBroken: Something is no format, runtime or edge, or is offered twice.
         """
         found: dict[str, list[Any]] = {}
-        for kind, check in (("formats", check_format), ("runtimes", check_runtime_object), ("edges", check_edge)):
+        faults: dict[str, str] = {}
+        for kind, base in (("formats", Format), ("runtimes", Runtime), ("edges", Edge)):
             hooks = getattr(self.manager.hook, f"hub_register_{kind}").get_hookimpls()
             found[kind] = [item for hook in hooks if hook.plugin_name == plugin for item in hook.function()]
-            for item in found[kind]:
-                check(item)
+            faults |= {wrong: hint for item in found[kind] for wrong, hint in faults_of(item, base)}
+        if faults:
+            raise PluginBroken("; ".join(faults), hint="; ".join(dict.fromkeys(faults.values())))
         offers = Offers(formats=tuple(found["formats"]), runtimes=tuple(found["runtimes"]), edges=tuple(found["edges"]))
         twice = [name for (_, name), count in Counter(offers.names()).items() if count > 1]
         if twice:

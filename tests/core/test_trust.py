@@ -289,6 +289,24 @@ def test_a_wrong_object_breaks_its_plugin_and_nothing_else(hub: Hub, install: In
     assert convert(hub, toy, "toybin").status == 0
 
 
+def test_everything_wrong_with_a_plugin_is_told_at_once_and_what_to_write(hub: Hub, install: Install) -> None:
+    body = (
+        "class R(hub_toy.runtime.ToyRuntime):\n    name, formats, variants = 'other', 'toy', ()\n\n\n"
+        "@hookimpl\ndef hub_register_runtimes():\n    return [R()]\n\n\n@hookimpl\ndef hub_register_edges():\n"
+        "    return [Edge(id='other.x', accepts=(), gives=Gives(format='toybin'), convert='tool')]\n"
+    )
+    install("wrong", "wrong_throughout", HEAD + body)
+    ran = hub("plugins", "--check", "wrong", "--json")
+    (finding,) = ran.json["findings"]
+    for wrong in (
+        "the runtime 'other': formats is 'toy', not a tuple; the runtime 'other': variants is empty; ",
+        "the edge 'other.x': accepts is empty; the edge 'other.x': convert is 'tool', not a function",
+    ):
+        assert wrong in finding["text"]
+    assert "write `formats: tuple[str, ...]`: Formats it opens.; " in finding["hint"]
+    assert "write `convert: Callable[[ConvertJob], StepOutput]`: The step: reads " in finding["hint"]
+
+
 @pytest.mark.parametrize(
     ("body", "words"), [("raise OSError('disk full')", "OSError: disk full"), ("raise SystemExit(0)", "SystemExit: 0")]
 )

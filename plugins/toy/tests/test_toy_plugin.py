@@ -141,6 +141,58 @@ def test_a_model_without_weights_is_not_quantized(model: Path, data: Any) -> Non
     assert caught.value.exit_status in {3, 5}
 
 
+def twins(model: Path, left: str = "left", kind: str = "float32") -> Path:
+    """left + right, through a layer of their own each."""
+    inputs = [{"name": name, "dtype": kind, "shape": ["batch", 2]} for name in ("left", "right")]
+    weights = {"left": [[1, 2], [3, 4]], "right": [[5, 6], [7, 8]]}
+    names = {"a": left, "b": ({"left", "right"} - {left}).pop()}
+    affine = [
+        {"op": "affine", "name": name, "inputs": [source], "output": f"{name}h", "w": w, "b": [0, 1]}
+        for (name, source), w in zip(names.items(), weights.values(), strict=True)
+    ]
+    layers = [*affine, {"op": "add", "name": "both", "inputs": ["ah", "bh"], "output": "y"}]
+    outputs = [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}]
+    path = model.with_name(f"{left}-{kind}.toy")
+    path.write_text(json.dumps({"toy": 1, "inputs": inputs, "outputs": outputs, "layers": layers}))
+    return path
+
+
+def test_an_input_is_frozen_on_request_and_stays_so_in_half(model: Path) -> None:
+    options, output = hub.ConvertOptions(constants={"right": 0.5}), model.with_name("frozen.toybin")
+    receipt = hub.convert(twins(model), "toybin", options=options, output=output)
+    assert [spec.name for spec in receipt.result.signature.inputs] == ["left"]
+    (binding,) = receipt.steps[0].bindings
+    assert (binding.source, binding.target, binding.constant) == ("right", "", 0.5)
+    given = {"left": np.array([[1, 2]], np.float32)}
+    frozen = given | {"right": np.full((1, 2), 0.5, np.float32)}
+    expected = ToySession(read(twins(model))).run(frozen)["y"]
+    np.testing.assert_array_equal(ToySession(read(output)).run(given)["y"], expected)
+    half = hub.convert(twins(model), "toybin", precision="fp16", options=options, output=model.with_name("h.toybin"))
+    assert half.parity is not None
+    assert half.parity.passed
+
+
+def test_freezing_every_input_is_refused_with_what_to_do(model: Path) -> None:
+    options = hub.ConvertOptions(constants={"left": 1, "right": 2})
+    with pytest.raises(hub.HubError, match="left, right would all be frozen") as caught:
+        hub.convert(twins(model), "toybin", options=options, output=model.with_name("none.toybin"))
+    assert caught.value.hint == "leave out one --constant"
+
+
+def test_equal_shaped_inputs_that_are_swapped_are_found(model: Path) -> None:
+    output = str(model.with_name("right.toybin"))
+    hub.convert(twins(model), "toybin", output=output)
+    assert hub.verify(str(twins(model)), output).passed
+    assert not hub.verify(str(twins(model, left="right")), output).passed
+
+
+def test_integers_go_in(model: Path) -> None:
+    receipt = hub.convert(twins(model, kind="int64"), "toybin", output=model.with_name("whole.toybin"))
+    assert receipt.parity is not None
+    assert receipt.parity.passed
+    assert {spec.dtype.value for spec in receipt.result.signature.inputs} == {"int64"}
+
+
 def test_a_missing_input_is_named(model: Path) -> None:
     class Artifact:
         path = str(model)

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from hub.spec import (
@@ -13,6 +14,7 @@ from hub.spec import (
     DType,
     Edge,
     Gives,
+    IoBinding,
     ModelSummary,
     Numerics,
     QuantRecipe,
@@ -31,13 +33,34 @@ def has_weights(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     del options
     if "affine" in summary.operators:
         return YES
-    return Verdict(support=Support.NEVER, reason="the model has no affine layer, so there is no weight to store")
+    reason = "the model has no affine layer, so there is no weight to store"
+    return Verdict(support=Support.NEVER, reason=reason, hint="leave out the precision", code="no-weights")
+
+
+def leaves_an_input(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuse to freeze every input: nothing would be left to feed."""
+    names = [spec.name for spec in summary.signature.inputs]
+    if not options.constants or set(names) - set(options.constants):
+        return YES
+    reason, hint = f"{', '.join(names)} would all be frozen, so there is nothing to feed", "leave out one --constant"
+    return Verdict(support=Support.NEVER, reason=reason, hint=hint, code="nothing-to-feed")
 
 
 def to_binary(job: ConvertJob) -> StepOutput:
-    """Write the binary form of a text. Raises as `hub_toy.files.read`."""
-    write_binary(Path(job.output), read(Path(job.source.path)))
-    return StepOutput()
+    """Write the binary form of a text; an input that is frozen becomes an array. Raises as `hub_toy.files.read`."""
+    model, constants = read(Path(job.source.path)), job.options.constants
+    frozen = [value for value in model.graph.inputs if value.name in constants]
+    arrays: dict[str, Array] = {
+        f"{value.name}.value": np.full([1 if isinstance(n, str) else n for n in value.shape], constants[value.name])
+        for value in frozen
+    }
+    graph = msgspec.structs.replace(model.graph, inputs=tuple(v for v in model.graph.inputs if v not in frozen))
+    write_binary(Path(job.output), ToyModel(graph=graph, arrays=model.arrays | arrays))
+    bindings = (
+        IoBinding(direction="input", source=name, target="", constant=constant, reason=f"frozen to {constant}")
+        for name, constant in constants.items()
+    )
+    return StepOutput(bindings=tuple(bindings))
 
 
 def to_half(job: ConvertJob) -> StepOutput:
@@ -107,6 +130,8 @@ EDGES = (
         accepts=(Accepts(format="toy"),),
         gives=Gives(format="toybin"),
         convert=to_binary,
+        check=leaves_an_input,
+        honours=("constants",),
         keeps_dynamic=True,
         process="toy",
         title="binary",
@@ -149,4 +174,4 @@ EDGES = (
         title="static int8",
     ),
 )
-"""None of them carries out an option (`honours`): a route over them is left out where one is asked for."""
+"""The first carries out `--constant` (`honours`), none another option: where one is asked for, there is no route."""

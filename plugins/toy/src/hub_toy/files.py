@@ -56,7 +56,7 @@ class ToyModel(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         graph: Inputs, outputs, layers.
         arrays: `<layer>.w` [in, out] and `<layer>.b` [out]; quantized layers have `<layer>.w_scale` [out] too, and
-            statically quantized ones `<layer>.x_scale` [].
+            statically quantized ones `<layer>.x_scale` []. An input that was frozen is `<input>.value`.
     """
 
     graph: ToyGraph

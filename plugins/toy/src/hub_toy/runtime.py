@@ -98,15 +98,20 @@ class ToyRuntime(Runtime):
 
         Raises:
             DeviceMissing: Another device than the CPU is asked for.
+            StepError: Another precision than float32 is.
         """
         if options.device != "cpu":
             raise DeviceMissing(f"numpy runs on the cpu, not on {options.device}", hint="--device cpu")
+        if options.precision not in {"", "auto", "f32"}:
+            hint = "leave out --inference-precision"
+            raise StepError(f"numpy computes in float32 here, not in {options.precision}", hint=hint)
         return ToySession(read(Path(artifact.path)))
 
 
 def values_of(model: ToyModel, feeds: dict[str, Array], seconds: dict[str, float] | None = None) -> dict[str, Floats]:
     """Compute every named value of a model, inputs included; add each layer's time to `seconds`."""
-    values = {name: array.astype(np.float32) for name, array in feeds.items()}
+    frozen = {name.removesuffix(".value"): array for name, array in model.arrays.items() if name.endswith(".value")}
+    values = {name: array.astype(np.float32) for name, array in (frozen | feeds).items()}  # int64 inputs too
     for layer in model.graph.layers:
         start = time.perf_counter()
         values[layer.output] = _RUN[layer.op](layer, model.arrays, [values[name] for name in layer.inputs])
