@@ -125,7 +125,9 @@ def with_constants(
         }
         frozen = {
             name: np.full(
-                [dim.size or sizes.get(str(dim), dim.low) for dim in specs[name].shape], value, specs[name].dtype.value
+                [sizes.get(str(dim), dim.low) if dim.size is None else dim.size for dim in specs[name].shape],
+                value,
+                specs[name].dtype.value,
             )
             for name, value in options.constants.items()
         }
