@@ -83,9 +83,14 @@ FAULTS = {
         "did you mean other",
     ),
     "form-misspelt": (
-        "EDGES[:] = [edge(accepts=(Accepts(format='onnx', form='perpared'),))]\n",
+        """
+EDGES += [edge(id="other.prepare", gives=Gives(format="other", form="prepared")), *(
+    edge(id=f"other.{form}", accepts=(Accepts(format="other", form=form),), gives=Gives(format="toybin"))
+    for form in ("prepared", "perpared")
+)]
+""",
         "unknown-form",
-        "accepts onnx+perpared: no other edge gives it",
+        "accepts other+perpared: no other edge gives it",
         "did you mean prepared",
     ),
     "form-that-leads-nowhere": (
