@@ -103,17 +103,11 @@ def infer_shapes(
         found = {wanted[0].name: {images.plan(place, wanted).shape}}
     else:
         with tempfile.TemporaryDirectory(prefix="hub-samples-") as scratch:
-            found = _shapes_in(sources.DataSource(place, wanted, constants, call_function, Path(scratch)))
+            found = {tensor.name: set() for tensor in wanted}
+            for chunk in sources.DataSource(place, wanted, constants, call_function, Path(scratch)).chunks():
+                for name, cut in rows.cuts_of(chunk, wanted).items():
+                    found[name].add(cut.shape)
     return {tensor.name: _only(tensor.name, found[tensor.name]) for tensor in wanted if not tensor.is_static}
-
-
-def _shapes_in(source: sources.DataSource) -> dict[str, set[tuple[int, ...]]]:
-    found: dict[str, set[tuple[int, ...]]] = {tensor.name: set() for tensor in source.wanted}
-    for chunk in source.chunks():
-        cuts = rows.cuts_of(chunk, source.wanted)
-        for name, cut in cuts.items():
-            found[name].add(cut.shape)
-    return found
 
 
 def _only(name: str, shapes: set[tuple[int, ...]]) -> tuple[int, ...]:
@@ -147,15 +141,11 @@ def split(loaded: LoadedSamples, into: Path) -> tuple[LoadedSamples, LoadedSampl
             f"{loaded.count} sample cannot be parted into calibration and comparison",
             hint="give at least two samples (some 100 are usual), or separate data for the comparison with --test",
         )
-    held = set(_held_out(loaded.count))
-    kept = [index for index in range(loaded.count) if index not in held]
-    return _part(loaded, kept, into / "calibration"), _part(loaded, sorted(held), into / "held-out")
-
-
-def _held_out(count: int) -> list[int]:
-    every = list(range(HELD_OUT_EVERY - 1, count, HELD_OUT_EVERY)) or [count - 1]
+    every = list(range(HELD_OUT_EVERY - 1, loaded.count, HELD_OUT_EVERY)) or [loaded.count - 1]
     most = min(len(every), HELD_OUT_MOST)
-    return [every[index * len(every) // most] for index in range(most)]
+    held = [every[index * len(every) // most] for index in range(most)]
+    kept = [index for index in range(loaded.count) if index not in held]
+    return _part(loaded, kept, into / "calibration"), _part(loaded, held, into / "held-out")
 
 
 def _part(loaded: LoadedSamples, indices: list[int], folder: Path) -> LoadedSamples:

@@ -22,14 +22,6 @@ _BOUNDS = {DType.INT4: (-8, 7)}
 _FAMILY = {"f": "float", "i": "integer", "u": "integer", "b": "integer", "c": "complex"}
 
 
-def _numpy_dtype(tensor: TensorSpec) -> np.dtype[Any]:
-    import numpy as np
-
-    if tensor.dtype in {DType.STRING, DType.UNKNOWN}:
-        raise CalibrationError(f"{tensor} takes {tensor.dtype.value}: hub feeds numbers only", hint="freeze the input")
-    return np.dtype(_STORED.get(tensor.dtype, tensor.dtype.value))
-
-
 def cast(tensor: TensorSpec, array: Array, where: str) -> Array:
     """Give an array exactly the input's dtype, in native byte order and C order, where that loses no meaning.
 
@@ -40,12 +32,20 @@ def cast(tensor: TensorSpec, array: Array, where: str) -> Array:
     """
     import numpy as np
 
-    target = _numpy_dtype(tensor)
+    if tensor.dtype in {DType.STRING, DType.UNKNOWN}:
+        raise CalibrationError(f"{tensor} takes {tensor.dtype.value}: hub feeds numbers only", hint="freeze the input")
+    target = np.dtype(_STORED.get(tensor.dtype, tensor.dtype.value))
     families = _FAMILY.get(array.dtype.kind, array.dtype.name), _FAMILY[target.kind]
     if families[0] != families[1]:
         raise _other_family(tensor, array, where, families)
     native = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
-    _check_finite(tensor, native, where)
+    bad = ~np.isfinite(native)
+    if bad.any():
+        at = tuple(int(index) for index in np.argwhere(bad)[0])
+        raise CalibrationError(
+            f"{where}: {tensor.name} holds {int(bad.sum())} values that are NaN or Inf, the first at {list(at)}",
+            hint="leave the sample out, or correct it",
+        )
     if _out_of_range(tensor, native, target):
         raise CalibrationError(
             f"{where}: {tensor.name} is {native.min()} to {native.max()}, which {tensor.dtype.value} does not hold",
@@ -62,18 +62,6 @@ def _other_family(tensor: TensorSpec, array: Array, where: str, families: tuple[
     return CalibrationError(
         message, hint=f"write the array as the model takes it: array.astype('{tensor.dtype.value}')"
     )
-
-
-def _check_finite(tensor: TensorSpec, array: Array, where: str) -> None:
-    import numpy as np
-
-    bad = ~np.isfinite(array)
-    if bad.any():
-        at = tuple(int(index) for index in np.argwhere(bad)[0])
-        raise CalibrationError(
-            f"{where}: {tensor.name} holds {int(bad.sum())} values that are NaN or Inf, the first at {list(at)}",
-            hint="leave the sample out, or correct it",
-        )
 
 
 def _out_of_range(tensor: TensorSpec, array: Array, target: np.dtype[Any]) -> bool:
@@ -115,24 +103,23 @@ class Watch:
         return array
 
     def _measure(self, array: Array, where: str) -> None:
+        import numpy as np
+
         low, high = array.min().item(), array.max().item()
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.elements += array.size
-        self.whole = self.whole and _is_whole(array)
+        self.whole = self.whole and (array.dtype.kind != "f" or bool(np.all(array == np.trunc(array))))
         if array.size > 1 and low == high:
             self.flat += 1
             self.first_flat = self.first_flat or where
-        if self.tensor.value_range is not None:
-            self._compare(array, self.tensor.value_range, where)
-
-    def _compare(self, array: Array, expected: tuple[float, float], where: str) -> None:
-        import numpy as np
-
+        if self.tensor.value_range is None:
+            return
         values: Any = array
-        outside = int(np.count_nonzero((values < expected[0]) | (values > expected[1])))
+        least, most = self.tensor.value_range
+        outside = int(np.count_nonzero((values < least) | (values > most)))
         if outside and not self.is_float:
             raise CalibrationError(
-                f"{where}: {self.name} holds {array.min()} to {array.max()}, the model takes {_span(expected)}",
+                f"{where}: {self.name} holds {low} to {high}, the model takes {least:g} to {most:g}",
                 hint="correct the values (another vocabulary?); the model would read past its tables",
             )
         self.outside += outside
@@ -143,62 +130,34 @@ class Watch:
         Raises:
             CalibrationError: A float input has one value throughout.
         """
-        for check in (_cast_note, _one_value, _flat_samples, _range, _pixels):
-            yield from check(self)
+        for dtype, count in self.casts.items():
+            text = f"{self.name}: {dtype} was cast to the model's {self.tensor.dtype.value} ({count} samples)"
+            yield Remark("note", "data-cast", text)
+        if self.low == self.high:
+            message = f"every value of {self.name} is {self.low:g}, in all {self.samples} samples"
+            freeze = f"if the model always gets this value, freeze it: --constant {self.name}={self.low:g}"
+            if self.is_float:
+                raise CalibrationError(f"{message}: it has no range to calibrate", hint=f"give real data; {freeze}")
+            yield Remark("warning", "data-one-value", f"{message}; {freeze}")
+        if self.is_float and self.elements:
+            yield from self._odd_floats()
 
-
-def _is_whole(array: Array) -> bool:
-    import numpy as np
-
-    return array.dtype.kind != "f" or bool(np.all(array == np.trunc(array)))
-
-
-def _span(expected: tuple[float, float]) -> str:
-    return f"{expected[0]:g} to {expected[1]:g}"
-
-
-def _cast_note(seen: Watch) -> Iterator[Remark]:
-    for dtype, count in seen.casts.items():
-        text = f"{seen.name}: {dtype} was cast to the model's {seen.tensor.dtype.value} ({count} samples)"
-        yield Remark("note", "data-cast", text)
-
-
-def _one_value(seen: Watch) -> Iterator[Remark]:
-    if seen.low != seen.high:
-        return
-    message = f"every value of {seen.name} is {seen.low:g}, in all {seen.samples} samples"
-    freeze = f"if the model always gets this value, freeze it: --constant {seen.name}={seen.low:g}"
-    if seen.is_float:
-        raise CalibrationError(f"{message}: it has no range to calibrate", hint=f"give real data; {freeze}")
-    yield Remark("warning", "data-one-value", f"{message}; {freeze}")
-
-
-def _flat_samples(seen: Watch) -> Iterator[Remark]:
-    if seen.is_float and seen.flat:
-        text = (
-            f"{seen.flat} of {seen.samples} samples of {seen.name} are one constant each, the first {seen.first_flat}"
-        )
-        yield Remark("warning", "data-flat-samples", text)
-
-
-def _range(seen: Watch) -> Iterator[Remark]:
-    expected = seen.tensor.value_range
-    if expected is None or not seen.is_float or not seen.elements:
-        return
-    got = f"{seen.name} is {seen.low:g} to {seen.high:g}, the model expects {_span(expected)}"
-    if seen.outside > OUTSIDE_SHARE * seen.elements:
-        text = f"{got}: {seen.outside / seen.elements:.0%} of the values lie outside; is a scaling missing?"
-        yield Remark("warning", "data-out-of-range", text)
-    if seen.high - seen.low < USED_SHARE * (expected[1] - expected[0]):
-        text = f"{got}: the data uses a small part of it; was it scaled twice?"
-        yield Remark("warning", "data-in-small-range", text)
-
-
-def _pixels(seen: Watch) -> Iterator[Remark]:
-    takes_bytes = seen.tensor.value_range is not None and seen.tensor.value_range[1] >= BYTE_LOW
-    if seen.is_float and seen.whole and seen.low >= 0 and BYTE_LOW <= seen.high <= BYTE_HIGH and not takes_bytes:
-        pixels = f"{seen.name} holds whole numbers from {seen.low:g} to {seen.high:g}, as raw pixels do"
-        yield Remark("warning", "data-raw-pixels", f"{pixels}: was the normalisation of the training forgotten?")
+    def _odd_floats(self) -> Iterator[Remark]:
+        if self.flat:
+            flat = f"{self.flat} of {self.samples} samples of {self.name} are one constant each"
+            yield Remark("warning", "data-flat-samples", f"{flat}, the first {self.first_flat}")
+        least, most = self.tensor.value_range or (self.low, self.high)
+        got = f"{self.name} is {self.low:g} to {self.high:g}, the model expects {least:g} to {most:g}"
+        if self.outside > OUTSIDE_SHARE * self.elements:
+            text = f"{got}: {self.outside / self.elements:.0%} of the values lie outside; is a scaling missing?"
+            yield Remark("warning", "data-out-of-range", text)
+        if self.high - self.low < USED_SHARE * (most - least):
+            text = f"{got}: the data uses a small part of it; was it scaled twice?"
+            yield Remark("warning", "data-in-small-range", text)
+        takes_bytes = self.tensor.value_range is not None and most >= BYTE_LOW
+        if self.whole and self.low >= 0 and BYTE_LOW <= self.high <= BYTE_HIGH and not takes_bytes:
+            pixels = f"{self.name} holds whole numbers from {self.low:g} to {self.high:g}, as raw pixels do"
+            yield Remark("warning", "data-raw-pixels", f"{pixels}: was the normalisation of the training forgotten?")
 
 
 class Digests:

@@ -7,7 +7,7 @@ the size, centred on black); all of them are Pillow's bilinear filter, which ave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +20,7 @@ from hub.spec import CalibrationError, Dim, DType, Remark, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
     from hub._calibration.rows import Array
 
@@ -74,7 +74,14 @@ def plan(place: DataSpec, wanted: tuple[TensorSpec, ...]) -> Preprocessing:
     Raises:
         CalibrationError: The model takes no single image, or something is neither stated nor told by the model.
     """
-    tensor = _single(wanted)
+    tensor, instead = wanted[0], "give .npz files with an array per input, or package.module:function"
+    if len(wanted) > 1:
+        names = ", ".join(tensor.name for tensor in wanted)
+        raise CalibrationError(f"images feed one input, the model takes {len(wanted)}: {names}", hint=instead)
+    if len(tensor.shape) != _RANK:
+        raise CalibrationError(
+            f"images are 4-D (batch, channels, height, width), the model takes {tensor}", hint=instead
+        )
     told: list[Remark] = []
     layout = _layout(place, tensor, told)
     height, width, depth = (tensor.shape[layout.index(letter)] for letter in "hwc")
@@ -96,19 +103,6 @@ def plan(place: DataSpec, wanted: tuple[TensorSpec, ...]) -> Preprocessing:
         std=std,
         told=tuple(told),
     )
-
-
-def _single(wanted: tuple[TensorSpec, ...]) -> TensorSpec:
-    instead = "give .npz files with an array per input, or package.module:function"
-    if len(wanted) > 1:
-        names = ", ".join(tensor.name for tensor in wanted)
-        raise CalibrationError(f"images feed one input, the model takes {len(wanted)}: {names}", hint=instead)
-    tensor = wanted[0]
-    if len(tensor.shape) != _RANK:
-        raise CalibrationError(
-            f"images are 4-D (batch, channels, height, width), the model takes {tensor}", hint=instead
-        )
-    return tensor
 
 
 def _choice(place: DataSpec, key: str, known: tuple[str, ...]) -> str:
@@ -138,7 +132,8 @@ def _layout(place: DataSpec, tensor: TensorSpec, told: list[Remark]) -> str:
     if stated:
         depth = tensor.shape[stated.index("c")].size
         if depth is not None and depth not in CHANNELS.values():
-            raise _state(place, f"layout={stated} gives {depth} channels in {tensor}", layout=_other(stated))
+            (other,) = {*LAYOUTS} - {stated}
+            raise _state(place, f"layout={stated} gives {depth} channels in {tensor}", layout=other)
         return stated
     derived = tensor.layout.lower() if tensor.layout.lower() in fits else ""
     if not derived and len(fits) != 1:
@@ -146,10 +141,6 @@ def _layout(place: DataSpec, tensor: TensorSpec, told: list[Remark]) -> str:
     text = f"layout {derived or fits[0]}: taken from the model's input {tensor}"
     told.append(Remark("note", "image-layout-guessed", text))
     return derived or fits[0]
-
-
-def _other(layout: str) -> str:
-    return next(name for name in LAYOUTS if name != layout)
 
 
 def _channels(place: DataSpec, depth: Dim, told: list[Remark]) -> str:
@@ -203,8 +194,10 @@ def _arithmetic(
     missing = [key for key in ("scale", "mean", "std") if key not in place.query]
     raw = tensor.dtype is DType.UINT8 and len(missing) == 3  # noqa: PLR2004 none of the three: pixels as they are
     if missing and not raw:
-        size = shape_text(_stated_size(place) or ()) if "size" in place.query else ""
-        kept = ({"size": size} if size else _own_size(tensor)) | _INTEGER.get(tensor.dtype, {}) | place.query
+        own = [dim for dim in tensor.shape[1:] if dim.size not in CHANNELS.values()]
+        fixed = len(own) == 2 and all(dim.size for dim in own)  # noqa: PLR2004 height and width
+        size = _stated_size(place) or (own if fixed else ())
+        kept = ({"size": shape_text(size)} if size else {}) | _INTEGER.get(tensor.dtype, {}) | place.query
         raise _state(place, f"{', '.join(missing)} not stated, and {tensor} does not tell them", **kept)
     (scale,) = _numbers(place, "scale", "1", 1)
     mean = _numbers(place, "mean", "0", CHANNELS[channels])
@@ -212,12 +205,6 @@ def _arithmetic(
     if scale == 0 or 0 in std:
         raise CalibrationError(f"{place.spec}: scale and std cannot be 0", hint="scale=1 and std=1 change nothing")
     return scale, mean, std
-
-
-def _own_size(tensor: TensorSpec) -> dict[str, str]:
-    inner = [dim for dim in tensor.shape[1:] if dim.size not in CHANNELS.values()]
-    static = len(inner) == 2 and all(dim.size for dim in inner)  # noqa: PLR2004 height and width
-    return {"size": shape_text(inner)} if static else {}
 
 
 def _numbers(place: DataSpec, key: str, default: str, most: int) -> tuple[float, ...]:
@@ -278,7 +265,7 @@ def _typed(how: Preprocessing, value: Pixels, file: Path) -> Array:
     return whole.astype(how.dtype)
 
 
-def _picture(file: Path, how: Preprocessing, notes: dict[Remark, int]) -> Image:
+def _picture(file: Path, how: Preprocessing, notes: dict[Remark, int]) -> Picture:
     import warnings
 
     from PIL import Image, ImageOps
@@ -302,7 +289,7 @@ def _picture(file: Path, how: Preprocessing, notes: dict[Remark, int]) -> Image:
     return turned.convert("L" if how.channels == "gray" else "RGB")
 
 
-def _note_image(image: Image, notes: dict[Remark, int]) -> None:
+def _note_image(image: Picture, notes: dict[Remark, int]) -> None:
     found = []
     if image.getexif().get(_ORIENTATION, 1) != 1:
         found.append(Remark("note", "image-turned", "turned upright by the EXIF orientation"))
@@ -314,28 +301,9 @@ def _note_image(image: Image, notes: dict[Remark, int]) -> None:
         notes[note] = notes.get(note, 0) + 1
 
 
-def _stretch(image: Image, size: tuple[int, int]) -> Image:
-    from PIL import Image
-
-    return image.resize(size, Image.Resampling.BILINEAR)
-
-
-def _crop(image: Image, size: tuple[int, int]) -> Image:
+def _fitted(how: Preprocessing, image: Picture, file: Path) -> Picture:
     from PIL import Image, ImageOps
 
-    return ImageOps.fit(image, size, method=Image.Resampling.BILINEAR)
-
-
-def _pad(image: Image, size: tuple[int, int]) -> Image:
-    from PIL import Image, ImageOps
-
-    return ImageOps.pad(image, size, method=Image.Resampling.BILINEAR)
-
-
-_FIT: dict[str, Callable[[Image, tuple[int, int]], Image]] = {"stretch": _stretch, "crop": _crop, "pad": _pad}
-
-
-def _fitted(how: Preprocessing, image: Image, file: Path) -> Image:
     height, width = how.size
     if image.size == (width, height):
         return image
@@ -345,4 +313,7 @@ def _fitted(how: Preprocessing, image: Image, file: Path) -> Image:
             f"{file.name} is {image.height}x{image.width}, the input {height}x{width}, and resize is not stated",
             size=shape_text(how.size),
         )
-    return _FIT[how.resize](image, (width, height))
+    if how.resize == "stretch":
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    fit = {"crop": ImageOps.fit, "pad": ImageOps.pad}[how.resize]
+    return fit(image, (width, height), method=Image.Resampling.BILINEAR)

@@ -35,7 +35,9 @@ def parse(spec: str) -> DataSpec:
     Raises:
         CalibrationError: It is of no form that hub reads, or nothing is there.
     """
-    text, query = _parted(spec)
+    text, mark, query = spec.rpartition("?")
+    if not mark or Path(spec).exists():
+        text, query = spec, ""
     path = Path(text).expanduser()
     if not text:
         raise CalibrationError("the data spec is empty", hint=f"give {FORMS}")
@@ -47,11 +49,6 @@ def parse(spec: str) -> DataSpec:
             f"{spec}: preprocessing ({query}) is for folders of images", hint=f"give it without the query: {text}"
         )
     return DataSpec(spec, kind, path, _query(query))
-
-
-def _parted(spec: str) -> tuple[str, str]:
-    text, mark, query = spec.rpartition("?")
-    return (text, query) if mark and not Path(spec).exists() else (spec, "")
 
 
 def _query(query: str) -> dict[str, str]:
@@ -66,14 +63,9 @@ def _query(query: str) -> dict[str, str]:
     return found
 
 
-def _is_function(spec: str) -> bool:
-    module, colon, function = spec.partition(":")
-    names = [*module.split("."), *function.split(".")]
-    return bool(colon) and all(name.isidentifier() for name in names)
-
-
 def _absent(spec: str, path: Path) -> DataSpec:
-    if _is_function(spec):
+    module, colon, function = spec.partition(":")
+    if colon and all(name.isidentifier() for name in (*module.split("."), *function.split("."))):
         return DataSpec(spec, "function", Path(), {})
     there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = did_you_mean(path.name, there)

@@ -75,17 +75,16 @@ def wanted_inputs(
     Raises:
         CalibrationError: The model takes nothing that data could feed.
     """
-    wanted = tuple(_fixed(tensor, shapes) for tensor in signature.inputs if tensor.name not in constants)
+    wanted = tuple(
+        msgspec.structs.replace(tensor, shape=tuple(map(Dim.of, shapes[tensor.name])))
+        if tensor.name in shapes
+        else tensor
+        for tensor in signature.inputs
+        if tensor.name not in constants
+    )
     if not wanted:
         raise CalibrationError("the model takes no input, so no data fits it", hint="leave out the data")
     return wanted
-
-
-def _fixed(tensor: TensorSpec, shapes: Mapping[str, Shape]) -> TensorSpec:
-    shape = shapes.get(tensor.name)
-    if shape is None:
-        return tensor
-    return msgspec.structs.replace(tensor, shape=tuple(Dim.of(int(size)) for size in shape))
 
 
 def cuts_of(chunk: Chunk, wanted: Iterable[TensorSpec]) -> dict[str, Cut]:
@@ -111,14 +110,13 @@ def _cut(tensor: TensorSpec, chunk: Chunk) -> Cut:
     if array.ndim == len(tensor.shape) + 1 and _fits(array.shape[1:], tensor.shape):
         return Cut("each", array.shape[0], array.shape[1:])
     if array.ndim == len(tensor.shape) and array.ndim and _fits(array.shape[1:], tensor.shape[1:]):
-        return _rows(array.shape, tensor.shape[0].size or 1)
+        batch = tensor.shape[0].size or 1
+        count, dropped = divmod(array.shape[0], batch)
+        return Cut("rows", count, (batch, *array.shape[1:]), batch, dropped)
     if chunk.one_sample and _fits(array.shape, tensor.shape):
         return Cut("whole", 1, array.shape)
-    raise _misfit(tensor, array.shape, chunk.origin)
-
-
-def _rows(shape: Shape, batch: int) -> Cut:
-    return Cut("rows", shape[0] // batch, (batch, *shape[1:]), batch, shape[0] % batch)
+    message = f"{chunk.origin}: {tensor.name} has shape {shape_text(array.shape)}, the model takes"
+    raise CalibrationError(f"{message} {shape_text(tensor.shape)}", hint=_advice(tensor, array.shape))
 
 
 def _fits(shape: Shape, dims: tuple[Dim, ...]) -> bool:
@@ -129,14 +127,6 @@ def _takes(dim: Dim, size: int) -> bool:
     if dim.size is not None:
         return size == dim.size
     return dim.low <= size and (dim.high is None or size <= dim.high)
-
-
-def _misfit(tensor: TensorSpec, shape: Shape, origin: str) -> CalibrationError:
-    takes = shape_text(tensor.shape)
-    return CalibrationError(
-        f"{origin}: {tensor.name} has shape {shape_text(shape)}, the model takes {takes}",
-        hint=_advice(tensor, shape),
-    )
 
 
 def _advice(tensor: TensorSpec, shape: Shape) -> str:

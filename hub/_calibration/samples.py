@@ -66,7 +66,10 @@ class _Writer:
             cuts = cuts_of(chunk, self.source.wanted)
             largest = max(largest, *(cut.dropped for cut in cuts.values()))
             self._write(chunk, cuts)
-        self._check_count(largest)
+        if not self.digests.every:
+            spec, takes = self.source.place.spec, ", ".join(map(str, self.source.wanted))
+            rows = f" ({largest} rows are less than a batch)" if largest else ""
+            raise CalibrationError(f"{spec} holds no samples{rows}; the model takes {takes}", hint="give real inputs")
         return Written(len(self.digests.every), self.digests.fingerprint, tuple(self._remarks()), self.labels.all())
 
     def _write(self, chunk: Chunk, cuts: dict[str, Cut]) -> None:
@@ -81,13 +84,6 @@ class _Writer:
             }
             write_sample(self.into, len(self.digests.every), arrays)
             self.digests.add(arrays)
-
-    def _check_count(self, largest: int) -> None:
-        if self.digests.every:
-            return
-        spec, takes = self.source.place.spec, ", ".join(map(str, self.source.wanted))
-        rows = f" ({largest} rows are less than a batch)" if largest else ""
-        raise CalibrationError(f"{spec} holds no samples{rows}; the model takes {takes}", hint="give real inputs")
 
     def _remarks(self) -> Iterator[Remark]:
         for note, count in self.notes.items():
