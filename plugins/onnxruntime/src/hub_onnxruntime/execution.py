@@ -167,7 +167,7 @@ def _no_dot_product(nodes: Sequence[_ExecutedNode]) -> Remark | None:
     count = sum(item.precision in {"int8", "int8-dynamic"} and _multiplies(item) for item in nodes)
     if not count or processor().has_integer_dot is not False:
         return None
-    text = f"{count} int8 operators on {processor()}: without an int8 dot product they gain little over float"
+    text = f"this processor has no int8 dot product: {count} int8 operators gain little over float"
     return Remark("obstacle", "no-integer-dot", text)
 
 

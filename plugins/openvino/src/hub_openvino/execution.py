@@ -274,7 +274,8 @@ def _share(layers: Sequence[ExecutedLayer]) -> str:
 
 def _cpu_lacks() -> Iterator[Remark]:
     if processor().has_integer_dot is False:
-        yield Remark("obstacle", "no-integer-dot", f"{processor()}: int8 products take several instructions each")
+        text = "this processor has no VNNI: int8 products take several instructions each"
+        yield Remark("obstacle", "no-integer-dot", text)
 
 
 def _narrowed(settings: Mapping[str, str]) -> tuple[Remark, ...]:

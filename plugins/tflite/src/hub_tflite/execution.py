@@ -178,7 +178,7 @@ def _obstacles(parts: list[ExecutedPart], lines: list[FileOperator], variant: st
     products = Counter(line.precision for line in lines if line.precision in _INTEGER_PRODUCTS)
     if products and processor().has_integer_dot is False:
         count = ", ".join(f"{number} {word}" for word, number in products.most_common())
-        said = f"{processor()}: no integer dot product for the operators in {count}; they may be no faster than float32"
+        said = f"this processor has no integer dot product: operators in {count} may be no faster than float32"
         yield Remark("obstacle", "no-integer-dot", said)
     bodies = sorted({line.operator for line in lines if line.operator in _BODIES})
     if bodies:
