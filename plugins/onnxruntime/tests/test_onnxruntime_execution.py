@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 from hub.spec import Execution, Processor
 from hub_onnxquant import runtime_options
@@ -213,7 +214,8 @@ def test_the_processor_is_asked_for_its_int8_products(
     monkeypatch.setattr(execution_module, "processor", lambda: chip)
     path = models.dynamic(models.attention(tmp_path), tmp_path)
     found = explained(path, {"x": np.ones((2, 5, 32), np.float32)}).remarks
-    assert any("4 int8 operators on some chip" in remark.text for remark in found if remark.kind == "obstacle") == said
+    obstacles = [remark.text for remark in found if remark.kind == "obstacle"]
+    assert any("no int8 dot product: 4 int8 operators" in text for text in obstacles) == said
 
 
 @pytest.mark.parametrize(("features", "saturates"), [({"avx2"}, True), ({"avx2", "avx512_vnni"}, False)])
@@ -245,6 +247,30 @@ def test_integers_in_weights_alone_are_left_to_onnx_runtime(tmp_path: Path, monk
     model = graphs.model(nodes, [graphs.value("x", [1, 4])], [graphs.value("y", [1, 4])], stored)
     assert not ExplainedSession(graphs.saved(model, tmp_path / "m.onnx")).exact
     assert not ExplainedSession(tmp_path / "m.onnx", content=model.SerializeToString()).exact
+
+
+def test_a_product_of_two_signed_activations_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them is transposed between its pair: ONNX Runtime makes the other u8 and leaves this one s8."""
+    stored = {"s": np.float32(0.01), "z": np.int8(0), "t": np.float32(0.2)}
+    nodes = [
+        *(helper.make_node("QuantizeLinear", [name, "s", "z"], [f"{name}_q"]) for name in "ab"),
+        helper.make_node("Transpose", ["b_q"], ["bt_q"], perm=[0, 2, 1]),
+        *(helper.make_node("DequantizeLinear", [f"{name}_q", "s", "z"], [f"{name}_d"]) for name in ("a", "bt")),
+        helper.make_node("MatMul", ["a_d", "bt_d"], ["m"]),
+        helper.make_node("QuantizeLinear", ["m", "t", "z"], ["m_q"]),
+        helper.make_node("DequantizeLinear", ["m_q", "t", "z"], ["y"]),
+    ]
+    inputs = [graphs.value(name, [1, 6, 8]) for name in "ab"]
+    model = graphs.model(nodes, inputs, [graphs.value("y", [1, 6, 6])], stored, opset=20)
+    path = graphs.saved(model, tmp_path / "m.onnx")
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.uniform(-1.28, 1.27, (1, 6, 8)).astype(np.float32) for name in "ab"}
+    wanted = ReferenceEvaluator(model).run(None, feeds)[0]
+    assert np.array_equal(ExplainedSession(path).run(feeds)["y"], wanted)
+    monkeypatch.setattr(runtime_options, "processor", lambda: Processor(name="chip", features=frozenset({"avx2"})))
+    assert runtime_options.exact_setting(path) == runtime_options.SIGNED
+    dynamic = models.dynamic(models.attention(tmp_path), tmp_path)
+    assert runtime_options.exact_setting(dynamic) == runtime_options.EXACT
 
 
 def test_the_session_can_be_used_as_before_afterwards() -> None:

@@ -36,11 +36,11 @@ STEPS = 2
 CI = (
     "Conv1D", "Conv2D-same-strided", "Conv2DTranspose", "SeparableConv2D", "DepthwiseConv2D", "MaxPooling2D",
     "AveragePooling2D", "BatchNormalization", "LayerNormalization", "GroupNormalization", "LSTM", "GRU",
-    "SimpleRNN", "MultiHeadAttention", "Dense", "Embedding", "UpSampling2D", "Concatenate", "Activation-gelu",
-    "Activation-softmax",
+    "SimpleRNN", "MultiHeadAttention", "Attention", "Dense", "Embedding", "UpSampling2D", "Concatenate",
+    "Activation-gelu", "Activation-softmax",
 )  # fmt: skip
 # They may only rise; measured 2026-11.
-FLOOR, FLOOR_EVERY = 56, 620
+FLOOR, FLOOR_EVERY = 59, 621
 
 
 class Verdict(NamedTuple):

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import DeviceMissing, processor
+from hub_onnxgraph.graphs import graphs
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime as ort
 
 # Variant -> name of ONNX Runtime's graph optimization level. The first is the default.
@@ -35,18 +37,53 @@ EXACT = "session.x64quantprecision"
 """ONNX Runtime's word. On x86 it turns s8 activations into u8, and multiplies u8 by s8 in pairs that saturate in 16
 bits where there is no VNNI: a digits network has 4 dB with it. With `1` the weights become u8 there, which is exact."""
 
+SIGNED = "session.qdqisint8allowed"
+"""ONNX Runtime's word. With `1` s8 activations stay s8; s8 by s8 is exact without VNNI, in twice the time of u8 by u8.
+For products of two activations, of which `EXACT` turns neither: one that is transposed between its QuantizeLinear and
+its DequantizeLinear stays s8 beside the other's u8 (an attention layer has 10 dB)."""
+
+_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 _SIGN = b"QuantizeLinear"
 """Name of an operator that every file has whose activations are integers, DynamicQuantizeLinear included."""
 
 
-def needs_exact(path: Path, content: bytes = b"") -> bool:
-    """Whether a file's activations are integers, on a processor that saturates.
+def exact_setting(path: Path, content: bytes = b"") -> str:
+    """Returns what has a file's int8 computed exactly: `EXACT`, `SIGNED`, or nothing where nothing saturates.
 
     Where weights alone are integers, nothing saturates, and `EXACT` breaks ONNX Runtime 1.32: it moves zero points.
     """
     if processor().has_integer_dot is not False:
-        return False
-    return _SIGN in content if content else _has_sign(path)
+        return ""
+    model = _quantizing(path, content)
+    return "" if model is None else SIGNED if _multiplies_signed(model) else EXACT
+
+
+def _quantizing(path: Path, content: bytes) -> onnx.ModelProto | None:
+    """The model, without external data, where its activations are integers or fp8."""
+    import onnx
+
+    if content:
+        return onnx.ModelProto.FromString(content) if _SIGN in content else None
+    return onnx.load(path, load_external_data=False) if _has_sign(path) else None
+
+
+def _multiplies_signed(model: onnx.ModelProto) -> bool:
+    """Whether all quantized activations are s8, and two activations are multiplied."""
+    from onnx import TensorProto
+
+    types = {tensor.name: tensor.data_type for graph in graphs(model.graph) for tensor in graph.initializer}
+    fed: set[str] = set()
+    zero_points, pairs = set(), 0
+    for graph in graphs(model.graph):
+        fed.update({value.name for value in graph.input} - types.keys())
+        for node in graph.node:
+            if fed.isdisjoint(node.input):
+                continue
+            fed.update(filter(None, node.output))
+            if node.op_type == "QuantizeLinear":
+                zero_points.add(types.get(node.input[2]) if node.input[2:] else TensorProto.UINT8)
+            pairs += node.op_type in _PRODUCTS and node.input[1] in fed
+    return pairs > 0 and zero_points == {TensorProto.INT8}
 
 
 def _has_sign(path: Path) -> bool:
@@ -65,17 +102,12 @@ _FP8 = frozenset({17, 18, 19, 20})  # onnx.TensorProto.FLOAT8E4M3FN to FLOAT8E5M
 
 def quantizes_to_fp8(path: Path, content: bytes = b"") -> bool:
     """Whether a file has QuantizeLinear, and stores tensors in fp8."""
-    import onnx
-
-    if content:
-        model = onnx.ModelProto.FromString(content) if _SIGN in content else None
-    else:
-        model = onnx.load(path, load_external_data=False) if _has_sign(path) else None
+    model = _quantizing(path, content)
     return model is not None and any(tensor.data_type in _FP8 for tensor in model.graph.initializer)
 
 
-def session_options(variant: str, threads: int, *, exact: bool = False) -> ort.SessionOptions:
-    """Returns deterministic CPU settings; `threads` of 0 means ONNX Runtime's default; see `EXACT`."""
+def session_options(variant: str, threads: int, *, exact: str = "") -> ort.SessionOptions:
+    """Returns deterministic CPU settings; `threads` of 0 means ONNX Runtime's default; `exact` see `exact_setting`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -84,7 +116,7 @@ def session_options(variant: str, threads: int, *, exact: bool = False) -> ort.S
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads
     if exact:
-        options.add_session_config_entry(EXACT, "1")
+        options.add_session_config_entry(exact, "1")
     return options
 
 

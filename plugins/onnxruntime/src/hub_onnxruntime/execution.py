@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, Remark, processor
 from hub_onnxgraph.graphs import name_nodes
-from hub_onnxquant.runtime_options import EXACT, VARIANTS
+from hub_onnxquant.runtime_options import VARIANTS
 from hub_onnxruntime.accounting import REORDERS, Account, FlatGraph, account
 from hub_onnxruntime.files import load_structure
 from hub_onnxruntime.numerics import (
@@ -172,12 +172,13 @@ def _no_dot_product(nodes: Sequence[_ExecutedNode]) -> Remark | None:
 
 
 def _saturates(nodes: Sequence[_ExecutedNode], session: OrtSession) -> Remark | None:
-    """Says so where ONNX Runtime's default computes int8 wrong on this processor; see `runtime_options.EXACT`."""
+    """Says so where ONNX Runtime's default computes int8 wrong on this processor; see `exact_setting`."""
     count = sum(_multiplies(item) and {"uint8", "int8"} <= set(item.kernel.inputs) for item in nodes)
     if session.exact or not count or processor().has_integer_dot is not False:
         return None
     text = f"{count} operators multiply u8 by s8, which saturates on this processor"
-    return Remark("deviation", "products-saturate", text, f"open the session with {EXACT}=1")
+    hint = f"open the session with {session.exact_setting}=1" if session.exact_setting else "write it on this processor"
+    return Remark("deviation", "products-saturate", text, hint)
 
 
 def _multiplies(item: _ExecutedNode) -> bool:

@@ -32,7 +32,7 @@ from hub.spec import (
     Verdict,
 )
 from hub_onnxgraph.graphs import name_nodes
-from hub_onnxquant.runtime_options import OPTIMIZED_DATA, needs_exact, runtime_failures, session_options
+from hub_onnxquant.runtime_options import OPTIMIZED_DATA, exact_setting, runtime_failures, session_options
 from hub_onnxruntime import large, unpack
 from hub_onnxruntime.files import all_nodes, external_files, load, load_structure, save
 from hub_onnxruntime.fusions import SPOILERS, fuse, looks_like_a_transformer
@@ -139,7 +139,7 @@ def save_optimized(
     """
     import onnxruntime as ort_module
 
-    options = session_options(level, 0, exact=needs_exact(source))
+    options = session_options(level, 0, exact=exact_setting(source))
     options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights that nobody runs with
     if ort:

@@ -13,7 +13,7 @@ from hub_onnxgraph.graphs import defined_names
 from hub_onnxquant.runtime_options import (
     UNSOUND_FP8,
     VARIANTS,
-    needs_exact,
+    exact_setting,
     provider_of,
     quantizes_to_fp8,
     runtime_failures,
@@ -61,7 +61,7 @@ class OrtSession:
         threads: Intra-op threads; 0 for ONNX Runtime's default.
         content: The model to open in place of the file's, with the file's external data.
         device: `cpu`, or a provider of the installed ONNX Runtime in lower case: `cuda`.
-        exact: Whether int8 is computed exactly on every processor (see `EXACT`), or as ONNX Runtime does by itself.
+        exact: Whether int8 is computed exactly on every processor (see `exact_setting`), or as by default.
 
     Raises:
         DeviceMissing: `device` is not there.
@@ -79,10 +79,11 @@ class OrtSession:
         exact: bool = True,
     ) -> None:
         self.path, self.device = Path(path), device
-        self.exact = exact and needs_exact(self.path, content)
         self.variant = variant or next(iter(VARIANTS))
         self.provider = provider_of(device)
         self.is_ort = not content and self.path.is_file() and is_ort_file(self.path)
+        self.exact_setting = "" if self.is_ort else exact_setting(self.path, content)
+        self.exact = exact and bool(self.exact_setting)
         self._threads = threads
         self.widened = False  # whether bfloat16 is computed in float32 and rounded after every operator
         self._unsound = UNSOUND_FP8 if not self.is_ort and quantizes_to_fp8(self.path, content) else ()
@@ -93,7 +94,7 @@ class OrtSession:
 
     def options(self) -> ort.SessionOptions:
         """Returns new session options as this session was opened with."""
-        options = session_options(self.variant, self._threads, exact=self.exact)
+        options = session_options(self.variant, self._threads, exact=self.exact_setting if self.exact else "")
         options.add_session_config_entry(_DATA_FOLDER, str(self.path.parent))
         options.add_session_config_entry("session.load_model_format", "ORT" if self.is_ort else "ONNX")
         return options
