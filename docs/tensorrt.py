@@ -1,4 +1,8 @@
-"""Real models to TensorRT: `python -m docs.tensorrt MODEL ...` measures; without names it writes the page anew."""
+"""Real models to TensorRT: `python -m docs.tensorrt MODEL ...` measures; without names it writes the page anew.
+
+Cells that were measured are not measured again, but for those that are named (`ocr-det:int8`) and with `--anew`: a run
+that was cut off is gone on with by the same command.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from tests.zoo.cells import Case, Outcome
 
 PAGE = Path(__file__).with_name("tensorrt.md")
 RESULTS = PAGE.with_suffix(".json")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4-weights")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-mixed", "fp8", "int4-weights")
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -76,10 +80,11 @@ def load() -> Results:
     return msgspec.json.decode(RESULTS.read_bytes(), type=Results) if RESULTS.exists() else {}
 
 
-def measure(names: Sequence[str], folder: Path) -> None:
+def measure(names: Sequence[str], folder: Path, *, anew: bool) -> None:
     """Build engines of some models, `ocr-det` or `ocr-det:int8`, and keep the figures."""
     for name, _, one in (word.partition(":") for word in names):
-        for precision in (one,) if one else PRECISIONS:
+        known = {} if anew or one else load().get(name, {})
+        for precision in (one,) if one else (word for word in PRECISIONS if word not in known):
             cell = build(MODELS[name], precision, folder)
             results = load()
             results.setdefault(name, {})[precision] = cell
@@ -135,9 +140,10 @@ def render(results: Mapping[str, Mapping[str, Cell]]) -> str:
 
 def main() -> None:
     """Measure what is named, and write the page."""
-    if sys.argv[1:]:
+    names = [word for word in sys.argv[1:] if word != "--anew"] or (list(MODELS) if "--anew" in sys.argv else [])
+    if names:
         with tempfile.TemporaryDirectory(prefix="hub-tensorrt-") as folder:
-            measure(sys.argv[1:], Path(folder))
+            measure(names, Path(folder), anew="--anew" in sys.argv)
     PAGE.write_text(render(load()))
 
 

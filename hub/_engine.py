@@ -24,7 +24,7 @@ from hub._requirements import versions_of
 from hub._routing import Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
-from hub._shapes import bounded, check_names, check_ranges, fix_shapes, tell_open
+from hub._shapes import bounded, check_names, check_ranges, fix_shapes, open_inputs, range_flags, tell_open
 from hub._speed import Performance, check_speed, explain, measure_speed, slow_words
 from hub._steps import Step, narrows
 from hub._unrun import built_only, check_here
@@ -122,7 +122,14 @@ class Conversion:
         self._events.planned(opened.summary, plan)
         self._events.started("running the source model")
         fix = not self._keeps_dynamic(plan.routes[0])
-        samples, reference = samples_and_reference(request, self._runner, opened, fix=fix)
+        try:
+            samples, reference = samples_and_reference(request, self._runner, opened, fix=fix)
+        except ShapeNeeded as error:
+            if fix and any(step.edge.needs_ranges for step in plan.routes[0]):
+                signature = opened.summary.signature
+                flags = range_flags(signature, open_inputs(signature, request.options), request.options)
+                error.hint = f"{error.hint}; to keep them open, {flags}"
+            raise
         for remark in samples.remarks:
             self._events.noted(remark)
         proof = self._first_right_route(opened, plan, samples, reference)

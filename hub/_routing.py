@@ -109,7 +109,11 @@ def make_plan(
     # The model as it is closes only the steps that start from it: behind a preparation it is another.
     answers = {edge.id: ask(edge, summary, options) for edge in edges if edge.takes(start)}
     usable = [
-        step for step in registry.steps if verdicts[step.edge.id] and (step.source != start or answers[step.edge.id])
+        step
+        for step in registry.steps
+        if verdicts[step.edge.id]
+        and (step.source != start or answers[step.edge.id])
+        and not (step.edge.adopts and start.numerics is Numerics.FP32)
     ]
     asked = frozenset(name for name in _HONOURED if getattr(options, name))
     routes = tuple(_routes(usable, summary, goals, options, asked))

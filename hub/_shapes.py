@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from hub._request import did_you_mean
-from hub.spec import ConvertOptions, Dim, Remark, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
+from hub.spec import ConvertOptions, Dim, DimRange, Remark, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -27,7 +27,20 @@ def check_names(signature: Signature, options: ConvertOptions) -> None:
     for name, sizes in options.ranges.items():
         for shape in (tuple(size.low for size in sizes), tuple(size.high for size in sizes)):
             _check_fits(known[name], shape)
+    _check_same_symbols(signature, options)
     _check_states(signature, options)
+
+
+def _check_same_symbols(signature: Signature, options: ConvertOptions) -> None:
+    """Refuse two ranges for one symbol: the model says that it is one size, and no sample could have both."""
+    known: dict[str, tuple[DimRange, str]] = {}
+    for spec in signature.inputs:
+        for dim, size in zip(spec.shape, options.ranges.get(spec.name, ()), strict=False):
+            first, where = known.setdefault(dim.symbol, (size, spec.name)) if dim.symbol else (size, "")
+            if first != size:
+                message = f"{dim.symbol} is {first} in {where} and {size} in {spec.name}"
+                hint = f"give the same sizes wherever the model says {dim.symbol}: it is one size there"
+                raise UsageError(message, hint=hint)
 
 
 def _check_states(signature: Signature, options: ConvertOptions) -> None:
@@ -73,11 +86,32 @@ def check_ranges(signature: Signature, options: ConvertOptions) -> None:
     given = {*options.shapes, *options.ranges, *options.constants}
     rest = [spec for spec in signature.inputs if not spec.is_static and spec.name not in given]
     if rest:
-        flags = (f"--shape {s.name}={'x'.join('1..8' if d.symbol else str(d) for d in s.shape)}" for s in rest)
         raise ShapeNeeded(
             f"the target takes a range of sizes only; none is given for {'; '.join(map(str, rest))}",
-            hint=f"add {' '.join(flags)} with your smallest and largest sizes",
+            hint=range_flags(signature, rest, options),
         )
+
+
+def range_flags(signature: Signature, specs: Iterable[TensorSpec], options: ConvertOptions) -> str:
+    """The flags that give some inputs a range of sizes: usual ones, where the request has none under the same name."""
+    leading = {spec.shape[0].symbol for spec in signature.inputs if spec.shape}
+    known = {
+        dim.symbol: size
+        for spec in signature.inputs
+        for dim, size in zip(spec.shape, options.ranges.get(spec.name, ()), strict=False)
+        if dim.symbol
+    }
+
+    def size(dim: Dim) -> str:
+        if dim.symbol is None or dim.symbol in known:
+            return str(known[dim.symbol] if dim.symbol else dim)
+        low, best, high = (1, 4, 8) if dim.symbol in leading else (32, 64, 128)
+        low = max(dim.low, min(low, dim.high or low))
+        high = max(low, min(high, dim.high or high))
+        return str(DimRange(low=low, best=max(low, min(best, high)), high=high))
+
+    flags = (f"--shape {spec.name}={'x'.join(map(size, spec.shape))}" for spec in specs)
+    return f"add {' '.join(flags)}, with your smallest, usual and largest sizes"
 
 
 def open_inputs(signature: Signature, options: ConvertOptions) -> list[TensorSpec]:

@@ -273,6 +273,8 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
         lossy: Whether it changes what is computed beyond float rounding.
         needs_calibration: Whether it reads calibration samples.
         deterministic: Same input, same output: only then is it cached.
+        adopts: Whether it takes a narrow model only where the user gives one: none that a step on the way made of a
+            float32 model, such as another backend's integers.
         keeps_dynamic: Whether symbolic dimensions survive; otherwise the core asks for shapes first.
         needs_ranges: Whether they survive only where the request says which sizes each is to take.
         needs_device: A device that must be there, as a runtime calls it (`Runtime.device`): `cuda`; empty for none.
@@ -297,6 +299,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     lossy: bool = False
     needs_calibration: bool = False
     deterministic: bool = True
+    adopts: bool = False
     keeps_dynamic: bool = False
     needs_ranges: bool = False
     needs_device: str = ""

@@ -13,10 +13,11 @@ from hub._bindings import to_artifact, to_source
 from hub._effects import check_signature
 from hub._inputs import draw_samples
 from hub._request import did_you_mean, parse_numerics
-from hub._shapes import check_names, fix_shapes
+from hub._shapes import check_names, check_ranges, fix_shapes, range_flags
 from hub.spec import (
     ConvertOptions,
     Dim,
+    DimRange,
     DType,
     EffectError,
     IoBinding,
@@ -238,3 +239,25 @@ def test_a_dimension_is_a_size_or_a_symbol() -> None:
         Dim()
     with pytest.raises(ValueError, match="symbolic"):
         _ = tensor("x", "n").fixed_shape
+
+
+def test_one_symbol_has_one_range() -> None:
+    signature = border(tensor("x", "n", "t"), tensor("y", "n", "t"))
+    few, more = DimRange(low=1, best=4, high=4), DimRange(low=1, best=8, high=8)
+    check_names(signature, ConvertOptions(ranges={"x": (few, more), "y": (few, more)}))
+    with pytest.raises(UsageError, match=r"n is 1\.\.4 in x and 1\.\.8 in y") as caught:
+        check_names(signature, ConvertOptions(ranges={"x": (few, few), "y": (more, few)}))
+    assert "wherever the model says n" in caught.value.hint
+
+
+def test_ranges_are_proposed_that_fit_the_model_and_the_request() -> None:
+    bounded = TensorSpec(
+        name="z", dtype=DType.FLOAT32, shape=(Dim(symbol="n"), Dim(symbol="u", low=200), Dim(symbol="v", high=16))
+    )
+    signature = border(tensor("x", "n", 3, "h"), tensor("y", "t", "n"), bounded)
+    told = range_flags(signature, signature.inputs, ConvertOptions())
+    assert "--shape x=1..4..8x3x32..64..128 --shape y=1..4..8x1..4..8 --shape z=1..4..8x200x16," in told
+    given = ConvertOptions(ranges={"y": (DimRange(low=1, best=2, high=2), DimRange(low=3, best=4, high=5))})
+    with pytest.raises(ShapeNeeded) as caught:
+        check_ranges(border(tensor("x", "n", 3), tensor("y", "t", "n")), given)
+    assert "--shape x=3..4..5x3," in caught.value.hint

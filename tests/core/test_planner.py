@@ -164,12 +164,13 @@ def plan(
     goals: tuple[State, ...] = (D,),
     avoid: tuple[str, ...] = (),
     options: ConvertOptions | None = None,
+    start: State = A,
 ) -> Plan:
-    """Plan from state A."""
+    """Plan from a state."""
     for name in ("edges", "former", "steps"):
         registry.__dict__.pop(name, None)
     registry.__dict__["edges"] = {item.id: item for item in edges}
-    summary = ModelSummary(state=A, signature=Signature(inputs=(), outputs=()), operators={"LSTM": 1})
+    summary = ModelSummary(state=start, signature=Signature(inputs=(), outputs=()), operators={"LSTM": 1})
     return make_plan(registry, summary, goals, options or ConvertOptions(), data=data, avoid=avoid)
 
 
@@ -232,6 +233,15 @@ def test_an_edge_to_a_format_that_nobody_reads_is_left_out(registry: Registry) -
     with pytest.raises(NoRouteError, match="no route from a/fp32 to unread/fp32: no plugin reads unread") as caught:
         plan(registry, edge("t.bad", A, State(format="unread")), goals=(State(format="unread"),))
     assert caught.value.hint == "pip install hub-unread"
+
+
+def test_an_edge_that_adopts_takes_narrow_models_of_the_user_alone(registry: Registry) -> None:
+    """Planted: another backend's integers, made on the way, would be tried behind every quantizer that failed."""
+    narrow, goal = (msgspec.structs.replace(state, numerics=Numerics.INT8) for state in (B, C))
+    quantizer, taker = edge("t.quantize", A, narrow, lossy=True), edge("t.adopt", narrow, goal, adopts=True)
+    with pytest.raises(NoRouteError):
+        plan(registry, quantizer, taker, goals=(goal,))
+    assert ids(plan(registry, quantizer, taker, goals=(goal,), start=narrow).routes) == [["t.adopt"]]
 
 
 def test_an_edge_that_the_user_avoids_is_left_out(registry: Registry) -> None:

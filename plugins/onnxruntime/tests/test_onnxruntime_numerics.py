@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hub.spec import Numerics
+from hub_onnxgraph.numerics import find_numerics
 from hub_onnxruntime.describe import summarize
-from hub_onnxruntime.numerics import find_numerics
 from hub_onnxruntime.session import OrtSession
 from plugins.onnxruntime.tests import onnx_graphs as graphs
 

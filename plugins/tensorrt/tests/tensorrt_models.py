@@ -71,8 +71,18 @@ def refused(path: Path, fault: str) -> Path:
     return write(path, nodes, stored, [("x", [1, 3, 8, 8])], [("y", None)], opset=21)
 
 
-def quantized(path: Path, kind: str) -> Path:
-    """A convolution between pairs of QuantizeLinear and DequantizeLinear, zero points 0."""
+def quantized(
+    path: Path, kind: str, shape: Sequence[int | str] = (1, 3, 8, 8), *, cast: bool = False, function: bool = False
+) -> Path:
+    """A convolution between pairs of QuantizeLinear and DequantizeLinear, zero points 0.
+
+    Args:
+        path: Where to write it.
+        kind: Type of the activation's zero point.
+        shape: Of the input.
+        cast: Whether the activation's scale is stored in float16, behind a Cast.
+        function: Whether all of it is a function of the file.
+    """
     node, random = helper.make_node, np.random.default_rng(0)
     stored = {
         "s": np.full((), 0.03, np.float32),
@@ -81,12 +91,25 @@ def quantized(path: Path, kind: str) -> Path:
         "v": np.full((), 0.01, np.float32),
     }
     nodes = [
+        *([node("Cast", ["t"], ["s"], to=TensorProto.FLOAT)] if cast else []),
         node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q"),
         node("DequantizeLinear", ["q", "s", "z"], ["d"], name="d"),
         node("DequantizeLinear", ["w", "v"], ["e"], name="e"),
         node("Conv", ["d", "e"], ["y"], name="conv", pads=[1, 1, 1, 1]),
     ]
-    return write(path, nodes, stored, [("x", [1, 3, 8, 8])], [("y", [1, 8, 8, 8])], opset=21)
+    if cast:
+        stored["t"] = stored.pop("s").astype(np.float16)
+    path = write(path, nodes, stored, [("x", list(shape))], [("y", [shape[0], 8, *shape[2:]])], opset=21)
+    if not function:
+        return path
+    model, opset = onnx.load(path), helper.make_opsetid("", 21)
+    body = helper.make_function("local", "Block", ["x", *stored], ["y"], nodes, [opset])
+    del model.graph.node[:]
+    model.graph.node.append(node("Block", ["x", *stored], ["y"], domain="local", name="call"))
+    model.functions.append(body)
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    onnx.save(model, path)
+    return path
 
 
 def write(

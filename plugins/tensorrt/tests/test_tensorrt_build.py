@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import onnx
 import pytest
 
 pytest.importorskip("tensorrt_rtx", reason="the ahead-of-time builder is not installed: pip install hub-tensorrt[rtx]")
@@ -13,7 +15,7 @@ from hub.spec import DimRange, DType, ExternalDataError, ModelUnreadable, Numeri
 from hub_tensorrt.build import _check_precision
 from hub_tensorrt.libraries import RTX
 from hub_tensorrt.plan import identify
-from hub_tensorrt.report import EngineLayer, read_report
+from hub_tensorrt.report import LAYERS_SUFFIX, PRECISION_SUFFIX, EngineLayer, beside, read_report, sha256_of
 from plugins.tensorrt.tests.tensorrt_models import built, convolution, described, refused
 
 Hub = Callable[..., Any]
@@ -128,6 +130,35 @@ def test_every_truncation_is_found_and_every_missing_file_named(tmp_path: Path) 
         described(plan)
 
 
+def test_a_report_is_held_against_the_precision_onnx(hub: Hub, tmp_path: Path) -> None:
+    """Whoever edits the report, or brings another model, is told: the ONNX says what the plan was built of."""
+    plan, _ = built(convolution(tmp_path / "m.onnx"))
+    report, layers, precision = read_report(plan), beside(plan, LAYERS_SUFFIX), beside(plan, PRECISION_SUFFIX)
+    spec = report.signature.inputs[0]
+    signature = msgspec.structs.replace(report.signature, inputs=(msgspec.structs.replace(spec, name="z"),))
+    for changed, told in (
+        (msgspec.structs.replace(report, numerics=Numerics.INT8), "out.layers.json says int8, x, y, and"),
+        (msgspec.structs.replace(report, signature=signature), "out.layers.json says fp32, z, y, and"),
+    ):
+        layers.write_bytes(msgspec.json.encode(changed))
+        with pytest.raises(ExternalDataError, match=told):
+            described(plan)
+        assert hub("inspect", plan, "--json").error["code"] == "external-data"
+        assert hub("verify", tmp_path / "m.onnx", plan, "--json").error["code"] == "external-data"
+    model = onnx.load(precision)
+    onnx.save(model, precision, save_as_external_data=True, location="weights.data", size_threshold=0)
+    outside = msgspec.structs.replace(report, precision_sha256=sha256_of(precision))
+    layers.write_bytes(msgspec.json.encode(outside))
+    assert described(plan).state.numerics is Numerics.FP32
+    (plan.parent / "weights.data").unlink()
+    with pytest.raises(ExternalDataError, match=r"weights\.data, with weights of out\.precision\.onnx"):
+        described(plan)
+    precision.write_bytes(b"no model")
+    layers.write_bytes(msgspec.json.encode(msgspec.structs.replace(report, precision_sha256=sha256_of(precision))))
+    with pytest.raises(ModelUnreadable, match=r"out\.precision\.onnx is damaged"):
+        described(plan)
+
+
 def test_a_plan_alone_is_not_deserialized(tmp_path: Path) -> None:
     plan, _ = built(convolution(tmp_path / "m.onnx"))
     foreign = tmp_path / "foreign.plan"
@@ -137,8 +168,6 @@ def test_a_plan_alone_is_not_deserialized(tmp_path: Path) -> None:
 
 
 def test_a_precision_that_is_in_no_layer_is_refused(tmp_path: Path) -> None:
-    import msgspec
-
     plan, _ = built(convolution(tmp_path / "m.onnx"))
     report = read_report(plan)
     assert report.signature.inputs[0].dtype is DType.FLOAT32
@@ -182,3 +211,6 @@ def test_a_file_that_somebody_else_quantized_is_held_to_the_rules(hub: Hub, tmp_
     assert ran.status == 0, ran.err
     assert ran.json["route"]["edges"] == ["tensorrt.adopt", "tensorrt.build-rtx"]
     assert read_report(tmp_path / "out.engine").multiplied_in == {"int8": 1}
+    ran = convert(hub, quantized(tmp_path / "open.onnx", "int8", ("batch", 3, 8, 8)))
+    assert ran.status == 0, ran.err
+    assert read_report(tmp_path / "out.engine").signature.inputs[0].fixed_shape == (1, 3, 8, 8)

@@ -279,6 +279,30 @@ def test_a_model_without_products_is_refused(tmp_path: Path) -> None:
         made.convert("tensorrt.int8")
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-mixed", "fp8"])
+def test_a_model_of_which_everything_stays_in_float_is_refused(tmp_path: Path, precision: str) -> None:
+    model = written(
+        tmp_path, [helper.make_node("MatMul", ["w", "x"], ["y"], name="turned")], {"w": weights(8, 16)}, (16, 4)
+    )
+    made = bench(tmp_path, model, samples((16, 4), 2, 0), [])
+    with pytest.raises(UnsupportedModel, match="turned stays in float: its first operand is stored"):
+        made.convert(f"tensorrt.{precision}")
+
+
+def test_the_only_product_is_not_left_in_float(tmp_path: Path) -> None:
+    """Its outlier makes int8 poor: leaving it in float would be closer, and a file without any int8."""
+    model = written(
+        tmp_path, [helper.make_node("MatMul", ["x", "w"], ["y"], name="only")], {"w": weights(16, 8)}, ("N", 16)
+    )
+    given = samples((1, 16), 64, 0)
+    for feeds in given:
+        feeds["x"][0, 0] *= 1000
+    made = bench(tmp_path, model, given, [])
+    with pytest.raises(UnsupportedModel, match="int8-mixed would give int8") as caught:
+        made.convert("tensorrt.int8-mixed")
+    assert caught.value.hint == "ask for that: --precision int8"
+
+
 def test_fp8_is_e4m3_on_both_sides(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),

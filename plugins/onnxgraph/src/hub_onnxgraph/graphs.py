@@ -50,6 +50,35 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yields every NodeProto of a model: main graph, subgraphs and local functions."""
+    for graph in graphs(model.graph):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yields every TensorProto that a model stores: initializers and attribute tensors, subgraphs included."""
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+    for node in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with ONNX's shape inference applied, or as it was where that fails."""
+    import onnx
+
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return model  # a reader reports; what the file says itself still holds
+
+
 def defined_names(graph: onnx.GraphProto) -> set[str]:
     """Returns every tensor name that a graph defines itself, without its subgraphs."""
     names = {value.name for value in graph.input}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hub.spec import DType, Numerics, QuantRecipe, Remark, StepError
+from hub.spec import DType, Numerics, QuantRecipe, Remark
 from hub_onnxquant.placement import Extent, Placement, place, products_of
 from hub_onnxquant.qdq import Scheme, insert
 from hub_onnxquant.ranges import METHODS, Range
@@ -109,32 +110,34 @@ def sensitivity(
 
 def _counts(total: int) -> Iterator[int]:
     count = 1
-    while count <= max(1, round(total * _MOST_KEPT)):
+    while count <= min(total - 1, max(1, round(total * _MOST_KEPT))):
         yield count
         count = max(count + 1, math.ceil(count * 1.5))
 
 
-def mixed(source: QuantizerSource, trials: StaticTrials, start: Recipe, widest: Extent = Extent.BETWEEN) -> StaticTrial:
+def mixed(
+    source: QuantizerSource, trials: StaticTrials, start: StaticTrial, widest: Extent = Extent.BETWEEN
+) -> StaticTrial:
     """Leaves more and more of the layers that int8 hurts most in float, until the goal is reached.
 
     Returns:
-        The first that reaches the goal, else the best.
+        The first that reaches the goal, else the best; the start itself where it has a single layer.
 
     Raises:
         StepError: No result runs.
     """
-    hurt = sensitivity(source, trials, start, widest)
+    hurt = sensitivity(source, trials, start.recipe, widest)
     order = sorted(hurt, key=lambda name: hurt[name])
+    if len(order) < 2:  # noqa: PLR2004 - with the only one in float nothing would be in integers
+        return start
     worst = ", ".join(f"{name} {hurt[name]:.1f} dB" for name in order[:3])
     text = f"layers that int8 hurts most, each alone in int8: {worst}"
     trials.notes.append(Remark("note", "layers-hurt-most", text))
     recipes = (
-        (str(count), Recipe(widest, start.method, start.scheme, (*start.kept, *order[:count])))
+        (str(count), replace(start.recipe, extent=widest, kept=(*start.recipe.kept, *order[:count])))
         for count in _counts(len(order))
     )
     results = trials.together("to leave so many layers in float", recipes, GOAL_DB)
-    if not order:
-        raise StepError("there is no layer to leave in float", hint="Use --precision int8.")
     if not results:
         raise trials.failure()
     return max(results, key=lambda trial: trial.sqnr_db)

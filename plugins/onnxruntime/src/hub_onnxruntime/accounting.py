@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub_onnxgraph.graphs import subgraphs
-from hub_onnxruntime.numerics import operator_key
+from hub_onnxgraph.numerics import operator_key
 
 if TYPE_CHECKING:
     import onnx

@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hub.spec import DescribeJob, Dim, DType, Format, ModelSummary, Numerics, Signature, State, TensorSpec
-from hub_onnxgraph.graphs import opset_of
+from hub_onnxgraph.graphs import all_nodes, all_tensors, opset_of, with_inferred_shapes
+from hub_onnxgraph.numerics import layers_of, numerics_of, operator_key
 from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of
-from hub_onnxruntime.files import all_nodes, all_tensors, external_files, load_structure
+from hub_onnxruntime.files import external_files, load_structure
 from hub_onnxruntime.findings import DTYPES, FINDERS, ORT_FINDERS, external_findings, size_findings
 from hub_onnxruntime.float64 import is_double_inside
 from hub_onnxruntime.large import forget_data, size_on_disk
-from hub_onnxruntime.numerics import layers_of, numerics_of, operator_key
 from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators
 from hub_onnxruntime.ort_file import load_ort, ort_version
 
@@ -36,16 +36,6 @@ def signature_of(graph: onnx.GraphProto) -> Signature:
         inputs=tuple(map(tensor_spec, inputs_of(graph))),
         outputs=tuple(map(tensor_spec, outputs_of(graph))),
     )
-
-
-def with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with ONNX's shape inference applied, or as it was where that fails."""
-    import onnx
-
-    try:
-        return onnx.shape_inference.infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return model  # a reader reports; what the file says itself still holds
 
 
 def parameter_count(model: onnx.ModelProto) -> int:

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExecutedLayer, Execution, Remark, processor
 from hub_onnxgraph.graphs import name_nodes
-from hub_onnxquant.runtime_options import VARIANTS
-from hub_onnxruntime.accounting import REORDERS, Account, FlatGraph, account
-from hub_onnxruntime.files import load_structure
-from hub_onnxruntime.numerics import (
+from hub_onnxgraph.numerics import (
     DYNAMIC_OPERATORS,
     FUSED_OPERATORS,
     INTEGER_OPERATORS,
@@ -21,6 +18,9 @@ from hub_onnxruntime.numerics import (
     block_bits,
     operator_key,
 )
+from hub_onnxquant.runtime_options import VARIANTS
+from hub_onnxruntime.accounting import REORDERS, Account, FlatGraph, account
+from hub_onnxruntime.files import load_structure
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.profiling import RUNS, Kernel, Profile, run_profiled
 

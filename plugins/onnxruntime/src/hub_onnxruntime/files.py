@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import ExternalDataError, ModelNotFound, ModelUnreadable, UnsupportedModel
-from hub_onnxgraph.graphs import graphs
+from hub_onnxgraph.graphs import all_tensors
 from hub_onnxruntime.identify import Kind, probe
 
 if TYPE_CHECKING:
@@ -27,25 +26,6 @@ class ExternalTensor(NamedTuple):
     location: str
     offset: int
     length: int
-
-
-def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Yields every NodeProto of a model: main graph, subgraphs and local functions."""
-    for graph in graphs(model.graph):
-        yield from graph.node
-    for function in model.functions:
-        yield from function.node
-
-
-def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yields every TensorProto that a model stores: initializers and attribute tensors, subgraphs included."""
-    for graph in graphs(model.graph):
-        yield from graph.initializer
-    for node in all_nodes(model):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
 
 
 def external_tensors(model: onnx.ModelProto) -> list[ExternalTensor]:

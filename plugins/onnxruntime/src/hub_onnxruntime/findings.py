@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub.spec import DType, Remark
-from hub_onnxgraph.graphs import opset_of
+from hub_onnxgraph.graphs import all_nodes, all_tensors, opset_of
+from hub_onnxgraph.numerics import find_numerics
 from hub_onnxgraph.signature import dtype_name, inputs_of, outputs_of
 from hub_onnxruntime import large
-from hub_onnxruntime.files import all_nodes, all_tensors, external_tensors
-from hub_onnxruntime.numerics import find_numerics
+from hub_onnxruntime.files import external_tensors
 from hub_onnxruntime.onnx2tf_edge import TFLITE_BYTES
 from hub_onnxruntime.operators import (
     CONTROL_FLOW,

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hub.spec import Remark
-from hub_onnxgraph.graphs import graphs
-from hub_onnxruntime.files import all_nodes, all_tensors
+from hub_onnxgraph.graphs import all_nodes, all_tensors, graphs
 
 if TYPE_CHECKING:
     import onnx

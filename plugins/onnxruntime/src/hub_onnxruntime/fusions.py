@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import Remark
+from hub_onnxgraph.graphs import all_nodes
+from hub_onnxgraph.numerics import operator_key
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
-from hub_onnxruntime.files import all_nodes, save
-from hub_onnxruntime.numerics import operator_key
+from hub_onnxruntime.files import save
 from hub_onnxruntime.simplify import WRONG_ABOVE, Oracle, Rejected, restore_inputs
 
 if TYPE_CHECKING:

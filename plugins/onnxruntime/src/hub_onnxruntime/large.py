@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub_onnxgraph.graphs import proto_of
-from hub_onnxruntime.files import ExternalTensor, all_tensors, external_path, external_tensors, place_of
+from hub_onnxgraph.graphs import all_tensors, proto_of
+from hub_onnxruntime.files import ExternalTensor, external_path, external_tensors, place_of
 
 if TYPE_CHECKING:
     import onnx

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_onnxgraph.graphs import opset_of
-from hub_onnxruntime.files import all_nodes
+from hub_onnxgraph.graphs import all_nodes, opset_of
 
 if TYPE_CHECKING:
     import onnx

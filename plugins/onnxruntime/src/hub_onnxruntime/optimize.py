@@ -31,13 +31,13 @@ from hub.spec import (
     Support,
     Verdict,
 )
-from hub_onnxgraph.graphs import name_nodes
+from hub_onnxgraph.graphs import all_nodes, name_nodes
+from hub_onnxgraph.numerics import operator_key
 from hub_onnxquant.runtime_options import OPTIMIZED_DATA, exact_setting, runtime_failures, session_options
 from hub_onnxruntime import large, unpack
-from hub_onnxruntime.files import all_nodes, external_files, load, load_structure, save
+from hub_onnxruntime.files import external_files, load, load_structure, save
 from hub_onnxruntime.fusions import SPOILERS, fuse, looks_like_a_transformer
 from hub_onnxruntime.large import size_on_disk
-from hub_onnxruntime.numerics import operator_key
 from hub_onnxruntime.operators import ONNXRUNTIME, ORT_FORM, RUNTIME_FORM, is_runtime_operator
 from hub_onnxruntime.ort_file import load_ort
 from hub_onnxruntime.rewrites import rewritten

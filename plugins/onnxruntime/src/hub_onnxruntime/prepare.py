@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import DType, Remark, ShapeNeeded, StepError, UnsupportedModel
-from hub_onnxgraph.graphs import add_constant, graphs, name_nodes, opset_of, proto_of, prune, raise_opset
+from hub_onnxgraph.graphs import add_constant, all_nodes, graphs, name_nodes, opset_of, proto_of, prune, raise_opset
 from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of, tensor_info
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxruntime import large
 from hub_onnxruntime.describe import is_prepared_form, is_static_form
-from hub_onnxruntime.files import all_nodes, check, external_files, external_tensors, load, load_structure, save
+from hub_onnxruntime.files import check, external_files, external_tensors, load, load_structure, save
 from hub_onnxruntime.float64 import is_double_inside, narrow_float64
 from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
 from hub_onnxruntime.large import lighten, move_out, opened, size_on_disk, write_large

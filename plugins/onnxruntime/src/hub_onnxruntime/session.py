@@ -138,8 +138,9 @@ class OrtSession:
 
     def _widened(self) -> bytes:
         """The model with its bfloat16 operators between casts; empty where it has none."""
+        from hub_onnxgraph.graphs import with_inferred_shapes
         from hub_onnxquant.bfloat16 import widened
-        from hub_onnxruntime.describe import summarize, with_inferred_shapes
+        from hub_onnxruntime.describe import summarize
 
         if summarize(self.path).state.numerics is not Numerics.BF16:
             return b""

@@ -82,10 +82,10 @@ BUILDING = (
         gives=Gives(format="onnx", form=PRECISION_FORM, numerics=KEEP),
         convert=_adopt,
         check=takes_unblocked,
+        adopts=True,
         keeps_dynamic=True,
         requires=("onnx>=1.17",),
         process="onnx",
-        cost=9.0,  # behind every quantizer of this plugin: others write for other backends
         title="as it is, by TensorRT's rules",
     ),
     Edge(

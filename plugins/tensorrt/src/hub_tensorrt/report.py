@@ -12,6 +12,9 @@ from pathlib import Path
 import msgspec
 
 from hub.spec import ExternalDataError, ModelUnreadable, Numerics, Signature
+from hub_onnxgraph.graphs import all_tensors, with_inferred_shapes
+from hub_onnxgraph.numerics import numerics_of
+from hub_onnxgraph.signature import inputs_of, outputs_of
 
 VERSION = 1
 PRECISION_SUFFIX = ".precision.onnx"
@@ -61,7 +64,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         library_version: Its version; no other deserializes the plan.
         plan_sha256: Of the plan that this belongs to.
         precision_sha256: Of the precision ONNX, which is the plan's source of truth.
-        numerics: What was asked for, and found in the layers.
+        numerics: What was asked for, and found in the layers; the precision ONNX must say the same.
         signature: Inputs and outputs as the built network has them, dimensions within the profile.
         profiles: Input -> sizes, where dimensions are open.
         built_for: Compute capabilities, `sm86`.
@@ -141,7 +144,33 @@ def read_report(plan: Path) -> EngineReport:
         raise ExternalDataError(f"{precision.name}, of which {plan.name} was built, is not beside it", hint=hint)
     if report.precision_sha256 != sha256_of(precision):
         raise ExternalDataError(f"{precision.name} is not the file of which {plan.name} was built", hint=hint)
+    _check_told(report, precision, file.name, hint)
     return report
+
+
+def _check_told(report: EngineReport, precision: Path, name: str, hint: str) -> None:
+    """Hold what a report says of the plan against the precision ONNX, which says it by itself.
+
+    Raises:
+        ModelUnreadable: The precision ONNX is damaged.
+        ExternalDataError: Its weights are not beside it, or the report says something else.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = with_inferred_shapes(onnx.load(precision, load_external_data=False))
+    except DecodeError as error:
+        raise ModelUnreadable(f"{precision.name} is damaged: {error}", hint=hint) from error
+    outside = (item for tensor in all_tensors(model) for item in tensor.external_data if item.key == "location")
+    lost = sorted({item.value for item in outside if not precision.with_name(item.value).exists()})
+    if lost:
+        raise ExternalDataError(f"{', '.join(lost)}, with weights of {precision.name}, is not beside it", hint=hint)
+    said = [report.numerics.value, *(spec.name for spec in (*report.signature.inputs, *report.signature.outputs))]
+    true = [numerics_of(model).value, *(info.name for info in (*inputs_of(model.graph), *outputs_of(model.graph)))]
+    if said != true:
+        message = f"{name} says {', '.join(said)}, and {precision.name}, of which the plan was built, {', '.join(true)}"
+        raise ExternalDataError(message, hint=hint)
 
 
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), (?P<rest>.*)$")

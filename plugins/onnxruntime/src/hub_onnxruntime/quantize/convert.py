@@ -23,6 +23,7 @@ from hub.spec import (
     Verdict,
 )
 from hub_onnxgraph.graphs import raise_opset
+from hub_onnxgraph.numerics import find_numerics
 from hub_onnxquant import static
 from hub_onnxquant.placement import PRODUCTS, products_of
 from hub_onnxquant.qdq import Scheme, Signedness
@@ -31,7 +32,6 @@ from hub_onnxquant.weights import Form
 from hub_onnxruntime.files import check as check_model
 from hub_onnxruntime.files import external_tensors, save
 from hub_onnxruntime.large import write_large
-from hub_onnxruntime.numerics import find_numerics
 from hub_onnxruntime.operators import ONNXRUNTIME, RUNTIME_FORM
 from hub_onnxruntime.quantize.cpu import this_cpu
 from hub_onnxruntime.quantize.narrow import (
@@ -92,7 +92,7 @@ def _mixed(job: ConvertJob) -> Made:
     best = static.best(source, trials, scheme)
     others = [node.name for node in source.model.graph.node if node.op_type in RECURRENT_OPERATORS]
     if best.sqnr_db < GOAL_DB or not others:
-        best = static.mixed(source, trials, best.recipe)
+        best = static.mixed(source, trials, best)
     text = f"recurrent layers stay in float: {listed(others)}"
     left = [Remark("note", "recurrence-in-float", text)] if others else []
     recipe = static.record(source, best.recipe, Numerics.INT8_MIXED, others)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from hub.spec import AlreadyQuantized, CalibrationError, Remark, SampleFolder, StepError, UnsupportedModel
 from hub_onnxgraph.graphs import name_nodes, opset_of
+from hub_onnxgraph.numerics import numerics_of
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxquant.source import QuantizerSource, optimized, typed
 from hub_onnxruntime.files import external_files, load, load_structure
 from hub_onnxruntime.large import LARGE_BYTES, size_on_disk
-from hub_onnxruntime.numerics import numerics_of
 from hub_onnxruntime.operators import custom_operators
 from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.session import OrtSession

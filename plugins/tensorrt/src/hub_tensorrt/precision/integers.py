@@ -6,6 +6,7 @@ memory traffic and cost accuracy; whether they are faster only a GPU can say, so
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,6 +55,23 @@ def unfit(model: ModelProto) -> dict[str, str]:
     return found
 
 
+def _check_any(model: ModelProto, left: Mapping[str, str]) -> None:
+    """Refuses a model of which everything stays in float.
+
+    Raises:
+        UnsupportedModel: With what it has, and why none of it is quantized.
+    """
+    products = products_of(model)
+    if set(products) - left.keys():
+        return
+    there = listed(sorted({node.op_type for node in model.graph.node}))
+    lacking = f"it has no {', '.join(sorted(PRODUCTS))}; it has {there}"
+    reasons = listed([f"{name} stays in float: {left[name]}" for name in products if name in left])
+    raise UnsupportedModel(
+        f"nothing in the model can be quantized: {reasons or lacking}", hint="Use --precision fp16 or fp32."
+    )
+
+
 def recipe_taken(words: str) -> Remark:
     """Says which recipe was taken, and what it came to."""
     return Remark("note", "recipe-taken", f"took {words}")
@@ -76,17 +94,16 @@ def integers(path: str, calibration: str, claimed: Numerics) -> Precise:
     if claimed is Numerics.FP8:
         model, raised = raise_opset(source.model, _FP8_OPSET)
         source = replace(source, model=typed_copy(model))
-    products, left = products_of(source.model), unfit(source.model)
-    if not set(products) - set(left):
-        there = listed(sorted({node.op_type for node in source.model.graph.node}))
-        message = f"nothing in the model can be quantized: it has no {', '.join(sorted(PRODUCTS))}; it has {there}"
-        raise UnsupportedModel(message, hint="Use --precision fp16 or fp32.")
+    left = unfit(source.model)
+    _check_any(source.model, left)
     source.watch()
+    left |= dict.fromkeys(static.unseen(source), "the samples give it no value")
+    _check_any(source.model, left)
     trials = static.trials_of(source)
     best = static.best(source, trials, SCHEMES[claimed], Extent.INPUTS, tuple(left))
     whole = float_products(best.model)
     if claimed is Numerics.INT8_MIXED and (best.sqnr_db < GOAL_DB or not whole):
-        best = static.mixed(source, trials, best.recipe, Extent.INPUTS)
+        best = static.mixed(source, trials, best, Extent.INPUTS)
     still = float_products(best.model)
     found = claimed if claimed is Numerics.FP8 else Numerics.INT8_MIXED if still else Numerics.INT8
     check_claim(f"TensorRT {claimed.value}", claimed, found, still)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.spec import Layer, Numerics
-from hub_onnxgraph.graphs import subgraphs
+from hub_onnxgraph.graphs import all_tensors, subgraphs
 from hub_onnxgraph.signature import dtype_name
 
 if TYPE_CHECKING:
@@ -295,8 +295,6 @@ def _by_weights(words: set[str]) -> Numerics | None:
 
 def _by_elements(model: onnx.ModelProto) -> Numerics:
     """A float file's word: the float type that most stored elements have."""
-    from hub_onnxruntime.files import all_tensors
-
     counts: Counter[str] = Counter()
     for tensor in all_tensors(model):
         word = _FLOATS.get(dtype_name(tensor.data_type), "")
