@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from hub.spec import Remark
 from hub_onnxgraph.graphs import graphs, opset_of, subgraphs
 from hub_onnxgraph.signature import dtype_name
-from hub_onnxgraph.standard import without_functions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +98,8 @@ def check_rules(model: ModelProto) -> tuple[Remark, ...]:
         model: External data loaded; it need not be quantized at all. What its functions hold is looked at where they
             are called.
     """
+    from hub_onnxgraph.standard import without_functions
+
     model = without_functions(model)
     return (*_dim_names(model.graph), *_in_graph(model.graph, _Values(), opset_of(model)))
 
