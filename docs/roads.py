@@ -22,7 +22,8 @@ Models from packages on PyPI, and small networks trained here, to the three othe
 real inputs. Each cell: the engines of the route; SQNR of the worst output with the worst kernel set against the source
 model in its own runtime; seconds and peak memory of the steps (one run, two cores: an order of magnitude, not
 a benchmark). **open**: dimensions that the source leaves open are open in the result, and it was compared at a second
-size too. **2nd**: an engine before this one failed, and hub went on. A code is a refusal: nothing was written.
+size too. **2nd**: an engine before this one failed, and hub went on. A code is a refusal: nothing was written. Engines
+have their names of today: some were renamed, unchanged, since they were measured.
 
 """
 

@@ -21,7 +21,7 @@ from hub._reference import samples_and_reference
 from hub._repeat import remember
 from hub._request import Request, check_runtime, check_target
 from hub._requirements import versions_of
-from hub._routing import Plan, judge, make_plan
+from hub._routing import FROM_FLOAT, Plan, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
 from hub._shapes import bounded, check_names, check_ranges, fix_shapes, open_inputs, range_flags, tell_open
@@ -94,7 +94,7 @@ class Conversion:
         try:
             plan = make_plan(registry, opened.summary, goals, request.options, data=data, avoid=request.avoid)
         except NoRouteError as error:
-            refuse_quantizing_twice(opened, self._wanted, error)
+            refuse_quantizing_twice(opened.summary.state.numerics, self._wanted, error)
             raise
         if request.options.ranges and any(step.edge.needs_ranges for step in plan.routes[0]):
             check_ranges(opened.summary.signature, request.options)
@@ -200,7 +200,8 @@ class Conversion:
             step = planned.starting_from(candidate.summary.state)
             if step is None:
                 reason = f"it does not start from {candidate.summary.state}, which the step before it ended in"
-                raise RouteFailed(prefix, UnsupportedModel(reason), refused=True)
+                hint = FROM_FLOAT if opened.summary.state.numerics.is_quantized else ""
+                raise RouteFailed(prefix, UnsupportedModel(reason, hint=hint), refused=True)
             verdict = judge(self._runner.registry, edge, candidate.summary, candidate.options)
             if not verdict:
                 refusal = UnsupportedModel(verdict.reason, hint=verdict.hint)

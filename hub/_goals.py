@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hub._opening import Opened
 from hub._plugins import Registry
 from hub._request import Request
-from hub._routing import stateful_form
+from hub._routing import FROM_FLOAT, stateful_form
 from hub.spec import (
     AlreadyQuantized,
     FailedAttempt,
@@ -50,17 +50,16 @@ def goals_of(request: Request, registry: Registry, wanted: Numerics) -> tuple[St
     return tuple(State(format=name, numerics=item, form=form) for item in (wanted, *behind))
 
 
-def refuse_quantizing_twice(opened: Opened, wanted: Numerics, reason: NoRouteError) -> None:
+def refuse_quantizing_twice(found: Numerics, wanted: Numerics, reason: NoRouteError) -> None:
     """Tell a model that is quantized already from one that no route takes.
 
     Raises:
         AlreadyQuantized: Another quantized precision was asked for.
     """
-    found = opened.summary.state.numerics
-    if found.is_quantized and wanted.is_quantized:
+    if found != wanted and found.is_quantized and wanted.is_quantized:
         raise AlreadyQuantized(
             f"the model is {found.value} already, and no step leads from there to {wanted.value}",
-            hint="give the float model that it was made from; without --precision it is converted as it is",
+            hint=f"{FROM_FLOAT}; without --precision it is converted as it is",
         ) from reason
 
 

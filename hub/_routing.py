@@ -53,6 +53,9 @@ _FIXING = Verdict(
     code="range-not-kept",
 )
 
+FROM_FLOAT = "give the float model that it was made from"
+"""The hint where a quantized model's own precision has no word in the target."""
+
 NO_VERDICT = "its check"
 
 Route = tuple[Step, ...]
@@ -377,7 +380,8 @@ def _no_route(
         cause, _ = shared.most_common(1)[0]
     else:
         cause = Remark("left-out", "not-offered", f"nothing installed writes it in {goal.numerics.value}")
-    hint = cause.hint or (offered if there else "`hub plugins` shows what is installed")
+    otherwise = FROM_FLOAT if start.numerics.is_quantized else "`hub plugins` shows what is installed"
+    hint = cause.hint or (offered if there else otherwise)
     error = NoRouteError(f"no route from {start} to {goal}: {cause.text}", hint=hint)
     error.details = {"left_out": left_out, "offered": there}
     return error

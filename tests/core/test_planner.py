@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hub._goals import refuse_quantizing_twice
 from hub._plugins import Registry
-from hub._routing import MAX_ROUTES, Plan, make_plan, simple_routes
+from hub._routing import FROM_FLOAT, MAX_ROUTES, Plan, make_plan, simple_routes
 from hub._steps import READ_AS_COST, Step, steps_of
 from hub.spec import (
     ANY,
@@ -19,6 +20,7 @@ from hub.spec import (
     STATIC,
     YES,
     Accepts,
+    AlreadyQuantized,
     ConvertJob,
     ConvertOptions,
     Edge,
@@ -283,6 +285,17 @@ def test_no_route_to_a_precision_that_nobody_writes_asks_for_no_data(registry: R
         plan(registry, GOOD, quantizer, goals=(State(format="d", numerics=Numerics.FP16),))
     assert caught.value.message == "no route from a/fp32 to d/fp16: nothing installed writes it in fp16"
     assert caught.value.hint == "d is offered for this model in fp32, int8"
+
+
+def test_a_quantized_model_whose_precision_the_target_lacks_is_to_be_given_in_float(registry: Registry) -> None:
+    start, wanted = (State(format=name, numerics=Numerics.INT8_DYNAMIC) for name in "ad")
+    with pytest.raises(NoRouteError) as caught:
+        plan(registry, GOOD, start=start, goals=(wanted,))
+    assert caught.value.message.endswith("to d/int8-dynamic: nothing installed writes it in int8-dynamic")
+    assert caught.value.hint == FROM_FLOAT
+    refuse_quantizing_twice(start.numerics, wanted.numerics, caught.value)  # none was asked for twice
+    with pytest.raises(AlreadyQuantized):
+        refuse_quantizing_twice(start.numerics, Numerics.INT8, caught.value)
 
 
 def test_the_preferred_goal_comes_first_whatever_it_costs(registry: Registry) -> None:

@@ -92,7 +92,7 @@ def test_the_samples_come_straight_from_their_framework(model: str, edge: str, t
     receipt = hub("convert", model, "--to", "openvino", "--test", test, "-o", output, cache=tmp_path / "cache")
     assert receipt["route"]["edges"] == [edge]
     assert receipt["accuracy"]["source"] == receipt["accuracy"]["result"]
-    assert any("=2x" in item["runtime"] for item in receipt["parity"]["outputs"]), "not proved at a second size"
+    assert any(" at " in item["runtime"] for item in receipt["parity"]["outputs"]), "not proved at a second size"
     before, after = ([item[side] for item in receipt["contract"]] for side in ("source", "result"))
     assert [item["name"] for item in before] == [item["name"] for item in after]
 
