@@ -111,13 +111,8 @@ def make_plan(
         verdicts |= {edge.id: _FIXING for edge in edges if verdicts[edge.id] and not edge.keeps_dynamic}
     # The model as it is closes only the steps that start from it: behind a preparation it is another.
     answers = {edge.id: ask(edge, summary, options) for edge in edges if edge.takes(start)}
-    usable = [
-        step
-        for step in registry.steps
-        if verdicts[step.edge.id]
-        and (step.source != start or answers[step.edge.id])
-        and not (step.edge.adopts and start.numerics is Numerics.FP32)
-    ]
+    steps = [step for step in registry.steps if not (step.edge.adopts and start.numerics is Numerics.FP32)]
+    usable = [step for step in steps if verdicts[step.edge.id] and (step.source != start or answers[step.edge.id])]
     asked = frozenset(name for name in _HONOURED if getattr(options, name))
     routes = tuple(_routes(usable, summary, goals, options, asked))
     left_out = {
@@ -133,10 +128,13 @@ def make_plan(
         text = f"nothing on the way carries out {words}"
         left_out |= dict.fromkeys(sorted(idle), Remark("left-out", "option-not-carried-out", text, able))
     taken = {step.edge.id for route in routes for step in route}
-    near = _on_the_way(registry.steps, start, goals) - taken
+    near = _on_the_way(steps, start, goals) - taken
     left_out = {edge_id: reason for edge_id, reason in sorted(left_out.items()) if edge_id in near}
     if not routes:
-        wanting = [step for step in registry.steps if verdicts[step.edge.id].code == NEEDS_DATA]
+        wanting = {
+            code: [step for step in steps if verdicts[step.edge.id].code == code]
+            for code in (NEEDS_DATA, _NOT_INSTALLED)
+        }
         raise _no_route(start, goals, left_out, usable, wanting)
     return Plan(routes=routes, left_out=left_out, doubts=_doubts(routes, summary, options))
 
@@ -246,7 +244,7 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
     if missing:
         hint = f"pip install {' '.join(map(repr, missing))}"
         reason = f"not installed: {', '.join(missing)}"
-        return Verdict(support=Support.UNKNOWN, reason=reason, hint=hint, code="not-installed")
+        return Verdict(support=Support.UNKNOWN, reason=reason, hint=hint, code=_NOT_INSTALLED)
     if edge.needs_calibration and not data:
         reason = f"{edge.gives.numerics} needs data"
         return Verdict(support=Support.UNKNOWN, reason=reason, hint="add --calibration DATA", code=NEEDS_DATA)
@@ -257,6 +255,7 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
 NEEDS_DATA = "needs-data"
 """The code of an edge that is left out for want of calibration data."""
 _NO_DEVICE = "no-device"
+_NOT_INSTALLED = "not-installed"
 _AVOIDED = Verdict(support=Support.NEVER, reason="avoided on request", hint="leave out --avoid", code="avoided")
 
 
@@ -349,7 +348,11 @@ def stateful_form(registry: Registry, format_name: str, form: str) -> str:
 
 
 def _no_route(
-    start: State, goals: tuple[State, ...], left_out: dict[str, Remark], usable: list[Step], wanting: list[Step]
+    start: State,
+    goals: tuple[State, ...],
+    left_out: dict[str, Remark],
+    usable: list[Step],
+    wanting: dict[str, list[Step]],
 ) -> NoRouteError:
     """Say what stands in the way: one cause. All of them are in the details, for `-v` and `--json`.
 
@@ -358,9 +361,10 @@ def _no_route(
         goals: What it was to become.
         left_out: The edges that would lie on a way there, each with its reason.
         usable: The steps that can be gone, whatever the options.
-        wanting: Those that want data.
+        wanting: Those that want data, and those whose tools are not installed, by the code of that reason.
     """
-    goal, ahead, with_data = goals[0], _reachable(start, usable), _reachable(start, [*usable, *wanting])
+    goal, ahead, with_data = goals[0], _reachable(start, usable), _reachable(start, [*usable, *wanting[NEEDS_DATA]])
+    with_tools = _reachable(start, [*usable, *wanting[_NOT_INSTALLED], *wanting[NEEDS_DATA]])
     there = [
         numerics
         for numerics in Numerics
@@ -373,6 +377,8 @@ def _no_route(
         codes = {"option-not-carried-out"}
     elif any(state.satisfies(goal) for goal in goals for state in with_data):
         codes = {NEEDS_DATA}
+    elif any(state.satisfies(goal) for goal in goals for state in with_tools):
+        codes = {_NOT_INSTALLED}
     said = [remark for remark in left_out.values() if not codes or remark.code in codes]
     # that no device is here is seldom the cause, where other edges need none
     shared = Counter([remark for remark in said if remark.code != _NO_DEVICE] or said)

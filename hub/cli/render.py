@@ -447,7 +447,10 @@ def _lacks(registry: Registry) -> Iterator[tuple[str, str]]:
             yield f"{runtime.name} builds for {runtime.device} and runs nothing here: {here.reason}", here.hint
     for edge, missing in _incomplete(registry):
         if edge.optional:
-            yield f"edge {edge.id} is left out: {', '.join(missing)} is not here", f"pip install {' '.join(missing)}"
+            yield (
+                f"edge {edge.id} is left out: {', '.join(missing)} is not here",
+                f"pip install {' '.join(map(repr, missing))}",
+            )
 
 
 def _incomplete(registry: Registry) -> Iterator[tuple[Edge, list[str]]]:

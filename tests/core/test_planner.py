@@ -237,11 +237,19 @@ def test_an_edge_to_a_format_that_nobody_reads_is_left_out(registry: Registry) -
     assert caught.value.hint == "pip install hub-unread"
 
 
+def test_what_is_not_installed_is_the_cause_where_it_alone_opens_a_way(registry: Registry) -> None:
+    refuses = edge("t.another", A, B, Verdict(support=Support.NEVER, reason="not for this model"))
+    absent = edge("t.builder", B, D, requires=("no-such-builder>=2",))
+    with pytest.raises(NoRouteError, match="not installed: no-such-builder>=2") as caught:
+        plan(registry, refuses, edge("t.way", A, B), absent)
+    assert caught.value.hint == "pip install 'no-such-builder>=2'"
+
+
 def test_an_edge_that_adopts_takes_narrow_models_of_the_user_alone(registry: Registry) -> None:
     """Planted: another backend's integers, made on the way, would be tried behind every quantizer that failed."""
     narrow, goal = (msgspec.structs.replace(state, numerics=Numerics.INT8) for state in (B, C))
     quantizer, taker = edge("t.quantize", A, narrow, lossy=True), edge("t.adopt", narrow, goal, adopts=True)
-    with pytest.raises(NoRouteError):
+    with pytest.raises(NoRouteError, match="nothing installed writes it in int8"):
         plan(registry, quantizer, taker, goals=(goal,))
     assert ids(plan(registry, quantizer, taker, goals=(goal,), start=narrow).routes) == [["t.adopt"]]
 

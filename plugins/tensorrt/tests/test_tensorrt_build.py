@@ -62,6 +62,7 @@ def test_open_dimensions_become_a_profile(hub: Hub, tmp_path: Path) -> None:
         (["--build-for", "sm90"], "no-route", "does not build for sm90"),
         (["--shape", "z=1..8x3x8x8"], "unknown-name", "no input 'z'"),
         (["--shape", "x=1..8x3x8x9"], "usage", "does not fit"),
+        (["--shape", "x=8..1x3x8x8"], "usage", "x=8..1x3x8x8"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused_before_anything_runs(
