@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hub._bindings import options_for
 from hub._candidate import Candidate
+from hub._effects import check_bindings
 from hub._engine import Conversion
 from hub._events import Events, Silent
 from hub._identify import identify
@@ -309,6 +311,10 @@ def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
         constants=constants | asked.constants,
         states=states | asked.states,
     )
+    carried = options
+    for step in receipt.steps:  # a receipt is a file beside the result: its word drops no output either
+        check_bindings(step.edge, step.bindings, carried)
+        carried = options_for(carried, step.bindings)
     return msgspec.structs.replace(request, options=options)
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from hub.spec import ConvertOptions, Feeds, IoBinding
 
 T = TypeVar("T")
+V = TypeVar("V")
 Array = npt.NDArray[np.generic]
 Chain = tuple[tuple[IoBinding, ...], ...]
 
@@ -32,15 +33,18 @@ def options_for(options: ConvertOptions, bindings: tuple[IoBinding, ...]) -> Con
     """A request's options in the terms of the model that a step made: it may have renamed or moved its inputs."""
     bound = _of(bindings, "input")
 
+    def renamed(values: dict[str, V]) -> dict[str, V]:
+        new = {name: bound[name].target if name in bound else name for name in values}
+        return {new[name]: value for name, value in values.items() if new[name]}
+
     def carried(shapes: dict[str, tuple[T, ...]]) -> dict[str, tuple[T, ...]]:
-        found = {name: bound.get(name) for name in shapes if name not in bound or bound[name].target}
-        return {to.target if to else name: to.moved(shapes[name]) if to else shapes[name] for name, to in found.items()}
+        return renamed({name: bound[name].moved(shape) if name in bound else shape for name, shape in shapes.items()})
 
     return msgspec.structs.replace(
         options,
         shapes=carried(options.shapes),
         ranges=carried(options.ranges),
-        constants={name: value for name, value in options.constants.items() if name not in bound},
+        constants=renamed(options.constants),
         states=_renamed(options.states, bindings),
         io_layout="" if any(item.permutation for item in bindings) else options.io_layout,  # done once is done
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -160,6 +160,45 @@ def check_operators(edge: Edge, summary: ModelSummary, options: ConvertOptions) 
     if summary.custom_operators and not options.allow_custom_ops:
         names = ", ".join(summary.custom_operators)
         raise EffectError(f"{edge.id} needs custom operators: {names}", hint="accept them: --allow-custom-ops")
+
+
+def check_bindings(who: str, bindings: tuple[IoBinding, ...], options: ConvertOptions) -> None:
+    """Refuse an input or output that left the signature without being asked to, or otherwise than it was asked to.
+
+    What is dropped is compared with nothing, so an edge's word is not enough for it: an input leaves where the request
+    freezes it to that value or keeps it as a state, and an output where it is such a state's.
+
+    Args:
+        who: The edge, for the message.
+        bindings: What it declares.
+        options: The request, in the terms of what the edge started from.
+
+    Raises:
+        EffectError: Names the input or output, and what was asked.
+    """
+    kept = {bound.state for bound in bindings if bound.direction == "input" and not bound.target}
+    for bound in bindings:
+        name, asked = bound.source, Fate()
+        if bound.direction == "input" and not bound.target:
+            asked = Fate(options.constants.get(name), options.states.get(name, ""))
+        found = Fate(bound.constant, bound.state)
+        unasked = not bound.target and asked == Fate() and (bound.direction == "input" or name not in kept)
+        if found != asked or unasked:
+            done = "dropped" if found == Fate() else str(found)
+            message = f"{who} declares the {bound.direction} {name} {done}; it was to be {asked}"
+            raise EffectError(message, hint=_DEFECT)
+
+
+class Fate(NamedTuple):
+    """What becomes of an input besides being fed."""
+
+    constant: float | None = None
+    state: str = ""
+
+    def __str__(self) -> str:
+        if self.state:
+            return f"fed from {self.state} inside"
+        return "kept" if self.constant is None else f"frozen to {self.constant}"
 
 
 def check_signature(

@@ -316,6 +316,7 @@ class Conversion:
         _effects.check_files(edge, converted.path, summary)
         _effects.check_operators(edge, summary, before.options)
         bindings = converted.output.bindings
+        _effects.check_bindings(edge.id, bindings, before.options)
         _effects.check_signature(edge, before.summary.signature, summary.signature, bindings, before.options)
         return msgspec.structs.replace(summary, state=state)
 

@@ -1,16 +1,29 @@
 """A plugin that is wrong is found out: each test plants one that was once believed."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 import hub as python_interface
+from hub._effects import check_bindings
 from hub._tasks import RunTask
 from hub._worker import _run_one
-from hub.spec import Dim, ModelArtifact, RuntimeOptions, Signature, State, StepError, UsageError
+from hub.spec import (
+    ConvertOptions,
+    Dim,
+    EffectError,
+    IoBinding,
+    ModelArtifact,
+    RuntimeOptions,
+    Signature,
+    State,
+    StepError,
+    UsageError,
+)
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -133,6 +146,87 @@ def test_a_submodule_that_the_reader_passes_over_is_refused(hub: Hub, faults: Fa
     assert ran.error["code"] == "plugin-broken"
     assert "the reader of toy describes a submodule that there is not" in ran.error["message"]
     assert not list((cache / "failed").glob("*"))
+
+
+DROPPING = """
+import msgspec
+from pathlib import Path
+from hub_toy.files import read, write_binary
+
+
+def step(job):
+    model = read(Path(job.source.path))
+    graph = msgspec.structs.replace(model.graph, outputs=model.graph.outputs[:1])
+    write_binary(Path(job.output), msgspec.structs.replace(model, graph=graph if {cut} else model.graph))
+    return StepOutput(bindings=({bindings},))
+
+
+@hookimpl
+def hub_register_edges():
+    gives = Gives(format="toybin")
+    return [Edge(id="other.x", accepts=(Accepts(format="toy"),), gives=gives, convert=step, cost=0.1, process="x",
+                 keeps_dynamic=True, honours=("constants", "states"))]
+"""
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked", "words"),
+    [
+        (
+            "IoBinding(direction='output', source='bent', target='')",
+            (),
+            "other.x declares the output bent dropped; it was to be kept",
+        ),
+        (
+            "IoBinding(direction='input', source='right', target='right')",
+            ("--constant", "right=7"),
+            "right should have left the inputs; the result of other.x has it",
+        ),
+    ],
+    ids=["dropped", "passed_over"],
+)
+def test_what_leaves_the_signature_is_what_was_asked_to(
+    hub: Hub, install: Install, twin: Path, bound: str, asked: tuple[str, ...], words: str
+) -> None:
+    install("dropping", f"dropping_{len(asked)}", HEAD + DROPPING.format(bindings=bound, cut=not asked))
+    ran = convert(hub, twin, "toybin", *asked)
+    assert [attempt["message"] for attempt in ran.json["failed_attempts"]] == [words]
+    assert "bent" in {row["output"] for row in ran.json["parity"]["outputs"]}
+
+
+def gone(side: Literal["input", "output"], name: str, **more: Any) -> IoBinding:
+    return IoBinding(direction=side, source=name, target=more.pop("target", ""), **more)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "words"),
+    [
+        ((gone("input", "other"),), "e declares the input other dropped; it was to be kept"),
+        ((gone("input", "other", constant=7),), "e declares the input other frozen to 7; it was to be kept"),
+        ((gone("input", "c", constant=3),), "e declares the input c frozen to 3; it was to be frozen to 7"),
+        ((gone("input", "c"),), "e declares the input c dropped; it was to be frozen to 7"),
+        ((gone("input", "c", target="c", constant=7),), "e declares the input c frozen to 7; it was to be kept"),
+        ((gone("input", "s", state="y"),), "e declares the input s fed from y inside; it was to be fed from t inside"),
+        ((gone("output", "t"),), "e declares the output t dropped; it was to be kept"),
+        ((gone("input", "s", state="t"), gone("output", "y")), "e declares the output y dropped; it was to be kept"),
+    ],
+)
+def test_a_declared_fate_is_held_against_the_request(bindings: tuple[IoBinding, ...], words: str) -> None:
+    options = ConvertOptions(constants={"c": 7}, states={"s": "t"})
+    check_bindings("e", (gone("input", "c", constant=7), gone("input", "s", state="t"), gone("output", "t")), options)
+    with pytest.raises(EffectError, match=f"^{words}$"):
+        check_bindings("e", bindings, options)
+
+
+def test_a_receipt_that_drops_an_output_proves_nothing(hub: Hub, twin: Path) -> None:
+    assert convert(hub, twin, "toybin").status == 0
+    receipt = twin.with_name("out.toybin.hub.json")
+    written = json.loads(receipt.read_text())
+    written["steps"][0]["bindings"] = [{"direction": "output", "source": "bent", "target": ""}]
+    receipt.write_text(json.dumps(written))
+    ran = hub("verify", twin, twin.with_name("out.toybin"), "--json")
+    assert ran.error["code"] == "step-effect"
+    assert "output bent dropped; it was to be kept" in ran.error["message"]
 
 
 def test_a_recipe_for_what_is_not_in_the_file_is_refused(hub: Hub, faults: Faults, toy: Path) -> None:
