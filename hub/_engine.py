@@ -78,7 +78,7 @@ class Conversion:
         registry.check_suffix(request.target, request.destination)
         format_name, _ = registry.target(request.target, request.destination)
         check_runtime(request.runtime, format_name, registry.runtimes)
-        if request.require_speedup:
+        if request.require_speedup or request.runtime:
             check_here(registry, registry.runtime_for(format_name, request.runtime), None)
         self._events.started(f"reading {request.source.label}")
         opened = open_model(self._runner, request.source, request.options)
@@ -286,15 +286,17 @@ class Conversion:
             steps=(*before.steps, record),
         )
         registry = self._runner.registry
-        here = registry.runs_here(registry.runtime_for(summary.state.format, after.runtime), summary)
+        runtime = registry.runtime_for(summary.state.format, after.runtime)
+        if runtime.name == after.runtime:  # who names one wants the result run in it: a word skips no comparison
+            check_here(registry, runtime, summary)
+        here = registry.runs_here(runtime, summary)
         if here:
             self._events.started(f"comparing {summary.state} with the source")
             policy = self._policy(before, edge, summary.state.numerics)
             record = msgspec.structs.replace(record, parity=measure(self._runner, after, reference, policy))
         else:
-            record = msgspec.structs.replace(
-                record, not_run=built_only(registry, before, edge, summary, here, last=last)
-            )
+            not_run = built_only(registry, before, edge, after, here, last=last)
+            record = msgspec.structs.replace(record, not_run=not_run)
         self._unheard.extend(self._runner.registry.step_finished(record))
         self._events.finished(record)
         return msgspec.structs.replace(after, steps=(*before.steps, record))

@@ -2,11 +2,11 @@
 
 from hub._candidate import Candidate
 from hub._plugins import Registry
-from hub.spec import DeviceMissing, DType, Edge, ModelSummary, NotRun, Runtime, Signature, Verdict
+from hub.spec import DeviceMissing, DType, Edge, IoBinding, ModelSummary, NotRun, Runtime, Signature, Verdict
 
 
 def built_only(
-    registry: Registry, before: Candidate, edge: Edge, after: ModelSummary, here: Verdict, *, last: bool
+    registry: Registry, before: Candidate, edge: Edge, after: Candidate, here: Verdict, *, last: bool
 ) -> NotRun:
     """What stands in a record in the place of a comparison.
 
@@ -17,19 +17,20 @@ def built_only(
     Raises:
         DeviceMissing: Something of that does not hold, so that nothing would prove the result.
     """
-    found, parity = before.summary.state, before.steps[-1].parity if before.steps else None
+    found, made = before.summary.state, after.summary.state
+    parity = before.steps[-1].parity if before.steps else None
     lack = ""
     if not last:
         lack = "other steps are to follow on it"
-    elif edge.lossy or found.numerics != after.state.numerics:
+    elif edge.lossy or found.numerics != made.numerics:
         lack = f"{edge.id} itself changes what is computed"
     elif before.steps and not (parity and parity.passed):
         lack = f"the {found} that it is made of has passed no gate"
-    elif _kinds(before.summary.signature) != _kinds(after.signature):
+    elif _kinds(before.summary.signature) != _kinds(after.summary.signature) or any(map(_moves, after.chain[-1])):
         lack = f"{edge.id} changes inputs or outputs"
     if lack:
         raise DeviceMissing(
-            f"a {after.state} model cannot be run here ({here.reason}), and nothing else proves it: {lack}",
+            f"a {made} model cannot be run here ({here.reason}), and nothing else proves it: {lack}",
             hint=here.hint or "convert on a machine that has the device",
         )
     return NotRun(
@@ -44,6 +45,14 @@ def built_only(
 def _kinds(signature: Signature) -> list[list[tuple[DType, int]]]:
     """Element type and rank of every input and output: a comparison is what proves any change of these."""
     return [[(spec.dtype, len(spec.shape)) for spec in specs] for specs in (signature.inputs, signature.outputs)]
+
+
+def _moves(bound: IoBinding) -> bool:
+    """Whether a binding says more than another name or fewer sizes: only a run shows where its values are."""
+    plain = IoBinding(
+        direction=bound.direction, source=bound.source, target=bound.target, reason=bound.reason, shape=bound.shape
+    )
+    return bound != plain or not bound.target
 
 
 def check_here(registry: Registry, runtime: Runtime, summary: ModelSummary | None) -> None:

@@ -110,6 +110,37 @@ def test_a_step_that_failed_the_gate_proves_nothing(hub: Hub, offer: Offer, toy:
     assert ran.error["code"] == "parity"
 
 
+@pytest.mark.parametrize("asked", [("--constant", "right=7"), ()])
+def test_a_step_that_is_not_run_freezes_and_moves_nothing(
+    hub: Hub, offer: Offer, twin: Path, asked: tuple[str, ...]
+) -> None:
+    offer("freezes" if asked else "moves")
+    assert convert(hub, twin, "toybin").status == 0
+    ran = convert(hub, twin.with_name("out.toybin"), "absent", *asked)
+    assert ran.error["code"] == "device-missing", ran.out
+    assert " changes inputs or outputs" in ran.error["message"]
+    assert not twin.with_name("out.absent").exists()
+
+
+def test_the_gate_is_not_skipped_because_a_runtime_is_named_that_is_not_here(
+    hub: Hub, offer: Offer, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer("build", "binary-zeros")
+    monkeypatch.setenv("HUB_TEST_FORMATS", "absent toybin")
+    named = ("--runtime", "abacus")
+    ran = convert(hub, toy, "toybin", *named)
+    assert ran.error["code"] == "device-missing"
+    assert ran.error["message"] == "abacus cannot run models here: no abacus is plugged in"
+    assert not toy.with_name("out.toybin").exists()
+    assert convert(hub, toy, "absent", *named).error["code"] == "device-missing"
+    assert convert(hub, toy, "toybin").json["route"]["edges"] == ["toy.bin"]
+    assert hub("verify", toy, toy.with_name("out.toybin"), *named, "--json").error["code"] == "device-missing"
+    monkeypatch.setenv("HUB_TEST_DEVICE", "by-model")
+    ran = convert(hub, toy, "toybin", *named)
+    assert ran.error["code"] == "device-missing"
+    assert not ran.json.get("not_run")
+
+
 def test_nothing_is_built_upon_what_was_not_run(hub: Hub, offer: Offer, toy: Path) -> None:
     offer("build", "back")
     binary = toy.with_name("out.toybin")

@@ -23,6 +23,7 @@ from hub.spec import (
     Format,
     Gives,
     Identification,
+    IoBinding,
     ModelArtifact,
     ModelSummary,
     Numerics,
@@ -65,22 +66,27 @@ class AbsentFormat(Format):
 
 
 class AbsentRuntime(ToyRuntime):
-    """Has the protocol's words right; $HUB_TEST_DEVICE is `here`, `raises`, `text`, or anything else for not here."""
+    """Has the protocol's words right; $HUB_TEST_DEVICE is `here`, `raises`, `text`, or anything else for not here.
+
+    `by-model` says yes until a model is shown. $HUB_TEST_FORMATS are what it opens.
+    """
 
     name = "abacus"
-    formats = ("absent",)
     process = "absent"
     device = "abacus"
 
+    @property
+    def formats(self) -> tuple[str, ...]:  # type: ignore[override]  # the environment's word, asked each time
+        return tuple(os.environ.get("HUB_TEST_FORMATS", "absent").split())
+
     def runs_here(self, summary: ModelSummary | None = None) -> Verdict:
-        del summary
         how = os.environ.get("HUB_TEST_DEVICE", "")
         if how == "raises":
             raise OSError("no driver")
         if how == "text":
             return "no"  # type: ignore[return-value]  # the fault
         lack = Verdict(support=Support.NOTYET, reason="no abacus is plugged in", hint="plug one in")
-        return YES if how == "here" else lack
+        return YES if how == "here" or (how == "by-model" and not summary) else lack
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:
         del options
@@ -91,6 +97,24 @@ class AbsentRuntime(ToyRuntime):
 
 def _build(change: Callable[[ToyModel], ToyModel], job: ConvertJob) -> StepOutput:
     write_absent(Path(job.output), change(read(Path(job.source.path))))
+    return StepOutput()
+
+
+def _declares(bound: IoBinding, job: ConvertJob) -> StepOutput:
+    """Build, and declare a change: what is frozen here is not in the file."""
+    model, gone = read(Path(job.source.path)), {bound.source} - {bound.target}
+    inputs = tuple(value for value in model.graph.inputs if value.name not in gone)
+    layers = tuple(
+        msgspec.structs.replace(layer, inputs=tuple("left" if name in gone else name for name in layer.inputs))
+        for layer in model.graph.layers
+    )
+    graph = msgspec.structs.replace(model.graph, inputs=inputs, layers=layers)
+    write_absent(Path(job.output), msgspec.structs.replace(model, graph=graph))
+    return StepOutput(bindings=(bound,))
+
+
+def _binary_zeros(job: ConvertJob) -> StepOutput:
+    write_binary(Path(job.output), _zeros(read(Path(job.source.path))))
     return StepOutput()
 
 
@@ -134,6 +158,27 @@ EDGES = {
         accepts=(Accepts(format="absent"),),
         gives=Gives(format="toybin"),
         convert=_back,
+    ),
+    "freezes": msgspec.structs.replace(
+        _BUILD,
+        id="absent.freezes",
+        convert=functools.partial(_declares, IoBinding(direction="input", source="right", target="", constant=7)),
+        honours=("constants",),
+    ),
+    "moves": msgspec.structs.replace(
+        _BUILD,
+        id="absent.moves",
+        convert=functools.partial(
+            _declares, IoBinding(direction="input", source="right", target="right", permutation=(0, 1))
+        ),
+    ),
+    "binary-zeros": msgspec.structs.replace(
+        _BUILD,
+        id="absent.binary-zeros",
+        accepts=(Accepts(format="toy"),),
+        gives=Gives(format="toybin"),
+        convert=_binary_zeros,
+        cost=0.1,
     ),
     "with-device": msgspec.structs.replace(_BUILD, id="absent.with-device", needs_device="abacus"),
 }
