@@ -57,7 +57,7 @@ from hub.spec import (
     write_sample,
 )
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 def load_reference(reference: str) -> Any:
@@ -67,14 +67,21 @@ def load_reference(reference: str) -> Any:
 
 
 def returned(value: object, kind: type[T], who: str) -> T:
-    """Hold what a plugin's code gave back against the contract: later nobody could say whose it was.
+    """Hold what a plugin's code gave back against the contract, field by field: later nobody could say whose it was.
 
     Raises:
-        StepError: It is something else.
+        StepError: It is something else, or holds something else.
     """
+    hint = "report it to the plugin's authors"
     if not isinstance(value, kind):
-        hint = "report it to the plugin's authors"
         raise StepError(f"{who} returned {type(value).__name__}, not hub.spec.{kind.__name__}", hint=hint)
+    for field in msgspec.structs.fields(kind):
+        try:
+            msgspec.json.decode(msgspec.json.encode(getattr(value, field.name)), type=field.type)
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            wrong = str(error).replace("`$", f"`{field.name}")
+            message = f"{who} returned a {kind.__name__} whose {field.name} are not as hub.spec has them: {wrong}"
+            raise StepError(message, hint=hint) from error
     return value
 
 
@@ -216,10 +223,15 @@ def _attempt(task: Any) -> tuple[Any, Failure | None]:
     try:
         return msgspec.to_builtins(_HANDLERS[type(task)](task)), None
     except HubError as error:
-        return None, Failure(code=error.code, message=error.message, hint=error.hint, traceback=traceback.format_exc())
+        return None, _failure(error.code, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 the process boundary: whatever a framework raises becomes a report
-        message = f"{type(error).__name__}: {error}"
-        return None, Failure(code="step-failed", message=message, hint="", traceback=traceback.format_exc())
+        return None, _failure("step-failed", f"{type(error).__name__}: {error}", "")
+
+
+def _failure(*said: object) -> Failure:
+    """A code, a message and a hint as text that JSON can hold: a plugin's, or a file's name, may be none."""
+    words = [str(word).encode(errors="backslashreplace").decode() for word in (*said, traceback.format_exc())]
+    return Failure(code=words[0], message=words[1], hint=words[2], traceback=words[3])
 
 
 def _reset_peak() -> None:

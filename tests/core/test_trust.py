@@ -448,6 +448,16 @@ def test_what_a_step_returns_is_held_against_the_contract(hub: Hub, faults: Faul
     assert "edge faulty.returns-none returned NoneType, not hub.spec.StepOutput" in ran.error["message"]
 
 
+def test_a_step_that_returns_strings_for_remarks_is_told_so(hub: Hub, install: Install, toy: Path) -> None:
+    body = DROPPING.replace("bindings=({bindings},)", "notes=('raised the opset',)").format(cut=False)
+    install("strings", "gives_strings", HEAD + body)
+    ran = convert(hub, toy, "toybin")
+    assert ran.status == 0
+    (attempt,) = ran.json["failed_attempts"]
+    assert "edge other.x returned a StepOutput whose notes are not as hub.spec has them" in attempt["message"]
+    assert attempt["message"].endswith("Expected `object`, got `str` - at `notes[0]`")
+
+
 def test_a_check_that_gives_no_verdict_leaves_its_edge_out_and_says_so(hub: Hub, faults: Faults, toy: Path) -> None:
     faults("says-true")
     ran = hub("plan", toy, "--to", "toybin", "--json")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import psutil
@@ -12,6 +12,7 @@ import pytest
 from hub._store import Store
 from hub._tasks import DescribeTask, SampleTask, TaskResult
 from hub._toolchains import toolchain_python
+from hub._worker import returned
 from hub._workers import Limits, Place, Workers, _read_result
 from hub.spec import (
     CalibrationError,
@@ -19,8 +20,10 @@ from hub.spec import (
     HubError,
     InternalError,
     ModelUnreadable,
+    Remark,
     StepCrashed,
     StepError,
+    StepOutput,
     StepTimeout,
     Toolchain,
     ToolchainError,
@@ -46,6 +49,8 @@ def hangs():
 def closes():
     os.close(0)
     yield {"x": np.zeros(1)}
+def unwritable():
+    raise OSError("no file \\udcff")
 def writes():
     raise NotImplementedError("\\N{SNOWMAN} " + "x" * 100_000)
 """
@@ -131,6 +136,33 @@ def test_a_long_message_of_any_script_arrives_whole(ask: Callable[..., Any]) -> 
     assert len(caught.value.message) > 100_000
 
 
+def test_a_message_that_is_no_text_arrives_all_the_same(ask: Callable[..., Any]) -> None:
+    with Workers() as workers, pytest.raises(StepError) as caught:
+        ask(workers, "unwritable")
+    assert caught.value.message == r"OSError: no file \udcff"
+
+
+WRONG_FIELDS: dict[str, tuple[StepOutput, str]] = {
+    "text for a remark": (StepOutput(notes=cast("Any", ("raised the opset",))), "`notes[0]`"),
+    "a kind that there is not": (StepOutput(notes=(Remark(cast("Any", "remark"), "a", "b"),)), "`notes[0].kind`"),
+    "a number for a text": (StepOutput(notes=(Remark("note", "a", cast("Any", 5)),)), "`notes[0].text`"),
+    "a text that is none": (StepOutput(notes=(Remark("note", "a", "\udcff"),)), "surrogates not allowed"),
+    "an object": (StepOutput(notes=(Remark("note", "a", cast("Any", object())),)), "notes"),
+    "text for a binding": (StepOutput(bindings=cast("Any", ("x",))), "`bindings[0]`"),
+    "a remark for a recipe": (StepOutput(recipe=cast("Any", Remark("note", "a", "b"))), "recipe"),
+    "nothing for notes": (StepOutput(notes=cast("Any", None)), "got `null`"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FIELDS)
+def test_every_field_of_what_a_step_returns_is_held_against_the_contract(name: str) -> None:
+    given, words = WRONG_FIELDS[name]
+    with pytest.raises(StepError) as caught:
+        returned(given, StepOutput, "`convert` of the edge other.x")
+    assert caught.value.message.startswith("`convert` of the edge other.x returned a StepOutput whose ")
+    assert words in caught.value.message
+
+
 def test_a_function_that_is_not_there_is_the_users_mistake(ask: Callable[..., Any]) -> None:
     with Workers() as workers, pytest.raises(CalibrationError) as caught:
         ask(workers, "nowhere")
@@ -156,7 +188,10 @@ def test_an_answer_without_a_readable_result_is_a_failed_step(tmp_path: Path, co
         _read_result(tmp_path)
 
 
-@pytest.mark.parametrize("kind", sorted(set(error_classes()), key=lambda kind: kind.__name__), ids=lambda k: k.code)
+OWN = sorted({kind for kind in error_classes() if kind.__module__.startswith("hub.")}, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.code)
 def test_every_error_survives_its_code_and_a_pickle(kind: type[HubError]) -> None:
     import pickle
 
