@@ -43,6 +43,7 @@ def faults_of(item: object, base: type) -> Iterator[tuple[str, str]]:
         value = getattr(item, name)
         wrong = _mistyped(value, annotation, name) or (f"{name} is empty" if name in _FILLED and not value else "")
         wrong = wrong or (_unparsable(value) if name == "requires" else "")
+        wrong = wrong or (_unsettable(value) if name == "environment" else "")
         if wrong:
             sound = False
             yield f"{where}: {wrong}", _explained(base, name, annotation)
@@ -84,6 +85,15 @@ def _unparsable(requires: tuple[str, ...]) -> str:
             alternatives(line)
         except ValueError as error:
             return f"requires has {line!r}, which is no requirement: {str(error).splitlines()[0]}"
+    return ""
+
+
+def _unsettable(environment: Mapping[str, str]) -> str:
+    """The first variable that no process can be given; empty where all can be set."""
+    for name, value in environment.items():
+        text = f"{name}{value}"
+        if not name or "=" in name or "\0" in text or text != text.encode(errors="replace").decode():
+            return f"environment has {name!r}: {value!r}, which no process can be given"
     return ""
 
 

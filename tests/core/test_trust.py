@@ -371,6 +371,16 @@ WRONG = {
     ),
 }
 
+UNSETTABLE = {
+    "{'A=B': 'x'}": "environment has 'A=B': 'x', which no process can be given",
+    r"{'A': 'x\0y'}": r"environment has 'A': 'x\x00y', which no process can be given",
+    r"{'A': '\udcff'}": r"environment has 'A': '\udcff', which no process can be given",
+    "{'A': 5}": "environment is 5, not a str",
+}
+for number, (environment, words) in enumerate(UNSETTABLE.items()):
+    body = WRONG["requirement-that-is-none"][0].replace("requires=('a>>1',)", f"environment={environment}")
+    WRONG[f"environment-{number}"] = body, "edges", "E", words
+
 
 @pytest.mark.parametrize("name", sorted(WRONG))
 def test_a_wrong_object_breaks_its_plugin_and_nothing_else(hub: Hub, install: Install, toy: Path, name: str) -> None:
