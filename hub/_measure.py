@@ -11,6 +11,7 @@ from hub._candidate import Candidate
 from hub._inputs import one_step_up
 from hub._parity import compare
 from hub._runner import Runner
+from hub._shapes import check_affordable
 from hub.spec import (
     ConvertOptions,
     InputsKind,
@@ -123,13 +124,13 @@ def with_constants(
             for name in feeds.keys() & specs.keys()
             for dim, size in zip(specs[name].shape, feeds[name].shape, strict=False)
         }
+        shapes = {
+            name: tuple(sizes.get(str(dim), dim.low) if dim.size is None else dim.size for dim in specs[name].shape)
+            for name in options.constants
+        }
+        check_affordable(shapes)
         frozen = {
-            name: np.full(
-                [sizes.get(str(dim), dim.low) if dim.size is None else dim.size for dim in specs[name].shape],
-                value,
-                specs[name].dtype.value,
-            )
-            for name, value in options.constants.items()
+            name: np.full(shapes[name], value, specs[name].dtype.value) for name, value in options.constants.items()
         }
         write_sample(folder, index, feeds | frozen)
     return str(folder), fingerprint

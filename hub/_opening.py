@@ -8,6 +8,7 @@ import msgspec
 from hub._identify import identify
 from hub._request import Source
 from hub._runner import Runner
+from hub._shapes import check_affordable
 from hub.spec import (
     ConvertOptions,
     HubError,
@@ -34,7 +35,9 @@ def open_model(runner: Runner, source: Source, options: ConvertOptions) -> Opene
         ModelNotFound: Nothing is there.
         ModelUnreadable: It is not a model that a plugin reads.
         UnsupportedModel: Its reader found something that blocks every conversion.
+        UsageError: The sizes of the request are beyond this machine's memory: some readers make an example of them.
     """
+    check_affordable(options.shapes | {name: tuple(size.best for size in r) for name, r in options.ranges.items()})
     path = _builder_file(runner, source, options) if source.builder else Path(source.path)
     found = identify(path, runner.registry)
     summary = runner.describe(path, found, options)

@@ -6,7 +6,19 @@ from collections.abc import Iterable
 import msgspec
 
 from hub._request import did_you_mean
-from hub.spec import ConvertOptions, Dim, DimRange, Remark, ShapeNeeded, Signature, TensorSpec, UnknownName, UsageError
+from hub.spec import (
+    ConvertOptions,
+    Dim,
+    DimRange,
+    HubError,
+    Remark,
+    ShapeNeeded,
+    Signature,
+    StepOutOfMemory,
+    TensorSpec,
+    UnknownName,
+    UsageError,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -148,6 +160,7 @@ def fix_shapes(
 
     Raises:
         ShapeNeeded: A dimension other than the batch is symbolic and neither user nor data says its size.
+        UsageError: A sample of these sizes is larger than this machine's memory (`StepOutOfMemory` at a guess).
     """
     inputs = [spec for spec in signature.inputs if spec.name not in options.constants]
     given = {**{s.name: s.fixed_shape for s in inputs if s.is_static}, **options.shapes}
@@ -174,7 +187,33 @@ def fix_shapes(
         *(_chosen(name, shape, guessed=bool(guess)) for name, shape in batch.items()),
     ]
     known = {**batch, **alike, **from_data, **given}
-    return {spec.name: known[spec.name] for spec in inputs}, tuple(notes)
+    fixed = {spec.name: known[spec.name] for spec in inputs}
+    check_affordable(fixed, StepOutOfMemory if guess else UsageError)
+    return fixed, tuple(notes)
+
+
+def check_affordable(shapes: Shapes, kind: type[HubError] = UsageError) -> None:
+    """Refuse sizes of which this machine cannot hold one sample, before anything of that size is made.
+
+    Args:
+        shapes: Sizes of the arrays of one sample, by name.
+        kind: What to raise.
+
+    Raises:
+        HubError: Of that kind, with the bytes that it would need.
+    """
+    import psutil
+
+    sizes = {name: math.prod(shape) * _DRAWN_BYTES for name, shape in shapes.items()}
+    needed, free = sum(sizes.values()), psutil.virtual_memory().available
+    if needed > free:
+        largest = max(sizes, key=sizes.__getitem__)
+        message = f"one sample with {largest}={_x(shapes[largest])} needs {needed} bytes, and {free} are free"
+        raise kind(message, hint=f"give smaller sizes: --shape {largest}=...")
+
+
+_DRAWN_BYTES = 8
+"""Of one element while it is drawn, as numpy draws float64 and int64."""
 
 
 def _check_within(spec: TensorSpec, shape: tuple[int, ...], options: ConvertOptions) -> None:
@@ -248,6 +287,7 @@ def other_sizes(signature: Signature, shapes: Shapes, fixed: Iterable[str]) -> l
     for choose in (_upper, _lower) if plain else (_doubled,):  # a size that hangs on another has no end of its own
         sizes = {spec.name: choose(spec, shapes[spec.name]) for spec in open_specs}
         if shapes | sizes not in (shapes, *found):
+            check_affordable(shapes | sizes)
             found.append(shapes | sizes)
     return found
 

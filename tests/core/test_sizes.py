@@ -10,8 +10,8 @@ import pytest
 
 from hub._files import check_side_files, publish, receipt_path
 from hub._inputs import repeat_samples
-from hub._shapes import AFFORDABLE_ELEMENTS, other_sizes
-from hub.spec import Dim, DType, OutputExists, Signature, TensorSpec, UsageError
+from hub._shapes import AFFORDABLE_ELEMENTS, fix_shapes, other_sizes
+from hub.spec import ConvertOptions, Dim, DType, OutputExists, Signature, StepOutOfMemory, TensorSpec, UsageError
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -156,3 +156,22 @@ def test_a_side_file_replaces_nothing_unasked(pair: tuple[Path, Path], tmp_path:
     check_side_files([pair[1]], destination, force=True)
     with pytest.raises(UsageError, match="read by this run"):
         check_side_files([pair[1]], destination, force=True, inputs=[str(tmp_path / "out.onnx.data")])
+
+
+@pytest.mark.parametrize("size", ["99999999999", "1..99999999999", "99999999999999999999999"])
+def test_a_size_beyond_this_machines_memory_is_refused_before_it_is_made(hub: Hub, toy: Path, size: str) -> None:
+    ran = hub("convert", toy, "--to", "toybin", "-o", toy.with_name("out.toybin"), "--shape", f"x={size}x6", "--json")
+    assert ran.error["code"] == "usage"
+    needed = int(size.rpartition(".")[2]) * 6 * 8
+    assert f"one sample with x={size.rpartition('.')[2]}x6 needs {needed} bytes, and " in ran.error["message"]
+    assert ran.error["hint"] == "give smaller sizes: --shape x=..."
+
+
+def test_no_array_is_made_beyond_this_machines_memory() -> None:
+    wide = TensorSpec(name="x", dtype=DType.FLOAT32, shape=tuple(Dim(symbol=name) for name in "abcdefgh"))
+    signature = Signature(inputs=(wide,), outputs=())
+    with pytest.raises(StepOutOfMemory, match="one sample with x=1x64x64"):  # another guess is tried
+        fix_shapes(signature, ConvertOptions(), {}, guess=64)
+    assert fix_shapes(signature, ConvertOptions(), {}, guess=8)[0] == {"x": (1, *[8] * 7)}
+    with pytest.raises(UsageError, match="needs"):
+        other_sizes(signature, {"x": (1 << 6,) * 8}, ())
