@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pluggy
@@ -116,6 +116,14 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
         yield from (("edge", edge.id) for edge in self.edges)
 
 
+class _Clash(NamedTuple):
+    """A name that several plugins offer, and the only one that is named after it; empty where none or several are."""
+
+    name: str
+    plugins: list[str]
+    owner: str
+
+
 class Registry:
     """Everything that the installed plugins offer."""
 
@@ -129,9 +137,12 @@ class Registry:
         manager = self.__dict__["manager"] = pluggy.PluginManager(PROJECT)  # what is loaded below asks for it too
         manager.add_hookspecs(hub_hooks)
         entries = _entry_points()
-        broken = {entry.name: error for entry in entries if (error := self._register(entry))}
-        broken |= self._take_out_clashing()
-        self._plugins = tuple(_plugin(entry, broken.get(entry.name)) for entry in entries)
+        named = _named_twice(entries)
+        broken = [named.get(_owner(entry)) if _owner(entry) in named else self._register(entry) for entry in entries]
+        clashing = self._take_out_clashing()
+        self._plugins = tuple(
+            _plugin(entry, error or clashing.get(entry.name)) for entry, error in zip(entries, broken, strict=True)
+        )
         return manager
 
     @property
@@ -182,29 +193,35 @@ class Registry:
     def _take_out_clashing(self) -> dict[str, BaseException]:
         """Leave no name with two plugins: it is the one's that is named after it, else neither's.
 
-        Nobody takes over a format, an edge or a runtime by being installed, not even by an earlier name.
+        Nobody takes over a format, an edge or a runtime by being installed. Who loses a name to its owner is out with
+        all that it offers, before names that are nobody's are judged: no outcome hangs on the order of names.
         """
         broken: dict[str, BaseException] = {}
-        while clash := self._clash():
-            name, plugins = clash
-            word = name.partition(".")[0]
-            akin = [plugin for plugin in plugins if plugin.startswith(word) or word.startswith(plugin)]
-            owner = akin[0] if len(akin) == 1 else ""
-            why = f"it is {owner}'s" if owner else "and is named after neither"
-            message = f"{name} is offered more than once, by {' and '.join(plugins)}, {why}"
-            for plugin in (plugin for plugin in plugins if plugin != owner):
-                broken[plugin] = PluginBroken(message, hint=f"uninstall one; its authors: give {name} another name")
+        while clashes := self._clashes():
+            owned = [clash for clash in clashes if clash.owner]
+            for name, plugins, owner in owned or clashes:
+                why = f"it is {owner}'s" if owner else "and is named after neither"
+                message = f"{name} is offered more than once, by {' and '.join(plugins)}, {why}"
+                error = PluginBroken(message, hint=f"uninstall one; its authors: give {name} another name")
+                broken |= {plugin: error for plugin in plugins if plugin != owner and plugin not in broken}
+            for plugin in broken.keys() & self._offers.keys():
                 self.manager.unregister(name=plugin)
                 del self._offers[plugin]
         return broken
 
-    def _clash(self) -> tuple[str, list[str]] | None:
-        """The first name that several plugins offer, and those."""
-        owners: dict[tuple[str, str], list[str]] = {}
+    def _clashes(self) -> list[_Clash]:
+        """Every name that several plugins offer."""
+        offering: dict[tuple[str, str], list[str]] = {}
         for plugin, offers in self._offers.items():
             for key in offers.names():
-                owners.setdefault(key, []).append(plugin)
-        return next(((name, plugins) for (_, name), plugins in sorted(owners.items()) if len(plugins) > 1), None)
+                offering.setdefault(key, []).append(plugin)
+        found = []
+        for (_, name), plugins in sorted(offering.items()):
+            word = name.partition(".")[0]
+            akin = [plugin for plugin in plugins if plugin.startswith(word) or word.startswith(plugin)]
+            if len(plugins) > 1:
+                found.append(_Clash(name, plugins, akin[0] if len(akin) == 1 else ""))
+        return found
 
     @property
     def broken(self) -> tuple[Plugin, ...]:
@@ -241,7 +258,7 @@ class Registry:
 
     def plugin_of(self, edge: Edge) -> Plugin:
         """The plugin that offers an edge."""
-        return next(plugin for plugin in self.plugins if plugin.name == self._edge_owners[edge.id])
+        return next(plugin for plugin in self.plugins if plugin.name == self._edge_owners[edge.id] and not plugin.error)
 
     @cached_property
     def _edge_owners(self) -> dict[str, str]:
@@ -436,11 +453,33 @@ def _guarded(what: str, call: Callable[[], object]) -> Any:
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
-    """One entry point for each plugin, by name: that of this hub's contract, else of another, which is refused."""
+    """One entry point for each name of each distribution: of this hub's contract, else of another, to be refused."""
     every = importlib.metadata.entry_points()
     others = [entry for group in sorted(every.groups) if _GROUP.fullmatch(group) for entry in every.select(group=group)]
-    found = {entry.name: entry for entry in (*others, *every.select(group=ENTRY_POINT_GROUP))}
-    return [found[name] for name in sorted(found)]
+    found = {_owner(entry): entry for entry in (*others, *every.select(group=ENTRY_POINT_GROUP))}
+    return [found[key] for key in sorted(found)]
+
+
+def _owner(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """A plugin's name, and the distribution that brings it, as packaging normalizes it."""
+    return entry.name, re.sub(r"[-_.]+", "-", entry.dist.name).lower() if entry.dist else ""
+
+
+def _named_twice(entries: list[importlib.metadata.EntryPoint]) -> dict[tuple[str, str], PluginBroken]:
+    """What is wrong with plugins whose name another distribution's has too: it is the one's that is named after it."""
+    broken = {}
+    names = Counter(entry.name for entry in entries)
+    for name in (name for name, count in names.items() if count > 1):
+        rivals = [_owner(entry)[1] for entry in entries if entry.name == name]
+        akin = [rival for rival in rivals if rival in {name, f"hub-{name}"}]
+        owner = akin[0] if len(akin) == 1 else ""
+        why = f"it is {owner}'s" if owner else "and is named after neither"
+        error = PluginBroken(
+            f"{' and '.join(rivals)} each bring a plugin named {name}, {why}",
+            hint="uninstall one; its authors: give the entry point another name",
+        )
+        broken |= {(name, rival): error for rival in rivals if rival != owner}
+    return broken
 
 
 def _check_contract(entry: importlib.metadata.EntryPoint) -> None:

@@ -262,6 +262,39 @@ def test_nobody_takes_over_a_name_by_being_installed(hub: Hub, install: Install,
     assert broken["second"].splitlines()[-1] == broken["third"].splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_nobody_takes_over_a_plugin_by_giving_its_name(hub: Hub, install: Install, toy: Path, name: str) -> None:
+    info = install(name, f"{name}_namesake", HEAD)
+    (info / "entry_points.txt").write_text(f"[hub.v1]\ntoy = {name}_namesake\n")
+    told = {plugin["distribution"]: plugin["error"] for plugin in hub("plugins", "--json").json["plugins"]}
+    assert not told["hub-toy"]
+    rivals = " and ".join(sorted((name, "hub-toy")))
+    assert told[name].strip().endswith(f"{rivals} each bring a plugin named toy, it is hub-toy's")
+    assert convert(hub, toy, "toybin").status == 0
+    for other in ("b", "c"):
+        info = install(other, f"{other}_namesake", HEAD)
+        (info / "entry_points.txt").write_text(f"[hub.v1]\nshared = {other}_namesake\n")
+    told = {plugin["distribution"]: plugin["error"] for plugin in hub("plugins", "--json").json["plugins"]}
+    assert "b and c each bring a plugin named shared, and is named after neither" in told["b"]
+    assert told["b"] == told["c"]
+
+
+@pytest.mark.parametrize("name", ["a.x", "z.x"])
+def test_who_is_out_hangs_on_no_order_of_names(hub: Hub, install: Install, name: str) -> None:
+    """An edge that is named after nobody is offered by a sound plugin, and by an impostor who offers toy's too."""
+    edges = (
+        "def E(name):\n    gives = Gives(format='toybin')\n"
+        "    return Edge(id=name, accepts=(Accepts(format='toy'),), gives=gives, convert=print)\n\n@hookimpl\n"
+        "def hub_register_edges():\n    return [E(name) for name in {names}]\n"
+    )
+    install("impostor", f"impostor_{name[0]}", HEAD + edges.format(names=(name, "toy.bin")))
+    install("sound", f"sound_{name[0]}", HEAD + edges.format(names=(name,)))
+    broken = {plugin["name"]: plugin["error"] for plugin in hub("plugins", "--json").json["plugins"]}
+    assert "toy.bin is offered more than once, by impostor and toy, it is toy's" in broken["impostor"]
+    assert not broken["sound"]
+    assert not broken["toy"]
+
+
 def test_the_author_of_a_broken_plugin_is_sent_to_it_and_its_user_to_the_next_version(
     hub: Hub, install: Install
 ) -> None:
