@@ -465,9 +465,9 @@ def _owner(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
     return entry.name, re.sub(r"[-_.]+", "-", entry.dist.name).lower() if entry.dist else ""
 
 
-def _named_twice(entries: list[importlib.metadata.EntryPoint]) -> dict[tuple[str, str], PluginBroken]:
+def _named_twice(entries: list[importlib.metadata.EntryPoint]) -> dict[tuple[str, str], BaseException]:
     """What is wrong with plugins whose name another distribution's has too: it is the one's that is named after it."""
-    broken = {}
+    broken: dict[tuple[str, str], BaseException] = {}
     names = Counter(entry.name for entry in entries)
     for name in (name for name, count in names.items() if count > 1):
         rivals = [_owner(entry)[1] for entry in entries if entry.name == name]
