@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -305,3 +306,21 @@ def test_a_hint_lists_a_few_known_words_and_says_where_there_is_none() -> None:
     assert did_you_mean("zzz", ["a", "b"]) == "known: a, b"
     assert did_you_mean("zzz", map(str, range(20))).endswith(" and 8 more")
     assert did_you_mean("zzz", []) == "there is none to choose from"
+
+
+def test_an_interrupt_while_the_command_line_is_imported_is_told_as_any_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import hub.cli.report
+    from hub.__main__ import main
+
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "hub.cli", Interrupted("hub.cli"))
+    assert hub.cli.report
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("error[interrupted]: interrupted; nothing was written\n")
