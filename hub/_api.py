@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hub._account import contradictions
 from hub._bindings import options_for
 from hub._candidate import Candidate
 from hub._effects import check_bindings
@@ -44,6 +45,7 @@ from hub.spec import (
     DeviceMissing,
     Dim,
     DimRange,
+    EffectError,
     Execution,
     HubError,
     ModelArtifact,
@@ -128,6 +130,9 @@ def inspect_source(
         except HubError as error:
             return Inspected(opened=opened, lack=f"{error.message}; {error.hint}".rstrip("; "))
         lack = "" if execution else "its runtime does not tell how it executes a model"
+        able = choose_runtime(registry, opened.artifact, runtime)
+        if execution and (wrong := contradictions(execution, execute, opened.summary, able)):
+            execution, lack = None, f"what {able.name} says of it cannot be true: {wrong}"
         return Inspected(opened=opened, execution=execution, lack=lack)
 
 
@@ -342,6 +347,9 @@ def run(
         options: Shapes and constants.
         how: Kernel set, device, threads, precision; by default the runtime's first kernel set, in float32.
         runtime: Who runs it, by name; by default the runtime of the plugin that reads its format.
+
+    Raises:
+        EffectError: A device or a precision is asked for, and what the runtime says of its session is another.
     """
     registry = Registry()
     request = Request(
@@ -351,10 +359,15 @@ def run(
     with session(registry) as runner:
         opened = open_model(runner, request.source, request.options)
         how = how or RuntimeOptions()
-        check_here(registry, choose_runtime(registry, opened.artifact, runtime, how.variant), opened.summary)
+        chosen = choose_runtime(registry, opened.artifact, runtime, how.variant)
+        check_here(registry, chosen, opened.summary)
         samples = prepare_samples(request, runner, opened.summary.signature, fix=True)
         inputs = with_constants(runner, opened.artifact, samples.check, request.options)
         folder, _ = runner.run(opened.artifact, how, inputs, (), preferred=runtime)
+        asked = how.device != "cpu" or how.precision not in {"", "auto"}
+        told = runner.explain(runner.subject(opened.artifact, how, preferred=runtime), inputs) if asked else None
+        if told and (wrong := contradictions(told, how, opened.summary, chosen)):
+            raise EffectError(f"{chosen.name} does not do what is asked for: {wrong}", hint="leave the option out")
         return list(SampleFolder(folder))
 
 

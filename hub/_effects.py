@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from hub._account import FLOAT32_WORDS
 from hub._bindings import Chain
 from hub._candidate import Candidate
 from hub._steps import Step
@@ -18,6 +19,7 @@ from hub.spec import (
     Identification,
     IoBinding,
     ModelSummary,
+    Numerics,
     QuantRecipe,
     Signature,
     State,
@@ -57,6 +59,24 @@ def check_state(step: Step, found: Identification, summary: ModelSummary) -> Sta
     return state
 
 
+def check_layers(edge: Edge, summary: ModelSummary) -> None:
+    """Refuse a precision that the reader's own list of layers contradicts.
+
+    Raises:
+        EffectError: It calls the file narrower than float32 and every layer float32, or the other way round.
+    """
+    numerics, words = summary.state.numerics, {layer.precision for layer in summary.layers}
+    floats = words <= FLOAT32_WORDS and numerics not in _FLOAT_PRODUCTS
+    narrow = words <= set(Numerics) - {Numerics.FP32} and numerics == Numerics.FP32
+    if words and (floats or narrow):
+        message = f"the reader calls what {edge.id} wrote {numerics.value}, and lists every layer in "
+        raise EffectError(f"{message}{', '.join(sorted(words))}", hint=_DEFECT)
+
+
+_FLOAT_PRODUCTS = {Numerics.FP32, Numerics.INT8_WEIGHTS, Numerics.INT4_WEIGHTS}
+"""Numerics in which every layer may well compute in float32."""
+
+
 def check_goal(edge: Edge, state: State, goals: Iterable[State]) -> None:
     """Refuse a result that is in another state than any that was asked for.
 
@@ -80,8 +100,8 @@ def check_carried_out(edge: Edge, source: Signature, result: Candidate, layout: 
         layout: What was asked for; empty for the source's own.
 
     Raises:
-        EffectError: An input is not frozen, a state not kept inside, an image in another layout, or no input and output
-            is of integers.
+        EffectError: An input is not frozen, a state not kept inside, an image in another layout, no input and output
+            is of integers, or the reader does not tell the devices that it is built for.
     """
     signature, left = result.summary.signature, result.options
     undone = [*left.constants, *left.states]
@@ -95,21 +115,27 @@ def check_carried_out(edge: Edge, source: Signature, result: Candidate, layout: 
             f"inputs and outputs should be {left.io_dtype}; the result of {edge.id} has {', '.join(sorted(kinds))}"
         )
         raise EffectError(message, hint=_DEFECT)
+    if left.build_for and "built for" not in result.summary.versions:
+        message = (
+            f"it should be built for {', '.join(left.build_for)}; what {edge.id} wrote does not say for what it is"
+        )
+        raise EffectError(message, hint=f"{_DEFECT}: their reader is to tell `versions['built for']`")
     check_layout(edge, source, result.chain, layout)
 
 
 def check_layout(edge: Edge, source: Signature, chain: Chain, layout: str) -> None:
     """Refuse a result whose images are in another layout than the one that was asked for.
 
-    A tensor of rank 4 whose reader tells no layout is NCHW.
+    A tensor of rank 4 whose reader tells no layout is NCHW. Axes that were dropped on the way are none of the layout's.
 
     Raises:
         EffectError: Names the first input, and the layout that it has.
     """
     for spec in source.inputs if layout else ():
         found = _axes(spec, chain)
-        if len(found) == _IMAGE_RANK and found != layout.upper():
-            message = f"{spec.name} should be {layout.upper()}; the result of {edge.id} has it in {found}"
+        wanted = "".join(axis for axis in layout.upper() if axis in found)
+        if found != wanted:
+            message = f"{spec.name} should be {wanted}; the result of {edge.id} has it in {found}"
             raise EffectError(message, hint=_DEFECT)
 
 

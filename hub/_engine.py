@@ -314,6 +314,7 @@ class Conversion:
             failure.log = error.log
             raise failure from error
         state = _effects.check_state(step, found, summary)
+        _effects.check_layers(edge, summary)
         _effects.check_recipe(edge, converted.output.recipe, step.target, state)
         _effects.check_files(edge, converted.path, summary)
         _effects.check_operators(edge, summary, before.options)

@@ -14,10 +14,12 @@ from hub._goals import wanted_numerics
 from hub._measure import Reference
 from hub._opening import Opened
 from hub._plugins import Registry
+from hub._precision import PROVED_DB
 from hub._request import Request
 from hub._routing import Plan
 from hub._sampling import Samples
 from hub._speed import Performance
+from hub._steps import narrows
 from hub._version import VERSION
 from hub.spec import (
     RECEIPT_VERSION,
@@ -138,6 +140,11 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
         yield _other_numerics(request, wanted, proof.result.steps)
     if got != Numerics.FP32:
         yield from _quantized_warnings(proof.source.artifact, last, holds_kernels=level != "run")
+    near = last.parity.worst.sqnr_db if last.parity else 0.0
+    if narrows(proof.source.artifact.state.numerics, got) and near > PROVED_DB:
+        text = f"{got.value} gives what the source does, to {near:.0f} dB: nothing seems to be held or computed in less"
+        hint = "right where the weights are exact in it; else tell the plugin's authors"
+        yield Remark("warning", "not-narrower", text, hint)
     yield from proof.performance.remarks
 
 

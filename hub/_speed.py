@@ -5,6 +5,7 @@ import statistics
 
 import msgspec
 
+from hub._account import contradictions
 from hub._candidate import Candidate
 from hub._measure import Reference, as_deployed, measure_deployed
 from hub._opening import Opened
@@ -111,15 +112,23 @@ def explain(runner: Runner, result: Candidate, reference: Reference, policy: Par
     A runtime that cannot explain is held to it all the same.
     """
     try:
-        subject = runner.subject(result.artifact, as_deployed(result.options), result.chain, result.runtime)
+        how = as_deployed(result.options)
+        subject = runner.subject(result.artifact, how, result.chain, result.runtime)
         execution = runner.explain(subject, reference.inputs)
         deployed = measure_deployed(runner, result, reference, policy)
     except HubError as error:
         text = f"how the result is executed could not be told: {error.message}"
         return Performance(remarks=(Remark("warning", "execution-untold", text),))
-    return Performance(
-        execution=execution, deployed=deployed, remarks=deployed_words(subject.runtime, execution, deployed)
-    )
+    said: tuple[Remark, ...] = ()
+    runtime = runner.registry.runtimes[subject.runtime]
+    if execution and (wrong := contradictions(execution, how, result.summary, runtime)):
+        text = f"what {subject.runtime} says of how it executes the result is not shown, as it cannot be true: {wrong}"
+        execution, said = (
+            None,
+            (Remark("warning", "execution-contradicted", text, "report it to the plugin's authors"),),
+        )
+    said += deployed_words(subject.runtime, execution, deployed)
+    return Performance(execution=execution, deployed=deployed, remarks=said)
 
 
 def deployed_words(runtime: str, execution: Execution | None, deployed: ParityReport) -> tuple[Remark, ...]:

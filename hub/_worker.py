@@ -140,7 +140,7 @@ def _run_one(
     if strange:
         hint = "report it to the plugin's authors: a session's `run` gives a dict of arrays by output name"
         raise StepError(f"a session of {runtime} returned {_kinds(given)}", hint=hint)
-    wrong = misfit(task.artifact.signature.outputs, given, dtypes=False)
+    wrong = misfit(task.artifact.signature.outputs, given, dtypes=True)
     if wrong:
         hint = "report it: the plugin's reader or its runtime is wrong"
         raise EffectError(f"{runtime} gives outputs {wrong}", hint=hint)

@@ -10,6 +10,7 @@ import msgspec
 
 from hub.spec.artifacts import ModelArtifact, ModelSummary
 from hub.spec.edges import YES, Verdict
+from hub.spec.errors import DeviceMissing, StepError
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
@@ -38,6 +39,25 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     allow_pickle: bool = False
     allow_custom_ops: bool = False
     submodule: str = ""
+
+    def check_cpu(self, who: str) -> None:
+        """For a runtime that has the CPU only, called `who`.
+
+        Raises:
+            DeviceMissing: Another device is asked for.
+        """
+        if self.device != "cpu":
+            raise DeviceMissing(f"{who} runs on the cpu here, not on {self.device}", hint="use --device cpu")
+
+    def check_float32(self, who: str) -> None:
+        """For a runtime that computes float models in float32 only, called `who`.
+
+        Raises:
+            StepError: Another precision is asked for.
+        """
+        if self.precision not in {"", "auto", "f32"}:
+            hint = "leave out --inference-precision"
+            raise StepError(f"{who} computes in float32 here, not in {self.precision}", hint=hint)
 
 
 class Session(Protocol):

@@ -1,6 +1,8 @@
 """A plugin that is wrong is found out: each test plants one that was once believed."""
 
+import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import hub as python_interface
-from hub._effects import check_bindings
+from hub._effects import check_bindings, check_layers
 from hub._tasks import RunTask
 from hub._worker import _run_one
 from hub.spec import (
@@ -17,13 +19,17 @@ from hub.spec import (
     Dim,
     EffectError,
     IoBinding,
+    Layer,
     ModelArtifact,
+    ModelSummary,
+    Numerics,
     RuntimeOptions,
     Signature,
     State,
     StepError,
     UsageError,
 )
+from hub_toy.edges import EDGES
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -138,6 +144,101 @@ def test_a_layout_that_nobody_changed_is_looked_for_in_the_result(
     assert "x should be NHWC; the result of faulty.forgetful has it in NCHW" in ran.error["message"]
     assert convert(hub, tmp_path / "image.toy", "toybin", "--io-layout", "nchw").status == 0
     assert convert(hub, toy, "toybin", "--io-layout", "nhwc").status == 0  # none of its inputs is an image
+
+
+def test_a_layout_is_looked_for_where_the_batch_axis_is_gone_too(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("batchless", alone=True)
+    image = toy.read_text().replace('["batch", 6]', "[1, 3, 4, 6]").replace('["batch", 3]', "[1, 3, 4, 3]")
+    (tmp_path / "image.toy").write_text(image)
+    ran = convert(hub, tmp_path / "image.toy", "toybin", "--io-layout", "nhwc")
+    assert "x should be HWC; the result of faulty.batchless has it in CHW" in ran.error["message"]
+    assert convert(hub, tmp_path / "image.toy", "toybin", "--io-layout", "nchw").status == 0
+
+
+def test_a_device_that_it_was_not_built_for_is_looked_for_in_the_result(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults("forgetful", alone=True)
+    ran = convert(hub, toy, "toybin", "--build-for", "npu7")
+    assert ran.error["code"] == "step-effect"
+    assert "should be built for npu7; what faulty.forgetful wrote does not say" in ran.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("numerics", "words", "wrong"),
+    [
+        ("fp16", ("fp32", "fp32"), True),
+        ("int8", ("float32",), True),
+        ("fp32", ("int8", "int8"), True),
+        ("fp16", ("fp32", "fp16"), False),
+        ("int8-weights", ("fp32",), False),
+        ("fp32", ("fp32", "int8"), False),
+        ("fp16", (), False),
+    ],
+)
+def test_a_reader_whose_layers_contradict_its_word_is_refused(
+    numerics: str, words: tuple[str, ...], wrong: bool
+) -> None:
+    layers = tuple(Layer(name="n", operator="affine", precision=word) for word in words)
+    state = State(format="toybin", numerics=Numerics(numerics))
+    summary = ModelSummary(state=state, signature=Signature(inputs=(), outputs=()), layers=layers)
+    edge = next(edge for edge in EDGES if edge.id == "toy.bin")
+    with pytest.raises(EffectError, match="lists every layer in") if wrong else contextlib.nullcontext():
+        check_layers(edge, summary)
+
+
+def test_what_is_narrow_by_its_name_alone_is_told(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults()
+    exact = toy.with_name("exact.toy")
+    exact.write_text(re.sub(r"-?\d+\.\d+", lambda number: str(round(float(number[0]) * 8) / 8), toy.read_text()))
+    codes = {
+        name: {item["code"] for item in convert(hub, name, "toybin", "--fp16").json["remarks"]} for name in (toy, exact)
+    }
+    assert ["not-narrower" in codes[name] for name in (toy, exact)] == [False, True]
+
+
+def test_outputs_of_another_type_than_the_readers_are_refused(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults()
+    ran = convert(hub, toy, "toybin", "--runtime", "wide")
+    assert ran.error["code"] == "step-effect"
+    assert "wide gives outputs y: float64[" in ran.error["message"]
+
+
+def test_an_account_that_the_file_contradicts_is_told_and_not_shown(hub: Hub, faults: Faults, toy: Path) -> None:
+    faults()
+    ran = convert(hub, toy, "toybin", "--runtime", "boasting")
+    assert ran.status == 0, ran.err
+    (told,) = [item["text"] for item in ran.json["remarks"] if item["code"] == "execution-contradicted"]
+    for wrong in (
+        "it executes winograd, which the file does not have",
+        "it computes in int8 throughout, and the file is fp32",
+        "the device cpu was asked for, and it runs on gpu",
+    ):
+        assert wrong in told
+    assert "execution" not in ran.json
+    inspected = hub("inspect", toy.with_name("out.toybin"), "--layers", "--runtime", "boasting", "--json").json
+    assert inspected["execution"] is None
+    assert "cannot be true: it executes winograd" in inspected["not_executed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (("--device", "npu"), "the device npu was asked for, and it runs on cpu"),
+        (("--inference-precision", "f16"), "the precision f16 was asked for, and it computes in fp32 throughout"),
+    ],
+)
+def test_a_run_that_is_not_the_one_that_was_asked_for_is_refused(
+    hub: Hub, faults: Faults, toy: Path, samples: Path, words: tuple[str, str], wrong: str
+) -> None:
+    faults()
+    output = toy.with_name("out.npz")
+    asked = ("run", toy, "--data", samples, "-o", output, "--runtime", "deaf", "--json")
+    ran = hub(*asked, *words)
+    assert (ran.status, ran.error["code"]) == (5, "step-effect")
+    assert wrong in ran.error["message"]
+    assert not output.exists()
+    assert hub(*asked).status == 0
 
 
 def test_a_submodule_that_the_reader_passes_over_is_refused(hub: Hub, faults: Faults, toy: Path, cache: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 import numpy as np
@@ -47,13 +47,16 @@ from hub.spec import (
 )
 from hub_faulty.liar import (
     TWO_FORMATS,
+    BoastingRuntime,
     Claim,
+    DeafRuntime,
     HalfRuntime,
     LiarFormat,
     LiarRuntime,
     MuteRuntime,
     OathFormat,
     OnesRuntime,
+    WideRuntime,
     read_liar,
     write_liar,
 )
@@ -118,6 +121,21 @@ def _garbage(model: ToyModel, job: ConvertJob) -> None:
 def _forget(model: ToyModel, job: ConvertJob) -> None:
     """Say that options are carried out, and carry out none."""
     write_binary(Path(job.output), model)
+
+
+def _batchless(model: ToyModel, job: ConvertJob) -> StepOutput:
+    """Drop the batch axis, and say that the layout was changed too."""
+    sides, bindings = {}, []
+    for side in ("inputs", "outputs"):
+        values = getattr(model.graph, side)
+        sides[side] = tuple(msgspec.structs.replace(value, shape=value.shape[1:]) for value in values)
+        direction: Literal["input", "output"] = "input" if side == "inputs" else "output"
+        bindings += [
+            IoBinding(direction=direction, source=value.name, target=value.name, dropped=(0,)) for value in values
+        ]
+    graph = msgspec.structs.replace(model.graph, inputs=sides["inputs"], outputs=sides["outputs"])
+    write_binary(Path(job.output), msgspec.structs.replace(model, graph=graph))
+    return StepOutput(bindings=tuple(bindings))
 
 
 def _false_recipe(model: ToyModel, job: ConvertJob) -> StepOutput:
@@ -301,6 +319,7 @@ FAULTS: dict[str, Fault] = {
     "half": _half,
     "false-recipe": _false_recipe,
     "forgetful": _forget,
+    "batchless": _batchless,
     "read-as": _half,
     "bake": _bake,
     "side": _side,
@@ -365,7 +384,9 @@ def _edge(name: str) -> Edge:
         ),
         convert=functools.partial(_convert, name),
         check=functools.partial(_takes, name),
-        honours=("constants", "io_dtype", "io_layout", "submodule") if name == "forgetful" else (),
+        honours=("build_for", "constants", "io_dtype", "io_layout", "submodule")
+        if name in {"batchless", "forgetful"}
+        else (),
         lossy=name in second,
         keeps_dynamic=not name.startswith("fixed"),
         needs_calibration=second.get(name) == Numerics.INT8,
@@ -417,4 +438,13 @@ def hub_identify_format(path: Path, header: bytes) -> Identification | None:
 
 @hookimpl
 def hub_register_runtimes() -> list[Runtime]:
-    return [LiarRuntime(), ClippingRuntime(), OnesRuntime(), HalfRuntime(), MuteRuntime()]
+    return [
+        LiarRuntime(),
+        ClippingRuntime(),
+        OnesRuntime(),
+        HalfRuntime(),
+        MuteRuntime(),
+        WideRuntime(),
+        BoastingRuntime(),
+        DeafRuntime(),
+    ]

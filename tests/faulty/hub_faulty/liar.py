@@ -5,7 +5,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from hub.spec import DescribeJob, Dim, Format, ModelArtifact, ModelSummary, Numerics, Runtime, RuntimeOptions, State
+from hub.spec import (
+    DescribeJob,
+    Dim,
+    Execution,
+    Format,
+    ModelArtifact,
+    ModelSummary,
+    Numerics,
+    Runtime,
+    RuntimeOptions,
+    State,
+)
 from hub_toy.files import Array, ToyModel, _decode_binary, read, write_binary
 from hub_toy.formats import ToyBinFormat
 from hub_toy.runtime import ToyRuntime, ToySession
@@ -154,3 +165,55 @@ class MuteRuntime(Runtime):
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> MuteSession:
         return MuteSession(read(Path(artifact.path)), clips=options.precision == "auto")
+
+
+class WideSession(ToySession):
+    """Gives float64, whatever the file says."""
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        return {name: array.astype(np.float64) for name, array in super().run(feeds).items()}
+
+
+class WideRuntime(ToyRuntime):
+    """Runs in double precision."""
+
+    name = "wide"
+    process = "faulty"
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:
+        del options
+        return WideSession(read(Path(artifact.path)))
+
+
+class BoastingSession(ToySession):
+    """Says that it runs what is not in the file, in integers, on a device that nobody asked for."""
+
+    def execution(self, feeds: dict[str, Array]) -> Execution:
+        said = super().execution(feeds)
+        layers = (
+            msgspec.structs.replace(layer, precision="int8", device="gpu", covers=("winograd",))
+            for layer in said.layers
+        )
+        return msgspec.structs.replace(said, layers=tuple(layers))
+
+
+class BoastingRuntime(ToyRuntime):
+    """Computes what it should."""
+
+    name = "boasting"
+    process = "faulty"
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:
+        del options
+        return BoastingSession(read(Path(artifact.path)))
+
+
+class DeafRuntime(ToyRuntime):
+    """Runs on the CPU in float32, whatever is asked for."""
+
+    name = "deaf"
+    process = "faulty"
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ToySession:
+        del options
+        return ToySession(read(Path(artifact.path)))

@@ -93,9 +93,11 @@ class KerasRuntime(Runtime):
     process = "keras-tensorflow"
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> KerasSession:
-        """See `hub.spec.Runtime`."""
+        """See `hub.spec.Runtime`: on the CPU, in float32."""
         import tensorflow as tf
 
+        options.check_cpu("Keras")
+        options.check_float32("Keras")
         tf.config.experimental.enable_op_determinism()
         tf.random.set_seed(0)
         _use_threads(options.threads)

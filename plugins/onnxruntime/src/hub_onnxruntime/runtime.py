@@ -43,5 +43,6 @@ class OrtRuntime(Runtime):
 
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ExplainedSession:
         """Opens a model. See `OrtSession`."""
+        options.check_float32("ONNX Runtime")
         exact = options.precision != "auto"
         return ExplainedSession(artifact.path, options.variant, options.threads, device=options.device, exact=exact)

@@ -43,9 +43,13 @@ class PyTorchRuntime(Runtime):
         Raises:
             ModelUnreadable: The file is damaged.
             ModelRefused: It is a pickle and nobody allowed that.
+            DeviceMissing: Another device than the CPU is asked for.
+            StepError: Another precision than float32 is.
         """
         import torch
 
+        options.check_cpu("PyTorch")
+        options.check_float32("PyTorch")
         torch.use_deterministic_algorithms(mode=True)
         torch.set_float32_matmul_precision("highest")
         if options.threads:

@@ -11,7 +11,6 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from hub.spec import (
-    DeviceMissing,
     Execution,
     ModelArtifact,
     Runtime,
@@ -189,10 +188,10 @@ class LiteRtRuntime(Runtime):
         Raises:
             ModelUnreadable: The file is corrupt.
             DeviceMissing: Another device than the CPU was asked for.
-            StepError: The runtime refuses the model.
+            StepError: The runtime refuses the model, or another precision than float32 was asked for.
         """
-        if options.device != "cpu":
-            raise DeviceMissing(f"LiteRT runs on the CPU here, not on {options.device}", hint="use --device cpu")
+        options.check_cpu("LiteRT")
+        options.check_float32("LiteRT")
         content = read_bytes(Path(artifact.path))
         verify(content, artifact.path)
         return LiteRtSession(content, options.variant, options.threads)

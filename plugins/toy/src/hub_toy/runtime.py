@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hub.spec import (
-    DeviceMissing,
     ExecutedLayer,
     Execution,
     ModelArtifact,
@@ -100,11 +99,8 @@ class ToyRuntime(Runtime):
             DeviceMissing: Another device than the CPU is asked for.
             StepError: Another precision than float32 is.
         """
-        if options.device != "cpu":
-            raise DeviceMissing(f"numpy runs on the cpu, not on {options.device}", hint="--device cpu")
-        if options.precision not in {"", "auto", "f32"}:
-            hint = "leave out --inference-precision"
-            raise StepError(f"numpy computes in float32 here, not in {options.precision}", hint=hint)
+        options.check_cpu("numpy")
+        options.check_float32("numpy")
         return ToySession(read(Path(artifact.path)))
 
 
