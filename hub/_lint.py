@@ -1,15 +1,19 @@
 """What an author has got wrong that loads all the same: what nobody finds, reaches or installs."""
 
+import ast
 import datetime as dt
 import difflib
 import importlib.metadata
 import inspect
+import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from hub._plugins import Offers, Plugin, Registry, expectations_of, libraries_of
+from hub._plugins import Offers, Plugin, Registry, expectations_of, libraries_of, python_files
 from hub._request import did_you_mean
 from hub._requirements import alternatives, version_of
 from hub._routing import NO_VERDICT, ask
@@ -24,6 +28,7 @@ from hub.spec import (
     Edge,
     Expectation,
     Gives,
+    HubError,
     ModelSummary,
     Numerics,
     Remark,
@@ -35,9 +40,14 @@ from hub.spec import (
 )
 from hub.spec import hooks as hub_hooks
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 HOOKS = {name for name in vars(hub_hooks) if name.startswith("hub_")}
 IN_TOOLCHAIN = {"msgspec", "numpy", "pluggy"}
 """What the worker needs in every environment."""
+FRAMEWORKS = ("cv2", "jax", "keras", "onnx", "onnxruntime", "openvino", "pandas", "scipy", "tensorflow", "torch")
+"""Packages that take long to import, besides what the plugin requires."""
 
 
 class LintedPlugin(NamedTuple):
@@ -68,6 +78,7 @@ def lint(registry: Registry, name: str) -> list[Remark]:
         return [Remark("finding", "broken", f"it does not load: {why}", hint=plugin.mend or "hub plugins -v")]
     mine = LintedPlugin(plugin, registry.offers[plugin.name], registry)
     told = [*_hooks(mine), *_formats(mine), *_runtimes(mine), *_requirements(mine), *_imports(mine)]
+    told += [*_suffixes(mine), *_claims(mine), *_private(mine)]
     told += [finding for edge in mine.offers.edges for finding in _edge(mine, edge)]
     return [*told, *(finding for item in expectations_of(plugin.package) for finding in _expectation(mine, item))]
 
@@ -105,6 +116,60 @@ def _formats(mine: LintedPlugin) -> Iterator[Remark]:
                 yield Remark(
                     "finding", "shared-suffix", message, hint=f"put a suffix of its own first in {reader.name}"
                 )
+
+
+def _suffixes(mine: LintedPlugin) -> Iterator[Remark]:
+    """They are what follows a file's stem, dot and all."""
+    offers = mine.offers
+    written = {
+        reader.name: (*reader.suffixes, *reader.side_suffixes, *reader.written_forms) for reader in offers.formats
+    }
+    for name, suffixes in (
+        written | {item.name: tuple(item.targets) for item in offers.runtimes if item.targets}
+    ).items():
+        for suffix in (item for item in suffixes if not item.startswith(".")):
+            hint = f"write '.{suffix}'"
+            yield Remark("finding", "suffix-without-dot", f"{name} has the suffix {suffix!r}, without a dot", hint=hint)
+
+
+def _claims(mine: LintedPlugin) -> Iterator[Remark]:
+    """Its recognition, shown beginnings of what is no model of its own: a file that two plugins claim is refused."""
+    hooks = mine.registry.manager.hook.hub_identify_format.get_hookimpls()
+    ask_it = next((hook for hook in hooks if hook.plugin_name == mine.plugin.name), None)
+    own = {reader.name for reader in mine.offers.formats}
+    suffix = next((reader.suffixes[0] for reader in mine.offers.formats), ".bin")
+    if ask_it is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="hub-") as folder:
+        for (what, owner), header in FOREIGN.items():
+            path = Path(folder, f"probe{suffix}") if header else Path(folder)
+            if header:
+                path.write_bytes(header)
+            given = {"path": path, "header": header}
+            try:
+                found = ask_it.function(*(given[name] for name in ask_it.argnames))
+            except HubError:  # it says why it is none to read
+                continue
+            except Exception as error:  # noqa: BLE001 the plugin boundary: whatever it raises is the finding
+                message = f"hub_identify_format, shown {what}, failed with {type(error).__name__}: {error}"
+                yield Remark("finding", "identify", message, hint="return None for what is none of its own")
+                return
+            if found and owner not in own:
+                message = f"hub_identify_format takes {what}, named {path.name}, for {found.format}"
+                yield Remark("finding", "identify", message, hint="look at the bytes, never at the name alone")
+                return
+
+
+def _private(mine: LintedPlugin) -> Iterator[Remark]:
+    """Imports of what hub does not promise to keep."""
+    for file in python_files(mine.plugin.package):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [] if node.level else [f"{node.module}.{name}" for name in names]
+            for name in (name for name in names if name.startswith(("hub._", "hub.cli"))):
+                message = f"{file.name}:{getattr(node, 'lineno', 0)} imports {name}, which any version may take away"
+                yield Remark("finding", "private-import", message, hint="import hub.spec and nothing else of hub")
 
 
 def _runtimes(mine: LintedPlugin) -> Iterator[Remark]:
@@ -219,7 +284,8 @@ def _requirements(mine: LintedPlugin) -> Iterator[Remark]:
     """What is asked for at work is what an installation brings, or one of its extras."""
     from packaging.utils import canonicalize_name
 
-    declared = {canonicalize_name(name) for name in _declared(mine.plugin.distribution)}
+    lines = _declared(mine.plugin.distribution)
+    declared = {canonicalize_name(item.name) for item in lines}
     if "hub-convert" not in declared:
         message = f"{mine.plugin.distribution} does not say which hub it is for"
         yield Remark("finding", "no-hub", message, hint="add hub-convert to its dependencies, with the least version")
@@ -229,6 +295,12 @@ def _requirements(mine: LintedPlugin) -> Iterator[Remark]:
             message = f"{who} requires {line}, which {mine.plugin.distribution} does not declare"
             hint = f"add {alternatives(line)[0]} to its dependencies, or to an extra"
             yield Remark("finding", "undeclared", message, hint=hint)
+        for need in alternatives(line):
+            if brought := _brought_in_vain(need, lines):
+                message = (
+                    f"{who} requires {need}; {mine.plugin.distribution} also declares itself content with {brought}"
+                )
+                yield Remark("finding", "loose-bounds", message, hint=f"declare {need} in its dependencies")
 
 
 def _requires(mine: LintedPlugin) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -238,11 +310,26 @@ def _requires(mine: LintedPlugin) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from ((reader.name, reader.requires) for reader in mine.offers.formats)
 
 
-def _declared(distribution: str) -> set[str]:
-    """Distributions that one declares, by itself, in an extra or through a library of hub's."""
+def _declared(distribution: str) -> "list[Requirement]":
+    """What a distribution declares, by itself, in an extra or through a library of hub's."""
     libraries = [name.replace("_", "-") for name in libraries_of(distribution)]
     lines = (line for name in (distribution, *libraries) for line in importlib.metadata.requires(name) or ())
-    return {item.name for line in lines for item in alternatives(line)}
+    return [item for line in lines for item in alternatives(line)]
+
+
+def _brought_in_vain(need: "Requirement", declared: "list[Requirement]") -> str:
+    """A version that an installation may bring and that is not what is needed; empty where it brings no such."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+
+    name = canonicalize_name(need.name)
+    allowed = [item.specifier for item in declared if canonicalize_name(item.name) == name]
+    both = SpecifierSet(",".join(str(item) for item in allowed if str(item)))
+    named = {spec.version.removesuffix(".*") for spec in (*both, *need.specifier)}
+    for version in ("0", *sorted(named), "99999") if allowed else ():
+        if both.contains(version, prereleases=True) and not need.specifier.contains(version, prereleases=True):
+            return f"{need.name} {version}"
+    return ""
 
 
 def _imports(mine: LintedPlugin) -> Iterator[Remark]:
@@ -252,18 +339,27 @@ def _imports(mine: LintedPlugin) -> Iterator[Remark]:
     lines = {line for _, requires in _requires(mine) for line in requires}
     names = {canonicalize_name(need.name) for line in lines for need in alternatives(line)} - IN_TOOLCHAIN
     providers = importlib.metadata.packages_distributions()
-    heavy = sorted(package for package, owners in providers.items() if names & set(map(canonicalize_name, owners)))
+    heavy = {package for package, owners in providers.items() if names & set(map(canonicalize_name, owners))}
     code = (
-        "import sys, importlib\nplugin = importlib.import_module(sys.argv[1])\n"
+        "import sys, importlib, time, hub.spec, numpy\nstart = time.perf_counter()\n"
+        "plugin = importlib.import_module(sys.argv[1])\n"
         "[getattr(plugin, name)() for name in sys.argv[2].split(',') if hasattr(plugin, name)]\n"
-        "print(*(name for name in sys.argv[3].split(',') if name in sys.modules))"
+        "print(f'{time.perf_counter() - start:.1f}', *(n for n in sys.argv[3].split(',') if n in sys.modules))"
     )
     hooks = ",".join(sorted(name for name in HOOKS if name.startswith("hub_register_")))
-    command = [sys.executable, "-P", "-c", code, mine.plugin.module.partition(":")[0], hooks, ",".join(heavy)]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        code,
+        mine.plugin.module.partition(":")[0],
+        hooks,
+        ",".join(sorted({*heavy, *FRAMEWORKS})),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = done.stdout.split()
+    seconds, *found = done.stdout.split() or [""]
     if found:
-        message = f"importing the plugin loads {', '.join(found)}: every command that plans then does"
+        message = f"importing the plugin loads {', '.join(found)} ({seconds} s): every command that plans then does"
         yield Remark("finding", "heavy-import", message, hint="import it inside the functions that need it")
 
 
@@ -291,3 +387,19 @@ def _expectation(mine: LintedPlugin, item: Expectation) -> Iterator[Remark]:
 
 def _listed(words: Iterable[str]) -> str:
     return ", ".join(sorted(words)) or "nothing"
+
+
+_ONNX = b"\x08\x08\x12\x07pytorch:\x04\x12\x02m1B\x04\n\x00\x10\x11"
+_ZIP = b"PK\x03\x04\n" + bytes(21) + b"\x06\x00\x00\x00a.textPK\x05\x06" + bytes(18)
+FOREIGN = {
+    ("random bytes", ""): random.Random(0).randbytes(4096),  # noqa: S311 no secret
+    ("a line of text", ""): b"Hello, world\n",
+    ("a JSON object", ""): b"{}\n",
+    ("an archive", ""): _ZIP,
+    ("a program", ""): b"\x7fELF\x02\x01\x01" + bytes(57),
+    ("an empty folder", ""): b"",
+    ("an ONNX model", "onnx"): _ONNX,
+    ("a TFLite model", "tflite"): b"\x1c\x00\x00\x00TFL3" + bytes(56),
+    ("an OpenVINO model", "openvino"): b'<?xml version="1.0"?>\n<net name="m" version="11">\n</net>\n',
+}
+"""What it is, and the format whose plugin may claim it -> its first bytes; an empty one is a folder."""

@@ -18,6 +18,7 @@ import msgspec
 import pluggy
 
 from hub._offers import faults_of
+from hub._request import did_you_mean
 from hub._requirements import alternatives, check_installed
 from hub._steps import Step, steps_of
 from hub._version import VERSION
@@ -159,7 +160,8 @@ class Registry:
         """Register one plugin; returns what it raised when it cannot be."""
         try:
             _check_contract(entry)
-            self.manager.register(entry.load(), name=entry.name)
+            self.manager.register(module := entry.load(), name=entry.name)
+            _check_hooks(module)
             self.manager.check_pending()
             self._offers[entry.name] = self._offered(entry.name)
             expectations_of(entry.module.partition(".")[0])
@@ -501,6 +503,18 @@ def _check_contract(entry: importlib.metadata.EntryPoint) -> None:
     for need in (item for item in needs if item.name == "hub-convert" and not item.marker):
         if not need.specifier.contains(VERSION, prereleases=True):
             raise PluginBroken(f"{name} needs {need}; this is hub-convert {VERSION}. Try: pip install '{need}'")
+
+
+def _check_hooks(module: object) -> None:
+    """Refuse functions that are marked as hooks of names that there are none of.
+
+    Raises:
+        PluginBroken: Names the first, and the nearest hook.
+    """
+    known = [name for name in vars(hub_hooks) if name.startswith("hub_")]
+    marked = [name for name, value in vars(module).items() if hasattr(value, f"{PROJECT}_impl")]
+    for name in (name for name in marked if name not in known):
+        raise PluginBroken(f"there is no hook {name}", hint=did_you_mean(name, known))
 
 
 def _plugin(entry: importlib.metadata.EntryPoint, error: BaseException | None) -> Plugin:

@@ -167,6 +167,44 @@ EDGES += [edge(id="other.prepare", gives=Gives(format="other", form="prepared"))
         "nobody recognises files in other",
         "first bytes",
     ),
+    "framework-that-nobody-requires": ("import onnx\n", "heavy-import", "loads onnx (", "inside"),
+    "private": (
+        "def late():\n    from hub import _plugins\n",
+        "private-import",
+        "imports hub._plugins",
+        "import hub.spec and nothing else",
+    ),
+    "bounds": (
+        "EDGES[:] = [edge(requires=('numpy>=2.0',))]\n",
+        "loose-bounds",
+        "other.x requires numpy>=2.0; other also declares itself content with numpy 0",
+        "declare numpy>=2.0",
+    ),
+    "suffix": ("F.suffixes = ('other',)\n", "suffix-without-dot", "other has the suffix 'other'", "write '.other'"),
+    "greedy-by-name": (
+        (
+            "@hookimpl\ndef hub_identify_format(path, header):\n"
+            "    return Identification(format='other') if path.suffix == '.other' else None\n"
+        ),
+        "identify",
+        "takes random bytes, named probe.other, for other",
+        "never at the name alone",
+    ),
+    "greedy-by-bytes": (
+        (
+            "@hookimpl\ndef hub_identify_format(header):\n"
+            "    return Identification(format='other') if header[4:8] == b'TFL3' else None\n"
+        ),
+        "identify",
+        "takes a TFLite model, named probe.other, for other",
+        "look at the bytes",
+    ),
+    "identify-raises": (
+        "@hookimpl\ndef hub_identify_format(header):\n    header.decode()\n",
+        "identify",
+        "shown random bytes, failed with UnicodeDecodeError",
+        "return None",
+    ),
     "heavy": (
         "import pygments\nEDGES[:] = [edge(requires=('pygments',))]\n",
         "heavy-import",
@@ -231,6 +269,15 @@ def test_a_plugin_that_does_not_load_or_is_not_there_is_told(hub: Hub, install: 
     assert (status, found["code"]) == (4, "broken")
     assert "ImportError: libfoo.so.7" in found["text"]
     assert hub("plugins", "--check", "ohter", "--json").error["hint"] == "did you mean other?"
+
+
+def test_a_hook_that_is_misspelt_is_told_with_the_one_that_was_meant(hub: Hub, install: Install) -> None:
+    body = HEAD.replace("hub_register_runtimes", "hub_register_runtime")
+    install("other", "other_misspelt", body, needs=NEEDS)
+    status, (found,) = told(hub)
+    assert (status, found["code"]) == (4, "broken")
+    assert "there is no hook hub_register_runtime" in found["text"]
+    assert "did you mean hub_register_runtimes" in found["hint"]
 
 
 def test_a_plugin_without_hooks_or_a_hub_is_told(hub: Hub, install: Install) -> None:
