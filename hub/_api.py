@@ -293,7 +293,14 @@ def verify(  # noqa: PLR0913 keywords, like the command line
             steps=receipt.steps if receipt else (),
             runtime=runtime,
         )
-        report = measure(runner, made, reference, gate)
+        try:
+            report = measure(runner, made, reference, gate)
+        except EffectError as error:
+            if receipt is None:
+                error.hint = (
+                    f"{result} has no receipt beside it, which says what became of inputs and outputs: bring it"
+                )
+            raise
         if report.passed:
             prove_float32(runner, opened, made, reference, report)
         return report

@@ -60,7 +60,7 @@ def check_state(step: Step, found: Identification, summary: ModelSummary) -> Sta
 
 
 def check_layers(edge: Edge, summary: ModelSummary) -> None:
-    """Refuse a precision that the reader's own list of layers contradicts.
+    """Refuse a precision that the reader's own list of layers contradicts, where every operator is in the list.
 
     Raises:
         EffectError: It calls the file narrower than float32 and every layer float32, or the other way round.
@@ -68,7 +68,8 @@ def check_layers(edge: Edge, summary: ModelSummary) -> None:
     numerics, words = summary.state.numerics, {layer.precision for layer in summary.layers}
     floats = words <= FLOAT32_WORDS and numerics not in _FLOAT_PRODUCTS
     narrow = words <= set(Numerics) - {Numerics.FP32} and numerics == Numerics.FP32
-    if words and (floats or narrow):
+    listed = {layer.operator for layer in summary.layers}
+    if words and (floats or narrow) and summary.operators.keys() <= listed:
         message = f"the reader calls what {edge.id} wrote {numerics.value}, and lists every layer in "
         raise EffectError(f"{message}{', '.join(sorted(words))}", hint=_DEFECT)
 

@@ -96,6 +96,7 @@ class Conversion:
         except NoRouteError as error:
             refuse_quantizing_twice(opened.summary.state.numerics, self._wanted, error)
             raise
+        registry.runtime_for(format_name, request.runtime)  # what is not installed is told before any step
         if request.options.ranges and any(step.edge.needs_ranges for step in plan.routes[0]):
             check_ranges(opened.summary.signature, request.options)
         stay = self._keeps_dynamic(plan.routes[0])
@@ -119,6 +120,9 @@ class Conversion:
         inputs = (request.source.path, request.source.weights, request.calibration, request.test)
         check_output(request.destination, force=request.force, inputs=inputs)
         opened, plan = self.plan()
+        reader = self._runner.registry.formats[plan.routes[0][-1].target.format]
+        expected = [request.destination.with_suffix(suffix) for suffix in reader.side_suffixes]
+        check_side_files(expected, request.destination, force=request.force, inputs=opened.summary.files)
         self._events.planned(opened.summary, plan)
         self._events.started("running the source model")
         fix = not self._keeps_dynamic(plan.routes[0])

@@ -122,13 +122,17 @@ class _Sums(msgspec.Struct, kw_only=True):
 
     @property
     def cosine(self) -> float:
-        """Cosine; 1 when both are all zero, 0 when one is."""
+        """Cosine; 1 when both are all zero, 0 when one is, or holds NaN."""
+        if not self.finite:
+            return 0.0
         norm = math.sqrt(self.source_power * self.result_power)
         return min(1.0, self.dot / norm) if norm else float(self.error_power == 0)
 
     @property
     def sqnr_db(self) -> float:
-        """Signal to quantization noise ratio in dB."""
+        """Signal to quantization noise ratio in dB: of NaN and infinity the worst that there is."""
+        if not self.finite:
+            return -SQNR_CAP_DB
         if not self.error_power:
             return SQNR_CAP_DB
         if not self.source_power:

@@ -240,7 +240,8 @@ def _offered(registry: Registry, edge: Edge, summary: ModelSummary, *, data: boo
     if not device:
         reason = f"needs a {edge.needs_device} device: {device.reason}"
         return Verdict(support=Support.UNKNOWN, reason=reason, hint=device.hint, code=_NO_DEVICE)
-    missing = [] if edge.toolchain else missing_requirements(edge.requires)
+    reader = registry.formats[edge.gives.format]
+    missing = missing_requirements((*(() if edge.toolchain else edge.requires), *reader.requires))
     if missing:
         hint = f"pip install {' '.join(map(repr, missing))}"
         reason = f"not installed: {', '.join(missing)}"

@@ -73,7 +73,10 @@ def _check_fits(spec: TensorSpec, shape: tuple[int, ...]) -> None:
     )
     if not fits:
         message = f"shape {'x'.join(map(str, shape))} does not fit the model's {spec}"
-        raise UsageError(message, hint=f"give {_flag(spec)} with your numbers in place of the names")
+        names = "" if spec.is_static else " with your numbers in place of the names"
+        raise UsageError(
+            message, hint=f"give {_flag(spec)}{names}" if names else "leave out --shape: its sizes are fixed"
+        )
 
 
 def bounded(signature: Signature, options: ConvertOptions) -> Signature:

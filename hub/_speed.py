@@ -143,6 +143,9 @@ def deployed_words(runtime: str, execution: Execution | None, deployed: ParityRe
 
 def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tuple[Remark, ...]:
     """What must be said of a result that is not faster than what it came from, with the runtime's own reasons."""
+    if not speed.is_told:
+        text = f"the speed of {numerics} {speed} on {speed.processor}: time it on a quiet machine"
+        return (Remark("warning", "speed-untold", text),)
     if speed.speedup >= 1:
         return ()
     why = _told(execution, "obstacle")

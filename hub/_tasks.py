@@ -1,5 +1,6 @@
 """What the parent asks of a worker, and what it gets back: files in, files out, JSON between."""
 
+import signal
 from typing import Any
 
 import msgspec
@@ -76,7 +77,27 @@ class ExplainTask(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
     samples: str
 
 
+STACKS_SIGNAL = signal.SIGUSR1
+"""Has a worker write the stacks of all its threads into the step's log."""
+
 Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask
+
+
+def who_does(task: Task) -> str:
+    """Whose code a task runs, for its user to know whom to tell."""
+    match task:
+        case DescribeTask():
+            return f"the reader {task.plugin}"
+        case ConvertTask():
+            return f"the edge {task.edge}"
+        case RunTask():
+            return f"the session of {task.plugin}"
+        case ExplainTask():
+            return f"the session of {task.subject.runtime}"
+        case TimeTask():
+            return f"a session of {' or '.join(dict.fromkeys(subject.runtime for subject in task.subjects))}"
+        case SampleTask():
+            return f"the function {task.function}"
 
 
 class RunOutput(msgspec.Struct, frozen=True, kw_only=True):

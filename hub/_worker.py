@@ -10,6 +10,7 @@ environment. `python -m hub._worker FOLDER` runs one task and ends with status 0
 """
 
 import contextlib
+import faulthandler
 import importlib
 import importlib.metadata
 import itertools
@@ -28,6 +29,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from hub._tasks import (
+    STACKS_SIGNAL,
     ConvertTask,
     DescribeTask,
     ExplainTask,
@@ -276,6 +278,12 @@ def _redirect(log: Path) -> None:
     os.close(fd)
 
 
+def _tell_stacks() -> None:
+    """Write all stacks into the log when native code crashes, and when the parent asks before it ends a step."""
+    faulthandler.enable()
+    faulthandler.register(STACKS_SIGNAL)
+
+
 def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
     for line in sys.stdin:
         requests.put(line.strip())
@@ -301,6 +309,7 @@ def serve() -> None:
     """Answer requests until standard input closes."""
     if os.getpgrp() == os.getpid():
         _watch_parent()
+    _tell_stacks()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
@@ -315,5 +324,6 @@ def serve() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
+        _tell_stacks()
         sys.exit(0 if run_task(Path(sys.argv[1])) else 1)
     serve()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import IO, Self, cast
 import msgspec
 import psutil
 
-from hub._tasks import Task, TaskResult
+from hub._tasks import STACKS_SIGNAL, Task, TaskResult, who_does
 from hub.spec import StepCrashed, StepError, StepOutOfMemory, StepTimeout
 from hub.spec.errors import error_from_code
 
@@ -78,29 +79,32 @@ class Workers:
         write_job(task, folder)
         self.start(place)
         try:
-            self._ask(self._running[place], folder)
+            self._ask(self._running[place], folder, who_does(task))
         except BaseException:
             _kill(self._running.pop(place))
             raise
         return _read_result(folder)
 
-    def _ask(self, process: "subprocess.Popen[str]", folder: Path) -> None:
+    def _ask(self, process: "subprocess.Popen[str]", folder: Path, who: str) -> None:
         start = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # a dead worker is told by the missing answer below
             requests = cast("IO[str]", process.stdin)  # never None: the worker is started with pipes
             requests.write(f"{folder}\n")
             requests.flush()
         while not _answered(process):
-            self._watch(process, time.monotonic() - start)
+            if time.monotonic() - start > self._limits.seconds:
+                raise self._too_long(who, _innermost(process, folder / "log.txt"))
+            self._watch_memory(process)
         if not _stdout(process).readline():
-            raise _crash(process)
+            raise _crash(process, who)
 
-    def _watch(self, process: "subprocess.Popen[str]", seconds: float) -> None:
-        if seconds > self._limits.seconds:
-            raise StepTimeout(
-                f"the step ran longer than {self._limits.seconds:g} s and was stopped",
-                hint=f"allow more: --step-timeout {self._limits.seconds * 2:g}",
-            )
+    def _too_long(self, who: str, where: str) -> StepTimeout:
+        return StepTimeout(
+            f"{who} ran longer than {self._limits.seconds:g} s and was stopped{where}",
+            hint=f"allow more: --step-timeout {self._limits.seconds * 2:g}",
+        )
+
+    def _watch_memory(self, process: "subprocess.Popen[str]") -> None:
         used = _resident_bytes(process.pid) if self._limits.memory_bytes else 0
         if used > self._limits.memory_bytes:
             raise StepOutOfMemory(
@@ -152,11 +156,22 @@ def _resident_bytes(pid: int) -> int:
         return 0
 
 
-def _crash(process: "subprocess.Popen[str]") -> StepCrashed:
+def _innermost(process: "subprocess.Popen[str]", log: Path) -> str:
+    """Have a worker write its stacks into the log; ` in FUNCTION (FILE:LINE)` of its main thread, where it did."""
+    before = log.stat().st_size if log.exists() else 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, STACKS_SIGNAL)
+    time.sleep(_POLL_SECONDS)  # a signal has no answer
+    written = log.read_bytes()[before:].decode(errors="replace") if log.exists() else ""
+    frame = re.search(r'File "(.+)", line (\d+) in (\S+)', written.rpartition("Current thread")[2])
+    return f" in {frame[3]} ({Path(frame[1]).name}:{frame[2]})" if frame else ""
+
+
+def _crash(process: "subprocess.Popen[str]", who: str) -> StepCrashed:
     status = process.wait()
     how = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit status {status}"
     return StepCrashed(
-        f"the step's process died with {how}",
+        f"the process of {who} died with {how}",
         hint="its log says more; it may be a defect of the framework: try another version of it",
     )
 

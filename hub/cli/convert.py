@@ -33,7 +33,7 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "target",
         required=True,
         metavar="TARGET",
-        help="onnx, tflite, keras, pytorch, openvino, onnxruntime, tensorrt.",
+        help="A format or runtime that `hub plugins` lists: onnx, tflite, keras, pytorch, openvino, onnxruntime, …",
     ),
     click.option("--int8", is_flag=True, help="int8: static with --calibration, weights only without."),
     *(click.option(f"--{name}", is_flag=True, help=f"Short for --precision {name}.") for name in _SHORT),

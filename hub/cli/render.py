@@ -495,7 +495,7 @@ def _passed(passed: bool) -> str:
 def _db(value: float) -> str:
     from hub.spec import SQNR_CAP_DB
 
-    return "exact" if value >= SQNR_CAP_DB else f"{value:.1f} dB"
+    return "exact" if value >= SQNR_CAP_DB else "none" if value <= -SQNR_CAP_DB else f"{value:.1f} dB"
 
 
 def _size(count: int) -> str:

@@ -48,7 +48,7 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         files: Every file that belongs to the model, absolute paths (external data, directory formats).
         versions: Opset, IR version, producer, and the like.
         findings: What is worth knowing before the slow part starts (`finding`, `blocker`), in order of importance.
-        layers: Operators in execution order, where the reader can tell.
+        layers: Operators in execution order, where the reader can tell. Their precisions agree with `state.numerics`.
     """
 
     state: State

@@ -80,7 +80,8 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Attributes:
         shapes: Input -> fixed shape. By the time an edge without `keeps_dynamic` runs, every symbolic input is here.
         ranges: Input -> the sizes that each dimension is to take; the input stays dynamic.
-        build_for: Devices that the result is built for, in the backend's words; empty for its default.
+        build_for: Devices that the result is built for, in the backend's words; empty for its default. The result's
+            reader tells them in `versions`, as `built for`.
         dtypes: Input -> dtype, where the model file does not say (builders, TorchScript).
         constants: Input -> value; the input is frozen to it and leaves the signature.
         states: Input -> output that it is fed from in the next run, zeros in the first; the result keeps it itself, and

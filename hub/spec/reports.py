@@ -139,10 +139,21 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached: bool = False
 
     def __str__(self) -> str:
-        """`1.53x as fast as its float form (1.49 to 1.60, 15 rounds)`."""
+        """`1.53x as fast as its float form (1.49 to 1.60, 15 rounds)`, or that the two could not be told apart."""
         what = "its float form" if self.baseline == "float" else "the source"
-        span = f"{self.slowest:.2f} to {self.fastest:.2f}, {self.rounds} rounds"
-        return f"{self.speedup:.2f}x as fast as {what} ({span})"
+        low, middle, high = (
+            f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"  # noqa: PLR2004 no 0.00
+            for ratio in (self.slowest, self.speedup, self.fastest)
+        )
+        span = f"{low} to {high}, {self.rounds} rounds"
+        return (
+            f"{middle}x as fast as {what} ({span})" if self.is_told else f"could not be told apart from {what} ({span})"
+        )
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the rounds agree: not where some say faster and others slower, and they differ by more than twice."""
+        return not self.slowest < 1 < self.fastest or self.fastest <= 2 * self.slowest
 
 
 ExecutionLevel = Literal["run", "device-run", "aot-built"]

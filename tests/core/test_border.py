@@ -107,6 +107,12 @@ def test_names_and_shapes_of_the_request_are_checked(
     assert "image" in caught.value.hint
 
 
+def test_a_static_model_is_asked_for_no_names() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_names(border(tensor("image", 1, 3)), ConvertOptions(shapes={"image": (2, 3)}))
+    assert caught.value.hint == "leave out --shape: its sizes are fixed"
+
+
 def test_did_you_mean() -> None:
     assert did_you_mean("int8-dinamic", [n.value for n in Numerics]).startswith("did you mean int8-dynamic")
     assert did_you_mean("zzz", ["b", "a"]) == "known: a, b"

@@ -14,6 +14,7 @@ from hub.cli.executed import shortened
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
+Install = Callable[..., Path]
 
 
 class Case(NamedTuple):
@@ -27,11 +28,11 @@ class Case(NamedTuple):
 
 
 DIED = (
-    Case("segfault", "step-crashed", 5, "signal 11 (SIGSEGV)"),
+    Case("segfault", "step-crashed", 5, "the process of the edge faulty.segfault died with signal 11 (SIGSEGV)"),
     Case("exit", "step-crashed", 5, "exit status 0"),
     Case("sys-exit", "step-crashed", 5, "exit status 3"),
-    Case("hang", "step-timeout", 5, "longer than 5 s", ("--step-timeout", "5")),
-    Case("hang-with-the-lock", "step-timeout", 5, "longer than 5 s", ("--step-timeout", "5")),
+    Case("hang", "step-timeout", 5, "longer than 5 s and was stopped in _hang (", ("--step-timeout", "5")),
+    Case("hang-with-the-lock", "step-timeout", 5, "was stopped in _hang_with_the_lock (", ("--step-timeout", "5")),
     Case("memory", "step-memory", 5, "over the limit of 200 MiB", ("--max-memory", "200")),
     Case("refuse", "unsupported-model", 3, "frobnicate has no counterpart"),
     Case("raise", "step-failed", 5, "LookupError: tensor 17 has no producer"),
@@ -77,6 +78,8 @@ def test_a_step_that_dies_is_a_coded_error_with_a_log(
     assert f"planted fault: {case.fault}" in error["message"]
     assert [attempt["edge"] for attempt in error["attempts"]] == [f"faulty.{case.fault}"]
     assert {"job.json", "log.txt", "reproduce.py"} <= {path.name for path in Path(error["log"]).iterdir()}
+    if case.fault in {"segfault", "hang", "hang-with-the-lock"}:
+        assert "(most recent call first)" in Path(error["log"], "log.txt").read_text()
 
 
 def test_every_lie_is_found_out_and_the_sound_route_is_taken(
@@ -105,6 +108,8 @@ def test_a_lie_without_another_route_ends_the_run(
     error = refused(hub, toy, tmp_path / "out.toybin")
     assert (error["code"], error["exit_status"]) == (case.code, case.status)
     assert case.words in error["message"]
+    if case.fault == "nan":
+        assert [output["sqnr_db"] for output in error["attempts"][0]["parity"]["outputs"]] == [-300.0, -300.0]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +129,66 @@ def test_swapped_outputs_of_one_shape_fail_the_gate(hub: Hub, faults: Faults, tw
     assert (error["code"], error["exit_status"]) == ("parity", 6)
     assert "sum" in error["message"]
     assert "bent" in error["message"]
+    assert "is no rounding: compare the order of inputs and outputs" in error["hint"]
+
+
+def test_a_result_without_its_receipt_is_said_to_miss_it(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
+    faults("rename-declared", alone=True)
+    output = tmp_path / "out.toybin"
+    assert hub("convert", toy, "--to", "toybin", "-o", output).status == 0
+    assert hub("verify", toy, output).status == 0
+    Path(f"{output}.hub.json").unlink()
+    assert "has no receipt beside it" in hub("verify", toy, output, "--json").error["hint"]
+
+
+OTHER = """
+from hub.spec import *
+import hub_toy.formats, hub_toy.runtime
+
+class F(hub_toy.formats.ToyFormat):
+    name, suffixes, requires, side_suffixes = "other", (".other",), {reader}, (".bin",)
+
+class R(hub_toy.runtime.ToyRuntime):
+    name, formats, targets, requires = "others", ("other",), {{}}, {runtime}
+
+@hookimpl
+def hub_register_formats():
+    return [F()]
+
+@hookimpl
+def hub_register_runtimes():
+    return [R()]
+
+@hookimpl
+def hub_register_edges():
+    return [Edge(id="other.x", accepts=(Accepts(format="toy"),), gives=Gives(format="other"), convert=print)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("reader", "runtime", "status"),
+    [('("nosuch>=2",)', "()", 3), ("()", '("nosuch>=2",)', 4)],
+    ids=["reader", "runtime"],
+)
+def test_what_is_not_installed_is_told_before_the_first_step(
+    hub: Hub, install: Install, toy: Path, reader: str, runtime: str, status: int
+) -> None:
+    install("other", f"other_{status}", OTHER.format(reader=reader, runtime=runtime))
+    ran = hub("plan", toy, "--to", "other", "--json")
+    assert ran.status == status
+    assert ran.error["hint"] == "pip install 'nosuch>=2'"
+
+
+def test_a_side_file_in_the_way_is_told_before_the_first_step(
+    hub: Hub, install: Install, toy: Path, tmp_path: Path
+) -> None:
+    install("other", "other_side", OTHER.format(reader="()", runtime="()"))
+    (tmp_path / "out.bin").write_text("mine")
+    words = ("convert", toy, "--to", "other", "-o", tmp_path / "out.other", "--json")
+    error = hub(*words).error
+    assert (error["code"], "attempts" in error) == ("output-exists", False)
+    assert "out.bin exists, and goes with out.other" in error["message"]
+    assert "attempts" in hub(*words, "--force").error
 
 
 def test_a_step_that_overwrites_its_input_cannot_reach_the_users_model(

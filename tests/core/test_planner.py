@@ -45,6 +45,7 @@ A, B, C, D = (State(format=name) for name in "abcd")
 class Told:
     """A format of which only the numerics matter."""
 
+    requires = ()
     numerics = tuple(item for item in Numerics if item is not Numerics.FP8)
 
 

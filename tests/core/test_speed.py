@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -74,8 +75,16 @@ def test_a_slower_result_is_said_with_the_runtimes_reasons() -> None:
         "int8 is slower here: 0.50x as fast as its float form (0.25 to 1.00, 9 rounds) on a CPU: "
         "12 QDQ pairs are not fused"
     )
-    assert "int8 is no faster here: 0.97x" in slow_words(speed(0.97), None, "int8")[0].text
-    assert not slow_words(speed(1.0), execution, "int8")
+    near = msgspec.structs.replace(speed(0.97), slowest=0.9, fastest=1.1)
+    assert "int8 is no faster here: 0.97x" in slow_words(near, None, "int8")[0].text
+    assert not slow_words(msgspec.structs.replace(near, speedup=1.0), execution, "int8")
+
+
+def test_rounds_that_contradict_each_other_tell_nothing() -> None:
+    (remark,) = slow_words(speed(1.1), None, "int8")
+    assert remark.code == "speed-untold"
+    assert "could not be told apart from its float form (0.55 to 2.20, 9 rounds) on a CPU" in remark.text
+    assert str(speed(0.0004)).startswith("0.0004x as fast")
 
 
 def test_the_required_speed_is_a_gate() -> None:

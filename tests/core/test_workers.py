@@ -113,7 +113,7 @@ def test_a_place_has_its_own_environment(ask: Callable[..., Any]) -> None:
 def test_after_a_death_the_place_gets_a_new_process(ask: Callable[..., Any]) -> None:
     with Workers() as workers:
         before = number(ask(workers, "who")[1], "pid")
-        with pytest.raises(StepCrashed, match="exit status 7"):
+        with pytest.raises(StepCrashed, match="the process of the function functions:dies died with exit status 7"):
             ask(workers, "dies")
         assert number(ask(workers, "who")[1], "pid") != before
 
