@@ -29,6 +29,7 @@ from hub.spec import (
     Expectation,
     Gives,
     HubError,
+    Identification,
     ModelSummary,
     Numerics,
     Remark,
@@ -146,6 +147,7 @@ def _claims(mine: LintedPlugin) -> Iterator[Remark]:
             if header:
                 path.write_bytes(header)
             given = {"path": path, "header": header}
+            found: Identification | None
             try:
                 found = ask_it.function(*(given[name] for name in ask_it.argnames))
             except HubError:  # it says why it is none to read

@@ -1,5 +1,6 @@
 """Plugin loading: each load guarded, the broken ones kept with their traceback, misspelt hooks told."""
 
+import difflib
 import functools
 import hashlib
 import importlib
@@ -18,7 +19,6 @@ import msgspec
 import pluggy
 
 from hub._offers import faults_of
-from hub._request import did_you_mean
 from hub._requirements import alternatives, check_installed
 from hub._steps import Step, steps_of
 from hub._version import VERSION
@@ -514,7 +514,8 @@ def _check_hooks(module: object) -> None:
     known = [name for name in vars(hub_hooks) if name.startswith("hub_")]
     marked = [name for name, value in vars(module).items() if hasattr(value, f"{PROJECT}_impl")]
     for name in (name for name in marked if name not in known):
-        raise PluginBroken(f"there is no hook {name}", hint=did_you_mean(name, known))
+        meant = difflib.get_close_matches(name, known, 1, 0)[0]
+        raise PluginBroken(f"there is no hook {name}", hint=f"did you mean {meant}?")
 
 
 def _plugin(entry: importlib.metadata.EntryPoint, error: BaseException | None) -> Plugin:
