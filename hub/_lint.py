@@ -147,7 +147,6 @@ def _claims(mine: LintedPlugin) -> Iterator[Remark]:
             if header:
                 path.write_bytes(header)
             given = {"path": path, "header": header}
-            found: Identification | None
             try:
                 found = ask_it.function(*(given[name] for name in ask_it.argnames))
             except HubError:  # it says why it is none to read
@@ -156,7 +155,7 @@ def _claims(mine: LintedPlugin) -> Iterator[Remark]:
                 message = f"hub_identify_format, shown {what}, failed with {type(error).__name__}: {error}"
                 yield Remark("finding", "identify", message, hint="return None for what is none of its own")
                 return
-            if found and owner not in own:
+            if isinstance(found, Identification) and owner not in own:
                 message = f"hub_identify_format takes {what}, named {path.name}, for {found.format}"
                 yield Remark("finding", "identify", message, hint="look at the bytes, never at the name alone")
                 return
