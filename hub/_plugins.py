@@ -21,6 +21,7 @@ import pluggy
 from hub._offers import faults_of
 from hub._requirements import alternatives, check_installed
 from hub._steps import Step, steps_of
+from hub._tasks import misfilled
 from hub._version import VERSION
 from hub.spec import (
     YES,
@@ -278,7 +279,7 @@ class Registry:
             HubError: A plugin recognises the file, and says why it is none to read.
             PluginBroken: A plugin has a defect.
         """
-        return [found for found in self._call("hub_identify_format", path=path, header=header) if found]
+        return [found for found in self._call("hub_identify_format", Identification, path=path, header=header) if found]
 
     def step_finished(self, record: StepRecord) -> list[Remark]:
         """Tell every plugin that a step finished; returns what is to be said of those that could not be told.
@@ -295,12 +296,15 @@ class Registry:
                 failed.append(Remark("warning", "watcher-failed", text))
         return failed
 
-    def _call(self, hook: str, **arguments: Any) -> Iterator[Any]:
-        """Call a hook, plugin by plugin, so that a defect is told with its plugin's name."""
+    def _call(self, hook: str, kind: type[msgspec.Struct], **arguments: Any) -> Iterator[Any]:
+        """Call a hook, plugin by plugin, so that a defect is told with its plugin's name; each gives one of a kind."""
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             given = [arguments[name] for name in implementation.argnames]
             what = f"the plugin {implementation.plugin_name} failed in {hook}"
-            yield _guarded(what, functools.partial(implementation.function, *given))
+            found = _guarded(what, functools.partial(implementation.function, *given))
+            if found and (wrong := misfilled(found, kind)):
+                raise PluginBroken(f"{what}: it {wrong}", hint=_UPDATE)
+            yield found
 
     def format(self, name: str) -> Format:
         """The reader of a format.
@@ -409,8 +413,9 @@ class Registry:
             return YES
         what = f"`runs_here` of the runtime {runtime.name}"
         verdict: object = _guarded(f"{what} failed", lambda: runtime.runs_here(summary))
-        if not isinstance(verdict, Verdict):
-            raise PluginBroken(f"{what} returned {type(verdict).__name__}, no verdict", hint=_UPDATE)
+        wrong = misfilled(verdict, Verdict)
+        if wrong or not isinstance(verdict, Verdict):
+            raise PluginBroken(f"{what} {wrong}", hint=_UPDATE)
         return verdict
 
     def device_here(self, device: str) -> Verdict:

@@ -12,6 +12,7 @@ from hub._request import did_you_mean
 from hub._requirements import is_met, missing_requirements
 from hub._shapes import open_inputs
 from hub._steps import Step
+from hub._tasks import misfilled
 from hub.spec import (
     STATEFUL,
     YES,
@@ -274,7 +275,8 @@ def _answer(ask: Callable[[], object]) -> Verdict:
         verdict = ask()
     except (Exception, SystemExit) as error:  # noqa: BLE001 the plugin boundary: a check that raises leaves its edge out, and says so
         return _no_verdict(f"failed with {type(error).__name__}: {error}")
-    return verdict if isinstance(verdict, Verdict) else _no_verdict(f"returned {type(verdict).__name__}, no verdict")
+    wrong = misfilled(verdict, Verdict)
+    return _no_verdict(wrong) if wrong or not isinstance(verdict, Verdict) else verdict
 
 
 def _no_verdict(what: str) -> Verdict:

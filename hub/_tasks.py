@@ -8,6 +8,23 @@ import msgspec
 from hub.spec import ConvertJob, DescribeJob, IoBinding, ModelArtifact, RuntimeOptions
 
 
+def misfilled(value: object, kind: type[msgspec.Struct]) -> str:
+    """What is wrong, by the contract, with what a plugin's code gave back; empty where nothing is.
+
+    It is held field by field against the types of `hub.spec`, as JSON has to carry it: later nobody could say whose it
+    was.
+    """
+    if not isinstance(value, kind):
+        return f"returned {type(value).__name__}, not hub.spec.{kind.__name__}"
+    for field in msgspec.structs.fields(kind):
+        try:
+            msgspec.json.decode(msgspec.json.encode(getattr(value, field.name)), type=field.type)
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            wrong = str(error).replace("`$", f"`{field.name}")
+            return f"returned a {kind.__name__} whose {field.name} is not as hub.spec has it: {wrong}"
+    return ""
+
+
 class DescribeTask(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
     """Have a format's reader describe a model. Gives a `ModelSummary`."""
 

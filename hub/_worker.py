@@ -41,6 +41,7 @@ from hub._tasks import (
     Task,
     TaskResult,
     TimeTask,
+    misfilled,
 )
 from hub.spec import (
     CalibrationError,
@@ -69,21 +70,14 @@ def load_reference(reference: str) -> Any:
 
 
 def returned(value: object, kind: type[T], who: str) -> T:
-    """Hold what a plugin's code gave back against the contract, field by field: later nobody could say whose it was.
+    """Hold what a plugin's code gave back against the contract.
 
     Raises:
         StepError: It is something else, or holds something else.
     """
-    hint = "report it to the plugin's authors"
-    if not isinstance(value, kind):
-        raise StepError(f"{who} returned {type(value).__name__}, not hub.spec.{kind.__name__}", hint=hint)
-    for field in msgspec.structs.fields(kind):
-        try:
-            msgspec.json.decode(msgspec.json.encode(getattr(value, field.name)), type=field.type)
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-            wrong = str(error).replace("`$", f"`{field.name}")
-            message = f"{who} returned a {kind.__name__} whose {field.name} are not as hub.spec has them: {wrong}"
-            raise StepError(message, hint=hint) from error
+    wrong = misfilled(value, kind)
+    if wrong or not isinstance(value, kind):
+        raise StepError(f"{who} {wrong}", hint="report it to the plugin's authors")
     return value
 
 

@@ -598,7 +598,7 @@ def test_a_step_that_returns_strings_for_remarks_is_told_so(hub: Hub, install: I
     ran = convert(hub, toy, "toybin")
     assert ran.status == 0
     (attempt,) = ran.json["failed_attempts"]
-    assert "edge other.x returned a StepOutput whose notes are not as hub.spec has them" in attempt["message"]
+    assert "edge other.x returned a StepOutput whose notes is not as hub.spec has it" in attempt["message"]
     assert attempt["message"].endswith("Expected `object`, got `str` - at `notes[0]`")
 
 
@@ -606,8 +606,29 @@ def test_a_check_that_gives_no_verdict_leaves_its_edge_out_and_says_so(hub: Hub,
     faults("says-true")
     ran = hub("plan", toy, "--to", "toybin", "--json")
     assert ran.status == 0
-    assert "its check returned bool, no verdict" in ran.json["left_out"]["faulty.says-true"]["text"]
+    assert "its check returned bool, not hub.spec.Verdict" in ran.json["left_out"]["faulty.says-true"]["text"]
     assert convert(hub, toy, "toybin").status == 0
+
+
+def test_a_verdict_without_words_leaves_its_edge_out_and_says_so(hub: Hub, install: Install, toy: Path) -> None:
+    check = "check=lambda summary, options: Verdict(support=Support.NEVER, reason=5),\n                 keeps_dynamic"
+    body = DROPPING.replace("keeps_dynamic", check).format(bindings="", cut=False).replace("bindings=(,)", "")
+    install("wordless", "wordless", HEAD + body)
+    ran = hub("plan", toy, "--to", "toybin", "--json")
+    assert ran.status == 0
+    wrong = "its check returned a Verdict whose reason is not as hub.spec has it: Expected `str`, got `int`"
+    assert ran.json["left_out"]["other.x"]["text"] == wrong
+
+
+@pytest.mark.parametrize("given", ["'toy'", "Identification(format=5)"])
+def test_a_plugin_that_recognises_a_file_as_nothing_known_is_named(
+    hub: Hub, install: Install, toy: Path, given: str
+) -> None:
+    body = f"@hookimpl\ndef hub_identify_format(path, header):\n    return {given}\n"
+    install("babbles", f"babbles_{len(given)}", HEAD + body)
+    ran = hub("inspect", toy, "--json")
+    assert ran.error["code"] == "plugin-broken"
+    assert "the plugin babbles failed in hub_identify_format: it returned " in ran.error["message"]
 
 
 @pytest.mark.parametrize("given", [None, [1.0], {0: np.ones(1)}, {"y": 1.0}])

@@ -152,7 +152,9 @@ def test_nothing_is_built_upon_what_was_not_run(hub: Hub, offer: Offer, toy: Pat
     assert ran.error["code"] == "device-missing"
 
 
-@pytest.mark.parametrize(("how", "words"), [("raises", "OSError: no driver"), ("text", "returned str, no verdict")])
+@pytest.mark.parametrize(
+    ("how", "words"), [("raises", "OSError: no driver"), ("text", "returned str, not hub.spec.Verdict")]
+)
 def test_a_runtime_that_gives_no_verdict_is_a_broken_plugin(
     hub: Hub, offer: Offer, toy: Path, how: str, words: str
 ) -> None:
