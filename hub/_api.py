@@ -323,7 +323,7 @@ def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
         constants=constants | asked.constants,
         states=states | asked.states,
     )
-    carried = options
+    carried = ConvertOptions(constants=constants, states=states)
     for step in receipt.steps:  # a receipt is a file beside the result: its word drops no output either
         check_bindings(step.edge, step.bindings, carried)
         carried = options_for(carried, step.bindings)

@@ -319,6 +319,13 @@ def test_a_declared_fate_is_held_against_the_request(bindings: tuple[IoBinding, 
         check_bindings("e", bindings, options)
 
 
+def test_a_result_that_is_frozen_to_another_value_is_measured(hub: Hub, twin: Path) -> None:
+    assert convert(hub, twin, "toybin", "--constant", "right=7").status == 0
+    words = ("verify", twin, twin.with_name("out.toybin"), "--json")
+    assert hub(*words).status == 0
+    assert hub(*words, "--constant", "right=5").status == 6
+
+
 def test_a_receipt_that_drops_an_output_proves_nothing(hub: Hub, twin: Path) -> None:
     assert convert(hub, twin, "toybin").status == 0
     receipt = twin.with_name("out.toybin.hub.json")
