@@ -36,7 +36,7 @@ from hub._request import (
 from hub._routing import Plan
 from hub._runner import Runner
 from hub._sampling import prepare_samples
-from hub._shapes import GUESSES
+from hub._shapes import GUESSES, check_names
 from hub._store import Store
 from hub._unrun import check_here
 from hub._workers import Limits, Workers
@@ -54,6 +54,7 @@ from hub.spec import (
     ParityPolicy,
     ParityReport,
     Receipt,
+    Remark,
     Runtime,
     RuntimeOptions,
     SampleFolder,
@@ -281,7 +282,7 @@ def verify(  # noqa: PLR0913 keywords, like the command line
         other = open_model(runner, Source(path=result), ConvertOptions())
         check_here(registry, choose_runtime(registry, other.artifact, runtime), other.summary)
         receipt = read_receipt(Path(result), other.artifact)
-        request = _as_made(request, opened, receipt) if receipt else request
+        request = as_made(request, opened, receipt) if receipt else request
         fix = other.summary.signature.is_static
         samples, reference = samples_and_reference(request, runner, opened, fix=fix)
         wanted = parse_numerics(numerics) if numerics else other.summary.state.numerics
@@ -303,10 +304,10 @@ def verify(  # noqa: PLR0913 keywords, like the command line
             raise
         if report.passed:
             prove_float32(runner, opened, made, reference, report)
-        return report
+        return msgspec.structs.replace(report, remarks=_other_source(request.source, opened, receipt))
 
 
-def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
+def as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
     """The shapes, constants and states that the result was made with, under those that the user gives now."""
     known = {spec.name for spec in opened.summary.signature.inputs}
     inputs = receipt.steps[0].artifact.signature.inputs
@@ -327,14 +328,32 @@ def _as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
     for step in receipt.steps:  # a receipt is a file beside the result: its word drops no output either
         check_bindings(step.edge, step.bindings, carried)
         carried = options_for(carried, step.bindings)
+    check_names(opened.summary.signature, asked)
+    try:
+        check_names(opened.summary.signature, options)
+    except UsageError as error:
+        hint = "verify against the source that the receipt names, or give --shape for this one"
+        raise UsageError(f"the result's receipt does not fit this source: {error.message}", hint=hint) from error
     return msgspec.structs.replace(request, options=options)
+
+
+def _other_source(source: Source, opened: Opened, receipt: Receipt | None) -> tuple[Remark, ...]:
+    """Say that a result is compared with another model than the one it was made of; a builder's is new every time."""
+    if receipt is None or source.builder or receipt.source.sha256 == opened.artifact.sha256:
+        return ()
+    text = (
+        f"{source.label} (sha256 {opened.artifact.sha256[:12]}…) is not the source that the result's receipt names "
+        f"({receipt.source.path}, sha256 {receipt.source.sha256[:12]}…); sizes and changes of inputs and outputs are "
+        "taken from that receipt all the same"
+    )
+    return (Remark("warning", "other-source", text, "give the source that the result was made of, if you meant it"),)
 
 
 def _sizes(shape: tuple[Dim, ...]) -> tuple[DimRange, ...]:
     """The sizes that bounded dimensions take; none where one is fixed in the file, or knows no bound."""
     if not all((dim.symbol and dim.high) or dim.size for dim in shape) or all(dim.size for dim in shape):
         return ()
-    pairs = ((dim.size or dim.low, dim.size or dim.high or dim.low) for dim in shape)
+    pairs = ((dim.size or max(dim.low, 1), dim.size or dim.high or dim.low) for dim in shape)
     return tuple(DimRange(low=low, best=high, high=high) for low, high in pairs)
 
 

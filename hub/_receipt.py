@@ -1,15 +1,18 @@
 """The receipt: what was done, what was measured, what became of every input and output, and what must be said."""
 
 import datetime as dt
+import math
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from hub._bindings import Chain
 from hub._candidate import Candidate
+from hub._files import receipt_path
 from hub._goals import wanted_numerics
 from hub._measure import Reference
 from hub._opening import Opened
@@ -204,29 +207,49 @@ def decode_receipt(text: bytes) -> Receipt:
         UsageError: It is newer than this hub.
     """
     receipt: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-    version = receipt.get("receipt_version", 0)
+    version = msgspec.convert(receipt.get("receipt_version"), Annotated[int, msgspec.Meta(ge=1)])
     if version > RECEIPT_VERSION:
         message = f"the receipt has version {version}, hub {VERSION} reads versions up to {RECEIPT_VERSION}"
         raise UsageError(message, hint="pip install -U hub-convert")
     return msgspec.convert(_with_remarks(receipt) if version == 1 else receipt, Receipt)
 
 
+class _OldFinding(msgspec.Struct):
+    """A finding as receipts of version 1 have it."""
+
+    code: str
+    message: str
+    hint: str = ""
+    blocking: bool = False
+
+
+class _OldReceipt(msgspec.Struct):
+    """What receipts of version 1 say otherwise."""
+
+    steps: tuple[dict[str, Any], ...]
+    route: dict[str, Any]
+    findings: tuple[_OldFinding, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    execution: dict[str, Any] | None = None
+
+
 def _with_remarks(receipt: dict[str, Any]) -> dict[str, Any]:
     """A receipt of version 1, whose sentences had no codes but for the findings."""
 
-    def named(kind: RemarkKind, texts: Iterable[str]) -> list[Remark]:
-        return [Remark(kind, UNNAMED, text) for text in texts]
+    def named(kind: RemarkKind, texts: object) -> list[Remark]:
+        return [Remark(kind, UNNAMED, text) for text in msgspec.convert(texts, tuple[str, ...])]
 
+    old = msgspec.convert(receipt, _OldReceipt)
     found = [
-        Remark("blocker" if item.get("blocking") else "finding", item["code"], item["message"], item.get("hint", ""))
-        for item in receipt.get("findings", ())
+        Remark("blocker" if item.blocking else "finding", item.code, item.message, item.hint) for item in old.findings
     ]
-    told = [*named("note", receipt.get("notes", ())), *named("warning", receipt.get("warnings", ()))]
-    steps = [step | {"notes": named("note", step.get("notes", ()))} for step in receipt["steps"]]
-    left_out = {edge: Remark("left-out", UNNAMED, text) for edge, text in receipt["route"].get("left_out", {}).items()}
-    route = receipt["route"] | {"left_out": left_out}
+    told = [*named("note", old.notes), *named("warning", old.warnings)]
+    steps = [step | {"notes": named("note", step.get("notes", ()))} for step in old.steps]
+    texts = msgspec.convert(old.route.get("left_out", {}), dict[str, str])
+    route = old.route | {"left_out": {edge: Remark("left-out", UNNAMED, text) for edge, text in texts.items()}}
     receipt = receipt | {"remarks": [*found, *told], "steps": steps, "route": route}
-    if executed := receipt.get("execution"):
+    if executed := old.execution:
         stands = [
             *named("obstacle", executed.get("obstacles", ())),
             *named("deviation", executed.get("deviations", ())),
@@ -237,6 +260,8 @@ def _with_remarks(receipt: dict[str, Any]) -> dict[str, Any]:
 
 UNNAMED = "unnamed"
 """The code of what a receipt of version 1 says: nothing but findings had one."""
+_LARGEST = 1 << 31
+"""No tensor that a receipt speaks of has as many elements."""
 
 
 def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
@@ -245,14 +270,32 @@ def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
     Raises:
         UsageError: The receipt belongs to other bytes, or cannot be read.
     """
-    file = artifact.with_name(f"{artifact.name}.hub.json")
+    file = receipt_path(artifact)
     if not file.exists():
         return None
     try:
         receipt = decode_receipt(file.read_bytes())
-    except (msgspec.DecodeError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"the receipt {file} cannot be read: {error}", hint=f"remove it: rm {file}") from error
+        _check(receipt)
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        hint = f"convert again, or remove it (rm {shlex.quote(str(file))}) and give the result's sizes: --shape"
+        raise UsageError(f"the receipt {file} cannot be read: {error}", hint=hint) from error
     if receipt.result.sha256 != found.sha256:
         message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
         raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint="convert again, or remove the receipt")
     return receipt
+
+
+def _check(receipt: Receipt) -> None:
+    """Hold a receipt against what types do not say: it has steps, and tensors of sizes that there can be.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    if not receipt.steps:
+        raise ValueError("it has no steps")
+    for artifact in (receipt.source, receipt.result, *(step.artifact for step in receipt.steps)):
+        for spec in (*artifact.signature.inputs, *artifact.signature.outputs):
+            sizes = [dim.low if dim.size is None else dim.size for dim in spec.shape]
+            backwards = any(dim.high is not None and dim.high < dim.low for dim in spec.shape)
+            if backwards or any(size < 0 for size in sizes) or math.prod(sizes) >= _LARGEST:
+                raise ValueError(f"{spec} has a size that no tensor has")

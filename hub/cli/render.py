@@ -236,7 +236,10 @@ def show_parity(report: ParityReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    out().print(_parity_table(report))
+    console = out()
+    console.print(_parity_table(report))
+    for remark in report.remarks:
+        console.print(f"[bold yellow]{remark.kind}[/]   {escape(sentence(remark))}")
 
 
 def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: bool, verbose: bool) -> None:

@@ -77,13 +77,14 @@ class OutputParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ParityReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The measurement after one edge."""
+    """The measurement after one edge; `remarks` are what must be said of it where no receipt goes with it."""
 
     policy: ParityPolicy
     inputs: InputsKind
     reference_runtime: str
     outputs: tuple[OutputParity, ...]
     passed: bool
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def worst(self) -> OutputParity:

@@ -3,7 +3,8 @@
 import datetime as dt
 import importlib.util
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,12 @@ import jsonschema
 import msgspec
 import pytest
 
+from hub._api import as_made
 from hub._files import sha256_file
-from hub._receipt import UNNAMED, decode_receipt
-from hub.spec import UsageError
+from hub._opening import Opened
+from hub._receipt import UNNAMED, decode_receipt, read_receipt
+from hub._request import Request, Source
+from hub.spec import HubError, ModelArtifact, ModelSummary, Numerics, Signature, State, UsageError
 
 Hub = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -150,3 +154,79 @@ def test_a_receipt_that_is_none_is_told(hub: Hub, toy: Path, tmp_path: Path, for
     ran = hub("verify", toy, written, "--json")
     assert (ran.status, ran.json["error"]["code"]) == (2, "usage")
     assert "cannot be read" in ran.json["error"]["message"]
+
+
+WRONG = (None, -1, 1 << 40, 10**30, 0.5, "x", [], [-1], {}, [{}])
+"""What no field takes, or few."""
+
+
+def spoiled(value: Any, replace: Callable[[Any], Any]) -> Iterator[Any]:
+    """A receipt once for each value in it, at any depth, with that one dropped, and put in place for each wrong one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield replace({name: other for name, other in value.items() if name != key})
+            yield from spoiled(inner, lambda new, key=key: replace(value | {key: new}))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value[:1]):
+            yield replace([*value[:index], *value[index + 1 :]])
+            yield from spoiled(inner, lambda new, index=index: replace([*value[:index], new, *value[index + 1 :]]))
+    yield from (replace(wrong) for wrong in WRONG)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_damage_to_a_receipt_ends_as_a_defect_in_hub(hub: Hub, toy: Path, tmp_path: Path, version: int) -> None:
+    """Read, and used to build what `hub verify` runs: either that goes well, or it is told what is wrong."""
+    written = tmp_path / "out.toybin"
+    words = ("--to", "toybin", "--shape", "x=1..8x6", "-o", written, "--json")
+    sound = hub("convert", toy, *words).json
+    if version == 1:
+        sound = json.loads((Path(__file__).parent / "receipt-v1.json").read_text())
+    moved = {"direction": "input", "source": "x", "target": "x", "permutation": [1, 0]}
+    sound["steps"][0]["bindings"] = [*sound["steps"][0].get("bindings", []), moved]
+    signature = msgspec.convert(sound["source"]["signature"], Signature)
+    state = State(format="toy", numerics=Numerics.FP32)
+    summary = ModelSummary(state=state, signature=signature)
+    opened = Opened(artifact=msgspec.convert(sound["source"], ModelArtifact), summary=summary)
+    result = msgspec.convert(sound["result"], ModelArtifact)
+    request = Request(source=Source(path=str(toy)), target="", numerics=Numerics.FP32, output="")
+    file = written.with_name("out.toybin.hub.json")
+    codes, told = Counter[str](), set[str]()
+    for receipt in spoiled(sound, lambda new: new):
+        file.write_bytes(msgspec.json.encode(receipt))
+        try:
+            read = read_receipt(written, result)
+            assert read
+            as_made(request, opened, read)
+            codes["sound"] += 1
+        except HubError as error:
+            codes[error.code if error.hint else "no hint"] += 1
+            told.add(error.message)
+    assert codes.keys() <= {"sound", "usage", "unknown-name", "step-effect"}
+    assert min(codes["sound"], codes["usage"]) > 100
+    assert any("it has no steps" in text for text in told)
+
+
+@pytest.mark.parametrize("foreign", ["[" * 100_000, '{"receipt_version": -1}', "\ud800", "", "NaN"])
+def test_a_receipt_that_is_no_json_is_told(tmp_path: Path, foreign: str) -> None:
+    (tmp_path / "out.bin.hub.json").write_text(foreign, errors="surrogatepass")
+    artifact = decode_receipt((Path(__file__).parent / "receipt-v1.json").read_bytes()).result
+    with pytest.raises(UsageError, match=r"the receipt .* cannot be read: .") as caught:
+        read_receipt(tmp_path / "out.bin", artifact)
+    assert "rm " in caught.value.hint
+
+
+def test_another_source_than_the_receipts_is_told(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    """It is a question one may ask; but sizes and bindings are those of the model that the result was made of."""
+    written, other = tmp_path / "out.toybin", tmp_path / "other.toy"
+    assert hub("convert", toy, "--to", "toybin", "-o", written).status == 0
+    assert "remarks" not in hub("verify", toy, written, "--json").json
+    other.write_text(toy.read_text().replace('"first"', '"premier"'))
+    ran = hub("verify", other, written, "--json")
+    (told,) = ran.json["remarks"]
+    assert (ran.status, told["kind"], told["code"]) == (0, "warning", "other-source")
+    assert sha256_file(other)[:12] in told["text"]
+    assert sha256_file(toy)[:12] in told["text"]
+    assert "is not the source that the result's receipt names" in hub("verify", other, written).out
+    written.write_bytes(written.read_bytes() + b" ")
+    changed = hub("verify", toy, written, "--json").json["error"]
+    assert changed["code"] in {"usage", "model-unreadable"}
