@@ -132,11 +132,15 @@ def check_side_files(side: Iterable[Path], destination: Path, *, force: bool, in
 
     Raises:
         OutputExists: Something is there and `force` is off.
+        OutputNotWritable: A folder is there.
         UsageError: It is one of the inputs.
     """
     for place in (destination.with_name(file.name) for file in side):
         if any(Path(name).exists() and place.exists() and place.samefile(name) for name in inputs if name):
             raise UsageError(f"{place} is read by this run and would be replaced", hint="name another path: -o PATH")
+        if place.is_dir():
+            message = f"{place} is a folder, and a file of that name goes with {destination.name}"
+            raise OutputNotWritable(message, hint="name another path: -o PATH")
         if place.exists() and not force:
             hint = "replace it with --force, or name another path with -o"
             raise OutputExists(f"{place} exists, and goes with {destination.name}", hint=hint)

@@ -11,7 +11,17 @@ import pytest
 from hub._files import check_side_files, publish, receipt_path
 from hub._inputs import repeat_samples
 from hub._shapes import AFFORDABLE_ELEMENTS, fix_shapes, other_sizes
-from hub.spec import ConvertOptions, Dim, DType, OutputExists, Signature, StepOutOfMemory, TensorSpec, UsageError
+from hub.spec import (
+    ConvertOptions,
+    Dim,
+    DType,
+    OutputExists,
+    OutputNotWritable,
+    Signature,
+    StepOutOfMemory,
+    TensorSpec,
+    UsageError,
+)
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -154,6 +164,10 @@ def test_a_side_file_replaces_nothing_unasked(pair: tuple[Path, Path], tmp_path:
     with pytest.raises(OutputExists, match=r"out\.onnx\.data"):
         check_side_files([pair[1]], destination, force=False)
     check_side_files([pair[1]], destination, force=True)
+    (tmp_path / "other.onnx.data").mkdir()
+    other = pair[1].with_name("other.onnx.data")
+    with pytest.raises(OutputNotWritable, match=r"other\.onnx\.data is a folder"):
+        check_side_files([other], tmp_path / "other.onnx", force=True)
     with pytest.raises(UsageError, match="read by this run"):
         check_side_files([pair[1]], destination, force=True, inputs=[str(tmp_path / "out.onnx.data")])
 
