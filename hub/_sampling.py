@@ -121,6 +121,7 @@ def _real(request: Request, runner: Runner, signature: Signature, shapes: Shapes
             shapes=shapes,
             constants=_not_in_data(request.options),
             call_function=runner.call_function,
+            calibrates=spec == request.calibration,
         )
 
     whole = load(request.calibration) if request.calibration else None

@@ -44,7 +44,7 @@ class LoadedSamples(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[int, ...] = ()
 
 
-def load_samples(
+def load_samples(  # noqa: PLR0913 keywords but for the two that every caller has
     spec: str,
     signature: Signature,
     *,
@@ -52,6 +52,7 @@ def load_samples(
     shapes: Mapping[str, tuple[int, ...]],
     constants: Container[str],
     call_function: CallFunction,
+    calibrates: bool = True,
 ) -> LoadedSamples:
     """Read, check and write the samples that `spec` names.
 
@@ -62,6 +63,7 @@ def load_samples(
         shapes: Input -> fixed shape, for symbolic dimensions.
         constants: Inputs that are frozen away; the data needs no array for them.
         call_function: Runs `package.module:function` in a worker, writes its samples to a folder, returns the count.
+        calibrates: Whether ranges are to be measured on them: then one value throughout, or one sample, will not do.
 
     Raises:
         CalibrationError: The data does not fit the model; the message has the values.
@@ -71,7 +73,7 @@ def load_samples(
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".hub-samples-") as scratch:
         source = sources.DataSource(place, wanted, constants, call_function, Path(scratch).resolve())
-        written = samples.write(source, into)
+        written = samples.write(source, into, calibrates=calibrates)
     return LoadedSamples(
         folder=str(into),
         count=written.count,

@@ -124,11 +124,11 @@ class Watch:
             )
         self.outside += outside
 
-    def remarks(self) -> Iterator[Remark]:
+    def remarks(self, *, calibrates: bool) -> Iterator[Remark]:
         """Yield a warning for each thing that is odd about the input.
 
         Raises:
-            CalibrationError: A float input has one value throughout.
+            CalibrationError: A float input has one value throughout, and ranges are to be measured on it.
         """
         for dtype, count in self.casts.items():
             text = f"{self.name}: {dtype} was cast to the model's {self.tensor.dtype.value} ({count} samples)"
@@ -136,7 +136,7 @@ class Watch:
         if self.low == self.high:
             message = f"every value of {self.name} is {self.low:g}, in all {self.samples} samples"
             freeze = f"if the model always gets this value, freeze it: --constant {self.name}={self.low:g}"
-            if self.is_float:
+            if self.is_float and calibrates:
                 raise CalibrationError(f"{message}: it has no range to calibrate", hint=f"give real data; {freeze}")
             yield Remark("warning", "data-one-value", f"{message}; {freeze}")
         if self.is_float and self.elements:
@@ -179,18 +179,18 @@ class Digests:
         """sha256 over the samples' hashes."""
         return hashlib.sha256(b"".join(self.every)).hexdigest()
 
-    def remarks(self) -> Iterator[Remark]:
+    def remarks(self, *, calibrates: bool) -> Iterator[Remark]:
         """Yield warnings about number and duplicates.
 
         Raises:
-            CalibrationError: No sample, or all samples are the same one.
+            CalibrationError: All samples are the same one, and ranges are to be measured on them.
         """
         count, distinct = len(self.every), len(set(self.every))
-        if count > 1 and distinct == 1:
+        if count > 1 and distinct == 1 and calibrates:
             raise CalibrationError(f"all {count} samples are identical", hint="give different real samples")
         if distinct < count:
             text = f"{count - distinct} of {count} samples are duplicates of others"
             yield Remark("warning", "data-duplicates", text)
-        if count < FEW_SAMPLES:
+        if count < FEW_SAMPLES and calibrates:
             text = f"{count} samples are few: ranges measured on so little data may not hold; some 100 are usual"
             yield Remark("warning", "data-few-samples", text)

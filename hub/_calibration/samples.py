@@ -39,7 +39,7 @@ def fingerprint_of(folder: Path) -> str:
     return digests.fingerprint
 
 
-def write(source: DataSource, into: Path) -> Written:
+def write(source: DataSource, into: Path, *, calibrates: bool) -> Written:
     """Check and write every sample of a source.
 
     Raises:
@@ -47,12 +47,13 @@ def write(source: DataSource, into: Path) -> Written:
     """
     if any(into.iterdir()):
         raise InternalError(f"samples would mix with what is in {into}")
-    return _Writer(source, into).run()
+    return _Writer(source, into, calibrates=calibrates).run()
 
 
 class _Writer:
-    def __init__(self, source: DataSource, into: Path) -> None:
+    def __init__(self, source: DataSource, into: Path, *, calibrates: bool) -> None:
         self.source = source
+        self.calibrates = calibrates
         self.into = into
         self.watches = [Watch(tensor) for tensor in source.wanted]
         self.digests = Digests()
@@ -92,9 +93,9 @@ class _Writer:
             text = f"{self.dropped} rows were left over from the last batch and dropped"
             yield Remark("warning", "data-rows-dropped", text)
         for watch in self.watches:
-            yield from watch.remarks()
+            yield from watch.remarks(calibrates=self.calibrates)
         yield from self.labels.remarks()
-        yield from self.digests.remarks()
+        yield from self.digests.remarks(calibrates=self.calibrates)
 
 
 class _Labels:

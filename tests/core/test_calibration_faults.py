@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hub._calibration import LoadedSamples, load_samples
 from hub.spec import CalibrationError, Dim, DType, Signature, TensorSpec, write_sample
 
 RNG = np.random.default_rng(5)
+Hub = Callable[..., Any]
 GOOD = RNG.standard_normal((12, 3)).astype(np.float32)
 X = TensorSpec(name="x", dtype=DType.FLOAT32, shape=(Dim.of("n"), Dim.of(3)))
 IDS = TensorSpec(name="ids", dtype=DType.INT32, shape=(Dim.of("n"), Dim.of("s")), value_range=(0, 99))
@@ -400,3 +402,12 @@ def test_a_model_without_inputs(tmp_path: Path) -> None:
             constants={"x"},
             call_function=no_function,
         )
+
+
+def test_a_model_runs_on_data_that_would_not_calibrate(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    """Only ranges need more than one value: zeros and one sample twice are good enough to be run on."""
+    zeros = arrays(tmp_path, x=np.zeros((4, 6), np.float32))
+    ran = hub("run", toy, "--data", zeros, "-o", tmp_path / "out.npz", "--json")
+    assert (ran.status, ran.json["samples"]) == (0, 4)
+    words = ("--to", "toybin", "--int8", "--calibration", zeros, "-o", tmp_path / "out.toybin", "--json")
+    assert "no range to calibrate" in hub("convert", toy, *words).error["message"]
