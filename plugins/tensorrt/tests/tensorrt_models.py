@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -53,7 +54,7 @@ def refused(path: Path, fault: str) -> Path:
             "string": [node("Cast", ["x"], ["s"], to=TensorProto.STRING), node("Cast", ["s"], ["y"], to=1)],
         }[fault]
         return write(path, nodes, {}, [("x", [1, 3, 8, 8])], [("y", None)], opset=21)
-    kind = np.int16 if fault == "int16" else np.int8
+    kind = {"int16": np.int16, "uint4": ml_dtypes.uint4}.get(fault, np.int8)
     stored = {
         "s": np.float32(0.05) * np.ones((), np.float32),
         "z": np.full((), 3 if fault == "asymmetric" else 0, kind),
@@ -110,6 +111,19 @@ def quantized(
     model.opset_import.append(helper.make_opsetid("local", 1))
     onnx.save(model, path)
     return path
+
+
+def weights_only(path: Path) -> Path:
+    """A convolution of floats whose weights alone are int8."""
+    stored = {
+        "w": np.random.default_rng(0).integers(-100, 100, (8, 3, 3, 3)).astype(np.int8),
+        "v": np.full(8, 0.01, np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "v"], ["e"], name="e", axis=0),
+        helper.make_node("Conv", ["x", "e"], ["y"], name="conv", pads=[1, 1, 1, 1]),
+    ]
+    return write(path, nodes, stored, [("x", [1, 3, 8, 8])], [("y", [1, 8, 8, 8])], opset=21)
 
 
 def write(

@@ -16,7 +16,7 @@ from hub_tensorrt.build import _check_precision
 from hub_tensorrt.libraries import RTX
 from hub_tensorrt.plan import identify
 from hub_tensorrt.report import LAYERS_SUFFIX, PRECISION_SUFFIX, EngineLayer, beside, read_report, sha256_of
-from plugins.tensorrt.tests.tensorrt_models import built, convolution, described, refused
+from plugins.tensorrt.tests.tensorrt_models import built, convolution, described, quantized, refused, weights_only
 
 Hub = Callable[..., Any]
 
@@ -202,12 +202,11 @@ def test_what_the_library_refuses_has_one_cause_and_a_cure(tmp_path: Path, make:
 
 def test_a_file_that_somebody_else_quantized_is_held_to_the_rules(hub: Hub, tmp_path: Path) -> None:
     """What TensorRT itself reads without a word: uint8 as int8, with other values."""
-    from plugins.tensorrt.tests.tensorrt_models import quantized
-
     ran = convert(hub, quantized(tmp_path / "uint8.onnx", "uint8"))
     assert ran.error["code"] == "unsupported-model"
     assert "TensorRT has no quantized uint8" in ran.error["message"]
     assert "--int8" in ran.error["hint"]
+    assert not list(tmp_path.glob("out.*"))
     ran = convert(hub, quantized(tmp_path / "int8.onnx", "int8"))
     assert ran.status == 0, ran.err
     assert ran.json["route"]["edges"] == ["tensorrt.adopt", "tensorrt.build-rtx"]
@@ -215,3 +214,56 @@ def test_a_file_that_somebody_else_quantized_is_held_to_the_rules(hub: Hub, tmp_
     ran = convert(hub, quantized(tmp_path / "open.onnx", "int8", ("batch", 3, 8, 8)))
     assert ran.status == 0, ran.err
     assert read_report(tmp_path / "out.engine").signature.inputs[0].fixed_shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "told"),
+    [
+        ("asymmetric", "unsupported-model", "zero points from 3 to 3; TensorRT takes 0 only"),
+        ("uint4", "unsupported-model", "TensorRT has no quantized uint4"),
+        ("int16", "no-route", "nothing installed writes it in int16x8"),
+        ("int32-bias", "unsupported-model", "the bias is int32"),
+        ("operator", "unsupported-model", "an operator that TensorRT has not (Det"),
+        ("custom", "unsupported-model", "com.example::Frobnicate"),
+    ],
+)
+def test_a_model_that_tensorrt_does_not_take_is_refused_with_the_cause_and_nothing_is_published(
+    hub: Hub, tmp_path: Path, fault: str, code: str, told: str
+) -> None:
+    ran = convert(hub, refused(tmp_path / "m.onnx", fault))
+    assert (ran.status != 0, ran.error["code"]) == (True, code), ran.err
+    assert told in ran.error["message"]
+    assert ran.error["hint"]
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_an_open_size_that_nobody_gave_is_asked_for_and_nothing_is_published(hub: Hub, tmp_path: Path) -> None:
+    ran = convert(hub, quantized(tmp_path / "m.onnx", "int8", (1, 3, "height", "width")))
+    assert ran.error["code"] == "shape-needed"
+    assert "--shape x=" in ran.error["hint"]
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_a_damaged_plan_is_refused_wherever_it_is_given_and_nothing_is_published(hub: Hub, tmp_path: Path) -> None:
+    plan, _ = built(convolution(tmp_path / "m.onnx"))
+    plan.write_bytes(plan.read_bytes()[:-100])
+    target = tmp_path / "out.onnx"
+    for words in (
+        ["inspect", plan],
+        ["verify", tmp_path / "m.onnx", plan],
+        ["convert", plan, "--to", "onnx", "-o", target],
+    ):
+        ran = hub(*words, "--json")
+        assert ran.error["code"] == "model-unreadable"
+        assert "truncated or damaged" in ran.error["message"]
+    assert not target.exists()
+
+
+def test_weights_alone_in_int8_are_found_where_the_builder_widens_them(tmp_path: Path) -> None:
+    """Of int8 weights behind a DequantizeLinear TensorRT-RTX fuses those of products, and not those of convolutions."""
+    plan, output = built(weights_only(tmp_path / "m.onnx"), Numerics.INT8_WEIGHTS)
+    report = read_report(plan)
+    assert report.multiplied_in == {"fp32": 1}
+    assert report.weights_bytes < 2 * 8 * 27 + 2048
+    (told,) = [note.text for note in output.notes if note.code == "weights-widened"]
+    assert "stored narrow and made float in every run before they multiply: 1 in fp32" in told

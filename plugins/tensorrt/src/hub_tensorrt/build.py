@@ -261,7 +261,10 @@ def _bindings(report: EngineReport) -> Iterator[IoBinding]:
 
 
 def _check_precision(report: EngineReport) -> tuple[Remark, ...]:
-    """Refuse a plan in which nothing computes in the precision that was asked for.
+    """Refuse a plan in which nothing is in the precision that was asked for.
+
+    Narrow weights with float activations are there where a layer holds them: the builder fuses some into their product,
+    and makes others float in a kernel of their own, behind which the product is one of floats.
 
     Raises:
         StepError: The layers were read, some of them multiply, and none does so in that precision.
@@ -270,12 +273,17 @@ def _check_precision(report: EngineReport) -> tuple[Remark, ...]:
     if not report.layers:
         text = "the builder's report of its layers could not be read: nothing says which precision they compute in"
         return (Remark("warning", "engine-layers-unread", text),)
-    if found and words and not set(words) & found.keys():
+    held = {layer.precision for layer in report.layers if layer.precision.endswith("-weights")}
+    if found and words and not set(words) & (found.keys() | held):
         there = ", ".join(f"{count} in {word}" for word, count in found.items())
         raise StepError(
             f"{report.numerics.value} was asked for, and the engine multiplies nowhere in it: {there}",
             hint="its .precision.onnx says what was asked for layer by layer; try another precision",
         )
+    if found and words and not set(words) & found.keys():
+        there = ", ".join(f"{count} in {word}" for word, count in found.items())
+        text = f"weights are stored narrow and made float in every run before they multiply: {there}"
+        return (Remark("warning", "weights-widened", f"{text}; what that costs only a GPU can say"),)
     return ()
 
 
