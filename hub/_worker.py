@@ -14,6 +14,7 @@ import faulthandler
 import importlib
 import importlib.metadata
 import itertools
+import json
 import os
 import queue
 import select
@@ -258,9 +259,17 @@ def run_task(folder: Path) -> bool:
         print(failure.traceback, file=sys.stderr, flush=True)  # noqa: T201 into the step's log
     result = TaskResult(seconds=seconds, peak_memory_bytes=_peak_bytes(), value=value, failure=failure)
     partial = folder / "result.json.partial"
-    partial.write_bytes(msgspec.json.encode(result))
+    partial.write_bytes(_encoded(result))
     partial.rename(folder / "result.json")
     return failure is None
+
+
+def _encoded(result: TaskResult) -> bytes:
+    """As JSON. A text that UTF-8 does not have, which a tool or a model's names may hold, is not one to fail over."""
+    try:
+        return msgspec.json.encode(result)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(result), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _redirect(log: Path) -> None:

@@ -9,14 +9,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hub._plugins import Registry
 from hub._requirements import missing_requirements
 from hub.cli.executed import result_facts, sentence, shortened, show_execution
+from hub.cli.harmless import MOST, harmless, more, shown
+from hub.cli.report import encode_json
 from hub.spec import (
     Accepts,
     Edge,
@@ -44,21 +46,34 @@ if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
 
 
+class HarmlessConsole(Console):
+    """Makes harmless whatever it prints, cells of tables too: each text that is printed passes `render_str`."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Parse a text's markup; what is left acts on no terminal, and is not too long for one."""
+        parsed = super().render_str(text, **how)
+        whole = parsed.plain
+        parsed.plain = harmless(whole)
+        return parsed[:MOST].append(more(whole)) if len(whole) > MOST else parsed
+
+
 def out() -> Console:
     """The console of results; wide when it is not a terminal, so that nothing is cut in logs."""
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return HarmlessConsole(
+        width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty()
+    )
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    click.echo(encode_json(value, indent=2))
 
 
 class Progress:
     """Tells on standard error how a conversion goes; implements the engine's events."""
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._console = HarmlessConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._verbose = verbose
         self._status: Status | None = None
         self._told: set[str] = set()  # edges
@@ -76,7 +91,7 @@ class Progress:
     def started(self, what: str) -> None:
         """Show what is going on."""
         if self._status:
-            self._status.update(escape(what))
+            self._status.update(escape(shown(what)))
         elif self._verbose:
             self._console.print(f"[dim]… {escape(what)}[/]")
 
@@ -137,8 +152,9 @@ def show_receipt(receipt: Receipt, *, as_json: bool, quiet: bool, verbose: bool)
     notes = [remark for remark in receipt.remarks if remark.kind == "note"]
     for note in notes if verbose else notes[:8]:
         console.print(f"[yellow]note[/]      {escape(sentence(note))}")
-    for warning in (remark for remark in receipt.remarks if remark.kind == "warning"):
-        console.print(f"[bold yellow]warning[/]   {escape(sentence(warning))}")
+    for remark in receipt.remarks:
+        if remark.kind not in {"note", "finding"}:
+            console.print(f"[bold yellow]{remark.kind:<9}[/] {escape(sentence(remark))}")
 
 
 def _show_not_run(console: Console, built: NotRun) -> None:
@@ -304,7 +320,7 @@ def show_model(opened: Opened, execution: Execution | None, *, as_json: bool, la
     for name, text in _model_facts(opened):
         console.print(f"[bold]{name:<10}[/] {escape(text)}")
     for finding in summary.findings:
-        console.print(f"[yellow]{finding.code}[/] {escape(sentence(finding))}")
+        console.print(f"[yellow]{escape(finding.code)}[/] {escape(sentence(finding))}")
     if layers:
         console.print(_layers_table(summary))
     if execution:
@@ -398,7 +414,7 @@ def show_lint(plugin: str, findings: list[Remark], *, as_json: bool) -> None:
         print_json({"plugin": plugin, "findings": findings})
         return
     for finding in findings:
-        out().print(f"[red]✗[/] {finding.code}: {escape(finding.text)}\n  mend: {escape(finding.hint)}")
+        out().print(f"[red]✗[/] {escape(finding.code)}: {escape(finding.text)}\n  mend: {escape(finding.hint)}")
     if not findings:
         out().print(f"[green]✓[/] {escape(plugin)}: nothing to mend")
 

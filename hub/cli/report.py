@@ -1,10 +1,11 @@
 """Errors as text or JSON."""
 
-import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from hub.cli.harmless import harmless, shown
 
 if TYPE_CHECKING:
     from hub.spec import HubError
@@ -39,26 +40,37 @@ def _click_fields(error: click.ClickException) -> dict[str, str]:
 
 def _show(fields: dict[str, Any], status: int, *, as_json: bool, trace: Exception | None = None) -> int:
     if trace is not None:
-        traceback.print_exception(trace, file=sys.stderr)
+        click.echo(harmless("".join(traceback.format_exception(trace))), err=True, nl=False)
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode({"error": fields | {"exit_status": status}}).decode())
+        click.echo(encode_json({"error": fields | {"exit_status": status}}))
         return status
-    click.echo(f"{click.style('error', fg='red', bold=True)}[{fields['code']}]: {fields['message']}", err=True)
+    click.echo(f"{click.style('error', fg='red', bold=True)}[{fields['code']}]: {shown(fields['message'])}", err=True)
     for name in ("hint", "log"):
         if fields[name]:
-            click.echo(f"{click.style(name, fg='cyan', bold=True)}: {fields[name]}", err=True)
+            click.echo(f"{click.style(name, fg='cyan', bold=True)}: {shown(fields[name])}", err=True)
     return status
+
+
+def encode_json(value: object, indent: int = 0) -> str:
+    """One JSON document. Halves of characters, which UTF-8 does not have, are escaped like everything else then."""
+    import msgspec
+
+    try:
+        text = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        import json
+
+        return json.dumps(msgspec.to_builtins(value), indent=indent or None)
+    return (msgspec.json.format(text, indent=indent) if indent else text).decode()
 
 
 def _show_details(error: "HubError") -> None:
     """Print what stood in the way of every edge, and what became of every route that was tried."""
     details: dict[str, Any] = error.details
     for edge, remark in details.get("left_out", {}).items():
-        click.echo(f"{click.style('left out', dim=True)}: {edge}: {remark.text}", err=True)
+        click.echo(f"{click.style('left out', dim=True)}: {shown(f'{edge}: {remark.text}')}", err=True)
     for attempt in details.get("attempts", ()):
-        click.echo(f"{click.style('gave up', dim=True)}: {attempt.edge}: {attempt.message}", err=True)
+        click.echo(f"{click.style('gave up', dim=True)}: {shown(f'{attempt.edge}: {attempt.message}')}", err=True)
 
 
 def report_interrupt(*, as_json: bool) -> int:
