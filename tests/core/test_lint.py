@@ -167,7 +167,13 @@ EDGES += [edge(id="other.prepare", gives=Gives(format="other", form="prepared"))
         "nobody recognises files in other",
         "first bytes",
     ),
-    "framework-that-nobody-requires": ("import onnx\n", "heavy-import", "loads onnx (", "inside"),
+    "framework-that-nobody-requires": (
+        # stands in for a framework, and only where hub looks what is loaded
+        "import sys, types\nif 'pytest' not in sys.modules:\n    sys.modules['cv2'] = types.ModuleType('cv2')\n",
+        "heavy-import",
+        "loads cv2 (",
+        "inside",
+    ),
     "private": (
         "def late():\n    from hub import _plugins\n",
         "private-import",
