@@ -77,8 +77,9 @@ def _check_receipt(receipt: dict[str, Any], target: str) -> None:
     if receipt["result"]["state"]["numerics"].startswith("int8"):
         words = set(receipt["execution"]["precisions"])
         assert words & {"int8", "int8-dynamic", "int8-weights"}, words
-    slower = receipt["speed"]["speedup"] < 1
-    assert any(remark["code"] == "not-faster" for remark in receipt["remarks"]) == slower
+    told = {remark["code"] for remark in receipt["remarks"]} & {"not-faster", "speed-untold"}
+    slower = {"not-faster"} if receipt["speed"]["speedup"] < 1 else set()
+    assert told in (slower, {"speed-untold"})  # the latter on a machine with other work
 
 
 @pytest.mark.real
