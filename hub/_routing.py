@@ -389,6 +389,8 @@ def _no_route(
         cause, _ = shared.most_common(1)[0]
     else:
         cause = Remark("left-out", "not-offered", f"nothing installed writes it in {goal.numerics.value}")
+    if start.numerics.is_quantized and not goal.numerics.is_quantized:  # what integers lost, no other word brings back
+        offered = f"{FROM_FLOAT}; {offered}" if there else FROM_FLOAT
     otherwise = FROM_FLOAT if start.numerics.is_quantized else "`hub plugins` shows what is installed"
     hint = cause.hint or (offered if there else otherwise)
     error = NoRouteError(f"no route from {start} to {goal}: {cause.text}", hint=hint)

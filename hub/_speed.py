@@ -54,15 +54,17 @@ def measure_speed(runner: Runner, source: Opened, result: Candidate, reference: 
     names = list(subjects)
     baseline: TimedModel = "float" if "float" in subjects else "source"
     ratios = [row[names.index(baseline)] / row[names.index("result")] for row in rounds]
+    median = statistics.median(ratios)
     return Speed(
         timings=tuple(_timing(name, subject, rounds, names) for name, subject in subjects.items()),
         baseline=baseline,
-        speedup=statistics.median(ratios),
+        speedup=median,
         slowest=min(ratios),
         fastest=max(ratios),
         rounds=len(rounds),
         processor=str(processor()),
         cached=cached,
+        opposed=sum((ratio - 1) * (median - 1) < 0 for ratio in ratios),
     )
 
 

@@ -296,6 +296,13 @@ def test_no_route_to_a_precision_that_nobody_writes_asks_for_no_data(registry: R
     assert caught.value.hint == "d is offered for this model in fp32, int8"
 
 
+def test_what_integers_lost_is_asked_for_in_float(registry: Registry) -> None:
+    start, end = (State(format=name, numerics=Numerics.INT8) for name in "ad")
+    with pytest.raises(NoRouteError) as caught:
+        plan(registry, edge("t.keep", start, end), start=start, goals=(State(format="d", numerics=Numerics.FP16),))
+    assert caught.value.hint == f"{FROM_FLOAT}; d is offered for this model in int8"
+
+
 def test_a_quantized_model_whose_precision_the_target_lacks_is_to_be_given_in_float(registry: Registry) -> None:
     start, wanted = (State(format=name, numerics=Numerics.INT8_DYNAMIC) for name in "ad")
     with pytest.raises(NoRouteError) as caught:

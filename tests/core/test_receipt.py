@@ -229,4 +229,5 @@ def test_another_source_than_the_receipts_is_told(hub: Hub, toy: Path, tmp_path:
     assert "is not the source that the result's receipt names" in hub("verify", other, written).out
     written.write_bytes(written.read_bytes() + b" ")
     changed = hub("verify", toy, written, "--json").json["error"]
-    assert changed["code"] in {"usage", "model-unreadable"}
+    assert changed["code"] == "usage"
+    assert "is not the file that its receipt describes: sha256 " in changed["message"]
