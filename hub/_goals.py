@@ -105,7 +105,7 @@ def all_failed(
     failures: Sequence[RouteFailed], attempts: Sequence[FailedAttempt], wanted: Numerics, offered: set[Numerics],
     noise: str,
 ) -> HubError:  # fmt: skip
-    """One error for all routes: verification where any result was wrong, else the last failure's own kind.
+    """One error for all routes: verification where any result was wrong, else the kind of the last that ran and failed.
 
     Args:
         failures: At least one, in order.
@@ -114,14 +114,15 @@ def all_failed(
         offered: Precisions that the target has.
         noise: What is to be said of the source's own noise.
     """
-    code = failures[-1].error.code
+    ran = [item for item in failures if not item.refused] or failures
+    code = ran[-1].error.code
     if any(item.parity for item in failures):
         code = VerificationError.code
     if any(isinstance(item.error, TooSlow) for item in failures):
         code = TooSlow.code
-    # One cause: of the attempts that say what the error says, the one that got furthest.
+    # One cause: of the attempts that say what the error says, one that ran, and got furthest.
     telling = [item for item in attempts if item.code == code] or attempts
-    cause = max(telling, key=lambda item: item.route.index(item.edge))
+    cause = max(telling, key=lambda item: (not item.refused, item.route.index(item.edge)))
     more = f" ({len(attempts) - 1} more ways failed: -v)" if len(attempts) > 1 else ""
     message = f"no route gave a right {wanted.value} model. {cause.title or cause.edge}: {cause.message}{more}{noise}"
     error = error_from_code(code, message, _advice(code, failures, wanted, offered))

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from hub._goals import RouteFailed, all_failed
 from hub.cli.executed import shortened
+from hub.spec import Numerics, StepError, UnsupportedModel
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -227,6 +229,16 @@ def test_where_any_result_was_wrong_the_error_is_verification(
     assert (error["code"], error["exit_status"]) == ("parity", 6)
     assert "(1 more ways failed: -v)" in error["message"]
     assert "faulty.raise" in [attempt["edge"] for attempt in error["attempts"]]
+
+
+def test_the_cause_that_is_named_is_of_a_way_that_ran() -> None:
+    """Where a side way starts at all was never the user's question."""
+    ran = RouteFailed(("a.prepare", "a.fp8"), StepError("NaN on every sample"))
+    side = RouteFailed(("a.prepare-dynamic",), UnsupportedModel("no dimension is dynamic"), refused=True)
+    attempts = [item.attempt(item.prefix, item.prefix[-1]) for item in (ran, side)]
+    error = all_failed([ran, side], attempts, Numerics.FP8, set(), "")
+    assert error.code == "step-failed"
+    assert "a.fp8: NaN on every sample (1 more ways failed: -v)" in error.message
 
 
 def test_a_declared_change_is_no_fault(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
