@@ -59,7 +59,7 @@ from hub.spec.machine import Processor, processor
 from hub.spec.numerics import PREPARED, STATEFUL, STATIC, Numerics, State, form_satisfies
 from hub.spec.parts import Part, parts_of, with_parts
 from hub.spec.recipes import QuantRecipe
-from hub.spec.remarks import Remark, RemarkKind
+from hub.spec.remarks import Remark, RemarkCode, RemarkKind
 from hub.spec.reports import (
     RECEIPT_VERSION,
     SQNR_CAP_DB,
@@ -153,6 +153,7 @@ __all__ = [
     "QuantRecipe",
     "Receipt",
     "Remark",
+    "RemarkCode",
     "RemarkKind",
     "Route",
     "RunsAsync",

@@ -11,7 +11,7 @@ import msgspec
 from hub.spec.artifacts import DescribeJob, ModelArtifact, ModelSummary
 from hub.spec.numerics import Numerics, State, form_satisfies
 from hub.spec.recipes import QuantRecipe
-from hub.spec.remarks import Remark
+from hub.spec.remarks import Remark, RemarkCode
 from hub.spec.tensors import Dim, DimRange, DType
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     support: Support
     reason: str = ""
     hint: str = ""
-    code: str = "edge-refuses"
+    code: RemarkCode = "edge-refuses"
 
     def __bool__(self) -> bool:
         return bool(self.support)

@@ -1,6 +1,6 @@
 """Remarks: everything that is told to the user besides errors, as one record with a code to filter by."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,17 +18,21 @@ RemarkKind = Literal["note", "warning", "finding", "blocker", "obstacle", "devia
 """
 
 
+RemarkCode = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
+"""A stable slug, one for each cause, such as `float64-inside`: CI jobs filter by it."""
+
+
 class Remark(msgspec.Struct, frozen=True, omit_defaults=True):
     """One sentence for the user: `Remark("note", "opset-raised", f"raised the opset from {before} to {after}")`.
 
     Attributes:
         kind: What it is about.
-        code: Stable slug, one for each cause, such as `float64-inside`: CI jobs filter by it.
+        code: Of the cause, for CI jobs to filter by.
         text: What was found or done, with the values.
         hint: What hub will do about it, or what to do.
     """
 
     kind: RemarkKind
-    code: str
+    code: RemarkCode
     text: str
     hint: str = ""

@@ -599,14 +599,24 @@ def test_what_a_step_returns_is_held_against_the_contract(hub: Hub, faults: Faul
     assert "edge faulty.returns-none returned NoneType, not hub.spec.StepOutput" in ran.error["message"]
 
 
-def test_a_step_that_returns_strings_for_remarks_is_told_so(hub: Hub, install: Install, toy: Path) -> None:
-    body = DROPPING.replace("bindings=({bindings},)", "notes=('raised the opset',)").format(cut=False)
-    install("strings", "gives_strings", HEAD + body)
+@pytest.mark.parametrize(
+    ("note", "wrong"),
+    [
+        ("'raised the opset'", "Expected `object`, got `str` - at `notes[0]`"),
+        (
+            "Remark('note', 'Opset raised', '')",
+            "Expected `str` matching regex '^[a-z0-9]+(-[a-z0-9]+)*$' - at `notes[0].code`",
+        ),
+    ],
+)
+def test_a_step_whose_remarks_are_none_is_told_so(hub: Hub, install: Install, toy: Path, note: str, wrong: str) -> None:
+    body = DROPPING.replace("bindings=({bindings},)", f"notes=({note},)").format(cut=False)
+    install("strings", f"gives_strings_{len(note)}", "from hub.spec import Remark\n" + HEAD + body)
     ran = convert(hub, toy, "toybin")
     assert ran.status == 0
     (attempt,) = ran.json["failed_attempts"]
     assert "edge other.x returned a StepOutput whose notes is not as hub.spec has it" in attempt["message"]
-    assert attempt["message"].endswith("Expected `object`, got `str` - at `notes[0]`")
+    assert attempt["message"].endswith(wrong)
 
 
 def test_a_check_that_gives_no_verdict_leaves_its_edge_out_and_says_so(hub: Hub, faults: Faults, toy: Path) -> None:
@@ -617,14 +627,22 @@ def test_a_check_that_gives_no_verdict_leaves_its_edge_out_and_says_so(hub: Hub,
     assert convert(hub, toy, "toybin").status == 0
 
 
-def test_a_verdict_without_words_leaves_its_edge_out_and_says_so(hub: Hub, install: Install, toy: Path) -> None:
-    check = "check=lambda summary, options: Verdict(support=Support.NEVER, reason=5),\n                 keeps_dynamic"
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ("reason=5", "reason is not as hub.spec has it: Expected `str`, got `int`"),
+        ("code='No Code'", "code is not as hub.spec has it: Expected `str` matching regex '^[a-z0-9]+(-[a-z0-9]+)*$'"),
+    ],
+)
+def test_a_verdict_that_is_none_leaves_its_edge_out_and_says_so(
+    hub: Hub, install: Install, toy: Path, fields: str, wrong: str
+) -> None:
+    check = f"check=lambda summary, options: Verdict(support=Support.NEVER, {fields}),\n                 keeps_dynamic"
     body = DROPPING.replace("keeps_dynamic", check).format(bindings="", cut=False).replace("bindings=(,)", "")
-    install("wordless", "wordless", HEAD + body)
+    install("wordless", f"wordless_{len(fields)}", HEAD + body)
     ran = hub("plan", toy, "--to", "toybin", "--json")
     assert ran.status == 0
-    wrong = "its check returned a Verdict whose reason is not as hub.spec has it: Expected `str`, got `int`"
-    assert ran.json["left_out"]["other.x"]["text"] == wrong
+    assert ran.json["left_out"]["other.x"]["text"] == f"its check returned a Verdict whose {wrong}"
 
 
 @pytest.mark.parametrize("given", ["'toy'", "Identification(format=5)"])
