@@ -12,8 +12,11 @@ BUDGET_SECONDS = 1.2
 
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 15
-TURN_SECONDS = 0.01
-"""A turn repeats a fast model for about this long, so that the clock and the first cold call weigh little."""
+TURN_SECONDS = 0.05
+"""A turn repeats a fast model for about this long, so that the clock, the first cold call, and other work on the
+machine weigh little: of several runs one is undisturbed."""
+
+MOST_WARM_UPS = 10
 
 Call = Callable[["Feeds"], object]
 
@@ -36,8 +39,11 @@ def time_in_turns(calls: "Sequence[tuple[Call, Sequence[Feeds]]]") -> list[list[
 
 
 def _warm_up(run: Call, samples: "Sequence[Feeds]") -> float:
-    """Run twice, as the first run plans memory; returns the shorter time."""
-    return max(1e-7, _shortest(run, samples[:1], 2))
+    """Run at least twice, as the first run plans memory, and a turn long; returns the shortest time."""
+    taken: list[float] = []
+    while len(taken) < 2 or (sum(taken) < TURN_SECONDS and len(taken) < MOST_WARM_UPS):  # noqa: PLR2004 as above
+        taken.append(_seconds(run, samples[0]))
+    return max(1e-7, min(taken))
 
 
 def _round(calls: "Sequence[tuple[Call, Sequence[Feeds]]]", repeats: Sequence[int], *, backwards: bool) -> list[float]:

@@ -12,7 +12,7 @@ import pytest
 
 from hub import _timing
 from hub._speed import check_speed, measure_speed, slow_words
-from hub._timing import LEAST_ROUNDS, MOST_ROUNDS, time_in_turns
+from hub._timing import LEAST_ROUNDS, MOST_ROUNDS, MOST_WARM_UPS, time_in_turns
 from hub.spec import ExecutedLayer, Execution, Remark, Speed, State, Timing, TooSlow
 
 Hub = Callable[..., Any]
@@ -43,9 +43,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_models_take_turns_and_every_second_round_goes_backwards(clock: Clock) -> None:
     feeds = [{"x": np.zeros(1)}]
-    rounds = time_in_turns([(clock.model("a", 0.02), feeds), (clock.model("b", 0.04), feeds)])
+    rounds = time_in_turns([(clock.model("a", 0.035), feeds), (clock.model("b", 0.04), feeds)])
     assert len(rounds) == MOST_ROUNDS
-    assert rounds == pytest.approx(np.array([[0.02, 0.04]] * MOST_ROUNDS))
+    assert rounds == pytest.approx(np.array([[0.035, 0.04]] * MOST_ROUNDS))
     assert "".join(clock.turns[4:12]) == "abbaabba"  # two warm-up runs each come first
 
 
@@ -53,7 +53,7 @@ def test_a_fast_model_runs_often_in_its_turn_and_a_slow_one_gets_its_rounds(cloc
     feeds = [{"x": np.zeros(1)}]
     rounds = time_in_turns([(clock.model("fast", 0.001), feeds), (clock.model("slow", 5.0), feeds)])
     assert len(rounds) == LEAST_ROUNDS
-    assert clock.turns.count("fast") == 2 + 10 * LEAST_ROUNDS
+    assert clock.turns.count("fast") == MOST_WARM_UPS + 50 * LEAST_ROUNDS
     assert rounds == pytest.approx(np.array([[0.001, 5.0]] * LEAST_ROUNDS))
 
 
