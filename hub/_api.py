@@ -282,6 +282,7 @@ def verify(  # noqa: PLR0913 keywords, like the command line
         other = open_model(runner, Source(path=result), ConvertOptions())
         check_here(registry, choose_runtime(registry, other.artifact, runtime), other.summary)
         receipt = read_receipt(Path(result), other.artifact)
+        _check_pair(opened, other, receipt)
         request = as_made(request, opened, receipt) if receipt else request
         fix = other.summary.signature.is_static
         samples, reference = samples_and_reference(request, runner, opened, fix=fix)
@@ -335,6 +336,26 @@ def as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
         hint = "verify against the source that the receipt names, or give --shape for this one"
         raise UsageError(f"the result's receipt does not fit this source: {error.message}", hint=hint) from error
     return msgspec.structs.replace(request, options=options)
+
+
+def _check_pair(source: Opened, result: Opened, receipt: Receipt | None) -> None:
+    """Refuse two models of which one cannot be made of the other: they take other inputs.
+
+    Raises:
+        UsageError: With the inputs of both.
+    """
+    takes = [spec.name for spec in source.summary.signature.inputs]
+    wanted = [spec.name for spec in (receipt.source if receipt else result.artifact).signature.inputs]
+    if set(wanted) <= set(takes):
+        return
+    what = "was made of a model that takes" if receipt else "takes"
+    hint = (
+        f"give the model that it was made of: {receipt.source.path}"
+        if receipt
+        else "give the model that it was made of; or, if inputs were renamed, it has no receipt beside it: bring that"
+    )
+    message = f"{result.artifact.path} {what} {', '.join(wanted)}; {source.artifact.path} takes {', '.join(takes)}"
+    raise UsageError(message, hint=hint)
 
 
 def _other_source(source: Source, opened: Opened, receipt: Receipt | None) -> tuple[Remark, ...]:

@@ -113,6 +113,8 @@ def _random(request: Request, runner: Runner, signature: Signature, shapes: Shap
 
 
 def _real(request: Request, runner: Runner, signature: Signature, shapes: Shapes, options: ConvertOptions) -> Samples:
+    needed = bool(request.numerics and request.numerics.needs_calibration)
+
     def load(spec: str) -> LoadedSamples:
         return load_samples(
             spec,
@@ -121,7 +123,7 @@ def _real(request: Request, runner: Runner, signature: Signature, shapes: Shapes
             shapes=shapes,
             constants=_not_in_data(request.options),
             call_function=runner.call_function,
-            calibrates=spec == request.calibration,
+            calibrates=spec == request.calibration and needed,
         )
 
     whole = load(request.calibration) if request.calibration else None

@@ -124,20 +124,19 @@ class Watch:
             )
         self.outside += outside
 
-    def remarks(self, *, calibrates: bool) -> Iterator[Remark]:
-        """Yield a warning for each thing that is odd about the input.
+    @property
+    def has_no_range(self) -> bool:
+        """Whether every float that was seen is the same."""
+        return self.is_float and self.low == self.high
 
-        Raises:
-            CalibrationError: A float input has one value throughout, and ranges are to be measured on it.
-        """
+    def remarks(self) -> Iterator[Remark]:
+        """Yield a warning for each thing that is odd about the input."""
         for dtype, count in self.casts.items():
             text = f"{self.name}: {dtype} was cast to the model's {self.tensor.dtype.value} ({count} samples)"
             yield Remark("note", "data-cast", text)
         if self.low == self.high:
             message = f"every value of {self.name} is {self.low:g}, in all {self.samples} samples"
             freeze = f"if the model always gets this value, freeze it: --constant {self.name}={self.low:g}"
-            if self.is_float and calibrates:
-                raise CalibrationError(f"{message}: it has no range to calibrate", hint=f"give real data; {freeze}")
             yield Remark("warning", "data-one-value", f"{message}; {freeze}")
         if self.is_float and self.elements:
             yield from self._odd_floats()

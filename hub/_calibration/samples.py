@@ -92,8 +92,16 @@ class _Writer:
         if self.dropped:
             text = f"{self.dropped} rows were left over from the last batch and dropped"
             yield Remark("warning", "data-rows-dropped", text)
+        stuck = [watch for watch in self.watches if watch.has_no_range] if self.calibrates else []
+        if stuck:
+            values = ", ".join(f"{watch.name} is {watch.low:g}" for watch in stuck)
+            freeze = " ".join(f"--constant {watch.name}={watch.low:g}" for watch in stuck)
+            raise CalibrationError(
+                f"{values} throughout, in all {stuck[0].samples} samples: that is no range to calibrate",
+                hint=f"give real data; if the model always gets this, freeze it: {freeze}",
+            )
         for watch in self.watches:
-            yield from watch.remarks(calibrates=self.calibrates)
+            yield from watch.remarks()
         yield from self.labels.remarks()
         yield from self.digests.remarks(calibrates=self.calibrates)
 

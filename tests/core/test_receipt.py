@@ -215,6 +215,20 @@ def test_a_receipt_that_is_no_json_is_told(tmp_path: Path, foreign: str) -> None
     assert "rm " in caught.value.hint
 
 
+def test_a_source_with_other_inputs_cannot_be_what_a_result_was_made_of(
+    hub: Hub, toy: Path, twin: Path, tmp_path: Path
+) -> None:
+    written = tmp_path / "out.toybin"
+    assert hub("convert", toy, "--to", "toybin", "-o", written).status == 0
+    error = hub("verify", twin, written, "--json").json["error"]
+    assert (error["code"], error["exit_status"]) == ("usage", 2)
+    assert "was made of a model that takes x;" in error["message"]
+    assert error["hint"].endswith(f": {toy}")
+    Path(f"{written}.hub.json").unlink()
+    error = hub("verify", twin, written, "--json").json["error"]
+    assert (error["code"], error["exit_status"]) == ("usage", 2)
+
+
 def test_another_source_than_the_receipts_is_told(hub: Hub, toy: Path, tmp_path: Path) -> None:
     """It is a question one may ask; but sizes and bindings are those of the model that the result was made of."""
     written, other = tmp_path / "out.toybin", tmp_path / "other.toy"

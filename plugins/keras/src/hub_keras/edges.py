@@ -189,6 +189,7 @@ EDGES = (
         process="keras-tensorflow",
         cost=1.5,
         title="tf2onnx",
+        optional=True,
         formerly=("keras.savedmodel-onnx",),
     ),
     *_program_edges(
