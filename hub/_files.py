@@ -87,33 +87,45 @@ def check_output(path: Path, *, force: bool, inputs: Iterable[str] = ()) -> None
     Raises:
         OutputExists: Something is there and `force` is off.
         OutputNotWritable: It is a folder, or its parent takes no files.
-        UsageError: It is one of the inputs.
+        UsageError: It is one of the inputs, or its receipt would be.
     """
+    receipt = receipt_path(path)
     try:
-        _check_place(path, force=force)
-        same = [name for name in inputs if name and path.exists() and Path(name).exists() and path.samefile(name)]
+        _check_place(path, receipt, force=force)
+        here = [place for place in (path, receipt) if place.exists()]
+        same = [
+            (place, name) for name in inputs if name and Path(name).exists() for place in here if place.samefile(name)
+        ]
         _probe(next(folder for folder in path.absolute().parents if folder.exists()))
     except OSError as error:
         hint = "name a path in a folder you can write to: -o PATH"
         raise OutputNotWritable(f"{path} cannot be written: {error.strerror}", hint=hint) from error
     if same:
-        raise UsageError(f"the output {path} is the input {same[0]}", hint="name another path: -o PATH")
+        place, name = same[0]
+        what = "the output" if place == path else f"the receipt of {path},"
+        raise UsageError(f"{what} {place} is the input {name}", hint="name another path: -o PATH")
 
 
-def _check_place(path: Path, *, force: bool) -> None:
+def _check_place(path: Path, receipt: Path, *, force: bool) -> None:
     if path.is_dir():
         raise OutputNotWritable(f"the output path {path} is a folder", hint=f"name a file in it: -o {path / 'model'}")
     if path.exists() and not force:
         raise OutputExists(f"{path} exists", hint="replace it with --force, or name another path with -o")
-    receipt = receipt_path(path)
     if receipt.is_dir():
         raise OutputNotWritable(f"the receipt's path {receipt} is a folder", hint="name another path: -o PATH")
+    if receipt.exists() and not force and b'"receipt_version"' not in _first_bytes(receipt):
+        raise OutputExists(f"{receipt} exists and is no receipt", hint="move it away, or name another path with -o")
 
 
 def _probe(folder: Path) -> None:
     """Write into a folder, and leave nothing: permissions alone do not tell (root, read-only and virtual systems)."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".hub-"):
         pass
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
 
 
 def receipt_path(artifact: Path) -> Path:

@@ -151,6 +151,10 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
     yield from proof.performance.remarks
 
 
+_NAMED = 6
+"""Layers that a warning names."""
+
+
 def _other_numerics(request: Request, wanted: Numerics, steps: Sequence[StepRecord]) -> Remark:
     last = steps[-1]
     got = last.artifact.state.numerics
@@ -158,7 +162,9 @@ def _other_numerics(request: Request, wanted: Numerics, steps: Sequence[StepReco
         text = f"the source is {wanted.value}; as {last.artifact.state.format} counts, the result is {got.value}"
         return Remark("warning", "precision-counted-otherwise", text)
     recipe = next((step.recipe for step in reversed(steps) if step.recipe), None)
-    kept = ", ".join(recipe.kept_float) if recipe else "some layers"
+    names = recipe.kept_float if recipe else ("some layers",)
+    more = f" and {len(names) - _NAMED} more (the receipt's recipe names all)" if len(names) > _NAMED else ""
+    kept = ", ".join(names[:_NAMED]) + more
     text = f"{wanted.value} was asked for and is {got.value}: in float stay {kept}"
     return Remark("warning", "precision-mixed", text, "--strict refuses this")
 

@@ -215,6 +215,24 @@ def test_a_receipt_that_is_no_json_is_told(tmp_path: Path, foreign: str) -> None
     assert "rm " in caught.value.hint
 
 
+def test_no_receipt_replaces_a_source_or_what_is_no_receipt(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    written = tmp_path / "out.toybin"
+    place = Path(f"{written}.hub.json")
+    place.write_bytes(toy.read_bytes())
+    words = ("--to", "toybin", "-o", written, "--json")
+    assert hub("convert", toy, *words).error["code"] == "output-exists"
+    for force in ((), ("--force",)):
+        error = hub("convert", place, *words, *force).json["error"]
+        assert error["code"] in {"usage", "output-exists"}
+        assert place.read_bytes() == toy.read_bytes()
+        assert not written.exists()
+    assert f"the receipt of {written}, {place} is the input {place}" in error["message"]
+    place.unlink()
+    assert hub("convert", toy, *words).status == 0
+    written.unlink()
+    assert hub("convert", toy, *words).status == 0, "an earlier receipt is in nobody's way"
+
+
 def test_a_source_with_other_inputs_cannot_be_what_a_result_was_made_of(
     hub: Hub, toy: Path, twin: Path, tmp_path: Path
 ) -> None:

@@ -267,6 +267,26 @@ def test_dims_kept_open_with_samples_of_several_sizes(tmp_path: Path) -> None:
     assert summarize(path).signature == summarize(shop.model).signature
 
 
+def test_a_stored_matrix_on_the_left_gets_one_scale(tmp_path: Path) -> None:
+    """ONNX Runtime's kernel refuses one for each row, on the first run and not before."""
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["w", "x"], ["y"], "mix"), helper.make_node("Exp", ["y"], ["z"], "out")],
+        "mixing",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [8, 16])],
+        [helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [5, 16])],
+        [numpy_helper.from_array(rng.normal(0, 0.3, (5, 8)).astype(np.float32), "w")],
+    )
+    path = tmp_path / "float.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    samples = [{"x": rng.normal(0, 1, (8, 16)).astype(np.float32)} for _ in range(24)]
+    shop = Workshop(tmp_path, path, samples[:16], samples[16:])
+    result, _ = shop.convert("onnx.int8")
+    assert shop.sqnr_db(result) > 25
+    scales = [tensor for tensor in onnx.load(result).graph.initializer if tensor.name == "w/scale"]
+    assert [list(tensor.dims) for tensor in scales] == [[]]
+
+
 def test_int16x8_is_closer_than_int8(magika: Workshop) -> None:
     wide, _ = magika.convert("onnx.int16x8")
     model = onnx.load(wide)

@@ -97,31 +97,33 @@ def affine(found: Range, kind: str) -> Affine:
 
 
 class QuantizedWeights(NamedTuple):
-    """Integers, or fp8, with one scale per channel of `axis`, zero point 0."""
+    """Integers, or fp8, with one scale per channel of `axis`, or one for all; zero point 0."""
 
     integers: Array
     scales: Array
-    axis: int
+    axis: int | None
 
 
-def quantize_weights(array: Array, axis: int, least: Array | float = 0.0, kind: str = "int8") -> QuantizedWeights:
-    """Rounds to int8 in -127..127, or fp8 in -448..448, symmetric, one scale per channel.
+def quantize_weights(
+    array: Array, axis: int | None, least: Array | float = 0.0, kind: str = "int8"
+) -> QuantizedWeights:
+    """Rounds to int8 in -127..127, or fp8 in -448..448, symmetric.
 
     Args:
         array: Float weights.
-        axis: The output channels'.
+        axis: The output channels', which get a scale each; None for one scale.
         least: Lower bound of the scales, where an int32 bias needs coarser ones.
         kind: `int8` or `FP8`.
     """
     import numpy as np
 
-    others = tuple(place for place in range(array.ndim) if place != axis)
+    others = tuple(place for place in range(array.ndim) if axis is None or place != axis)
     values = array.astype(np.float64)
     scales = np.maximum(np.abs(values).max(axis=others) / _LARGEST[kind], np.maximum(least, _TINIEST))
     shape = [-1 if place == axis else 1 for place in range(array.ndim)]
     steps = np.clip(values / scales.reshape(shape), -_LARGEST[kind], _LARGEST[kind])
     integers = (steps if kind == FP8 else np.rint(steps)).astype(_numpy_type(kind))
-    return QuantizedWeights(integers, scales.astype(np.float32), axis)
+    return QuantizedWeights(integers, np.asarray(scales, np.float32), axis)
 
 
 class _QdqWriter:
@@ -227,7 +229,8 @@ def _write_weights(node: NodeProto, writer: _QdqWriter, scale: float | None) -> 
         if tensor is None:
             continue
         array = numpy_helper.to_array(tensor)
-        axis = weight_axis(node, array.ndim) if place else array.ndim - 2
+        # ONNX Runtime's MatMulIntegerToFloat refuses more than one scale of what stands on the left.
+        axis = weight_axis(node, array.ndim) if place else None
         grouped = attributes(node).get("group", 1) != 1
         if array.ndim < 2:  # noqa: PLR2004 - a vector has one row
             continue
@@ -235,6 +238,7 @@ def _write_weights(node: NodeProto, writer: _QdqWriter, scale: float | None) -> 
             place == 1
             and scale is not None
             and writer.scheme.integer_bias
+            and axis is not None
             and _has_plain_bias(node, writer, array.shape[axis])
         )
         bias = numpy_helper.to_array(writer.tensors[node.input[2]]) if plain else None
