@@ -20,7 +20,7 @@ from hub._opening import Opened, open_model
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
 from hub._precision import prove_float32
-from hub._receipt import read_receipt
+from hub._receipt import read_receipt, unsteady_words
 from hub._reference import samples_and_reference
 from hub._repeat import repeated
 from hub._request import (
@@ -305,7 +305,8 @@ def verify(  # noqa: PLR0913 keywords, like the command line
             raise
         if report.passed:
             prove_float32(runner, opened, made, reference, report)
-        return msgspec.structs.replace(report, remarks=_other_source(request.source, opened, receipt))
+        unsteady = (unsteady_words(reference.unsteady),) if reference.unsteady else ()
+        return msgspec.structs.replace(report, remarks=(*_other_source(request.source, opened, receipt), *unsteady))
 
 
 def as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:

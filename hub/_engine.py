@@ -16,7 +16,7 @@ from hub._measure import Reference, adapt_samples, measure, outputs_of, self_noi
 from hub._opening import Opened, check_submodule, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._precision import prove_float32
-from hub._receipt import Proof, make_receipt
+from hub._receipt import Proof, make_receipt, unsteady_words
 from hub._reference import samples_and_reference
 from hub._repeat import remember
 from hub._request import Request, check_runtime, check_target
@@ -37,6 +37,7 @@ from hub.spec import (
     ModelSummary,
     ModelUnreadable,
     NoRouteError,
+    NothingCompared,
     Numerics,
     ParityPolicy,
     Receipt,
@@ -164,6 +165,8 @@ class Conversion:
             try:
                 return self._take(opened, route, samples, reference)
             except RouteFailed as failed:
+                if isinstance(failed.error, NothingCompared):  # samples that prove nothing do on no other route
+                    raise failed.error from failed
                 dead.add(failed.prefix)
                 open_only |= samples.guessed and isinstance(failed.error, ShapeNeeded)
                 if self._request.policy is None and not isinstance(failed.error, TooSlow):
@@ -182,6 +185,9 @@ class Conversion:
         """Say so where the source itself leaves the float gate when its inputs change by one rounding step."""
         if not any(item.parity for item in self._attempts):
             return ""
+        if reference.unsteady:
+            told = unsteady_words(reference.unsteady)
+            return f". And {told.text}: {told.hint}"
         source = Candidate(artifact=opened.artifact, summary=opened.summary, options=samples.options)
         own = self_noise(self._runner, source, reference, POLICIES[Numerics.FP32])
         if own.passed:

@@ -33,6 +33,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         outputs: Folder of the source's outputs.
         runtime: Who ran it.
         constant: Outputs that are the same for every sample, to the last bit: their comparison proves little.
+        unsteady: Outputs that are others when the first sample is run once more.
         others: The same at other sizes, for results whose dimensions stay open.
         size: The sizes of the inputs, of those.
     """
@@ -42,6 +43,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Path
     runtime: str
     constant: tuple[str, ...] = ()
+    unsteady: tuple[str, ...] = ()
     others: tuple["Reference", ...] = ()
     size: str = ""
 
@@ -63,14 +65,16 @@ def reference_of(
     """Run the source in its own runtime; inputs that the request freezes are fed their constants."""
     inputs = whole_inputs(runner, artifact, samples, options)
     runtime = runner.registry.runtime_for(artifact.state.format)
-    outputs, _ = runner.run(artifact, run_options(options), inputs, ())
+    outputs, ran = runner.run(artifact, run_options(options), inputs, (), again=True)
     digests: dict[str, set[bytes]] = {}
     for given in SampleFolder(outputs):
         for name, array in given.items():
             digests.setdefault(name, set()).add(hashlib.sha256(array.tobytes()).digest())
     several = len(SampleFolder(outputs)) > 1
     constant = tuple(name for name, found in digests.items() if several and len(found) == 1)
-    return Reference(inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name, constant=constant)
+    return Reference(
+        inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name, constant=constant, unsteady=ran.unsteady
+    )
 
 
 def whole_inputs(

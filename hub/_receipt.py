@@ -131,6 +131,8 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
     if constant:
         text = f"the source gives the same {constant} for every sample, so the comparison proves little"
         yield Remark("warning", "outputs-constant", text, "give other inputs: --test DATA")
+    if proof.reference.unsteady:
+        yield unsteady_words(proof.reference.unsteady)
     if request.announced:
         yield Remark("warning", "precision-chosen", request.announced)
     for spec in proof.result.summary.signature.inputs:
@@ -149,6 +151,15 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
         hint = "right where the weights are exact in it; else tell the plugin's authors"
         yield Remark("warning", "not-narrower", text, hint)
     yield from proof.performance.remarks
+
+
+def unsteady_words(outputs: Sequence[str]) -> Remark:
+    """What is to be said of a source that does not repeat itself."""
+    text = (
+        f"the source gives another {', '.join(outputs)} when the same sample is run once more: it draws random numbers "
+        "or keeps state from run to run, and what was compared hangs on both being drawn alike"
+    )
+    return Remark("warning", "source-unsteady", text, "take noise and dropout out of the model, or make them inputs")
 
 
 _NAMED = 6

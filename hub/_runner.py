@@ -188,7 +188,7 @@ class Runner:
             return self.convert(step, source, options, calibration, files, name)
         return Converted(path=path, output=msgspec.convert(done.result.value, StepOutput), done=done)
 
-    def run(
+    def run(  # noqa: PLR0913 what a run hangs on
         self,
         artifact: ModelArtifact,
         options: RuntimeOptions,
@@ -196,15 +196,18 @@ class Runner:
         chain: tuple[tuple[IoBinding, ...], ...],
         carry: dict[str, str] | None = None,
         preferred: str = "",
+        *,
+        again: bool = False,
     ) -> tuple[Path, RunOutput]:
         """Run an artifact on samples in the source's terms; returns the folder of outputs, in the source's terms too.
 
-        `samples` is the folder and its fingerprint, `carry` as in `RunTask`, `preferred` a runtime.
+        `samples` is the folder and its fingerprint, `carry` and `again` as in `RunTask`, `preferred` a runtime.
         """
         runtime = self.registry.runtime_for(artifact.state.format, preferred)
         folder, fingerprint = samples
         versions = self._versions(package_of(runtime), runtime.requires)
-        key = key_of("run", runtime.name, artifact.sha256, artifact.state, options, fingerprint, chain, carry, versions)
+        what = "run again" if again else "run"
+        key = key_of(what, runtime.name, artifact.sha256, artifact.state, options, fingerprint, chain, carry, versions)
 
         def build(place: Path) -> Task:
             return RunTask(
@@ -215,6 +218,7 @@ class Runner:
                 outputs=str(place / "outputs"),
                 chain=chain,
                 carry=carry or {},
+                again=again,
             )
 
         done = self.execute(key, build, Place(process=runtime.process))

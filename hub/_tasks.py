@@ -46,7 +46,8 @@ class ConvertTask(msgspec.Struct, frozen=True, kw_only=True, tag="convert"):
 class RunTask(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     """Run an artifact over a folder of samples in the source's terms; write one .npz of outputs per sample.
 
-    `carry` maps inputs to outputs: from the second sample on, such an input is what the output was before.
+    `carry` maps inputs to outputs: from the second sample on, such an input is what the output was before. With `again`
+    the first sample is run once more at the end.
 
     Gives a `RunOutput`. The outputs are in the source's terms again.
     """
@@ -58,6 +59,7 @@ class RunTask(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     outputs: str
     chain: tuple[tuple[IoBinding, ...], ...] = ()
     carry: dict[str, str] = {}
+    again: bool = False
 
 
 class SampleTask(msgspec.Struct, frozen=True, kw_only=True, tag="samples"):
@@ -118,10 +120,11 @@ def who_does(task: Task) -> str:
 
 
 class RunOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run went: samples run, and seconds for each after the session was open."""
+    """How a run went: samples run, seconds for each after the session was open, outputs that were others again."""
 
     samples: int
     seconds: tuple[float, ...]
+    unsteady: tuple[str, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -98,9 +98,29 @@ def _run(task: RunTask) -> RunOutput:
     session = runtime.open(task.artifact, task.options)
     try:
         seconds = tuple(_run_all(session.run, task, runtime.name))
+        unsteady = tuple(_other_again(session.run, task)) if task.again and not task.carry else ()
     finally:
         session.close()
-    return RunOutput(samples=len(seconds), seconds=seconds)
+    return RunOutput(samples=len(seconds), seconds=seconds, unsteady=unsteady)
+
+
+def _other_again(run: Callable[[Feeds], Feeds], task: RunTask) -> Iterator[str]:
+    """Outputs of the first sample that are others when it is run once more: random numbers, or state left inside."""
+    import numpy as np
+
+    from hub._bindings import to_artifact, to_source
+
+    first = next(iter(SampleFolder(task.outputs)), {})
+    feeds = next(iter(SampleFolder(task.samples)), {})
+    given = to_source(run(to_artifact(feeds, task.chain)), task.chain) if first else {}
+    for name, before in first.items():
+        now = np.asarray(given[name])
+        if before.dtype.kind == "f":  # threads may add up in another order
+            same = np.allclose(now, before, rtol=1e-3, atol=1e-3 * float(np.abs(before).max(initial=0)), equal_nan=True)
+        else:
+            same = bool(np.array_equal(now, before))
+        if not same:
+            yield name
 
 
 def _run_all(run: Callable[[Feeds], Feeds], task: RunTask, runtime: str) -> Iterator[float]:

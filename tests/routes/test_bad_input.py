@@ -212,3 +212,19 @@ def test_kill_in_the_middle_leaves_nothing_and_the_next_run_goes_on(
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["steps"][0]["cached"]
     assert output.exists()
+
+
+def test_a_source_that_draws_random_numbers_is_told(tmp_path: Path) -> None:
+    """Two sessions draw alike, so that the noise looks exact; one session that runs a sample twice does not."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [helper.make_node("RandomNormalLike", ["x"], ["n"], "noise"), helper.make_node("Add", ["x", "n"], ["y"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy"]
+    model = tmp_path / "noise.onnx"
+    graph = helper.make_graph(nodes, "noise", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), model)
+    command = [HUB, "convert", str(model), "--to", "onnxruntime", "-o", str(tmp_path / "out.onnx"), "--json"]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    (told,) = [remark for remark in json.loads(done.stdout)["remarks"] if remark["code"] == "source-unsteady"]
+    assert "another y when the same sample is run once more" in told["text"]
