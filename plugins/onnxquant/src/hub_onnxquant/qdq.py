@@ -136,7 +136,7 @@ class _QdqWriter:
         self.nodes: list[NodeProto] = []
         self.taken = all_names(self.graph) | {node.name for node in self.graph.node}
         self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
-        self._weights: dict[tuple[str, int, bytes], str] = {}
+        self._weights: dict[tuple[str, int | None, bytes], str] = {}
 
     def constant(self, wish: str, array: Array) -> str:
         name = fresh_name(wish, self.taken)
