@@ -33,6 +33,7 @@ from hub.spec import (
     IoContract,
     ModelArtifact,
     Numerics,
+    ParityReport,
     Receipt,
     Remark,
     RemarkKind,
@@ -131,6 +132,7 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
     if constant:
         text = f"the source gives the same {constant} for every sample, so the comparison proves little"
         yield Remark("warning", "outputs-constant", text, "give other inputs: --test DATA")
+    yield from kernels_words(last.parity)
     if proof.reference.unsteady:
         yield unsteady_words(proof.reference.unsteady)
     if request.announced:
@@ -151,6 +153,24 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
         hint = "right where the weights are exact in it; else tell the plugin's authors"
         yield Remark("warning", "not-narrower", text, hint)
     yield from proof.performance.remarks
+
+
+_FAR_APART_DB = 10
+_NEAR_DB = 40
+"""From here on nobody would see that kernels disagree."""
+
+
+def kernels_words(parity: ParityReport | None) -> Iterator[Remark]:
+    """What is to be said of a result that one runtime's kernels compute far better than its others."""
+    outputs = [item for item in parity.outputs if " at " not in item.runtime] if parity else []
+    for name in dict.fromkeys(item.output for item in outputs):
+        found = sorted((item.sqnr_db, item.runtime) for item in outputs if item.output == name)
+        (low, bad), (high, good) = found[0], found[-1]
+        if low < min(high - _FAR_APART_DB, _NEAR_DB):
+            text = f"{name} has {high:.1f} dB with {good} and {low:.1f} dB with {bad}: their kernels round otherwise"
+            yield Remark(
+                "warning", "kernels-disagree", text, "measure it where it will run; or try another --precision"
+            )
 
 
 def unsteady_words(outputs: Sequence[str]) -> Remark:

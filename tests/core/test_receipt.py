@@ -15,9 +15,20 @@ import pytest
 from hub._api import as_made
 from hub._files import sha256_file
 from hub._opening import Opened
-from hub._receipt import UNNAMED, decode_receipt, read_receipt
+from hub._receipt import UNNAMED, decode_receipt, kernels_words, read_receipt
 from hub._request import Request, Source
-from hub.spec import HubError, ModelArtifact, ModelSummary, Numerics, Signature, State, UsageError
+from hub.spec import (
+    HubError,
+    ModelArtifact,
+    ModelSummary,
+    Numerics,
+    OutputParity,
+    ParityPolicy,
+    ParityReport,
+    Signature,
+    State,
+    UsageError,
+)
 
 Hub = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -213,6 +224,33 @@ def test_a_receipt_that_is_no_json_is_told(tmp_path: Path, foreign: str) -> None
     with pytest.raises(UsageError, match=r"the receipt .* cannot be read: .") as caught:
         read_receipt(tmp_path / "out.bin", artifact)
     assert "rm " in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [({"reference": 39.2}, True), ({"reference": 20.0}, False), ({"optimized at x=2x3": 39.2}, False), ({}, False)],
+)
+def test_kernels_of_one_runtime_that_disagree_are_told(others: dict[str, float], told: bool) -> None:
+    outputs = tuple(
+        OutputParity(
+            output="mask",
+            runtime=runtime,
+            samples=9,
+            elements=9,
+            max_abs=0,
+            mean_abs=0,
+            relative=0,
+            cosine=1,
+            sqnr_db=db,
+        )
+        for runtime, db in ({"xnnpack": 17.2} | others).items()
+    )
+    report = ParityReport(
+        policy=ParityPolicy(numerics=Numerics.INT8), inputs="given", reference_runtime="r", outputs=outputs, passed=True
+    )
+    found = list(kernels_words(report))
+    assert [item.code for item in found] == ["kernels-disagree"] * told
+    assert not told or "mask has 39.2 dB with reference and 17.2 dB with xnnpack" in found[0].text
 
 
 def test_no_receipt_replaces_a_source_or_what_is_no_receipt(hub: Hub, toy: Path, tmp_path: Path) -> None:
