@@ -73,6 +73,9 @@ def _impostor(path: Path, header: bytes) -> ModelUnreadable | None:
     return next((ModelUnreadable(f"{path} {what}", hint=mend) for what, mend in found), None)
 
 
+_DATA_SUFFIXES = {".npy", ".npz"}
+
+
 def _unknown(path: Path, registry: Registry, header: bytes) -> ModelUnreadable:
     kind = "folder" if path.is_dir() else "file"
     for name, item in registry.formats.items():
@@ -87,6 +90,9 @@ def _unknown(path: Path, registry: Registry, header: bytes) -> ModelUnreadable:
         begins = f"; it begins with {header[:16]!r}" if header else ""
         message = f"the {kind} {path} is named like a {claims[0]} model and is none{begins}"
         return ModelUnreadable(message, hint="export or download it again")
+    if path.suffix in _DATA_SUFFIXES:
+        hint = "name the model first, then `--calibration` or `--test` with the data (`--data` for run and verify)"
+        return ModelUnreadable(f"{path} holds arrays: it is data and no model", hint=hint)
     if header.startswith(b"PK\x03\x04"):
         return ModelUnreadable(f"{path} is a zip archive and no model", hint="unpack it, and give what is inside")
     known = ", ".join(registry.formats) or "nothing: no plugin is installed"

@@ -139,7 +139,7 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
         yield Remark("warning", "precision-chosen", request.announced)
     for spec in proof.result.summary.signature.inputs:
         if not spec.is_static and spec.name in proof.result.options.shapes:
-            shape = "x".join(map(str, proof.result.options.shapes[spec.name]))
+            shape = "x".join(map(str, proof.result.options.shapes[spec.name])) or "a scalar"
             text = f"{spec} stays open in the file; it was compared at {shape} only, the shape that was asked for"
             yield Remark("warning", "compared-at-one-size", text)
     got = last.artifact.state.numerics

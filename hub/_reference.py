@@ -52,7 +52,7 @@ def _at(request: Request, runner: Runner, opened: Opened, *, fix: bool, guess: i
         samples = msgspec.structs.replace(samples, calibration=calibration)
     reference = reference_of(runner, opened.artifact, samples.check, samples.kind, samples.options)
     for inputs, shapes in samples.others:
-        size = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        size = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items() if shape)
         try:
             other = reference_of(runner, opened.artifact, inputs, samples.kind, samples.options)
         except StepError as error:

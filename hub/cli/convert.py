@@ -49,7 +49,14 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="SPEC",
         help="Real samples: .npz, .npy, a folder, module:function.",
     ),
-    click.option("--test", default="", metavar="SPEC", help="Samples to check on; an array `label` gives accuracy."),
+    click.option(
+        "--test",
+        "--data",
+        "test",
+        default="",
+        metavar="SPEC",
+        help="Samples to check on; an array `label` gives accuracy.",
+    ),
     click.option("--weights", default="", metavar="FILE", help="Weights for a package.module:builder."),
     click.option("-o", "--output", default="", metavar="PATH", help="The artifact's path."),
     click.option(

@@ -288,6 +288,7 @@ def test_output_into_a_closed_pipe_is_no_defect(toy: Path, cache: Path) -> None:
         ("lfs.toy", b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS", "git lfs pull"),
         ("model.tgz", b"\x1f\x8b\x08\x00", "is packed with gzip", "tar -xzf"),
         ("model.zip", b"PK\x03\x04....", "is a zip archive and no model", "unpack it"),
+        ("calib.npz", b"PK\x03\x04....", "it is data and no model", "--calibration"),
         ("noise.toy", b"noise", "is named like a toy model and is none; it begins with b'noise'", "download it again"),
         ("notes.txt", b"some text", "is no model that an installed plugin reads; they read ", "hub plugins"),
     ],
