@@ -43,24 +43,37 @@ def gates_page() -> str:
     """The gate of each precision and where it comes from."""
     rows = [
         f"| {name.value} | {name.meaning} | {_bound(p.relative_max)} | {_bound(p.cosine_min)} | "
-        f"{_bound(p.sqnr_min_db)} | {_bound(p.top1_min)} | {p.source} |"
+        f"{_bound(p.sqnr_min_db)} | {_bound(p.centred_min_db)} | {_bound(p.single_min_db)} | {_bound(p.top1_min)} | "
+        f"{_share(p.movement_min)} | {p.source} |"
         for name, p in POLICIES.items()
     ]
     head = (
-        "| precision | meaning | relative ≤ | cosine ≥ | SQNR dB ≥ | top-1 ≥ | why |\n|---|---|---|---|---|---|---|\n"
+        "| precision | meaning | relative ≤ | cosine ≥ | SQNR dB ≥ | without the mean ≥ | single ≥ | top-1 ≥ "
+        "| moves ≥ | why |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
     kept = _KEPT.format(carried(Numerics.INT8).sqnr_min_db)
     return _MADE + "# Gates\n\n" + _GATES_TEXT + head + "\n".join(rows) + "\n" + kept
 
 
 _GATES_TEXT = """Every bound must hold for every output, with every kernel set of the result's runtime, against the
-source model in its own runtime. Top-1 is judged where an output holds a classifier's probabilities (along its last
-axis, not negative, summing to one), and from so many rows on that one disagreement stays inside the bound (20 for
-0.95). A comparison over no samples, of NaN, or against outputs that are zero throughout is an error, not a pass.
-Where an output [batch, channels, places] holds two things behind each other that differ by ten times in scale and the
-quiet one is less than 5 % of the power (a detector's boxes in pixels and scores below one), the quiet one is judged by
-itself too, as `output[:, 4:84]`: a detector whose scores are all zero has an SQNR of 32 dB over the whole.
-Your own gate: `--max-relative`, `--min-cosine`, `--min-sqnr`; the receipt then says `custom`.
+source model in its own runtime. A comparison over no samples, of NaN, or against outputs that are zero throughout is an
+error, not a pass. Element types are the source's, or declared. Why each bound is what it is:
+[decision 62](../adr/0062-evidence-of-outputs.md).
+
+* *Quiet parts.* Where an output holds things that differ by ten times in scale (a detector's boxes in pixels and scores
+  below one), along any axis and wherever they lie, each that is less than 5 % of the power is judged by itself, under
+  the same bounds, as `output[:, 4:84]`: a detector whose scores are all zero has an SQNR of 32 dB over the whole.
+* *Without the mean.* SQNR with the signal counted from the source's mean: a constant has 0 dB there.
+* *Single.* SQNR of the worst sample (row of a batch) and of the worst component of an axis, where its noise stands out
+  from the others': a result that is zero for some inputs, or in one channel, has 0 dB there.
+* *Top-1.* Of rows whose first class leads by more than the noise, the share whose arg-max agrees; it fails where so few
+  would agree by chance once in a thousand times (binomial tail). Labels, where the data has some, by the same tail.
+* *Moves.* An output that moves by less, as a part of its largest value, is no evidence, and so are scores that are all
+  below 0.01 where the result says so too. That ends as `no-evidence`, exit status 8: [decision
+  63](../adr/0063-no-evidence.md).
+
+Your own gate: `--max-relative`, `--min-cosine`, `--min-sqnr`; those alone are then judged, and the receipt says
+`custom`.
 
 """
 
@@ -77,6 +90,10 @@ such samples prove little.
 
 def _bound(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
 
 
 def errors_page() -> str:

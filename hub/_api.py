@@ -15,9 +15,9 @@ from hub._effects import check_bindings
 from hub._engine import Conversion
 from hub._events import Events, Silent
 from hub._identify import identify
-from hub._measure import measure, with_constants
+from hub._measure import measure, outputs_of, with_constants
 from hub._opening import Opened, open_model
-from hub._parity import POLICIES, carried
+from hub._parity import POLICIES, accuracy, carried, describe_failures
 from hub._plugins import Registry
 from hub._precision import prove_float32
 from hub._receipt import read_receipt, unsteady_words
@@ -305,8 +305,29 @@ def verify(  # noqa: PLR0913 keywords, like the command line
             raise
         if report.passed:
             prove_float32(runner, opened, made, reference, report)
+        report = on_random(report, receipt)
+        if samples.labels:
+            found = accuracy(samples.labels, reference.outputs, outputs_of(runner, made, reference), gate)
+            report = msgspec.structs.replace(report, accuracy=found, passed=report.passed and not found.failure)
         unsteady = (unsteady_words(reference.unsteady),) if reference.unsteady else ()
         return msgspec.structs.replace(report, remarks=(*_other_source(request.source, opened, receipt), *unsteady))
+
+
+def on_random(report: ParityReport, receipt: Receipt | None) -> ParityReport:
+    """A result whose ranges were calibrated says nothing on inputs that are drawn: those may lie outside of them."""
+    broken = any("NaN" in failure for output in report.outputs for failure in output.failures)
+    if report.passed or broken or report.inputs != "random" or report.policy.numerics not in _CALIBRATED:
+        return report
+    data = receipt.calibration.spec if receipt and receipt.calibration else ""
+    made = f"; it was calibrated on {data}" if data else ""
+    unproved = (
+        f"on random inputs, which may lie outside of the ranges that {report.policy.numerics.value} was made for, "
+        f"{describe_failures(report)}{made}"
+    )
+    return msgspec.structs.replace(report, unproved=unproved)
+
+
+_CALIBRATED = {Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.FP8}
 
 
 def as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from hub.spec import ConvertOptions, Feeds, IoBinding
+from hub.spec import ConvertOptions, DType, Feeds, IoBinding
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -69,6 +69,23 @@ def is_dropped(output: str, chain: Chain) -> bool:
         bound = _of(bindings, "output").get(output)
         output = bound.target if bound else output
     return not output
+
+
+def declared_dtypes(outputs: Iterable[str], chain: Chain) -> dict[str, DType]:
+    """What outputs are declared to be in the artifact, where that is another element type than in the source.
+
+    A quantized one comes back as the real numbers that it stands for.
+    """
+    found: dict[str, DType] = {}
+    for output in outputs:
+        name, scaled = output, False
+        for bindings in chain:
+            bound = _of(bindings, "output").get(name)
+            if bound and bound.dtype:
+                scaled |= bool(bound.scale)
+                found[output] = DType.FLOAT32 if scaled else bound.dtype
+            name = bound.target if bound else name
+    return found
 
 
 def _of(bindings: Iterable[IoBinding], direction: str) -> dict[str, IoBinding]:

@@ -14,7 +14,7 @@ from hub._history import History
 from hub._identify import identify
 from hub._measure import Reference, adapt_samples, measure, outputs_of, self_noise
 from hub._opening import Opened, check_submodule, open_model
-from hub._parity import POLICIES, accuracy, carried, describe_failures
+from hub._parity import POLICIES, accuracy, carried, describe_failures, no_evidence
 from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt, unsteady_words
 from hub._reference import samples_and_reference
@@ -29,6 +29,7 @@ from hub._speed import Performance, check_speed, explain, measure_speed, slow_wo
 from hub._steps import Step, narrows
 from hub._unrun import built_only, check_here
 from hub.spec import (
+    Accuracy,
     ConvertOptions,
     Edge,
     FailedAttempt,
@@ -221,6 +222,8 @@ class Conversion:
             except HubError as error:
                 raise RouteFailed(prefix, error) from error
             parity = candidate.steps[-1].parity
+            if parity and parity.unproved:  # by these samples no route's result is proved
+                raise no_evidence(parity)
             if parity and not parity.passed:
                 wrong = f"the result is not the source's: {describe_failures(parity)}"
                 raise RouteFailed(prefix, VerificationError(wrong), parity)
@@ -232,6 +235,10 @@ class Conversion:
                 prove_float32(self._runner, opened, ran, reference, ran.steps[-1].parity)
         except HubError as error:
             raise RouteFailed(prefix, error) from error
+        labelled = self._accuracy(candidate, samples, reference) if ran is candidate else None
+        if labelled and labelled.failure:
+            lost = VerificationError(f"the result is not the source's: {labelled.failure}")
+            raise RouteFailed(prefix, lost, candidate.steps[-1].parity)
         self._history.passed(prefix)
         return Proof(
             source=opened,
@@ -239,10 +246,16 @@ class Conversion:
             samples=samples,
             reference=reference,
             performance=self._performance(opened, candidate, reference) if ran is candidate else Performance(),
-            accuracy=accuracy(samples.labels, reference.outputs, outputs_of(self._runner, candidate, reference))
-            if samples.labels and ran is candidate
-            else None,
+            accuracy=labelled,
         )
+
+    def _accuracy(self, result: Candidate, samples: Samples, reference: Reference) -> Accuracy | None:
+        """What result and source make of labelled samples."""
+        parity = result.steps[-1].parity
+        if not samples.labels:
+            return None
+        outputs = outputs_of(self._runner, result, reference)
+        return accuracy(samples.labels, reference.outputs, outputs, parity.policy if parity else None)
 
     def _samples_for(self, opened: Opened, route: tuple[Step, ...], samples: Samples) -> Samples:
         """Fix the shapes when a later route needs them fixed and the first did not; never at a size of hub's choice."""

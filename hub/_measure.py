@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from hub._bindings import Chain, is_dropped, keeps_state, to_artifact
+from hub._bindings import Chain, declared_dtypes, is_dropped, keeps_state, to_artifact
 from hub._candidate import Candidate
 from hub._inputs import one_step_up
 from hub._parity import compare
@@ -185,6 +185,7 @@ def _compared(reference: Reference, folders: dict[str, Path], chain: Chain, poli
         inputs=reference.kind,
         reference_runtime=reference.runtime,
         dropped={name for name in names if is_dropped(name, chain)},
+        dtypes=declared_dtypes(names, chain),
     )
 
 

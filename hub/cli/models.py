@@ -41,8 +41,12 @@ def inspect_command(**values: Any) -> None:
 @model_options
 @verbosity
 def verify_command(**values: Any) -> None:
-    """Measure RESULT against SOURCE; exit status 6 when the gate does not hold."""
+    """Measure RESULT against SOURCE; exit status 6 when the gate does not hold, 8 when the samples prove nothing.
+
+    Where the samples have an array `label`, the accuracy must hold too.
+    """
     from hub._api import verify
+    from hub._parity import no_evidence
     from hub.cli.render import show_parity
     from hub.spec import VerificationError
 
@@ -55,14 +59,16 @@ def verify_command(**values: Any) -> None:
         options=options,
         runtime=values["runtime"],
     )
-    show_parity(report, as_json=values["as_json"])
+    show_parity(report, as_json=values["as_json"], verbose=values["verbose"])
+    wrong = VerificationError(
+        f"{values['result']} does not compute what {values['source']} does",
+        hint="convert again: hub convert, or see the table above",
+    )
+    error = no_evidence(report, "--data DATA") if report.unproved else wrong
     if not report.passed and not values["as_json"]:
-        raise VerificationError(
-            f"{values['result']} does not compute what {values['source']} does",
-            hint="convert again: hub convert, or see the table above",
-        )
+        raise error
     if not report.passed:
-        raise click.exceptions.Exit(VerificationError.exit_status)
+        raise click.exceptions.Exit(error.exit_status)
 
 
 @click.command("run")

@@ -21,6 +21,7 @@ from hub.cli.harmless import MOST, harmless, more, shown
 from hub.cli.report import encode_json
 from hub.spec import (
     Accepts,
+    Accuracy,
     Edge,
     Execution,
     FailedAttempt,
@@ -145,6 +146,7 @@ def show_receipt(receipt: Receipt, *, as_json: bool, quiet: bool, verbose: bool)
     console.print(_steps_table(receipt.steps))
     if receipt.parity:
         console.print(_parity_table(receipt.parity))
+        _show_evidence(console, receipt.parity, verbose=verbose)
     if receipt.not_run:
         _show_not_run(console, receipt.not_run)
     for name, text in _facts(receipt):
@@ -184,8 +186,7 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
     ratio = ratio if receipt.level == "run" else "with all its files; a device's kernels may be among them"
     yield "size", f"{_size(before)} → {_size(after)} ({ratio})"
     if receipt.accuracy:
-        a = receipt.accuracy
-        yield "accuracy", f"{a.source:.2%} → {a.result:.2%} on {a.samples} labelled samples"
+        yield "accuracy", _accuracy_words(receipt.accuracy)
     yield from result_facts(receipt)
     for attempt in receipt.failed_attempts:
         if not attempt.refused:
@@ -194,6 +195,11 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
         "written",
         f"[green]{escape(receipt.result.path)}[/] (receipt: {escape(Path(receipt.result.path).name)}.hub.json)",
     )
+
+
+def _accuracy_words(found: Accuracy) -> str:
+    failure = f": [red]{escape(found.failure)}[/]" if found.failure else ""
+    return f"{found.source:.2%} → {found.result:.2%} on {found.samples} labelled samples{failure}"
 
 
 def _steps_table(steps: Iterable[StepRecord]) -> Table:
@@ -232,7 +238,11 @@ def _parity_row(item: OutputParity) -> tuple[str, ...]:
         f"{item.cosine:.5f}",
         _db(item.sqnr_db),
         "" if item.top1 is None else f"{item.top1:.1%}",
-        _passed(not item.failures) if not item.failures else f"[red]{escape('; '.join(item.failures))}[/]",
+        f"[yellow]no evidence: {escape(item.unproved)}[/]"
+        if item.unproved
+        else _passed(not item.failures)
+        if not item.failures
+        else f"[red]{escape('; '.join(item.failures))}[/]",
     )
 
 
@@ -247,13 +257,39 @@ def _gate(report: ParityReport) -> str:
     return ", ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
 
 
-def show_parity(report: ParityReport, *, as_json: bool) -> None:
+def _show_evidence(console: Console, report: ParityReport, *, verbose: bool) -> None:
+    """One line: what was looked at beside the whole; with `verbose` each bound, and what it found where."""
+    policy, outputs = report.policy, report.outputs
+    if policy.centred_min_db is None:
+        return
+    centred = min((item.centred_sqnr_db for item in outputs if item.centred_sqnr_db is not None), default=None)
+    single = min((item.worst_db for item in outputs if item.worst_db is not None), default=None)
+    rows = sum(item.top1_rows for item in outputs)
+    said = [
+        "" if centred is None else f"{_db(centred)} without the mean (≥ {policy.centred_min_db:g})",
+        "no sample or component stands out" if single is None else
+        f"{_db(single)} where the noise stands out (≥ {policy.single_min_db:g})",
+        f"{rows} rows with a clear class" if rows else "",
+    ]  # fmt: skip
+    console.print(f"[bold]{'evidence':<9}[/] {', '.join(filter(None, said))}")
+    for item in outputs if verbose else ():
+        worst = f"; {item.worst_at} stands out with {_db(item.worst_db)}" if item.worst_db is not None else ""
+        mean = "moves nowhere" if item.centred_sqnr_db is None else f"{_db(item.centred_sqnr_db)} without the mean"
+        console.print(escape(f"  {item.output} on {item.runtime}: {mean}, {item.top1_rows} clear rows{worst}"))
+    if verbose:
+        console.print(escape(f"  gate of {policy.numerics.value}: {policy.source}"))
+
+
+def show_parity(report: ParityReport, *, as_json: bool, verbose: bool) -> None:
     """Show a measurement."""
     if as_json:
         print_json(report)
         return
     console = out()
     console.print(_parity_table(report))
+    _show_evidence(console, report, verbose=verbose)
+    if report.accuracy:
+        console.print(f"[bold]{'accuracy':<9}[/] {_accuracy_words(report.accuracy)}")
     for remark in report.remarks:
         console.print(f"[bold yellow]{remark.kind}[/]   {escape(sentence(remark))}")
 

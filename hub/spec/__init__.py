@@ -33,6 +33,7 @@ from hub.spec.errors import (
     ModelNotFound,
     ModelRefused,
     ModelUnreadable,
+    NoEvidence,
     NoRouteError,
     NothingCompared,
     OutputExists,
@@ -57,7 +58,7 @@ from hub.spec.expectations import Expectation, ExpectationKind, parse_expectatio
 from hub.spec.hooks import CONTRACT_VERSION, ENTRY_POINT_GROUP, hookimpl
 from hub.spec.machine import Processor, processor
 from hub.spec.numerics import PREPARED, STATEFUL, STATIC, Numerics, State, form_satisfies
-from hub.spec.parts import Part, parts_of, with_parts
+from hub.spec.parts import Part, parts_of, quiet_parts_of, with_parts, with_quiet_parts
 from hub.spec.recipes import QuantRecipe
 from hub.spec.remarks import Remark, RemarkCode, RemarkKind
 from hub.spec.reports import (
@@ -137,6 +138,7 @@ __all__ = [
     "ModelRefused",
     "ModelSummary",
     "ModelUnreadable",
+    "NoEvidence",
     "NoRouteError",
     "NotRun",
     "NothingCompared",
@@ -194,9 +196,11 @@ __all__ = [
     "parts_of",
     "private_copy",
     "processor",
+    "quiet_parts_of",
     "run_tool",
     "takes_all",
     "takes_unblocked",
     "with_parts",
+    "with_quiet_parts",
     "write_sample",
 ]

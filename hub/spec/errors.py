@@ -189,6 +189,13 @@ class NothingCompared(VerificationError):
     code = "nothing-compared"
 
 
+class NoEvidence(VerificationError):
+    """No bound is broken, and the samples are such that a broken result would look right too: nothing is proved."""
+
+    code = "no-evidence"
+    exit_status = 8
+
+
 class TooSlow(VerificationError):
     """The result was timed and is not as much faster than its float form as was required."""
 

@@ -1,11 +1,12 @@
-"""Outputs that hold two things of different scale, such as a detector's boxes in pixels and its scores below one.
+"""Outputs that hold things of different scale, such as a detector's boxes in pixels and its scores below one.
 
 Over such an output as a whole every measure is the loud part's: a model whose scores are all zero, which detects
-nothing, has an SQNR of 55 dB. So the quiet part is judged by itself.
+nothing, has an SQNR of 55 dB. So each quiet part is judged by itself: wherever the sizes of an axis's components, put
+in order, leave a gap, be they at its end, in its middle, or one in three.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,87 +15,237 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.generic]
-    Power = npt.NDArray[np.float64]
+    Reals = npt.NDArray[np.float64]
+    Indices = npt.NDArray[np.intp]
     Key = TypeVar("Key", str, int)
 
 GAP = 10.0
-"""Ratio of root mean squares from which two neighbouring blocks of channels are two things."""
+"""Ratio of root mean squares, one size to the next, from which components are two things."""
 
 BLIND_SHARE = 0.05
 """Of an output's power: what is below is less than the noise that the int8 gate allows (13 dB), so it goes unseen."""
 
-_DUST = 1e-6  # of the loud part: below are rounding errors of float32
-_RANK = 3  # [batch, channels, places] or [batch, places, channels]
+_DUST = 1e-6  # of the loudest: below are rounding errors of float32
+_CONSTANT = 0.05  # of a part's root mean square: strides and anchors move by less, and say nothing
+_FEWEST = 4.0  # numbers that make up a part's power: one that fired once is no measure
+_SILENT = 0.1  # of the peak of scores beside them: scores of classes that do not occur
+_MOST = 6  # parts of an output, those of the widest gaps
+_ROWS = 4  # samples from which rows of a batch that are quiet in all of them are no accident of the data
 
 
 class Part(msgspec.Struct, frozen=True, order=True):
-    """The quiet block of an axis: indices from `start` to before `stop`."""
+    """Components of an axis: indices from `start` to before `stop`, and those of the spans behind, `more`."""
 
     axis: int
     start: int
     stop: int
+    more: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """All of them, in order."""
+        return ((self.start, self.stop), *self.more)
 
     def of(self, array: "Array") -> "Array":
         """This part of an output."""
-        return array[(slice(None),) * self.axis + (slice(self.start, self.stop),)]
+        import numpy as np
+
+        before = (slice(None),) * self.axis
+        blocks = [array[(*before, slice(*span))] for span in self.spans]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=self.axis)
 
     def __str__(self) -> str:
-        return f"[{':, ' * self.axis}{self.start}:{self.stop}]"
+        shown = [f"{start}:{stop}" for start, stop in self.spans]
+        return f"[{':, ' * self.axis}{','.join(shown[:_MOST])}{',…' if len(shown) > _MOST else ''}]"
 
 
-def parts_of(samples: "Iterable[Mapping[Key, Array]]") -> "dict[Key, Part]":
-    """The block at one end of an axis that an output's measures would not see, for each output that has one.
+class Components(NamedTuple):
+    """Sums over each component of an axis: one index of it, over all others and all samples.
+
+    Attributes:
+        size: Numbers in each.
+        total: Their sums.
+        power: Sums of squares.
+        fourth: Sums of fourth powers: power^2 / fourth is how many numbers make up the power.
+        peak: Largest magnitudes.
+        low: Smallest numbers.
+    """
+
+    size: int
+    total: "Reals"
+    power: "Reals"
+    fourth: "Reals"
+    peak: "Reals"
+    low: "Reals"
+
+    def of(self, members: "Indices") -> "Components":
+        """The same of some of them."""
+        total, power, fourth, peak, low = (sums[members] for sums in self[1:])
+        return Components(self.size, total, power, fourth, peak, low)
+
+    @property
+    def moving(self) -> "Reals":
+        """Sums of squares without each component's own mean."""
+        import numpy as np
+
+        moving: Reals = np.maximum(self.power - self.total**2 / self.size, 0)
+        return moving
+
+
+class OutputProfile(NamedTuple):
+    """What the source gives in one output over all samples; `axes` are those along which components are told apart."""
+
+    samples: int
+    size: int
+    total: float
+    axes: dict[int, Components]
+
+    def joined(self, other: "OutputProfile") -> "OutputProfile":
+        """Both; an axis whose size changes from sample to sample is none."""
+        import numpy as np
+
+        axes = {}
+        for axis in self.axes.keys() & other.axes.keys():
+            one, two = self.axes[axis], other.axes[axis]
+            if one.total.shape == two.total.shape:
+                axes[axis] = Components(
+                    one.size + two.size,
+                    one.total + two.total,
+                    one.power + two.power,
+                    one.fourth + two.fourth,
+                    np.maximum(one.peak, two.peak),
+                    np.minimum(one.low, two.low),
+                )
+        return OutputProfile(
+            self.samples + other.samples, self.size + other.size, self.total + other.total, dict(sorted(axes.items()))
+        )
+
+    def of(self, part: Part) -> "OutputProfile":
+        """The profile of a part, along its own axis."""
+        import numpy as np
+
+        members = np.concatenate([np.arange(*span) for span in part.spans])
+        found = self.axes[part.axis].of(members)
+        return OutputProfile(self.samples, found.size * members.size, float(found.total.sum()), {part.axis: found})
+
+    def parts(self) -> "Iterator[tuple[float, Part]]":
+        """The quiet parts with their gaps. A batch's rows are parts only where they are the same ones all the time."""
+        for axis, components in self.axes.items():
+            numbers = components.size / self.samples
+            if axis or len(self.axes) == 1 or (self.samples >= _ROWS <= numbers):
+                for gap, members in _quiet(components):
+                    (start, stop), *more = _spans(members)
+                    yield gap, Part(axis, start, stop, tuple(more))
+
+
+def profile_of(array: "Array") -> OutputProfile:
+    """The profile of one sample's output."""
+    import numpy as np
+
+    reals = array.astype(np.float64)
+    squares = reals * reals
+    fourths = squares * squares
+    axes = {}
+    for axis, size in enumerate(array.shape):
+        others = tuple(other for other in range(array.ndim) if other != axis)
+        if size > 1:
+            axes[axis] = Components(
+                array.size // size,
+                reals.sum(axis=others),
+                squares.sum(axis=others),
+                fourths.sum(axis=others),
+                np.sqrt(squares.max(axis=others)),
+                reals.min(axis=others),
+            )
+    return OutputProfile(1, array.size, float(reals.sum()), axes)
+
+
+def _quiet(found: Components) -> "Iterator[tuple[float, Indices]]":
+    """Each (gap, components) that lie apart from all louder ones, go unseen beside the rest, and say something."""
+    import numpy as np
+
+    if not np.isfinite(found.power).all():
+        return
+    rms = np.sqrt(found.power / found.size)
+    order = np.argsort(-rms, kind="stable")
+    sizes = rms[order]
+    cuts = np.flatnonzero((sizes[:-1] >= GAP * sizes[1:]) & (sizes[1:] > _DUST * sizes[0])) + 1
+    ends = [*cuts[1:], int((sizes > _DUST * sizes[0]).sum())]
+    for louder, start, end in zip([0, *cuts], cuts, ends, strict=False):
+        part, beside = found.of(order[start:end]), found.of(order[louder:start])
+        power = float(part.power.sum())
+        unseen = power < BLIND_SHARE * found.power.sum()
+        several = power**2 >= _FEWEST * part.fourth.sum()
+        moves = found.size < _FEWEST or part.moving.sum() >= _CONSTANT**2 * power
+        scores = min(part.low.min(), beside.low.min()) >= 0 and beside.peak.max() <= 1
+        if unseen and several and moves and not (scores and part.peak.max() < _SILENT * beside.peak.max()):
+            yield float(sizes[start - 1] / sizes[start]), np.sort(order[start:end])
+
+
+def _spans(members: "Indices") -> tuple[tuple[int, int], ...]:
+    import numpy as np
+
+    blocks = np.split(members, np.flatnonzero(np.diff(members) > 1) + 1)
+    return tuple((int(block[0]), int(block[-1]) + 1) for block in blocks)
+
+
+def is_classifier(source: "Array") -> bool:
+    """Whether an array holds a classifier's probabilities: [batch, ..., classes >= 2], not negative, summing to one."""
+    import numpy as np
+
+    if source.ndim < 2 or source.shape[-1] < 2 or not np.issubdtype(source.dtype, np.floating):  # noqa: PLR2004 as above
+        return False
+    return bool(not np.less(source, 0).any() and np.allclose(source.sum(axis=-1), 1, atol=1e-3))
+
+
+def profiles_of(samples: "Iterable[Mapping[Key, Array]]") -> "dict[Key, OutputProfile]":
+    """The profile of each output that is of floats, and has numbers in every sample."""
+    import numpy as np
+
+    found: dict[Key, OutputProfile] = {}
+    for outputs in samples:
+        for name, array in outputs.items():
+            if array.size and np.issubdtype(array.dtype, np.floating):
+                profile = profile_of(array)
+                found[name] = found[name].joined(profile) if name in found else profile
+    return found
+
+
+def quiet_parts_of(samples: "Iterable[Mapping[Key, Array]]") -> "dict[Key, tuple[Part, ...]]":
+    """The parts that an output's measures would not see, for each output that has any, in order.
+
+    A classifier's rows are one thing, whatever their sizes.
 
     Args:
         samples: What the source gave for each sample, by output.
     """
-    powers: dict[Key, list[Power | None]] = {}
-    for outputs in samples:
-        for name, array in outputs.items():
-            found = _powers(array)
-            before = powers.setdefault(name, found)
-            if before is not found:
-                powers[name] = [_added(one, other) for one, other in zip(before, found, strict=True)]
-    best = {name: max(_blocks_of(found), default=None) for name, found in powers.items()}
-    return {name: block[1] for name, block in best.items() if block}
+
+    def several() -> "Iterator[dict[Key, Array]]":
+        for given in samples:
+            yield {name: array for name, array in given.items() if not is_classifier(array)}
+
+    return quiet_parts(profiles_of(several()))
 
 
-def _powers(array: "Array") -> "list[Power | None]":
-    """Mean squares of an output's channels and of its places; None where it has other axes."""
-    import numpy as np
-
-    if array.ndim != _RANK or not array.size or not np.issubdtype(array.dtype, np.floating):
-        return [None, None]
-    squares = np.square(array, dtype=np.float64)
-    return [squares.mean(axis=(0, 2)), squares.mean(axis=(0, 1))]
+def quiet_parts(profiles: "Mapping[Key, OutputProfile]") -> "dict[Key, tuple[Part, ...]]":
+    """The same of profiles."""
+    found = {name: sorted(profile.parts(), reverse=True)[:_MOST] for name, profile in profiles.items()}
+    return {name: tuple(sorted(part for _, part in parts)) for name, parts in found.items() if parts}
 
 
-def _added(one: "Power | None", other: "Power | None") -> "Power | None":
-    return None if one is None or other is None or one.shape != other.shape else one + other
+def with_quiet_parts(
+    outputs: "Mapping[Key, Array]", parts: "Mapping[Key, tuple[Part, ...]]"
+) -> "dict[Key | str, Array]":
+    """Outputs, and behind them their quiet parts under names of their own: `boxes[:, 4:84]`."""
+    named: dict[Key | str, Array] = dict(outputs.items())
+    return named | {f"{name}{part}": part.of(outputs[name]) for name, some in parts.items() for part in some}
 
 
-def _blocks_of(powers: "list[Power | None]") -> "Iterator[tuple[float, Part]]":
-    for axis, power in enumerate(powers, start=1):
-        for gap, start, stop in _blocks(power) if power is not None else ():
-            yield gap, Part(axis, start, stop)
-
-
-def _blocks(power: "Power") -> "Iterator[tuple[float, int, int]]":
-    """Each (gap, start, stop) where all of one end is quieter by `GAP` than all of the rest, and unseen beside it."""
-    import numpy as np
-
-    size, rms, back = len(power), np.sqrt(power), slice(None, None, -1)
-    tops = np.maximum.accumulate(rms)[:-1], np.maximum.accumulate(rms[back])[back][1:]
-    bottoms = np.minimum.accumulate(rms[back])[back][1:], np.minimum.accumulate(rms)[:-1]
-    sums = np.cumsum(power)[:-1], np.cumsum(power[back])[back][1:]
-    for first, (top, bottom, quiet) in enumerate(zip(tops, bottoms, sums, strict=True)):
-        unseen = quiet < BLIND_SHARE * power.sum()
-        for cut in np.flatnonzero((top * GAP <= bottom) & (top > _DUST * bottom) & unseen):
-            start, stop = (int(cut) + 1, size) if first else (0, int(cut) + 1)
-            yield float(bottom[cut] / top[cut]), start, stop
+def parts_of(samples: "Iterable[Mapping[Key, Array]]") -> "dict[Key, Part]":
+    """The first of an output's quiet parts, for backends that look at one."""
+    return {name: parts[0] for name, parts in quiet_parts_of(samples).items()}
 
 
 def with_parts(outputs: "Mapping[Key, Array]", parts: "Mapping[Key, Part]") -> "dict[Key | str, Array]":
-    """Outputs, and behind them their quiet parts under names of their own: `boxes[:, 4:84]`."""
-    named: dict[Key | str, Array] = dict(outputs.items())
-    return named | {f"{name}{part}": part.of(outputs[name]) for name, part in parts.items()}
+    """Outputs, and behind them one quiet part of each that has one."""
+    return with_quiet_parts(outputs, {name: (part,) for name, part in parts.items()})

@@ -31,8 +31,13 @@ class ParityPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         relative_max: Bound on max |result - source| / max |source|, over all samples of one output.
         cosine_min: Bound on the cosine between the flattened outputs.
         sqnr_min_db: Bound on 10 log10(sum source^2 / sum (result - source)^2).
-        top1_min: Bound on the share of samples whose arg-max agrees, where the output is a classifier's;
-            judged from 1 / (1 - top1_min) rows on, so that one disagreement in a few is not a verdict.
+        top1_min: Share of rows whose arg-max must agree, among those whose first class leads by more than the noise,
+            and of labelled rows that the source has right; it fails where so few would agree by chance once in a
+            thousand times: P[X <= agreeing], X binomial with that share (Clopper and Pearson, 1934).
+        centred_min_db: The same as `sqnr_min_db` without the source's mean, which a constant has too.
+        single_min_db: The same for a single sample, and a single component of an axis, whose noise stands out.
+        movement_min: Root mean square without the mean, as a part of the largest value, from which an output moves at
+            all: what moves by less is no evidence at this precision.
         source: Where the bounds come from.
         custom: Whether the user set them.
     """
@@ -42,6 +47,9 @@ class ParityPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cosine_min: float | None = None
     sqnr_min_db: float | None = None
     top1_min: float | None = None
+    centred_min_db: float | None = None
+    single_min_db: float | None = None
+    movement_min: float | None = None
     source: str = ""
     custom: bool = False
 
@@ -59,8 +67,15 @@ class OutputParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         relative: max_abs / max |source|.
         cosine: In [-1, 1].
         sqnr_db: Capped at `SQNR_CAP_DB`.
-        top1: Share of rows whose arg-max agrees; None where the output is not a classifier's.
+        top1: Share of rows whose arg-max agrees, among those whose first class leads by more than the noise; None where
+            there are none.
+        top1_rows: How many those are.
+        centred_sqnr_db: SQNR without the source's mean (of each component, where their means differ).
+        centred_cosine: Cosine without it.
+        worst_db: SQNR of the worst sample or component whose noise stands out; None where none does.
+        worst_at: Which that is: `sample 3`, `[:, 17]`.
         failures: Bounds that do not hold, in words with values.
+        unproved: Why the source's output is no evidence on these samples; empty where it is.
     """
 
     output: str
@@ -73,11 +88,46 @@ class OutputParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cosine: float
     sqnr_db: float
     top1: float | None = None
+    top1_rows: int = 0
+    centred_sqnr_db: float | None = None
+    centred_cosine: float | None = None
+    worst_db: float | None = None
+    worst_at: str = ""
     failures: tuple[str, ...] = ()
+    unproved: str = ""
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Top-1 accuracy on labelled data, before and after.
+
+    Attributes:
+        samples: Labelled rows.
+        source: Share that the source has right.
+        result: Share that the result has right.
+        lost: Rows that the source has right and the result wrong.
+        failure: The bound that this breaks, in words with values.
+    """
+
+    samples: int
+    source: float
+    result: float
+    lost: int = 0
+    failure: str = ""
 
 
 class ParityReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The measurement after one edge; `remarks` are what must be said of it where no receipt goes with it."""
+    """The measurement after one edge.
+
+    Attributes:
+        policy: The gate.
+        inputs: Where the samples came from.
+        reference_runtime: Who ran the source.
+        outputs: Each output and quiet part, in each kernel set.
+        passed: Whether every bound holds, and something was proved.
+        remarks: What must be said of it where no receipt goes with it.
+        unproved: Why nothing was proved, where no bound is broken and yet it did not pass: no evidence.
+        accuracy: On labelled data, where the measurement itself is all that there is.
+    """
 
     policy: ParityPolicy
     inputs: InputsKind
@@ -85,19 +135,13 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     outputs: tuple[OutputParity, ...]
     passed: bool
     remarks: tuple[Remark, ...] = ()
+    unproved: str = ""
+    accuracy: Accuracy | None = None
 
     @property
     def worst(self) -> OutputParity:
         """The output with the lowest SQNR."""
         return min(self.outputs, key=lambda output: output.sqnr_db)
-
-
-class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """Top-1 accuracy on labelled data, before and after."""
-
-    samples: int
-    source: float
-    result: float
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

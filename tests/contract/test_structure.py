@@ -183,7 +183,7 @@ def test_every_error_has_a_test(kind: type[HubError]) -> None:
 def test_error_codes_are_unique_and_every_kind_has_its_exit_status() -> None:
     kinds = [kind for kind in set(error_classes()) if kind.__module__ == "hub.spec.errors"]
     assert len({kind.code for kind in kinds}) == len(kinds)
-    assert {kind.exit_status for kind in kinds} == {2, 3, 4, 5, 6, 7, 70}
+    assert {kind.exit_status for kind in kinds} == {2, 3, 4, 5, 6, 7, 8, 70}
 
 
 def test_no_path_of_a_machine_is_in_the_tree() -> None:

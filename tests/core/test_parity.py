@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hub._parity import POLICIES, accuracy, compare, describe_failures, is_classifier
+from hub._parity import POLICIES, accuracy, binomial_tail, compare, describe_failures
 from hub.spec import (
     SQNR_CAP_DB,
     EffectError,
@@ -23,6 +23,7 @@ from hub.spec import (
     SampleFolder,
     write_sample,
 )
+from hub.spec.parts import is_classifier
 
 Array = npt.NDArray[Any]
 Outputs = dict[str, Array]
@@ -73,8 +74,8 @@ def test_the_same_outputs_are_exact(tmp_path: Path) -> None:
     for item in report.outputs:
         assert (item.samples, item.elements, item.max_abs, item.relative) == (6, 240, 0, 0)
         assert (item.cosine, item.sqnr_db) == (pytest.approx(1), SQNR_CAP_DB)
-    assert by_name(report)["classes"].top1 == 1
-    assert by_name(report)["left"].top1 is None
+    assert (by_name(report)["classes"].top1, by_name(report)["left"].top1) == (1, 1)
+    assert by_name(report)["classes"].top1_rows == by_name(report)["left"].top1_rows == 24
 
 
 def test_float_rounding_is_no_fault(tmp_path: Path) -> None:
@@ -154,7 +155,9 @@ def test_nan_is_called_nan(tmp_path: Path) -> None:
 def test_sqnr_and_cosine_agree_with_their_formulas(tmp_path: Path) -> None:
     noise = np.random.default_rng(3)
     source = outputs()
-    changed = [s | {"left": s["left"] + 0.05 * noise.standard_normal(s["left"].shape)} for s in source]
+    changed = [
+        s | {"left": s["left"] + 0.05 * noise.standard_normal(s["left"].shape).astype(np.float32)} for s in source
+    ]
     reference, result = write(tmp_path / "a", source), write(tmp_path / "b", changed)
     report = compare(reference, {"toy": result}, INT8, inputs="random", reference_runtime="toy")
     a = np.concatenate([s["left"].ravel() for s in source]).astype(np.float64)
@@ -164,17 +167,38 @@ def test_sqnr_and_cosine_agree_with_their_formulas(tmp_path: Path) -> None:
     assert item.cosine == pytest.approx((a @ b) / np.linalg.norm(a) / np.linalg.norm(b))
     assert item.relative == pytest.approx(np.abs(a - b).max() / np.abs(a).max())
     assert item.mean_abs == pytest.approx(np.abs(a - b).mean())
+    rows = a.reshape(24, 10)
+    means = max(
+        (rows.mean(axis=0)[None], rows.reshape(6, 4, 10).mean(axis=(0, 2)).repeat(10)), key=lambda m: (m**2).mean()
+    )
+    centred = (rows - means.reshape(-1, 10).repeat(24 // means.reshape(-1, 10).shape[0], axis=0)).ravel()
+    assert item.centred_sqnr_db == pytest.approx(10 * math.log10((centred**2).sum() / ((a - b) ** 2).sum()))
+    moved = centred + b - a
+    assert item.centred_cosine == pytest.approx(
+        centred @ moved / np.linalg.norm(centred) / np.linalg.norm(moved), rel=1e-6
+    )
 
 
 def test_top1_counts_rows(tmp_path: Path) -> None:
     def flip(sample: Outputs) -> Outputs:
         classes = sample["classes"].copy()
-        classes[0] = np.roll(classes[0], 1)
+        classes[:2] = np.roll(classes[:2], 1, axis=-1)
         return sample | {"classes": classes}
 
     item = by_name(judge(tmp_path, flip, POLICIES[Numerics.INT8_DYNAMIC]))["classes"]
-    assert item.top1 == pytest.approx(0.75)
-    assert any("top-1 agreement 75.0% < 95%" in failure for failure in item.failures)
+    assert item.top1 is not None
+    assert item.top1_rows >= 8
+    assert any(f"of {item.top1_rows} clear rows" in failure for failure in item.failures)
+
+
+@pytest.mark.parametrize(
+    ("hits", "rows", "share", "tail"),
+    [(18, 24, 0.95, 0.0012), (0, 2, 0.95, 0.0025), (3, 4, 0.95, 0.1855), (19, 20, 0.95, 1.0), (65, 100, 0.95, 2e-21)],
+)
+def test_the_binomial_tail_is_that_of_its_definition(hits: int, rows: int, share: float, tail: float) -> None:
+    plain = sum(math.comb(rows, k) * share**k * (1 - share) ** (rows - k) for k in range(hits + 1))
+    assert binomial_tail(hits, rows, share) == pytest.approx(plain if hits < rows * share else 1.0)
+    assert binomial_tail(hits, rows, share) == pytest.approx(tail, rel=0.6)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +288,18 @@ def test_accuracy_counts_labels(tmp_path: Path) -> None:
     result = [{"y": np.eye(3, dtype=np.float32)[[0]]} for _ in range(6)]
     found = accuracy([0, 1, 2, 0, 1, 1], write(tmp_path / "a", source), write(tmp_path / "b", result))
     assert (found.samples, found.source, found.result) == (6, pytest.approx(5 / 6), pytest.approx(2 / 6))
+    assert (found.lost, found.failure) == (3, "")
+
+
+@pytest.mark.parametrize(("wrong", "fails"), [(0, False), (5, False), (30, True)])
+def test_an_accuracy_that_chance_does_not_lose_is_a_failure(tmp_path: Path, wrong: int, fails: bool) -> None:
+    source = [{"y": np.eye(3, dtype=np.float32)[[index % 3]]} for index in range(100)]
+    result = [{"y": np.roll(sample["y"], index < wrong)} for index, sample in enumerate(source)]
+    folders = write(tmp_path / "a", source), write(tmp_path / "b", result)
+    found = accuracy([index % 3 for index in range(100)], *folders, INT8)
+    assert found.lost == wrong
+    assert bool(found.failure) is fails
+    assert not fails or "accuracy 100.0% to 70.0%: of 100 labelled rows" in found.failure
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -318,7 +354,8 @@ def test_scores_before_the_boxes_are_found_too(tmp_path: Path) -> None:
 
 def test_a_detector_with_int8_noise_on_each_part_passes(tmp_path: Path) -> None:
     generator, source = np.random.default_rng(2), detections()
-    noisy = [{"found": sample["found"] * generator.normal(1, 0.05, sample["found"].shape)} for sample in source]
+    noise = [generator.normal(1, 0.05, sample["found"].shape).astype(np.float32) for sample in source]
+    noisy = [{"found": sample["found"] * factor} for sample, factor in zip(source, noise, strict=True)]
     folders = write(tmp_path / "source", source), {"rt": write(tmp_path / "noisy", noisy)}
     report = compare(*folders, INT8, inputs="given", reference_runtime="x")
     assert [item.output for item in report.outputs] == ["found", "found[:, 4:84]"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from hub.spec import SQNR_CAP_DB, CalibrationError, HubError, Part, Session, StepError, parts_of, with_parts
+from hub.spec import SQNR_CAP_DB, CalibrationError, HubError, Part, Session, StepError, quiet_parts_of, with_quiet_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,14 +50,14 @@ class Judge:
         where: What the samples are, for notes: `16 calibration samples`.
         samples: Feeds of the float model.
         expected: Its outputs for each.
-        parts: Output -> its quiet part, which is judged by itself too: see `hub.spec.parts_of`.
+        parts: Output -> its quiet parts, which are judged by themselves too: see `hub.spec.quiet_parts_of`.
         signals: For each sample, the sum of squares of every output and quiet part.
     """
 
     where: str = ""
     samples: Sequence[Feeds] = ()
     expected: Sequence[Feeds] = ()
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
     signals: Sequence[Mapping[str, float]] = ()
 
     @classmethod
@@ -82,8 +82,10 @@ class Judge:
             raise CalibrationError(
                 f"the float model does not run on the {kind}: {error.message}", hint=error.hint
             ) from error
-        parts = parts_of(expected)
-        signals = [{name: _power(array) for name, array in with_parts(outputs, parts).items()} for outputs in expected]
+        parts = quiet_parts_of(expected)
+        signals = [
+            {name: _power(array) for name, array in with_quiet_parts(outputs, parts).items()} for outputs in expected
+        ]
         _check_signals(signals, kind)
         return cls(f"{len(judged)} {kind}", judged, expected, parts, signals)
 
@@ -124,10 +126,10 @@ class Judge:
         wanted, found = _shapes(self.expected[place]), _shapes(outputs)
         if wanted != found:  # numpy would broadcast one against the other, and the figure would mean nothing
             raise StepError(f"the result gives {_words(found)}, the float model {_words(wanted)}")
-        result = with_parts(outputs, self.parts)
+        result = with_quiet_parts(outputs, self.parts)
         powers = {
             name: float(np.sum((array.astype(np.float64) - result[name].astype(np.float64)) ** 2))
-            for name, array in with_parts(self.expected[place], self.parts).items()
+            for name, array in with_quiet_parts(self.expected[place], self.parts).items()
         }
         return {name: power if math.isfinite(power) else math.inf for name, power in powers.items()}
 
