@@ -85,6 +85,18 @@ def static(activation: str = "int8", weight: str = "int8", *, layers: int = 1, f
     return net.model()
 
 
+@pytest.mark.parametrize(
+    ("operands", "found"), [(2, Numerics.INT8_MIXED), (1, Numerics.INT8)], ids=["a product", "a transposition"]
+)
+def test_an_einsum_in_float_is_seen_where_it_multiplies(operands: int, found: Numerics) -> None:
+    net = Net()
+    net.quantize()
+    net.matmul(net.weight("int8"))
+    given = (net.made, net.weight())[:operands]
+    net.made = net.add("Einsum", *given, equation="ij,jk->ik" if operands > 1 else "ij->ij")
+    assert find_numerics(net.model()).numerics is found
+
+
 def weights_only(kind: str) -> Any:
     net = Net()
     net.matmul(net.weight(kind))

@@ -178,6 +178,14 @@ def test_a_precision_that_is_in_no_layer_is_refused(tmp_path: Path) -> None:
     assert "could not be read" in note.text
     others = tuple(EngineLayer(name="a", kind="kgen", precision="fp32") for _ in range(2))
     assert not _check_precision(msgspec.structs.replace(report, numerics=Numerics.INT8, layers=others))
+    one, two = (
+        EngineLayer(name=name, kind="conv", precision=word, nodes=(name,), covers=("Conv",))
+        for name, word in (("first", "int8"), ("second", "fp32"))
+    )
+    mixed = msgspec.structs.replace(report, numerics=Numerics.INT8, layers=(one, two))
+    (told,) = _check_precision(mixed)
+    assert (told.code, "second in fp32" in told.text, "first" in told.text) == ("engine-left-float", True, False)
+    assert not _check_precision(msgspec.structs.replace(mixed, numerics=Numerics.INT8_MIXED))
 
 
 @pytest.mark.parametrize(

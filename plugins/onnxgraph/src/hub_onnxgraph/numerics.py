@@ -22,8 +22,11 @@ from hub_onnxgraph.signature import dtype_name
 if TYPE_CHECKING:
     import onnx
 
-MULTIPLY_OPERATORS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
-"""Operators that multiply and accumulate: where weights and time are. All of them take the weights second or later."""
+MULTIPLY_OPERATORS = frozenset({
+    "Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "MatMul", "LSTM", "GRU", "RNN",
+})  # fmt: skip
+"""Operators that multiply and accumulate: where weights and time are. All but Einsum take the weights second or later;
+an Einsum of one operand only moves or adds up."""
 
 FUSED_OPERATORS = frozenset({
     "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul", "NhwcFusedConv", "Attention",
@@ -229,7 +232,7 @@ def find_numerics(model: onnx.ModelProto) -> FileNumerics:
     """
     nodes = list(scoped_nodes(model))
     layers = [(node, precision_of(node, scope)) for node, scope in nodes]
-    computing = [(node, word) for node, word in layers if _multiplies(node) and word != "integer"]
+    computing = [(node, word) for node, word in layers if multiplies(node) and word != "integer"]
     found = Counter(word for _, word in computing)
     tables = {word for node, word in layers if node.op_type in TABLE_OPERATORS}
     tables |= {word for node, scope in nodes if (word := _looked_up(node, scope))}
@@ -246,7 +249,8 @@ def _looked_up(node: onnx.NodeProto, scope: GraphScope) -> str:
     return f"{_NARROW[source.type]}-weights" if source.stored and source.type in _NARROW else ""
 
 
-def _multiplies(node: onnx.NodeProto) -> bool:
+def multiplies(node: onnx.NodeProto) -> bool:
+    """Whether an operator multiplies and accumulates, in whatever numbers."""
     every = (
         MULTIPLY_OPERATORS
         | FUSED_OPERATORS
@@ -255,7 +259,7 @@ def _multiplies(node: onnx.NodeProto) -> bool:
         | DYNAMIC_OPERATORS
         | _BLOCK_OPERATORS
     )
-    return node.op_type in every
+    return node.op_type in every and (node.op_type != "Einsum" or len(node.input) > 1)
 
 
 def _static_numerics(found: Mapping[str, int], nodes: list[tuple[onnx.NodeProto, GraphScope]]) -> Numerics | None:

@@ -25,6 +25,7 @@ from hub.spec import (
     TensorSpec,
     UnsupportedModel,
 )
+from hub_quanttrials import listed
 from hub_tensorrt.cache import device_cache, keep
 from hub_tensorrt.cuda import gpus
 from hub_tensorrt.errors import failed
@@ -284,6 +285,10 @@ def _check_precision(report: EngineReport) -> tuple[Remark, ...]:
         there = ", ".join(f"{count} in {word}" for word, count in found.items())
         text = f"weights are stored narrow and made float in every run before they multiply: {there}"
         return (Remark("warning", "weights-widened", f"{text}; what that costs only a GPU can say"),)
+    left = [f"{node} in {word}" for node, word in report.products.items() if word not in words]
+    if left and report.numerics is Numerics.INT8:
+        text = f"the builder took no int8 for {listed(left)}, whose Q/DQ pairs are in the precision ONNX"
+        return (Remark("warning", "engine-left-float", text, "its layers.json has every layer"),)
     return ()
 
 

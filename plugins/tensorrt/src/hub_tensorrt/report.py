@@ -89,8 +89,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     raw: str = ""
 
     @property
-    def multiplied_in(self) -> dict[str, int]:
-        """Precision -> number of the ONNX file's multiplying operators that are computed in it.
+    def products(self) -> dict[str, str]:
+        """The ONNX file's multiplying operators -> the precision that each is computed in.
 
         TensorRT splits the work of one operator: a generated kernel quantizes what comes in, another adds the bias. The
         layer that multiplies is the one that is no generated kernel, or of those the one with the weights.
@@ -101,7 +101,12 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
                 before = at.get(node)
                 if operator in MULTIPLYING and (before is None or _weight(layer) > _weight(before)):
                     at[node] = layer
-        return dict(Counter(layer.precision for layer in at.values()).most_common())
+        return {node: layer.precision for node, layer in at.items()}
+
+    @property
+    def multiplied_in(self) -> dict[str, int]:
+        """Precision -> number of the ONNX file's multiplying operators that are computed in it."""
+        return dict(Counter(self.products.values()).most_common())
 
 
 def _weight(layer: EngineLayer) -> tuple[bool, int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hub.spec import Remark
 from hub_onnxgraph.graphs import graphs, opset_of, subgraphs
+from hub_onnxgraph.numerics import multiplies
 from hub_onnxgraph.signature import dtype_name
 
 if TYPE_CHECKING:
@@ -331,11 +332,8 @@ def float_products(model: ModelProto) -> list[str]:
     for graph in graphs(model.graph):
         made: Mapping[str, NodeProto] = {name: node for node in graph.node for name in node.output}
         for node in graph.node:
-            if node.op_type in _MULTIPLIES:
+            if multiplies(node):
                 makers = [made.get(name) for name in node.input[:2]]
                 if any(maker is None or maker.op_type != _DEQUANTIZE for maker in makers):
                     names.append(node.name or node.output[0])
     return names
-
-
-_MULTIPLIES = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
