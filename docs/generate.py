@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from docs.remarks import said_remarks
+from hub._local import BOUNDS, FAR_STEPS, MOST_BYTES, SAMPLES, LocalBounds
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
 from hub.cli import cli
@@ -51,7 +52,12 @@ def gates_page() -> str:
         "| precision | meaning | relative ≤ | cosine ≥ | SQNR dB ≥ | without the mean ≥ | single ≥ | top-1 ≥ "
         "| moves ≥ | why |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
-    kept = _KEPT.format(carried(Numerics.INT8).sqnr_min_db)
+    plain, halves, short, dynamic = (
+        BOUNDS.get(name, LocalBounds()) for name in (Numerics.INT8, Numerics.FP16, Numerics.BF16, Numerics.INT8_DYNAMIC)
+    )
+    least = (bounds.sqnr_min_db for bounds in (plain, halves, short, dynamic))
+    local = (SAMPLES, plain.rms_steps, FAR_STEPS, *least, MOST_BYTES >> 20)
+    kept = _KEPT.format(carried(Numerics.INT8).sqnr_min_db, *local)
     return _MADE + "# Gates\n\n" + _GATES_TEXT + head + "\n".join(rows) + "\n" + kept
 
 
@@ -85,6 +91,29 @@ rounding of two runtimes differs. int8-dynamic is left out, as every kernel set 
 A result whose dimensions stay open is compared at a second size too, at both ends where the model says bounds. Where
 all attempts fail and one rounding step of the inputs alone moves the source beyond the float gate, the error says so:
 such samples prove little.
+
+## Layer by layer
+
+A result that computes in less than float32 is also held against the float model of its own format that it was
+made of, layer by layer: each layer of the float model computes from what the result's own layer was given, with
+the result's own constants, so that one layer's rounding is not taken for the next one's fault; {} samples are
+enough, as a layer has many values in each. Refused is
+
+* a constant that is further from the float one than half a step of its grid, or the rounding of its element
+  type; a grid that cuts off 1 % of a constant's power (8 bits and more: 4 bits are cut off on purpose);
+* a layer that is further off than {:g} steps of its grid (root mean square; rounding is 0.29), or more than
+  {:g} steps at 1 % of its values, where that is noise above -60 dB; a layer that lies on no grid and has less
+  than {:g} dB (fp16 {:g}, bf16 {:g}, int8-dynamic {:g}).
+
+Told and not refused, as quantizers do both on purpose: a range that cuts off values with 1 % of a layer's power
+(`layer-range-cuts`), and a bias that was moved and brings the layer's means no nearer to the float model's
+(`layer-bias-moved`). A moved bias that brings them nearer is bias correction, and right.
+
+What cannot be compared is counted with its reason in the receipt (`left_out` of the step's `local`) and is no
+fault: a layer that the result has and the float model has not, constants in another form (packed, transposed),
+an operator that does not run alone. Models of more than {} MiB are not compared so, and formats whose plugin
+does not show layers.
+`--fast` keeps to the outputs.
 """
 
 

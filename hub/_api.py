@@ -164,6 +164,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     require_speedup: float = 0.0,
     runtime: str = "",
     strict: bool = False,
+    fast: bool = False,
     force: bool = False,
     policy: ParityPolicy | None = None,
     events: Events | None = None,
@@ -185,6 +186,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
             none); 0 for any.
         runtime: Who runs the result, by name; by default the runtime of the plugin that reads its format.
         strict: Refuse `int8-mixed` where `int8` is asked for.
+        fast: Judge the result by its outputs alone, not layer by layer.
         force: Replace the output.
         policy: Your own gate.
         events: Told about progress.
@@ -211,6 +213,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
             require_speedup=require_speedup,
             runtime=runtime,
             strict=strict,
+            fast=fast,
             force=force,
         )
         return repeated(request) or run_request(request, registry, events)

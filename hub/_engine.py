@@ -12,7 +12,8 @@ from hub._files import check_output, check_side_files, encode_receipt, publish
 from hub._goals import RouteFailed, all_failed, goals_of, refuse_quantizing_twice, wanted_numerics
 from hub._history import History
 from hub._identify import identify
-from hub._measure import Reference, adapt_samples, measure, outputs_of, self_noise
+from hub._local import describe_local
+from hub._measure import Reference, adapt_samples, measure, measure_local, outputs_of, self_noise
 from hub._opening import Opened, check_submodule, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures, no_evidence
 from hub._precision import prove_float32
@@ -228,14 +229,16 @@ class Conversion:
                 wrong = f"the result is not the source's: {describe_failures(parity)}"
                 raise RouteFailed(prefix, VerificationError(wrong), parity)
             ran = candidate if parity else ran
+        here = ran is candidate
         try:
             asked = self._request.options.io_layout
             _effects.check_carried_out(route[-1].edge, opened.summary.signature, candidate, asked)
             if ran.steps:
                 prove_float32(self._runner, opened, ran, reference, ran.steps[-1].parity)
+            candidate = self._layers_proved(opened, ran, candidate, reference)
         except HubError as error:
             raise RouteFailed(prefix, error) from error
-        labelled = self._accuracy(candidate, samples, reference) if ran is candidate else None
+        labelled = self._accuracy(candidate, samples, reference) if here else None
         if labelled and labelled.failure:
             lost = VerificationError(f"the result is not the source's: {labelled.failure}")
             raise RouteFailed(prefix, lost, candidate.steps[-1].parity)
@@ -245,7 +248,7 @@ class Conversion:
             result=candidate,
             samples=samples,
             reference=reference,
-            performance=self._performance(opened, candidate, reference) if ran is candidate else Performance(),
+            performance=self._performance(opened, candidate, reference) if here else Performance(),
             accuracy=labelled,
         )
 
@@ -256,6 +259,26 @@ class Conversion:
             return None
         outputs = outputs_of(self._runner, result, reference)
         return accuracy(samples.labels, reference.outputs, outputs, parity.policy if parity else None)
+
+    def _layers_proved(self, opened: Opened, ran: Candidate, candidate: Candidate, reference: Reference) -> Candidate:
+        """Hold what ran last against its float model, layer by layer, and write that into its step.
+
+        Raises:
+            VerificationError: A layer is off by more than its own rounding. A range that cuts values off, or a bias
+                that was moved, is told in the receipt.
+        """
+        if self._request.fast or not ran.steps or ran.artifact.state.numerics is Numerics.FP32:
+            return candidate
+        self._events.started(f"comparing the layers of {ran.artifact.state}")
+        local = measure_local(self._runner, opened.artifact, ran, reference)
+        if local.failed:
+            raise VerificationError(describe_local(local), hint="the next route, or `--precision` of another kind")
+        last = len(ran.steps) - 1
+        steps = [
+            msgspec.structs.replace(step, local=local) if place == last else step
+            for place, step in enumerate(candidate.steps)
+        ]
+        return msgspec.structs.replace(candidate, steps=tuple(steps))
 
     def _samples_for(self, opened: Opened, route: tuple[Step, ...], samples: Samples) -> Samples:
         """Fix the shapes when a later route needs them fixed and the first did not; never at a size of hub's choice."""

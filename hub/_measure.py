@@ -14,8 +14,11 @@ from hub._runner import Runner
 from hub._shapes import check_affordable
 from hub.spec import (
     ConvertOptions,
+    HubError,
     InputsKind,
+    LocalReport,
     ModelArtifact,
+    Numerics,
     ParityPolicy,
     ParityReport,
     RuntimeOptions,
@@ -187,6 +190,25 @@ def _compared(reference: Reference, folders: dict[str, Path], chain: Chain, poli
         dropped={name for name in names if is_dropped(name, chain)},
         dtypes=declared_dtypes(names, chain),
     )
+
+
+def measure_local(runner: Runner, source: ModelArtifact, result: Candidate, reference: Reference) -> LocalReport:
+    """Hold a quantized result against the float model that it was made of, layer by layer; see `hub._local`.
+
+    The float model is the last one in float32 and the result's own format on the way to it: its outputs were held
+    against the source's at float32's gate, so that what is like it is like the source.
+    """
+    models = [source, *(step.artifact for step in result.steps)]
+    same = [item for item in models if item.state.format == result.artifact.state.format]
+    floats = [item for item in same if item.state.numerics is Numerics.FP32]
+    if not floats or result.artifact.state.numerics is Numerics.FP32:
+        return LocalReport(lack="there is no float32 model in its format on the way to it")
+    options = run_options(result.options, chain=result.chain)
+    subject = runner.subject(result.artifact, options, result.chain, result.runtime)
+    try:
+        return runner.local(subject, floats[-1], reference.inputs)
+    except HubError as error:
+        return LocalReport(lack=f"the layers could not be run apart: {error.message.splitlines()[0]}")
 
 
 def as_deployed(options: ConvertOptions) -> RuntimeOptions:

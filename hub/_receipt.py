@@ -102,6 +102,7 @@ def make_receipt(
             *plan.remarks,
             *samples.remarks,
             *(note for step in result.steps for note in step.notes),
+            *(remark for step in result.steps if step.local for remark in step.local.remarks),
             *_warnings(request, proof, wanted, level),
             *unheard,
         ),

@@ -49,6 +49,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         require_speedup: Least speed-up over the float form (over the source where there is none); 0 for any.
         runtime: The runtime that results are run in, where it opens their format; empty for the format's own.
         strict: Refuse `int8-mixed` where `int8` was asked for.
+        fast: Judge the result by its outputs alone, not layer by layer.
         force: Replace the output.
         use_cache: Whether finished steps may be taken from the cache.
         step_timeout: Seconds for one step.
@@ -69,6 +70,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     require_speedup: float = 0.0
     runtime: str = ""
     strict: bool = False
+    fast: bool = False
     force: bool = False
     use_cache: bool = True
     step_timeout: float = 1800.0

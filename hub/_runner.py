@@ -16,6 +16,7 @@ from hub._tasks import (
     ConvertTask,
     DescribeTask,
     ExplainTask,
+    LocalTask,
     RunOutput,
     RunTask,
     SampleTask,
@@ -36,6 +37,7 @@ from hub.spec import (
     HubError,
     Identification,
     IoBinding,
+    LocalReport,
     ModelArtifact,
     ModelSummary,
     Runtime,
@@ -243,6 +245,14 @@ class Runner:
         task = ExplainTask(subject=subject, samples=samples[0])
         done = self.execute(key, lambda _: task, Place(process=runtime.process))
         return msgspec.convert(done.result.value, Execution | None)
+
+    def local(self, subject: Subject, float_model: ModelArtifact, samples: tuple[str, str]) -> LocalReport:
+        """Hold a result against the float model in the same format that it was made of, layer by layer."""
+        reader = self.registry.formats[subject.artifact.state.format]
+        task = LocalTask(reader=reference_of(reader), subject=subject, float_model=float_model, samples=samples[0])
+        key = f"{self._subject_key('local', (subject,), samples)}-{float_model.sha256}"
+        done = self.execute(key_of("local", key), lambda _: task, Place(process=reader.process))
+        return msgspec.convert(done.result.value, LocalReport)
 
     def time(
         self, subjects: tuple[Subject, ...], samples: tuple[str, str], *, again: bool

@@ -99,7 +99,20 @@ class ExplainTask(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
 STACKS_SIGNAL = signal.SIGUSR1
 """Has a worker write the stacks of all its threads into the step's log."""
 
-Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask
+
+class LocalTask(msgspec.Struct, frozen=True, kw_only=True, tag="local"):
+    """Hold a result against its float model, layer by layer. Gives a `LocalReport`.
+
+    `reader` makes the format's reader; both models are of that format, and run by the subject's runtime.
+    """
+
+    reader: str
+    subject: Subject
+    float_model: ModelArtifact
+    samples: str
+
+
+Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask | LocalTask
 
 
 def who_does(task: Task) -> str:
@@ -111,7 +124,7 @@ def who_does(task: Task) -> str:
             return f"the edge {task.edge}"
         case RunTask():
             return f"the session of {task.plugin}"
-        case ExplainTask():
+        case ExplainTask() | LocalTask():
             return f"the session of {task.subject.runtime}"
         case TimeTask():
             return f"a session of {' or '.join(dict.fromkeys(subject.runtime for subject in task.subjects))}"

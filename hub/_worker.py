@@ -35,6 +35,7 @@ from hub._tasks import (
     DescribeTask,
     ExplainTask,
     Failure,
+    LocalTask,
     RunOutput,
     RunTask,
     SampleTask,
@@ -52,6 +53,7 @@ from hub.spec import (
     Explains,
     Feeds,
     HubError,
+    LocalReport,
     ModelSummary,
     Runtime,
     SampleFolder,
@@ -202,6 +204,16 @@ def _explain(task: ExplainTask) -> Execution | None:
         return returned(told, Execution, f"`execution` of a session of {task.subject.plugin}")
 
 
+def _local(task: LocalTask) -> LocalReport:
+    from hub._bindings import to_artifact
+    from hub._local import LayerCheck
+
+    subject = task.subject
+    reader, runtime = load_reference(task.reader)(), load_reference(subject.plugin)()
+    check = LayerCheck(reader, runtime, task.float_model, subject.artifact, subject.options)
+    return check.report(to_artifact(feeds, subject.chain) for feeds in SampleFolder(task.samples))
+
+
 def _samples(task: SampleTask) -> int:
     sys.path.insert(0, task.search_path)
     count = 0
@@ -233,6 +245,7 @@ _HANDLERS: dict[type, Callable[[Any], Any]] = {
     SampleTask: _samples,
     TimeTask: _time,
     ExplainTask: _explain,
+    LocalTask: _local,
 }
 
 

@@ -26,6 +26,7 @@ from hub.spec import (
     Execution,
     FailedAttempt,
     Gives,
+    LocalReport,
     ModelSummary,
     NotRun,
     Numerics,
@@ -185,6 +186,11 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
     ratio = f"{before / after:.2f}x smaller" if after <= before else f"{after / before:.2f}x larger"
     ratio = ratio if receipt.level == "run" else "with all its files; a device's kernels may be among them"
     yield "size", f"{_size(before)} → {_size(after)} ({ratio})"
+    for local in (step.local for step in receipt.steps if step.local):
+        yield (
+            "layers",
+            escape(layers_words(local)),
+        )
     if receipt.accuracy:
         yield "accuracy", _accuracy_words(receipt.accuracy)
     yield from result_facts(receipt)
@@ -200,6 +206,15 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
 def _accuracy_words(found: Accuracy) -> str:
     failure = f": [red]{escape(found.failure)}[/]" if found.failure else ""
     return f"{found.source:.2%} → {found.result:.2%} on {found.samples} labelled samples{failure}"
+
+
+def layers_words(local: LocalReport) -> str:
+    """What was found layer by layer, or why nothing was."""
+    if local.lack:
+        return f"not held against the float model's: {local.lack}"
+    sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
+    samples = f"{local.samples} sample{'s' if local.samples > 1 else ''}"
+    return f"{sound}, on {samples}; {local.constants} constants of theirs are its own, rounded"
 
 
 def _steps_table(steps: Iterable[StepRecord]) -> Table:

@@ -56,6 +56,7 @@ from hub.spec.errors import (
 from hub.spec.execution import ExecutedLayer, Execution, ExecutionReport, Explains, Share
 from hub.spec.expectations import Expectation, ExpectationKind, parse_expectations
 from hub.spec.hooks import CONTRACT_VERSION, ENTRY_POINT_GROUP, hookimpl
+from hub.spec.inside import InnerLayer, InnerTensor, Inside, OpensInside, Read, StoredConstant
 from hub.spec.machine import Processor, processor
 from hub.spec.numerics import PREPARED, STATEFUL, STATIC, Numerics, State, form_satisfies
 from hub.spec.parts import Part, parts_of, quiet_parts_of, with_parts, with_quiet_parts
@@ -70,6 +71,8 @@ from hub.spec.reports import (
     FailedAttempt,
     InputsKind,
     IoContract,
+    LayerParity,
+    LocalReport,
     NotRun,
     OutputParity,
     ParityPolicy,
@@ -127,12 +130,17 @@ __all__ = [
     "Honoured",
     "HubError",
     "Identification",
+    "InnerLayer",
+    "InnerTensor",
     "InputsKind",
+    "Inside",
     "InternalError",
     "IoBinding",
     "IoContract",
     "KeepsState",
     "Layer",
+    "LayerParity",
+    "LocalReport",
     "ModelArtifact",
     "ModelNotFound",
     "ModelRefused",
@@ -143,6 +151,7 @@ __all__ = [
     "NotRun",
     "NothingCompared",
     "Numerics",
+    "OpensInside",
     "OutputExists",
     "OutputNotWritable",
     "OutputParity",
@@ -153,6 +162,7 @@ __all__ = [
     "Processor",
     "QuantParams",
     "QuantRecipe",
+    "Read",
     "Receipt",
     "Remark",
     "RemarkCode",
@@ -177,6 +187,7 @@ __all__ = [
     "StepRecord",
     "StepTimeout",
     "StoreError",
+    "StoredConstant",
     "Support",
     "TensorSpec",
     "TimedModel",

@@ -144,6 +144,60 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return min(self.outputs, key=lambda output: output.sqnr_db)
 
 
+class LayerParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing in a result against the same thing in the float model, on the result's own inputs.
+
+    Attributes:
+        layer: The result's layer.
+        operator: As the file calls it.
+        tensor: What was compared: the float model's name.
+        what: A constant, what a layer gives, or what is only rounded.
+        steps: Error in steps of its grid: the largest of a constant, the root mean square of the others.
+        far_share: Share of values more than two steps off.
+        cut_share: Share of values that the range cuts off.
+        sqnr_db: 10 log10(sum float^2 / sum (result - float)^2), where the values lie on no grid.
+        failures: Bounds that do not hold, in words with values: the layer is not the float model's.
+        cautions: What is told and does not refuse the result.
+    """
+
+    layer: str
+    operator: str
+    tensor: str
+    what: Literal["constant", "result", "rounding"]
+    steps: float = 0.0
+    far_share: float = 0.0
+    cut_share: float = 0.0
+    sqnr_db: float = SQNR_CAP_DB
+    failures: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+
+class LocalReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A result against its float model, layer by layer.
+
+    Attributes:
+        layers: Layers of the result that were held against the float model's.
+        of: Layers that it has.
+        left_out: Why a layer was not compared -> number of such layers.
+        constants: Constants that were compared.
+        samples: Samples that were run.
+        failed: Comparisons that failed.
+        worst: The worst comparisons, those that failed first.
+        remarks: What is told of layers and does not refuse the result.
+        lack: Why nothing was compared; empty where something was.
+    """
+
+    layers: int = 0
+    of: int = 0
+    left_out: dict[str, int] = {}
+    constants: int = 0
+    samples: int = 0
+    failed: int = 0
+    worst: tuple[LayerParity, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    lack: str = ""
+
+
 class Timing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long one run of a model takes.
 
@@ -235,6 +289,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         seconds: Wall-clock time of the step in its worker; of the original run when `cached`.
         peak_memory_bytes: Peak resident set of the worker during the step.
         lossy: As the edge declares it.
+        local: The same layer by layer, for the last step that ran and whose numerics are not float32.
         tools: Distribution -> version of everything that the edge requires.
         operators: Operators of the result's file -> count: against the step before, what the step folded and fused.
         not_run: Set where the result cannot be run on this machine, so that nothing was compared.
@@ -251,6 +306,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bindings: tuple[IoBinding, ...] = ()
     recipe: QuantRecipe | None = None
     parity: ParityReport | None = None
+    local: LocalReport | None = None
     tools: dict[str, str] = {}
     operators: dict[str, int] = {}
     not_run: NotRun | None = None

@@ -21,6 +21,7 @@ from hub.spec import (
 )
 from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import describe_file
+from hub_tflite.inside import InsideTflite
 from hub_tflite.quantize import candidates, open_float, quantize, spare
 from hub_tflite.recipes import STATIC8, products
 from hub_tflite.rewrite import STATIC
@@ -291,3 +292,27 @@ def test_the_tool_failing_is_a_coded_error(tmp_path: Path, samples: Path, monkey
     with pytest.raises(HubError, match="planted") as caught:
         convert("tflite.int8-dynamic", source, samples)
     assert caught.value.code == "step-failed"
+
+
+@pytest.mark.parametrize("edge", ["tflite.int8", "tflite.int16x8"])
+def test_a_bias_fits_where_its_channel_has_next_to_no_weights(edge: str, samples: Path, tmp_path: Path) -> None:
+    model = graphs.classifier()
+    graph = model.subgraphs[0]
+    kernel, bias = (
+        next(tensor for tensor in graph.tensors if tensor.name == name) for name in (b"hidden_kernel", b"hidden_bias")
+    )
+    weights, offsets = (
+        np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).copy() for tensor in (kernel, bias)
+    )
+    weights[:64], offsets[0] = 1e-13, 0.5
+    for tensor, array in ((kernel, weights), (bias, offsets)):
+        model.buffers[tensor.buffer].data = np.frombuffer(array.tobytes(), np.uint8)
+    source = graphs.save(model, tmp_path / "float.tflite")
+    result, _ = convert(edge, source, samples)
+    inside = InsideTflite()
+    stored = [name for layer in inside.inside(result).layers[:1] for name in layer.inputs[1:3]]
+    kept = inside.constants(result, stored)
+    assert np.abs(kept[stored[1]].values - offsets).max() <= kept[stored[1]].step.max() * 0.51
+    assert kept[stored[1]].values[0] == pytest.approx(0.5, abs=1e-6)
+    assert np.abs(kept[stored[0]].values[1:] - weights.reshape(64, 64)[1:]).max() <= kept[stored[0]].step.max() * 0.51
+    assert np.isfinite(scores(result)).all()

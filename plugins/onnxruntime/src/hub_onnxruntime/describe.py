@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hub.spec import DescribeJob, Dim, DType, Format, ModelSummary, Numerics, Signature, State, TensorSpec
 from hub_onnxgraph.graphs import all_nodes, all_tensors, opset_of, with_inferred_shapes
+from hub_onnxgraph.inside import InsideOnnx
 from hub_onnxgraph.numerics import layers_of, numerics_of, operator_key
 from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of
 from hub_onnxruntime.files import external_files, load_structure
@@ -128,7 +129,7 @@ def summarize_ort(path: Path) -> ModelSummary:
     )
 
 
-class OnnxFormat(Format):
+class OnnxFormat(InsideOnnx, Format):
     """The reader of ONNX files, and of their `.ort` form."""
 
     name = "onnx"

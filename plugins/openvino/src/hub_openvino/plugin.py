@@ -7,11 +7,12 @@ from pathlib import Path
 from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, hookimpl
 from hub_openvino.convert.edges import CONVERTING
 from hub_openvino.identify import FORMAT, identify
+from hub_openvino.inside import InsideOpenvino
 from hub_openvino.quantize.edges import QUANTIZING
 from hub_openvino.session import OpenvinoRuntime
 
 
-class OpenvinoFormat(Format):
+class OpenvinoFormat(InsideOpenvino, Format):
     """Reads OpenVINO IR: `.xml` with `.bin` beside it."""
 
     name = FORMAT

@@ -75,6 +75,8 @@ class OpenvinoSession:
         self.inputs = input_names(model)
         self.outputs = list(only) or output_names(model)
         self.model = exposing(model, only) if only else model
+        if only and self.device == "CPU":
+            self.settings["LP_TRANSFORMS_MODE"] = "NO"  # as the file says: kernels for integers change what is inside
         self._types = [port.element_type for port in self.model.inputs]
         self._dtypes = [DTYPES.get(kind.get_type_name()) for kind in self._types]
         self.compiled = self._compile(core, {})
@@ -173,7 +175,8 @@ class OpenvinoSession:
     def intermediate(self, names: Sequence[str]) -> OpenvinoSession:
         """Opens the same model with the tensors in `names` as its outputs; see `hub.spec.ShowsIntermediates`.
 
-        A name is a tensor's, or a layer's (its first output; `name:1` for its second).
+        A name is a tensor's, or a layer's (its first output; `name:1` for its second). What is rounded is computed as
+        the file says, in float: integer kernels would put the rounding elsewhere.
         """
         return OpenvinoSession(self.path, self._options, names)
 
@@ -226,7 +229,11 @@ def exposing(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
         raise UnknownName(
             f"the model has no tensor {', '.join(unknown)}", hint="`hub inspect --layers` lists the layers"
         )
-    results = [opset13.result(found[name]) for name in names]
+    # A FakeQuantize that is fused into the sum before it computes from what an output has overwritten (seen in 2026.4);
+    # where what it rounds is an output too, behind those that are asked for, it is not fused.
+    rounding = (found[name].get_node() for name in names)
+    rounded = [node.input_value(0) for node in rounding if node.get_type_name() == "FakeQuantize"]
+    results = [opset13.result(port) for port in (*(found[name] for name in names), *rounded)]
     return openvino.Model(results, model.get_sinks(), model.get_parameters(), model.friendly_name)
 
 

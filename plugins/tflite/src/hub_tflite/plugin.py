@@ -5,13 +5,14 @@ from pathlib import Path
 from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, hookimpl
 from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import FORMAT, describe_file
+from hub_tflite.inside import InsideTflite
 from hub_tflite.runtime import LiteRtRuntime
 from hub_tflite.to_onnx.edge import IMPORTER
 from hub_tflite.to_onnx.tf2onnx_edge import TF2ONNX
 from hub_tflitefile.schema import IDENTIFIER
 
 
-class TfliteFormat(Format):
+class TfliteFormat(InsideTflite, Format):
     """Reads `.tflite` files."""
 
     name = FORMAT

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hub.spec import IoBinding, Remark, SampleFolder, StepError
 from hub_quanttrials import Judge, Shelf, decibels
+from hub_tflite.biases import fit_biases
 from hub_tflite.calibrate import CalibratedTensors, observe, statistics
 from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
 from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, QuantRule, integer_border, only
@@ -117,6 +118,7 @@ def quantize(source: FloatFile, rules: Iterable[QuantRule]) -> Quantized:
     pairs = [(new[0], old[0]) for new, old in zip(inputs, old_inputs, strict=True)]
     rename(model, dict(pairs), {new[0]: old[0] for new, old in zip(outputs, old_outputs, strict=True)})
     drop_unused(model)
+    fit_biases(model, source.model)
     content = to_bytes(model)
     return Quantized(content=content, report=precision_report(parse(content)))
 
@@ -129,6 +131,7 @@ def _apply_rules(source: FloatFile, rules: Iterable[QuantRule]) -> bytes:
         tool = quantizer.Quantizer(source.content, [rule.plain for rule in rules])
         known = statistics(source.observed) if tool.need_calibration else None
         with warnings.catch_warnings():  # its check of the statistics opens an interpreter that warns of its memory
+            warnings.filterwarnings("ignore", "invalid value encountered in cast", RuntimeWarning)  # see `fit_biases`
             warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
             result = tool.quantize(known, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError) as error:

@@ -22,8 +22,8 @@ from hub.spec import (
     UsageError,
 )
 from hub_tflite.execution import execution_of
-from hub_tflitefile.interface import interface_of
-from hub_tflitefile.schema import new, parse, read_bytes, text, to_bytes, verify
+from hub_tflitefile.interface import interface_of, unique_names
+from hub_tflitefile.schema import new, parse, read_bytes, to_bytes, verify
 from hub_tflitefile.tables import TensorMapT
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class LiteRtSession:
         """
         model = parse(self._content)
         graph = model.subgraphs[0]
-        places = {text(tensor.name): index for index, tensor in reversed(list(enumerate(graph.tensors)))}
+        places = {name: index for index, name in enumerate(unique_names(graph))}
         unknown = [name for name in names if name not in places]
         if unknown:
             raise UnknownName(f"no tensor {', '.join(unknown)} in the model", hint="`hub inspect --layers` names them")

@@ -33,6 +33,17 @@ class GraphInterface(NamedTuple):
     outputs: Named
 
 
+def unique_names(graph: SubGraphT) -> list[str]:
+    """Returns a name for every tensor: its own, with its place behind it where an earlier tensor has it already."""
+    names: dict[str, None] = {}
+    for index, tensor in enumerate(graph.tensors):
+        name = text(tensor.name)
+        while name in names:
+            name += f"#{index}"
+        names[name] = None
+    return list(names)
+
+
 def interface_of(model: ModelT) -> GraphInterface:
     """Returns the main graph with its named inputs and outputs."""
     signature = model.signatureDefs[0] if model.signatureDefs else None

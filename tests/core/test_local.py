@@ -1,0 +1,224 @@
+"""The check layer by layer: what refuses, what is told, and what is left out, on a format of a few lines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hub import _local
+from hub._local import LayerCheck, describe_local
+from hub.spec import (
+    DescribeJob,
+    DType,
+    Format,
+    InnerLayer,
+    InnerTensor,
+    Inside,
+    LocalReport,
+    ModelArtifact,
+    ModelSummary,
+    ModelUnreadable,
+    Numerics,
+    QuantParams,
+    Read,
+    Runtime,
+    RuntimeOptions,
+    Signature,
+    State,
+    StepError,
+    StoredConstant,
+)
+
+STEP = 0.02
+GRID = QuantParams(scale=(STEP,), zero_point=(0,))
+
+
+class ChainSession:
+    """Runs a chain: each layer is its operator, what it reads, and its result; `w` are constants."""
+
+    def __init__(self, model: dict[str, Any], shown: Sequence[str]) -> None:
+        self._model, self._shown = model, shown
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        values = {**{name: np.asarray(array) for name, array in self._model["constants"].items()}, **feeds}
+        for operator, inputs, output in self._model["layers"]:
+            if output not in self._needed():
+                continue
+            one, other = (values[name] for name in inputs)
+            values[output] = one @ other if operator == "MatMul" else one + other if operator == "Add" else one - other
+            if output in self._model["grids"]:
+                low, high = (step * STEP for step in self._model["grids"][output])
+                values[output] = np.clip(np.rint(values[output] / STEP) * STEP, low, high)
+        return {name: values[name] for name in self._shown}
+
+    def _needed(self) -> set[str]:
+        needed = set(self._shown)
+        for _, inputs, output in reversed(self._model["layers"]):
+            needed |= set(inputs) if output in needed else set()
+        return needed
+
+    def intermediate(self, names: Sequence[str]) -> "ChainSession":
+        return ChainSession(self._model, names)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ChainRuntime(Runtime):
+    name = "chain"
+    format = "chain"
+
+    def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> Any:
+        assert options == RuntimeOptions()
+        model = json.loads(Path(artifact.path).read_text())
+        if model.get("refuses") in [output for _, _, output in model["layers"]] and "cut" in artifact.path:
+            raise StepError(f"{model['refuses']} has no kernel")
+        return ChainSession(model, model["outputs"])
+
+
+class PlainFormat(Format):
+    name = "chain"
+
+    def describe(self, job: DescribeJob) -> ModelSummary:
+        raise ModelUnreadable(f"{job.path} is not described here")
+
+
+class ChainFormat(PlainFormat):
+    def inside(self, path: Path) -> Inside:
+        model = json.loads(path.read_text())
+        constants = {name: InnerTensor(name=name, dtype=DType.FLOAT32, constant=True) for name in model["constants"]}
+        tensors = {
+            name: InnerTensor(
+                name=name,
+                stands_for=name,
+                dtype=DType.FLOAT32,
+                quant=GRID if name in model["grids"] else None,
+                low=model["grids"].get(name, (0, 0))[0],
+                high=model["grids"].get(name, (0, 0))[1],
+            )
+            for name in ["x", *(output for _, _, output in model["layers"])]
+        }
+        layers = tuple(InnerLayer(name=o, operator=k, inputs=tuple(i), outputs=(o,)) for k, i, o in model["layers"])
+        return Inside(layers=layers, tensors=tensors | constants, inputs={"x": "x"})
+
+    def constants(self, path: Path, names: Sequence[str]) -> Mapping[str, StoredConstant]:
+        model = json.loads(path.read_text())
+        steps = model.get("steps", {})
+        return {n: StoredConstant(np.asarray(model["constants"][n]), np.asarray(steps.get(n, 0.0))) for n in names}
+
+    def cut(
+        self, path: Path, into: Path, results: Sequence[str], reads: Sequence[Read], constants: Mapping[Read, Any]
+    ) -> Path:
+        model = json.loads(path.read_text())
+        model["outputs"] = list(results)
+        for operator, inputs, output in model["layers"]:
+            for slot, _ in enumerate(inputs):
+                read = Read(output, slot)
+                if read in constants:
+                    model["constants"][read.fed] = constants[read].tolist()
+                if read in constants or read in reads:
+                    inputs[slot] = read.fed
+            assert operator
+        if model.get("refuses"):
+            model["layers"] = [layer for layer in model["layers"] if layer[2] in results]
+        (into / "cut.json").write_text(json.dumps(model))
+        return into / "cut.json"
+
+
+DRAW = np.random.default_rng(0)
+W, B = np.round(DRAW.normal(size=(4, 4)), 3), np.round(DRAW.normal(size=4), 3)
+LAYERS = [["MatMul", ["x", "w"], "m"], ["Add", ["m", "b"], "y"], ["Sub", ["y", "x"], "z"]]
+FLOAT = {"layers": LAYERS, "constants": {"w": W.tolist(), "b": B.tolist()}, "grids": {}, "outputs": ["z"]}
+SOUND = {
+    **FLOAT,
+    "constants": {"w": (np.rint(W / 0.01) * 0.01).tolist(), "b": B.tolist()},
+    "steps": {"w": 0.01},
+    "grids": {"m": (-400, 400), "y": (-400, 400), "z": (-400, 400)},
+}
+
+
+def checked(folder: Path, result: dict[str, Any], source: dict[str, Any] = FLOAT, reader: Any = None) -> LocalReport:
+    models = []
+    for name, model, numerics in (("float", source, Numerics.FP32), ("result", result, Numerics.INT8)):
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(model))
+        state = State(format="chain", numerics=numerics)
+        signature = Signature(inputs=(), outputs=())
+        models.append(ModelArtifact(path=str(file), state=state, signature=signature, sha256=name, size_bytes=1))
+    check = LayerCheck(reader or ChainFormat(), ChainRuntime(), *models, RuntimeOptions())
+    return check.report({"x": DRAW.normal(size=(8, 4)).astype(np.float32)} for _ in range(4))
+
+
+def test_a_sound_result_passes(tmp_path: Path) -> None:
+    report = checked(tmp_path, SOUND)
+    assert (report.failed, report.layers, report.of, report.constants, report.samples) == (0, 3, 3, 2, 4)
+    assert not report.left_out
+    assert not report.remarks
+    assert max(item.steps for item in report.worst if item.what == "result") == pytest.approx(0.29, abs=0.05)
+
+
+def test_a_constant_that_is_no_rounding_refuses(tmp_path: Path) -> None:
+    wrong = np.rint(W / 0.01) * 0.01
+    wrong[0] = 0
+    report = checked(tmp_path, SOUND | {"constants": SOUND["constants"] | {"w": wrong.tolist()}})
+    assert report.failed == 1
+    assert "25.0% of its values are up to" in describe_local(report)
+
+
+def test_another_operator_refuses_and_a_wrong_wire_is_named(tmp_path: Path) -> None:
+    other = checked(tmp_path, SOUND | {"layers": [*LAYERS[:2], ["Add", ["y", "x"], "z"]]})
+    assert [item.layer for item in other.worst if item.failures] == ["z"]
+    wired = checked(tmp_path, SOUND | {"layers": [*LAYERS[:2], ["Sub", ["m", "x"], "z"]]})
+    assert "it reads m where the float model's layer reads y" in describe_local(wired)
+
+
+def test_operands_of_a_sum_may_change_places(tmp_path: Path) -> None:
+    source = FLOAT | {"layers": [*LAYERS[:2], ["Add", ["y", "x"], "z"]]}
+    assert not checked(tmp_path, SOUND | {"layers": [*LAYERS[:2], ["Add", ["x", "y"], "z"]]}, source).failed
+
+
+def test_a_range_that_cuts_off_and_a_moved_bias_are_told(tmp_path: Path) -> None:
+    cut = checked(tmp_path, SOUND | {"grids": SOUND["grids"] | {"m": (-40, 40)}})
+    assert (cut.failed, [remark.code for remark in cut.remarks]) == (0, ["layer-range-cuts"])
+    moved = checked(tmp_path, SOUND | {"constants": SOUND["constants"] | {"b": (B + 0.05).tolist()}})
+    assert (moved.failed, [remark.code for remark in moved.remarks]) == (0, ["layer-bias-moved"])
+    far = checked(tmp_path, SOUND | {"constants": SOUND["constants"] | {"b": (B + 5).tolist()}})
+    assert far.failed == 1
+
+
+def test_a_bias_that_corrects_the_mean_is_right(tmp_path: Path) -> None:
+    """The weights lose a little of each channel, and the bias gives it back."""
+    source = FLOAT | {"constants": {"w": (W + 0.004).tolist(), "b": B.tolist()}}
+    low = np.floor((W + 0.004) / 0.01 + 0.5) * 0.01
+    means = (W + 0.004 - low).sum(axis=0)  # of inputs around one
+    result = SOUND | {"constants": {"w": low.tolist(), "b": (B + means).tolist()}}
+    models = checked(tmp_path, result, source)
+    assert models.failed == 0
+
+
+def test_what_cannot_be_compared_is_counted_with_its_reason(tmp_path: Path) -> None:
+    added = SOUND | {"layers": [*LAYERS, ["Add", ["z", "x"], "extra"]], "outputs": ["extra"]}
+    report = checked(tmp_path, added)
+    assert (report.failed, report.layers, report.of) == (0, 3, 4)
+    assert report.left_out == {"no layer of the float model gives what it gives": 1}
+    alone = checked(tmp_path, SOUND, FLOAT | {"refuses": "y"})
+    assert alone.left_out == {"the float model's layer does not run alone": 1}
+    packed = checked(tmp_path, SOUND | {"constants": SOUND["constants"] | {"w": [1.0, 2.0, 3.0]}, "outputs": []})
+    assert "it keeps its constants in another form" in packed.left_out
+
+
+def test_why_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "does not show layers" in checked(tmp_path, SOUND, reader=PlainFormat()).lack
+    named = {"layers": [["Mul", ["x", "v"], "q"]], "constants": {"v": [1.0]}, "grids": {}, "outputs": ["q"]}
+    assert "no layer of the result" in checked(tmp_path, named).lack
+    monkeypatch.setattr(_local, "MOST_BYTES", 0)
+    assert "more than 0 MiB" in checked(tmp_path, SOUND).lack
+
+
+def test_the_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_local, "SECONDS", -1.0)
+    report = checked(tmp_path, SOUND)
+    assert (report.layers, report.constants) == (0, 2)
