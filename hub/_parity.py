@@ -267,6 +267,7 @@ def _judged(name: str, runtime: str, tally: Tally, gate: _Gate) -> OutputParity:
         top1_rows=rows,
         centred_sqnr_db=tally.centred_sqnr_db if tally.movement else None,
         centred_cosine=tally.centred_cosine if tally.movement else None,
+        unequal=tally.unequal / tally.counted if tally.counted else None,
         worst_db=single.sqnr_db if single.name else None,
         worst_at=single.name,
     )
@@ -274,7 +275,7 @@ def _judged(name: str, runtime: str, tally: Tally, gate: _Gate) -> OutputParity:
         return msgspec.structs.replace(measured, failures=("the result holds NaN or infinity",))
     still = tally.movement < (policy.movement_min or 0)
     centred = () if still or gate.inputs == "random" else tuple(_centred_failures(measured, policy))
-    failures = (*_failures(measured, policy, agreeing), *centred)
+    failures = (*_failures(measured, policy, agreeing), *centred, *_unequal(tally, policy))
     unproved = _unproved(tally, gate, failed=bool(failures))
     return msgspec.structs.replace(measured, failures=() if unproved else failures, unproved=unproved)
 
@@ -316,6 +317,26 @@ def _failures(measured: OutputParity, policy: ParityPolicy, agreeing: int) -> It
         rows = measured.top1_rows
         if binomial_tail(agreeing, rows, policy.top1_min) < CHANCE:
             yield f"top-1 agreement {measured.top1:.1%} < {policy.top1_min:.0%} of {rows} clear rows"
+
+
+def _unequal(tally: Tally, policy: ParityPolicy) -> Iterator[str]:
+    """Integers may be ids, whose distance means nothing: float32 gives the same ones, and flags agree as classes do.
+
+    Amounts that were rounded to integers differ by one here and there in a quantized result: told, not refused.
+    """
+    if policy.top1_min is None:
+        least = _SAME_INTEGERS
+    elif tally.flags:
+        least = policy.top1_min
+    else:
+        return
+    if binomial_tail(tally.counted - tally.unequal, tally.counted, least) < CHANCE:
+        what = "flags" if tally.flags else "integers"
+        yield f"{tally.unequal / tally.counted:.1%} of its {what} are not the source's; at most {1 - least:.0%} may be"
+
+
+_SAME_INTEGERS = 0.99
+"""Of a float32 result: the rest are ties that rounding decides."""
 
 
 def _centred_failures(measured: OutputParity, policy: ParityPolicy) -> Iterator[str]:

@@ -134,6 +134,7 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
         text = f"the source gives the same {constant} for every sample, so the comparison proves little"
         yield Remark("warning", "outputs-constant", text, "give other inputs: --test DATA")
     yield from kernels_words(last.parity)
+    yield from integers_words(last.parity)
     if proof.reference.unsteady:
         yield unsteady_words(proof.reference.unsteady)
     if request.announced:
@@ -172,6 +173,14 @@ def kernels_words(parity: ParityReport | None) -> Iterator[Remark]:
             yield Remark(
                 "warning", "kernels-disagree", text, "measure it where it will run; or try another --precision"
             )
+
+
+def integers_words(parity: ParityReport | None) -> Iterator[Remark]:
+    """What is to be said of integers that are not the source's, which may be ids as well as amounts."""
+    shares = {item.output: item.unequal for item in parity.outputs if item.unequal} if parity else {}
+    for name, share in shares.items():
+        text = f"{share:.1%} of the integers of {name} are not the source's: if they are ids, those answers are wrong"
+        yield Remark("warning", "integers-differ", text, "--precision int8-mixed or int16x8 may come nearer")
 
 
 def unsteady_words(outputs: Sequence[str]) -> Remark:

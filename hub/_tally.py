@@ -54,7 +54,8 @@ class Tally:
     def __init__(self, profile: OutputProfile | None) -> None:
         import numpy as np
 
-        self.samples = self.elements = 0
+        self.samples = self.elements = self.counted = self.unequal = 0
+        self.flags = False
         self.max_abs = self.sum_abs = self.max_source = 0.0
         self.source_power = self.error_power = self.cross = 0.0
         self.moving = self.cross_moving = self.moved_by = 0.0
@@ -88,6 +89,10 @@ class Tally:
         self._add_errors(a, error)
         if np.issubdtype(source.dtype, np.floating):
             self._add_classes(source, result)
+        elif source.dtype.kind == "b" or source.dtype.itemsize >= 4:  # noqa: PLR2004 bytes are rounded numbers
+            self.flags = source.dtype.kind == "b"
+            self.counted += source.size
+            self.unequal += int(np.count_nonzero(source != result))
 
     def _add_errors(self, a: "Reals", error: "Reals") -> None:
         import numpy as np

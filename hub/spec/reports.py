@@ -72,6 +72,7 @@ class OutputParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         top1_rows: How many those are.
         centred_sqnr_db: SQNR without the source's mean (of each component, where their means differ).
         centred_cosine: Cosine without it.
+        unequal: Share of the numbers that are not the source's, for flags and integers of 32 and 64 bits.
         worst_db: SQNR of the worst sample or component whose noise stands out; None where none does.
         worst_at: Which that is: `sample 3`, `[:, 17]`.
         failures: Bounds that do not hold, in words with values.
@@ -91,6 +92,7 @@ class OutputParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     top1_rows: int = 0
     centred_sqnr_db: float | None = None
     centred_cosine: float | None = None
+    unequal: float | None = None
     worst_db: float | None = None
     worst_at: str = ""
     failures: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ import pytest
 
 from hub._api import on_random
 from hub._parity import POLICIES, compare, no_evidence
+from hub._receipt import integers_words
 from hub.spec import EffectError, NoEvidence, Numerics, ParityReport, write_sample
 from tests.core.output_faults import FAULTS, MODELS, caught, sound, sound_trials, trials, verdict
 
@@ -69,6 +70,35 @@ def test_a_constant_where_outputs_have_an_offset_fails() -> None:
     assert item.centred_sqnr_db == pytest.approx(0, abs=0.1)
     assert "SQNR without the mean -0.0 dB < 7 dB" in failures(report)
     assert not report.unproved
+
+
+@pytest.mark.parametrize(
+    ("numerics", "kind", "wrong", "refused"),
+    [
+        (Numerics.FP32, np.int64, 0.1, True),
+        (Numerics.FP32, np.int64, 0.005, False),
+        (Numerics.INT8, np.bool_, 0.1, True),
+        (Numerics.INT8, np.bool_, 0.01, False),
+        (Numerics.INT8, np.int32, 0.1, False),
+        (Numerics.INT8, np.uint8, 0.1, False),
+    ],
+)
+def test_integers_that_may_be_ids_are_counted(
+    tmp_path: Path, numerics: Numerics, kind: type, wrong: float, refused: bool
+) -> None:
+    """Neighbouring ids of 30000 to 30999: the distance between them says nothing, and hides in their size."""
+    x = R(0).integers(30000, 31000, (40, 1, 50)) if kind in {np.int64, np.int32} else R(0).integers(0, 2, (40, 1, 50))
+    other = x ^ 1
+    y = np.where(R(1).uniform(size=x.shape) < wrong, other, x)
+    for place, arrays in (("source", x), ("result", y)):
+        for index, array in enumerate(arrays):
+            write_sample(tmp_path / place, index, {"y": array.astype(kind)})
+    results = {"rt": tmp_path / "result"}
+    report = compare(tmp_path / "source", results, POLICIES[numerics], inputs="given", reference_runtime="x")
+    assert ("are not the source's" in failures(report)) is refused
+    (item,) = report.outputs
+    assert item.unequal == (None if kind is np.uint8 else pytest.approx(float((x != y).mean())))
+    assert bool(list(integers_words(report))) is (kind is not np.uint8)
 
 
 @pytest.mark.parametrize("numerics", [Numerics.INT8, Numerics.FP16])
