@@ -41,8 +41,8 @@ _HALF = 2 * 2.0**-11
 def _bounds(numerics: Numerics, sqnr: float, top1: float, why: str, movement: float = _EIGHT_BITS) -> ParityPolicy:
     """A quantized gate. With noise uncorrelated to the signal, SQNR s gives cosine 1/sqrt(1 + 10^(-s/10)).
 
-    Without the source's mean 6 dB less are asked: there the mean is up to three quarters of the power. Of one sample or
-    component 10 dB less: a result that is zero there has 0 dB, whatever the rest is.
+    Without the source's mean, and of one sample or component, 10 dB less are asked: the mean may be nine tenths of the
+    power, and a result that is constant, or zero in one place, has 0 dB there, whatever the rest is.
     """
     noise = 10 ** (-sqnr / 10)
     return ParityPolicy(
@@ -50,7 +50,7 @@ def _bounds(numerics: Numerics, sqnr: float, top1: float, why: str, movement: fl
         sqnr_min_db=sqnr,
         cosine_min=math.floor(1e4 / math.sqrt(1 + noise)) / 1e4,  # rounding up would ask fp16 for a cosine of 1
         top1_min=top1,
-        centred_min_db=sqnr - 6,
+        centred_min_db=max(sqnr - 10, _LOST_DB),
         single_min_db=max(sqnr - 10, _LOST_DB),
         movement_min=movement,
         source=f"{_NOISE.format(noise)}; {why}",
@@ -58,7 +58,7 @@ def _bounds(numerics: Numerics, sqnr: float, top1: float, why: str, movement: fl
 
 
 _LOST_DB = 2.0
-"""What is zero where it should not be has 0 dB."""
+"""What is constant, or zero, where it should not be has 0 dB."""
 
 _FLOAT_WHY = "float32 rounds at 6e-8; reordered sums of deep networks measured 1e-7 to 3e-5, wrong ones above 1e-2"
 POLICIES: dict[Numerics, ParityPolicy] = {

@@ -68,7 +68,7 @@ def test_a_constant_where_outputs_have_an_offset_fails() -> None:
     assert item.sqnr_db > 20
     assert item.cosine > 0.99
     assert item.centred_sqnr_db == pytest.approx(0, abs=0.1)
-    assert "SQNR without the mean -0.0 dB < 7 dB" in failures(report)
+    assert "SQNR without the mean -0.0 dB < 3 dB" in failures(report)
     assert not report.unproved
 
 
@@ -167,6 +167,17 @@ def test_zeros_for_the_brightest_fail_and_quiet_samples_do_not() -> None:
     report = verdict(x, y)
     assert report.outputs[0].sqnr_db > 12
     assert f"sample {brightest}: SQNR -0.1 dB" in failures(report)
+
+
+def test_one_score_in_doubt_is_no_fault_and_one_of_zero_is() -> None:
+    """As a voice detector's int8 was measured: 20 dB over the whole, one score of 16 off by 0.32."""
+    x = np.where(np.arange(40) % 8 < 7, 0.99, 0.02).reshape(40, 1, 1) + R(22).normal(0, 3e-3, (40, 1, 1))
+    x[10] = 0.72
+    y = x + R(23).normal(0, 0.02, x.shape)
+    y[10] = 0.4
+    assert verdict(x, y).passed
+    y[11] = 0
+    assert "sample 11: SQNR" in failures(verdict(x, y))
 
 
 def test_a_row_of_a_batch_is_a_sample_too() -> None:
