@@ -66,7 +66,8 @@ class LocalBounds(NamedTuple):
     """How far a sound layer may be off.
 
     Attributes:
-        constant_steps: Steps of its grid, for a constant: half a step is rounding, the rest float32's own.
+        constant_steps: Steps of its grid, for a constant: half a step is rounding, the rest float32's own; where scales
+            are kept in float16, that of up to 127 steps of a scale that is rounded by 2^-11.
         relative: For constants on no grid: the rounding of their element type.
         smallest: What may become zero in that type.
         rms_steps: Root mean square of a result's error in steps: 0.29 is one rounding, 0.41 two in a row.
@@ -95,13 +96,18 @@ BIAS_SHARE = 0.3
 _HUGE = 1e4
 """What stands for minus infinity in masks, which a narrower type keeps as its own largest number."""
 
+_CLIPPING = frozenset({"Clip", "Clamp", "Minimum", "Maximum", "Min", "Max", "MINIMUM", "MAXIMUM"})
+"""What a range does too, so that the bounds need not be kept."""
+
 _INT4_LEVELS = 8
 _ADDS = frozenset({"Add", "ADD"})
 _WITH_INTEGERS = frozenset({Numerics.INT8, Numerics.INT8_MIXED})
 BOUNDS: dict[Numerics, LocalBounds] = {
     Numerics.FP16: LocalBounds(relative=2**-11, smallest=2e-7, sqnr_min_db=50),
     Numerics.BF16: LocalBounds(relative=2**-8, sqnr_min_db=35),
-    Numerics.INT8_DYNAMIC: LocalBounds(sqnr_min_db=20),
+    Numerics.INT8_DYNAMIC: LocalBounds(constant_steps=0.65, sqnr_min_db=20),
+    Numerics.INT8_WEIGHTS: LocalBounds(constant_steps=0.65),
+    Numerics.INT4_WEIGHTS: LocalBounds(constant_steps=0.65),
     Numerics.FP8: LocalBounds(sqnr_min_db=25),
 }
 """Where constants are rounded to another float type, or layers round what they are given by themselves."""
@@ -248,8 +254,12 @@ class _Graphs:
 
     def lack(self, pair: _Pair, stored: tuple[_Stored, _Stored]) -> str:
         """Why a layer cannot be compared; empty where it can."""
-        if pair.opaque or len(pair.shared(stored)) < len(pair.own):
+        shared = pair.shared(stored)
+        if pair.opaque or len(shared) < len(pair.own):
             return "it keeps its constants in another form"
+        folded = {read.result for read, _ in pair.stored} - {item.read.result for item in shared}
+        if any(layer.outputs[0] in folded and layer.operator not in _CLIPPING for layer in pair.part):
+            return "it does the work of several layers with constants of their own"
         given = [name for name in pair.layer.inputs if name and not self.result.tensors[name].constant]
         if not all(self.float_name(name) for name in given):
             return "it reads what the float model does not have"

@@ -210,6 +210,16 @@ def test_what_cannot_be_compared_is_counted_with_its_reason(tmp_path: Path) -> N
     assert "it keeps its constants in another form" in packed.left_out
 
 
+def test_constants_that_were_folded_are_left_out(tmp_path: Path) -> None:
+    """The result's one layer does the work of two with a constant each."""
+    layers = [["MatMul", ["x", "w"], "m"], ["MatMul", ["m", "v"], "y"]]
+    source = {"layers": layers, "constants": {"w": W.tolist(), "v": W.T.tolist()}, "grids": {}, "outputs": ["y"]}
+    folded = {"layers": [["MatMul", ["x", "u"], "y"]], "constants": {"u": (W @ W.T).tolist()}}
+    report = checked(tmp_path, source | folded, source)
+    assert (report.failed, report.layers) == (0, 0)
+    assert report.left_out == {"it does the work of several layers with constants of their own": 1}
+
+
 def test_why_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "does not show layers" in checked(tmp_path, SOUND, reader=PlainFormat()).lack
     named = {"layers": [["Mul", ["x", "v"], "q"]], "constants": {"v": [1.0]}, "grids": {}, "outputs": ["q"]}
