@@ -197,6 +197,16 @@ def test_a_component_of_its_own_noise_fails() -> None:
     assert "[:, 20]: SQNR -0.1 dB" in failures(report)
 
 
+def test_a_class_that_seldom_occurs_is_no_component() -> None:
+    """As a text recogniser's: sharp probabilities of many classes, one of which is never first."""
+    scores = R(24).normal(0, 1, (30, 10, 40))
+    np.put_along_axis(scores, R(25).integers(0, 39, (30, 10, 1)), 12.0, -1)
+    x = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    y = x.copy()
+    y[:, :, 39] *= 30
+    assert not any("[:, " in failure for item in verdict(x, y).outputs for failure in item.failures)
+
+
 @pytest.mark.parametrize("axes", [(1, 10), (1, 7, 5, 5)], ids=str)
 def test_logits_whose_classes_turn_over_fail_and_near_ties_do_not(axes: tuple[int, ...]) -> None:
     """At 14 dB and more over the whole: the noise turns the classes over, more than noise does where one leads."""
