@@ -94,7 +94,7 @@ def check_output(path: Path, *, force: bool, inputs: Iterable[str] = ()) -> None
         _check_place(path, receipt, force=force)
         here = [place for place in (path, receipt) if place.exists()]
         same = [
-            (place, name) for name in inputs if name and Path(name).exists() for place in here if place.samefile(name)
+            (place, name) for place in here for name in inputs if name and Path(name).exists() and place.samefile(name)
         ]
         _probe(next(folder for folder in path.absolute().parents if folder.exists()))
     except OSError as error:

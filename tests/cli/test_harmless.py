@@ -36,7 +36,7 @@ def hub_register_edges():
 SAYS = """from hub_toy.edges import EDGES
     sound = next(edge for edge in EDGES if edge.id == "toy.bin").convert(job)
     import msgspec
-    told = (Remark("blocker", "Bad [red]Code!", NASTY, NASTY), Remark("note", "long", "a" * 200_000))
+    told = (Remark("blocker", "bad-words", NASTY, NASTY), Remark("note", "long", "a" * 200_000))
     return msgspec.structs.replace(sound, notes=told)"""
 
 
@@ -66,7 +66,7 @@ def test_what_a_plugin_says_acts_on_no_terminal(
     assert "characters more: --json has them" in ran.out
     assert len(ran.out) < 4 * MOST
     found = {remark["code"]: remark for remark in hub(*words, "--json").json["remarks"]}
-    assert found["Bad [red]Code!"]["text"] == NASTY
+    assert found["bad-words"]["text"] == NASTY
     assert len(found["long"]["text"]) == 200_000
 
 
