@@ -17,7 +17,7 @@ EXPECTED: dict[str, dict[str, str]] = {
     "vad-onnx": MIXED,
     "vad-torchscript": MIXED,
     "ocr-det": MIXED | {"int4-weights": "parity"},  # 8.1 dB
-    "ocr-rec": ALL,
+    "ocr-rec": MIXED,  # 12.97 dB with every layer in int8
     "ocr-cls": ALL,
     "magika": MIXED,
     "efficientnet-lite0": ALL,
