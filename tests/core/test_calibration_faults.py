@@ -315,7 +315,7 @@ def test_tokens_outside_the_vocabulary(tmp_path: Path, token: int) -> None:
 
 def test_an_input_with_one_value(tmp_path: Path) -> None:
     error = refused(arrays(tmp_path, x=np.zeros_like(GOOD)), tmp_path)
-    assert "every value of x is 0, in all 12 samples" in error.message
+    assert "x is 0 throughout, in all 12 samples" in error.message
     assert "--constant x=0" in error.hint
 
 
