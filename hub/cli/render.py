@@ -214,7 +214,7 @@ def layers_words(local: LocalReport) -> str:
         return f"not held against the float model's: {local.lack}"
     sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
     samples = f"{local.samples} sample{'s' if local.samples > 1 else ''}"
-    return f"{sound}, on {samples}; {local.constants} constants of theirs are its own, rounded"
+    return f"{sound}, on {samples}; their {local.constants} constants are the float ones, rounded"
 
 
 def _steps_table(steps: Iterable[StepRecord]) -> Table:

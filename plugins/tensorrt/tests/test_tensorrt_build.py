@@ -11,8 +11,23 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx", reason="the ahead-of-time builder is not installed: pip install hub-tensorrt[rtx]")
 
-from hub.spec import DimRange, DType, ExternalDataError, ModelUnreadable, Numerics, StepError, UnsupportedModel
+from hub.spec import (
+    ConvertOptions,
+    Dim,
+    DimRange,
+    DType,
+    ExternalDataError,
+    ModelSummary,
+    ModelUnreadable,
+    Numerics,
+    Signature,
+    State,
+    StepError,
+    TensorSpec,
+    UnsupportedModel,
+)
 from hub_tensorrt.build import _check_precision
+from hub_tensorrt.edges import BUILDING
 from hub_tensorrt.libraries import RTX
 from hub_tensorrt.plan import identify
 from hub_tensorrt.report import LAYERS_SUFFIX, PRECISION_SUFFIX, EngineLayer, beside, read_report, sha256_of
@@ -157,6 +172,27 @@ def test_a_report_is_held_against_the_precision_onnx(hub: Hub, tmp_path: Path) -
     precision.write_bytes(b"no model")
     layers.write_bytes(msgspec.json.encode(msgspec.structs.replace(report, precision_sha256=sha256_of(precision))))
     with pytest.raises(ModelUnreadable, match=r"out\.precision\.onnx is damaged"):
+        described(plan)
+
+
+@pytest.mark.parametrize("edge", ["tensorrt.build-rtx", "tensorrt.build"])
+def test_float64_at_the_border_is_refused_before_anything_is_built(edge: str) -> None:
+    check = next(item for item in BUILDING if item.id == edge).check
+    for dtype, taken in ((DType.FLOAT32, True), (DType.FLOAT64, False)):
+        spec = TensorSpec(name="x", dtype=dtype, shape=(Dim.of(2),))
+        summary = ModelSummary(state=State(format="onnx"), signature=Signature(inputs=(spec,), outputs=()))
+        verdict = check(summary, ConvertOptions())
+        assert bool(verdict) is taken
+    assert "TensorRT has no float64, and the model takes or gives x: float64[2]" in verdict.reason
+
+
+@pytest.mark.parametrize("suffix", [".layers.json", ".precision.onnx"])
+def test_a_folder_in_the_place_of_a_side_file_is_told(tmp_path: Path, suffix: str) -> None:
+    plan, _ = built(convolution(tmp_path / "m.onnx"))
+    place = plan.with_name(f"{plan.stem}{suffix}")
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(ExternalDataError, match="is not beside it"):
         described(plan)
 
 

@@ -200,6 +200,17 @@ def test_a_value_that_float16_cannot_hold_keeps_its_node_in_float32(tmp_path: Pa
     assert made.sqnr_db(path) > 60
 
 
+def test_a_model_that_float16_cannot_hold_anywhere_is_refused_with_the_values(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="huge")]
+    model = written(tmp_path, nodes, {"w": weights(4, 4) * 1e6}, (2, 4))
+    made = bench(tmp_path, model, samples((2, 4), 8, 0), samples((2, 4), 8, 1))
+    with pytest.raises(
+        UnsupportedModel, match=r"computed in float16: huge stays in float32: .* ends at 65504"
+    ) as caught:
+        made.convert("tensorrt.fp16")
+    assert caught.value.hint == "--precision bf16, or none for float32"
+
+
 def test_branches_stay_in_float32_and_see_float32(tmp_path: Path) -> None:
     inner = [
         helper.make_graph([helper.make_node(kind, ["h"], ["out"], name=kind)], kind, [], [value("out", ("N", 8))])

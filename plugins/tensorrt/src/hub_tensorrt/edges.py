@@ -9,6 +9,7 @@ from hub.spec import (
     Accepts,
     ConvertJob,
     ConvertOptions,
+    DType,
     Edge,
     Gives,
     ModelSummary,
@@ -45,8 +46,22 @@ def allows_for_rtx(options: ConvertOptions) -> Verdict:
     return Verdict(support=Support.NEVER, reason=reason, hint=f"--build-for sm{RTX.usual[-1]}")
 
 
+def takes_no_float64(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses inputs and outputs of a type that TensorRT has not; preparation computes in float32 between them."""
+    del options
+    border = (*summary.signature.inputs, *summary.signature.outputs)
+    wide = [str(spec) for spec in border if spec.dtype is DType.FLOAT64]
+    if not wide:
+        return YES
+    reason = f"TensorRT has no float64, and the model takes or gives {', '.join(wide)}"
+    return Verdict(support=Support.NEVER, reason=reason, hint="export it with float32 inputs and outputs")
+
+
 def takes_for_rtx(summary: ModelSummary, options: ConvertOptions) -> Verdict:
-    """Refuses fp8 for compute capabilities that have none."""
+    """Refuses what no engine takes, and fp8 for compute capabilities that have none."""
+    refused = takes_no_float64(summary, options)
+    if not refused:
+        return refused
     lacking = [word for word in options.build_for if (parse_capability(word) or 0) < FP8_FROM]
     if summary.state.numerics is not Numerics.FP8 or not lacking:
         return YES
@@ -109,6 +124,7 @@ BUILDING = (
         accepts=_SOURCES,
         gives=Gives(format=FORMAT, numerics=KEEP),
         convert=_on_device,
+        check=takes_no_float64,
         allows=allows_for_device,
         deterministic=False,
         keeps_dynamic=True,

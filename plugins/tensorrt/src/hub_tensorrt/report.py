@@ -133,7 +133,7 @@ def read_report(plan: Path) -> EngineReport:
     """
     file = beside(plan, LAYERS_SUFFIX)
     hint = "bring all three of a plan's files: .engine, .precision.onnx and .layers.json; or build it with hub"
-    if not file.exists():
+    if not file.is_file():
         message = f"{plan.name} stands alone: a plan does not tell its inputs and outputs without being deserialized, "
         raise ExternalDataError(f"{message}which may run code; {file.name} is not beside it", hint=hint)
     try:
@@ -145,7 +145,7 @@ def read_report(plan: Path) -> EngineReport:
     if report.plan_sha256 != sha256_of(plan):
         raise ExternalDataError(f"{file.name} belongs to another plan than {plan.name}", hint=hint)
     precision = beside(plan, PRECISION_SUFFIX)
-    if not precision.exists():
+    if not precision.is_file():
         raise ExternalDataError(f"{precision.name}, of which {plan.name} was built, is not beside it", hint=hint)
     if report.precision_sha256 != sha256_of(precision):
         raise ExternalDataError(f"{precision.name} is not the file of which {plan.name} was built", hint=hint)

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hub.spec import DType, Numerics, QuantRecipe, Remark, SampleFolder
-from hub_onnxgraph.graphs import raise_opset
+from hub.spec import DType, Numerics, QuantRecipe, Remark, SampleFolder, UnsupportedModel
+from hub_onnxgraph.graphs import graphs, raise_opset
+from hub_onnxgraph.numerics import multiplies
 from hub_onnxquant import half
 from hub_onnxquant.half import HalfType
 from hub_onnxquant.placement import PRODUCTS
 from hub_onnxquant.source import typed_copy
-from hub_quanttrials import Trials
+from hub_quanttrials import Trials, listed
 from hub_tensorrt.precision.integers import Precise
 from hub_tensorrt.precision.source import open_source, tool
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _GOALS_DB = {HalfType.FLOAT16: 46.0, HalfType.BFLOAT16: 31.0}
-"""hub's gate asks float16 for 40 dB on other inputs, bfloat16 for 25."""
+"""Well above what hub's gate asks for on other inputs."""
 
 _NUMERICS = {HalfType.FLOAT16: Numerics.FP16, HalfType.BFLOAT16: Numerics.BF16}
 _BFLOAT16_OPSET = 22
@@ -57,6 +58,7 @@ def half_floats(path: str, calibration: str, kind: HalfType) -> Precise:
 
     Raises:
         HubError: As `open_source`; or no result runs.
+        UnsupportedModel: Nothing that multiplies can be computed in that type.
     """
     source = open_source(path, calibration)
     seen = SampleFolder(calibration) if calibration else source.judge.samples
@@ -79,6 +81,15 @@ def half_floats(path: str, calibration: str, kind: HalfType) -> Precise:
             for name in kept
         ]
         words = "what has no bfloat16 in float32"
+    top = {node.name for node in source.model.graph.node if multiplies(node)}
+    anywhere = [node for graph in graphs(source.model.graph) for node in graph.node if multiplies(node)]
+    if anywhere and not top - set(kept):
+        why = listed([remark.text for remark in reasons]) or "what multiplies lies in bodies of Loop, Scan or If"
+        other = Numerics.BF16 if kind is HalfType.FLOAT16 else Numerics.FP16
+        raise UnsupportedModel(
+            f"nothing in the model can be computed in {kind.word}: {why}",
+            hint=f"--precision {other.value}, or none for float32" if top else "leave out --precision: float32",
+        )
 
     def choices() -> Iterator[HalfChoice]:
         yield HalfChoice(words, kept)
