@@ -97,6 +97,15 @@ def test_an_einsum_in_float_is_seen_where_it_multiplies(operands: int, found: Nu
     assert find_numerics(net.model()).numerics is found
 
 
+def test_weights_that_are_made_narrow_are_computed_with_as_such() -> None:
+    """What a preparation folds into float16 weights was float16 before."""
+    net = Net()
+    weight = net.add("Cast", net.weight(), to=TensorProto.FLOAT16)
+    net.made = net.add("MatMul", net.add("Cast", net.made, to=TensorProto.FLOAT16), weight)
+    net.made = net.add("Cast", net.made, to=TensorProto.FLOAT)
+    assert find_numerics(onnx.shape_inference.infer_shapes(net.model())).numerics is Numerics.FP16
+
+
 def weights_only(kind: str) -> Any:
     net = Net()
     net.matmul(net.weight(kind))

@@ -38,6 +38,8 @@ def test_what_hides_behind_a_cast_or_in_a_function_is_seen(tmp_path: Path, how: 
     np.testing.assert_array_equal(run(path), run(good))
     written = onnx.load(path)
     assert not written.functions
+    read = {name for node in written.graph.node for name in node.input}
+    assert {tensor.name for tensor in written.graph.initializer} <= read
     assert {node.op_type for node in written.graph.node} == {"QuantizeLinear", "DequantizeLinear", "Conv"}
     bad = quantized(tmp_path / "bad.onnx", "uint8", **how)
     with pytest.raises(UnsupportedModel, match="TensorRT has no quantized uint8"):

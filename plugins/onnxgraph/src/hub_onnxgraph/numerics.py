@@ -52,6 +52,7 @@ _MOVES = frozenset({
 _BYTES = frozenset({"int8", "uint8"})
 _WORDS = frozenset({"int16", "uint16"})
 _NARROW = {"int4": "int4", "uint4": "int4", "int2": "int2", "uint2": "int2", "int8": "int8", "uint8": "int8"}
+_WIDE, _HALF = frozenset({"float32", "float64"}), frozenset({"float16", "bfloat16"})
 _FLOATS = {"float32": "fp32", "float64": "fp64", "float16": "fp16", "bfloat16": "bf16"}
 _HALVES = {"fp16": Numerics.FP16, "fp16-weights": Numerics.FP16, "bf16": Numerics.BF16, "bf16-weights": Numerics.BF16}
 _FEWEST_OPERANDS = {"LSTM": 3, "GRU": 3, "RNN": 3}  # X, W, R; the others take an activation and a weight
@@ -101,7 +102,9 @@ class GraphScope:
             if node.op_type == "DequantizeLinear":
                 return self._dequantized(node)
             if node.op_type == "Cast" and node.input[0] in self.stored:
-                return OnnxOperand(self.stored[node.input[0]], stored=True, cast=True)
+                kind, used = self.stored[node.input[0]], _narrows_to(node)
+                narrowed = kind in _WIDE and bool(used)
+                return OnnxOperand(used if narrowed else kind, stored=True, cast=not narrowed)
             if node.op_type == "Mul" and (kind := self._unpacked(node)):
                 return OnnxOperand(kind, stored=True, quantized=True)
             if node.op_type not in _MOVES:
@@ -135,6 +138,12 @@ class GraphScope:
         while node is not None and node.op_type in _MOVES and node.input:
             node = self.producers.get(node.input[0])
         return node is not None and node.op_type == "QuantizeLinear"
+
+
+def _narrows_to(node: onnx.NodeProto) -> str:
+    """The half-wide type that a Cast makes; empty for any other."""
+    made = next((dtype_name(int(a.i)) for a in node.attribute if a.name == "to"), "") if node.op_type == "Cast" else ""
+    return made if made in _HALF else ""
 
 
 def _constant_type(node: onnx.NodeProto) -> str:
@@ -298,10 +307,13 @@ def _by_weights(words: set[str]) -> Numerics | None:
 
 
 def _by_elements(model: onnx.ModelProto) -> Numerics:
-    """A float file's word: the float type that most stored elements have."""
+    """A float file's word: the float type that most stored elements have, or are made before anything reads them."""
+    narrowed = {node.input[0]: made for node in model.graph.node if (made := _narrows_to(node))}
+    wide = {name for node in model.graph.node if not _narrows_to(node) for name in node.input}
     counts: Counter[str] = Counter()
     for tensor in all_tensors(model):
-        word = _FLOATS.get(dtype_name(tensor.data_type), "")
+        used = narrowed.get(tensor.name, "") if tensor.name not in wide else ""
+        word = _FLOATS.get(used or dtype_name(tensor.data_type), "")
         counts[word] += math.prod(tensor.dims) if word else 0
     return _HALVES.get(max(counts, key=lambda word: counts[word], default=""), Numerics.FP32)
 

@@ -61,13 +61,25 @@ def _store_casts(graph: onnx.GraphProto) -> int:
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
     stored = {tensor.name: tensor for tensor in graph.initializer}
     stored |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
-    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]
-    casts = [node for node in casts if {stored[node.input[0]].data_type, node.attribute[0].i} <= floats]
+    made = {
+        node.output[0]: next(item.i for item in node.attribute if item.name == "to")  # `saturate` may come first
+        for node in graph.node
+        if node.op_type == "Cast" and node.input[0] in stored
+    }
+    casts = [node for node in graph.node if node.output[0] in made]
+    casts = [node for node in casts if {stored[node.input[0]].data_type, made[node.output[0]]} <= floats]
     for node in casts:
-        kind = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
+        kind = helper.tensor_dtype_to_np_dtype(made[node.output[0]])
         array = numpy_helper.to_array(stored[node.input[0]]).astype(kind)
         graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
         graph.node.remove(node)
+    read = {name for inner in graphs(graph) for node in inner.node for name in node.input}
+    read |= {value.name for value in graph.output}
+    for name in {node.input[0] for node in casts} - read:
+        for tensor in [tensor for tensor in graph.initializer if tensor.name == name]:
+            graph.initializer.remove(tensor)
+        for node in [node for node in graph.node if name in node.output]:
+            graph.node.remove(node)
     return len(casts)
 
 
