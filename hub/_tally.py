@@ -123,11 +123,14 @@ class Tally:
             self.lost[axis] = self.lost[axis] + lost if axis in self.lost else lost
 
     def _add_classes(self, source: "Array", result: "Array") -> None:
-        """Count arg-max over the last axis, and over the channels of an image, by the lead of the source's first."""
+        """Count arg-max over the last axis, or the channels of an image, by the lead of the source's first.
+
+        Where the brightest place of an image's row lies is no class: a map of one channel has none.
+        """
         self.probabilities = is_classifier(source) and (self.probabilities or self.samples == 1)
-        for axis in {source.ndim - 1, 1} if source.ndim == 4 else {source.ndim - 1} - {-1}:  # noqa: PLR2004 an image
-            if source.shape[axis] > 1:
-                self._add_rows(source, result, axis)
+        axis = _axis_of_classes(source.shape)
+        if axis >= 0 and source.shape[axis] > 1:
+            self._add_rows(source, result, axis)
 
     def _add_rows(self, source: "Array", result: "Array", axis: int) -> None:
         import numpy as np
@@ -259,6 +262,14 @@ def _others(lost: "Reals") -> "Reals | np.floating":
     if lost.size > _FEW:
         return np.median(lost)
     return np.array([np.median(np.delete(lost, place)) for place in range(lost.size)])
+
+
+def _axis_of_classes(shape: tuple[int, ...]) -> int:
+    """The last one; of an image the channels', whose number differs more from the middle size than the other's does."""
+    if len(shape) != 4 or 0 in shape:  # noqa: PLR2004 an image
+        return len(shape) - 1
+    first, middle, last = (math.log(size) for size in shape[1:])
+    return 1 if abs(last - middle) <= abs(first - middle) else 3
 
 
 def _mean_of(profile: OutputProfile | None) -> "tuple[int, Reals]":
