@@ -166,5 +166,6 @@ TF2ONNX = Edge(
     process="tf2onnx",
     cost=4.0,
     title="tf2onnx",
+    optional=True,
 )
 """From TFLite to ONNX by tf2onnx."""
