@@ -319,7 +319,7 @@ def verify(  # noqa: PLR0913 keywords, like the command line
 def on_random(report: ParityReport, receipt: Receipt | None) -> ParityReport:
     """A result whose ranges were calibrated says nothing on inputs that are drawn: those may lie outside of them."""
     broken = any("NaN" in failure for output in report.outputs for failure in output.failures)
-    if report.passed or broken or report.inputs != "random" or report.policy.numerics not in _CALIBRATED:
+    if report.passed or broken or report.inputs != "random" or not report.policy.numerics.needs_calibration:
         return report
     data = receipt.calibration.spec if receipt and receipt.calibration else ""
     made = f"; it was calibrated on {data}" if data else ""
@@ -328,9 +328,6 @@ def on_random(report: ParityReport, receipt: Receipt | None) -> ParityReport:
         f"{describe_failures(report)}{made}"
     )
     return msgspec.structs.replace(report, unproved=unproved)
-
-
-_CALIBRATED = {Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.FP8}
 
 
 def as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:

@@ -379,6 +379,8 @@ class LayerCheck(NamedTuple):
                     found += apart.compare(some, stored or apart.constants(some), seconds)
         except UnsupportedModel as error:
             return LocalReport(lack=error.message)
+        if not found:
+            return LocalReport(lack="; ".join(f"{why} ({count} layers)" for why, count in apart.left_out.items()))
         of = len(graphs.result.layers)
         left_out = apart.left_out | {"no layer of the float model gives what it gives": of - len(pairs)}
         failed = sum(bool(item.failures) for item in found)

@@ -180,7 +180,7 @@ def integers_words(parity: ParityReport | None) -> Iterator[Remark]:
     shares = {item.output: item.unequal for item in parity.outputs if item.unequal} if parity else {}
     for name, share in shares.items():
         text = f"{share:.1%} of the integers of {name} are not the source's: if they are ids, those answers are wrong"
-        yield Remark("warning", "integers-differ", text, "--precision int8-mixed or int16x8 may come nearer")
+        yield Remark("warning", "integers-differ", text, "compare them by `hub run` of both; or keep float32")
 
 
 def unsteady_words(outputs: Sequence[str]) -> Remark:
