@@ -253,6 +253,7 @@ def _judged(name: str, runtime: str, tally: Tally, gate: _Gate) -> OutputParity:
     policy, noise = gate.policy, 10 ** (-(gate.policy.sqnr_min_db or _NO_NOISE_DB) / 10)
     rows, agreeing = tally.clear_rows(noise)
     single = min(tally.worst_sample(), tally.worst_component())
+    stands_out = single.name and not tally.counted  # one other id, of two that were near, is all of its sample
     measured = OutputParity(
         output=name,
         runtime=runtime,
@@ -268,8 +269,8 @@ def _judged(name: str, runtime: str, tally: Tally, gate: _Gate) -> OutputParity:
         centred_sqnr_db=tally.centred_sqnr_db if tally.movement else None,
         centred_cosine=tally.centred_cosine if tally.movement else None,
         unequal=tally.unequal / tally.counted if tally.counted else None,
-        worst_db=single.sqnr_db if single.name else None,
-        worst_at=single.name,
+        worst_db=single.sqnr_db if stands_out else None,
+        worst_at=single.name if stands_out else "",
     )
     if not tally.finite:
         return msgspec.structs.replace(measured, failures=("the result holds NaN or infinity",))

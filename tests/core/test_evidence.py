@@ -101,6 +101,20 @@ def test_integers_that_may_be_ids_are_counted(
     assert bool(list(integers_words(report))) is (kind is not np.uint8)
 
 
+def test_one_other_word_of_a_hundred_is_told_and_not_refused(tmp_path: Path) -> None:
+    """An arg-max inside the model, of two classes that were near: one id is all that its sample has."""
+    x = R(0).integers(0, 12, (100, 1))
+    y = np.where(np.arange(100)[:, None] == 53, (x + 7) % 12, x)
+    for place, arrays in (("source", x), ("result", y)):
+        for index, array in enumerate(arrays):
+            write_sample(tmp_path / place, index, {"word": array.astype(np.int64)})
+    results = {"rt": tmp_path / "result"}
+    report = compare(tmp_path / "source", results, POLICIES[Numerics.INT8], inputs="given", reference_runtime="x")
+    assert failures(report) == ""
+    assert report.outputs[0].unequal == pytest.approx(0.01)
+    assert list(integers_words(report))
+
+
 @pytest.mark.parametrize("numerics", [Numerics.INT8, Numerics.FP16])
 @pytest.mark.parametrize("model", ["detector", "detector, places first", "pose", "masks"])
 def test_a_quiet_part_of_zeros_fails_wherever_it_is(model: str, numerics: Numerics) -> None:
