@@ -164,7 +164,7 @@ _NEAR_DB = 40
 
 def kernels_words(parity: ParityReport | None) -> Iterator[Remark]:
     """What is to be said of a result that one runtime's kernels compute far better than its others."""
-    outputs = [item for item in parity.outputs if " at " not in item.runtime] if parity else []
+    outputs = [item for item in parity.outputs if " at " not in item.runtime and item.unequal is None] if parity else []
     for name in dict.fromkeys(item.output for item in outputs):
         found = sorted((item.sqnr_db, item.runtime) for item in outputs if item.output == name)
         (low, bad), (high, good) = found[0], found[-1]
