@@ -298,7 +298,7 @@ def test_a_spared_recipe_can_be_applied_when_its_base_was_let_go(voice: Source, 
     opened, trials = trials_of(voice, tmp_path)
     base = recipes.recurrent_in_float(recipes.static_recipes(Processor(name="", features=frozenset()))[2])
     names = [node.friendly_name for node in sparing.quantizers(trials.attempt(base).model.model)]
-    spared = recipes.Spared(base=base, removed=(names[0],), total=len(names), goal_db=20)
+    spared = recipes.Spared(base=base, removed=(names[0],), total=len(names))
     opened.known.clear()
     left = [node.friendly_name for node in sparing.quantizers(searches.apply(opened, spared).model)]
     assert left == names[1:]

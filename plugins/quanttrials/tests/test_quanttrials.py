@@ -27,8 +27,8 @@ from hub.spec import (
     UnsupportedModel,
     write_sample,
 )
-from hub_quanttrials import JUDGED_SAMPLES, Judge, Shelf, Trial, Trials, check_claim, decibels, listed
-from hub_quanttrials.trials import KEPT
+from hub_quanttrials import JUDGED_SAMPLES, Judge, Noise, Shelf, Trial, Trials, check_claim, decibels, listed
+from hub_quanttrials.trials import GUIDED_TRIES, KEPT
 from hub_toy.files import ToyGraph, ToyLayer, ToyModel, ToyValue, read, write_binary
 from hub_toy.runtime import ToySession
 
@@ -430,3 +430,88 @@ def test_a_strangers_backend_without_samples_gets_hubs_own_error(toy: ConvertJob
     with pytest.raises(HubError, match="no calibration samples") as caught:
         readme_step()(toy)
     assert caught.value.code == "calibration"
+
+
+# The guided search
+
+
+def planted(places: int = 12, seed: int = 3) -> tuple[Noise, Array]:
+    """Noises of places over two parts: one place ruins the second part, one both, the others are small."""
+    generator = np.random.default_rng(seed)
+    signal = np.array([1e6, 1.0])
+    alone = signal * generator.uniform(1e-5, 1e-4, (places, 2))
+    alone[3, 1], alone[7] = 0.1, signal * 0.05
+    rest = signal * 1e-5
+    return Noise.of([f"layer{place}" for place in range(places)], signal, rest, rest + alone), alone
+
+
+def test_the_places_that_ruin_a_part_are_removed_and_no_others() -> None:
+    noise, alone = planted()
+    assert noise.to_remove(20) == ("layer7", "layer3")  # first the one that ruins both
+    assert noise.to_remove(10) == ("layer3",)
+    assert noise.to_remove(5) == ()
+    kept = [place for place in range(12) if place not in {3, 7}]
+    assert (noise.signal / (noise.rest + alone[kept].sum(axis=0)) >= 100).all()
+
+
+def test_cheap_places_go_before_a_dear_one_that_does_as_much() -> None:
+    signal, rest, both = np.array([1.0]), np.array([0.0]), np.array([[0.02], [0.01], [0.01]])
+    names = ("dear", "one", "two")
+    assert Noise.of(names, signal, rest, both).to_remove(16) == ("dear",)
+    assert set(Noise.of(names, signal, rest, both, (100, 1, 1)).to_remove(16)) == {"one", "two"}
+
+
+def test_a_place_that_a_later_choice_makes_needless_stays() -> None:
+    signal, rest = np.array([1.0]), np.array([0.0])
+    found = Noise.of(("small", "large"), signal, rest, np.array([[0.02], [0.2]]), (1, 20))
+    assert found.to_remove(16) == ("large",)
+
+
+def test_a_part_out_of_reach_is_brought_near_what_it_reaches_and_the_others_to_the_goal() -> None:
+    signal, rest = np.array([1.0, 1.0]), np.array([0.1, 0.0])
+    noise = np.array([[0.1, 0.02], [0.2, 0.0], [0.1001, 0.001]])
+    assert set(Noise.of(("a", "b", "c"), signal, rest, noise).to_remove(20)) == {"a", "b"}
+
+
+def test_noise_without_end_is_removed_first() -> None:
+    signal, rest = np.array([1.0]), np.array([0.0])
+    noise = Noise.of(("a", "b"), signal, rest, np.array([[0.5], [math.inf]]))
+    assert noise.to_remove(0) == ("b",)
+    assert noise.to_remove(20) == ("b", "a")
+
+
+def guided(noise: Noise, alone: Array, goal_db: float, more: float = 1.0) -> tuple[list[Any], Trials[Any, Any]]:
+    """A search whose results have the noise that is left, times `more` than was measured."""
+
+    def session(removed: tuple[str, ...]) -> Running:
+        kept = [place for place, name in enumerate(noise.names) if name not in removed]
+        left = (noise.rest + alone[kept].sum(axis=0)) / noise.signal
+        wrong = math.sqrt(float(left.max()) * more)
+        return Running(lambda feeds: {"y": detector(feeds)["y"] * (1 + wrong)})
+
+    trials = Trials(Judge.of(Running(detector), samples()), session, lambda model: model)
+    return list(trials.guided(noise, lambda names: names, goal_db)), trials
+
+
+def test_a_guided_search_takes_one_trial_where_noises_add_up() -> None:
+    noise, alone = planted()
+    (trial,), trials = guided(noise, alone, 20)
+    assert set(trial.recipe) == {"layer3", "layer7"}
+    assert [note.code for note in trials.notes] == ["recipe-tried"]
+
+
+def test_a_guided_search_goes_on_by_what_it_fell_short() -> None:
+    noise, alone = planted()
+    found, _ = guided(noise, alone, 28, more=5.0)
+    assert len(found) > 1
+    assert found[-1].sqnr_db >= 28
+    assert all(trial.sqnr_db < 28 for trial in found[:-1])
+    assert len(found[-1].recipe) > len(found[0].recipe)
+
+
+def test_a_guided_search_ends_where_nothing_helps() -> None:
+    noise, alone = planted()
+    found, _ = guided(noise, alone, 50, more=1000.0)
+    assert 1 <= len(found) <= GUIDED_TRIES
+    assert all(trial.sqnr_db < 50 for trial in found)
+    assert len({frozenset(trial.recipe) for trial in found}) == len(found)

@@ -7,6 +7,7 @@ on other samples and with code of its own.
 
 from hub_quanttrials.claim import check_claim, listed
 from hub_quanttrials.judge import JUDGED_SAMPLES, Judge, decibels
+from hub_quanttrials.noise import Noise
 from hub_quanttrials.shelf import Shelf
 from hub_quanttrials.trials import BUDGET, GOAL_DB, Trial, Trials
 
@@ -15,6 +16,7 @@ __all__ = [
     "GOAL_DB",
     "JUDGED_SAMPLES",
     "Judge",
+    "Noise",
     "Shelf",
     "Trial",
     "Trials",

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from hub.spec import HubError, Remark, Session, StepError, UnsupportedModel, UsageError
 from hub_quanttrials.judge import Judge
+from hub_quanttrials.noise import Noise
 
 GOAL_DB = 20.0
 """Where a recipe is good enough: hub's int8 gate asks for 13 dB on held-out samples, and 7 dB is a margin for
@@ -17,6 +18,13 @@ other data and other processors."""
 BUDGET = 32
 """Recipes that one step tries at most; the longest search of hub's own plugins comes to 20. A number of recipes and not
 of seconds, so that the same input gives the same result on a slow machine."""
+
+GUIDED_TRIES = 6
+"""Results of one guided search: the first is within a dB of what was foreseen, or noises do not add up."""
+
+_AIM_DB = 0.5  # above the goal: noises add up to within a dB
+_LEAST_RISE_DB = 1.0
+_FURTHEST_DB = 40.0
 
 KEPT = 8
 """Judged trials that are kept for the next step, with their models: the best ones."""
@@ -91,6 +99,29 @@ class Trials(Generic[Recipe, Model]):
                 yield outcome
             else:
                 self.notes.append(Remark("note", "recipe-failed", f"recipe: {recipe}: {_first_line(outcome)}"))
+
+    def guided(
+        self, noise: Noise, recipe: Callable[[tuple[str, ...]], Recipe], goal_db: float = GOAL_DB
+    ) -> Iterator[Trial[Recipe, Model]]:
+        """Yields results with ever more places given back to float, until one reaches the goal or nothing is left.
+
+        Args:
+            noise: What each place does.
+            recipe: The recipe without some places, which are given worst first.
+            goal_db: Where it stops. What a result falls short of it is added to what the next is chosen for.
+        """
+        aim, tried = goal_db + _AIM_DB, {frozenset[str]()}
+        while aim < goal_db + _FURTHEST_DB and len(tried) <= GUIDED_TRIES:
+            names = noise.to_remove(aim)
+            if frozenset(names) in tried:
+                aim += _LEAST_RISE_DB
+                continue
+            tried.add(frozenset(names))
+            for trial in self.results([recipe(names)]):
+                yield trial
+                if not trial.sqnr_db < goal_db:
+                    return
+                aim += max(goal_db - trial.sqnr_db, _LEAST_RISE_DB)
 
     def together(
         self, words: str, recipes: Iterable[tuple[str, Recipe]], goal_db: float = math.inf

@@ -50,17 +50,14 @@ class Spared:
         base: The recipe.
         removed: Quantizers that are taken out.
         total: Quantizers that there were.
-        goal_db: What they are taken out for.
     """
 
     base: Static
     removed: tuple[str, ...]
     total: int
-    goal_db: float
 
     def __str__(self) -> str:
-        taken = f"{len(self.removed)} of {self.total} quantizers taken out"
-        return f"{self.base}, {taken} (for {self.goal_db:g} dB)"
+        return f"{self.base}, {len(self.removed)} of {self.total} quantizers taken out"
 
     @property
     def settings(self) -> dict[str, object]:

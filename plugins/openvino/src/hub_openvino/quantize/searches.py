@@ -33,7 +33,6 @@ HOPELESS_DB = 5.0
 """Where another recipe of the same kind is not tried: none of those measured gained more than 9 dB on a sound one."""
 
 _TRIES = 3
-_SPARING_DB = (GOAL_DB + 1, GOAL_DB + 4, GOAL_DB + 7, GOAL_DB + 10)
 _EXACT_DB = 100.0
 """What accuracy control is told of an exact match; float noise between two compilations is near 110 dB."""
 
@@ -89,24 +88,17 @@ def most_layers(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
     base = max(bases, key=merit)
     if base.sqnr_db >= GOAL_DB and base.model.found.numerics is Numerics.INT8_MIXED:
         return
-    for trial in trials.results(_sparing(source, base)):
-        yield trial
-        if trial.sqnr_db >= GOAL_DB:
-            return
+    if not isinstance(base.recipe, Static):
+        return
+    from hub_openvino.quantize.sparing import measure_noise
+
+    noise, whole = measure_noise(source, base.model.model), base.recipe
+    yield from trials.guided(noise, lambda removed: Spared(base=whole, removed=removed, total=len(noise.names)))
 
 
 def _for_mixed(source: FloatIr) -> Callable[[Static], Static]:
     kinds = {node.get_type_name() for node in source.model().get_ops()}
     return recurrent_in_float if kinds & set(RECURRENT) else lambda recipe: recipe
-
-
-def _sparing(source: FloatIr, base: IrTrial) -> Iterator[Recipe]:
-    from hub_openvino.quantize.sparing import measure_noise, steps
-
-    noise = measure_noise(source, base.model.model)
-    if isinstance(base.recipe, Static):
-        for goal, removed in steps(noise, _SPARING_DB):
-            yield Spared(base=base.recipe, removed=removed, total=len(noise.names), goal_db=goal)
 
 
 def controlled(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:

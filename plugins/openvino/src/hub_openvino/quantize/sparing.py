@@ -1,61 +1,24 @@
 """Finds the quantizers that hurt the outputs most, and takes them out again.
 
 Each quantized activation gets a switch, a boolean input of the model, so that one compilation serves to measure what
-every quantizer alone does to the outputs. Their noises nearly add up (on an image and a sentence network the sum was
-within 1 dB of all together), so the fewest that must go for a wanted total can be chosen at once. Weights stay int8.
+every quantizer alone does to the outputs. Weights stay int8.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub_openvino.quantize.float_ir import FloatIr
-from hub_quanttrials import decibels
+from hub_quanttrials import Noise
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import openvino
 
-    Powers = npt.NDArray[np.float64]
-
-_BELOW_WEIGHTS_DB = 0.5  # of what the weights alone leave, where removing every quantizer gains no more
 _SWITCH = "hub/switch"
 _MOST_RUNS = 600
 """Runs of the model that the search may take: samples are left out of it, down to one, in large models."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """What quantizers do to the outputs, as powers over the samples; columns are outputs.
-
-    Attributes:
-        names: The quantizers.
-        signal: [outputs] of the float model.
-        rest: [outputs] with every quantizer off: weights alone.
-        alone: [quantizers, outputs] that each adds to `rest`.
-    """
-
-    names: tuple[str, ...]
-    signal: Powers
-    rest: Powers
-    alone: Powers
-
-    def to_remove(self, goal_db: float) -> tuple[str, ...]:
-        """The fewest quantizers whose removal brings every output to `goal_db`, if noises add up; worst first."""
-        budget = self.signal / 10 ** (goal_db / 10)
-        left, removed = list(range(len(self.names))), []
-        while left:
-            total = self.rest + self.alone[left].sum(axis=0)
-            over = total > budget
-            if not over.any():
-                break
-            shares = self.alone[left][:, over] / (budget[over] + 1e-30)
-            removed.append(left.pop(int(shares.max(axis=1).argmax())))
-        return tuple(self.names[place] for place in removed)
 
 
 def quantizers(model: openvino.Model) -> list[openvino.Node]:
@@ -92,7 +55,7 @@ def measure_noise(source: FloatIr, quantized: openvino.Model) -> Noise:
             outputs = session.run({**judge.samples[place], _SWITCH: switch})
             noise[row] += list(judge.noises(place, outputs).values())
     session.close()
-    return Noise(names=names, signal=signal, rest=noise[-1], alone=np.maximum(noise[:-1] - noise[-1], 0))
+    return Noise.of(names, signal, noise[-1], noise[:-1])
 
 
 def _with_switches(quantized: openvino.Model) -> tuple[openvino.Model, tuple[str, ...]]:
@@ -123,18 +86,3 @@ def without(quantized: openvino.Model, names: Sequence[str]) -> openvino.Model:
                 user.replace_source_output(node.input_value(0))
     model.validate_nodes_and_infer_types()
     return model
-
-
-def steps(noise: Noise, goals_db: Sequence[float]) -> Iterator[tuple[float, tuple[str, ...]]]:
-    """(goal, quantizers to remove) for rising goals; each set once.
-
-    A goal beyond what the weights alone leave is lowered to just below it: removing every quantizer gains no more.
-    """
-    ceiling = min(decibels(*pair) for pair in zip(noise.signal, noise.rest, strict=True)) - _BELOW_WEIGHTS_DB
-    last = 0
-    for goal in goals_db:
-        reachable = min(goal, ceiling)
-        removed = noise.to_remove(reachable)
-        if len(removed) > last:
-            last = len(removed)
-            yield reachable, removed
