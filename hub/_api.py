@@ -14,7 +14,9 @@ from hub._candidate import Candidate
 from hub._effects import check_bindings
 from hub._engine import Conversion
 from hub._events import Events, Silent
+from hub._float_form import Claim, layers_proved
 from hub._identify import identify
+from hub._local import layers_words
 from hub._measure import measure, outputs_of, with_constants
 from hub._opening import Opened, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures
@@ -48,6 +50,7 @@ from hub.spec import (
     EffectError,
     Execution,
     HubError,
+    LocalReport,
     ModelArtifact,
     ModelNotFound,
     Numerics,
@@ -256,8 +259,12 @@ def verify(  # noqa: PLR0913 keywords, like the command line
     options: ConvertOptions | None = None,
     policy: ParityPolicy | None = None,
     runtime: str = "",
+    fast: bool = False,
 ) -> ParityReport:
     """Measure a result against its source, whoever made it.
+
+    A quantized one is held against a float model of its own format too, layer by layer: the source, a float step of its
+    conversion, or what hub makes of the source.
 
     Args:
         source: Path or builder of the source.
@@ -267,6 +274,7 @@ def verify(  # noqa: PLR0913 keywords, like the command line
         options: Shapes and constants of the source.
         policy: Your own gate.
         runtime: Who runs the result, by name; by default the runtime of the plugin that reads its format.
+        fast: Judge the result by its outputs alone, not layer by layer.
 
     Returns:
         The measurement; `passed` says whether the gate held. The result's receipt, when it lies beside it, gives the
@@ -308,24 +316,39 @@ def verify(  # noqa: PLR0913 keywords, like the command line
             raise
         if report.passed:
             prove_float32(runner, opened, made, reference, report)
+        if not fast:
+            claim = Claim(request=request, opened=opened, result=made, reference=reference)
+            report = _with_layers(report, layers_proved(runner, claim))
         report = on_random(report, receipt)
         if samples.labels:
             found = accuracy(samples.labels, reference.outputs, outputs_of(runner, made, reference), gate)
             report = msgspec.structs.replace(report, accuracy=found, passed=report.passed and not found.failure)
         unsteady = (unsteady_words(reference.unsteady),) if reference.unsteady else ()
-        return msgspec.structs.replace(report, remarks=(*_other_source(request.source, opened, receipt), *unsteady))
+        layers = report.local.remarks if report.local else ()
+        remarks = (*_other_source(request.source, opened, receipt), *unsteady, *layers)
+        return msgspec.structs.replace(report, remarks=remarks)
+
+
+def _with_layers(report: ParityReport, local: LocalReport | None) -> ParityReport:
+    """A layer that is wrong is so on any samples, whether the outputs prove something on them or not."""
+    if local is None or not local.failed:
+        return msgspec.structs.replace(report, local=local)
+    return msgspec.structs.replace(report, local=local, passed=False, unproved="")
 
 
 def on_random(report: ParityReport, receipt: Receipt | None) -> ParityReport:
     """A result whose ranges were calibrated says nothing on inputs that are drawn: those may lie outside of them."""
     broken = any("NaN" in failure for output in report.outputs for failure in output.failures)
-    if report.passed or broken or report.inputs != "random" or not report.policy.numerics.needs_calibration:
+    wrong = broken or (report.local and report.local.failed)
+    if report.passed or wrong or report.inputs != "random" or not report.policy.numerics.needs_calibration:
         return report
     data = receipt.calibration.spec if receipt and receipt.calibration else ""
     made = f"; it was calibrated on {data}" if data else ""
+    local = report.local
+    layers = f"; what hangs on no samples was proved: {layers_words(local)}" if local and not local.lack else ""
     unproved = (
         f"on random inputs, which may lie outside of the ranges that {report.policy.numerics.value} was made for, "
-        f"{describe_failures(report)}{made}"
+        f"{describe_failures(report)}{made}{layers}"
     )
     return msgspec.structs.replace(report, unproved=unproved)
 

@@ -592,6 +592,19 @@ def describe_local(report: LocalReport) -> str:
     return f"the layer {first.layer} ({first.operator}) is not the float model's: {what[first.what]}: {failures}{more}"
 
 
+def layers_words(local: LocalReport) -> str:
+    """What was found layer by layer, or why nothing was."""
+    if local.lack:
+        return f"not held against the float model's: {local.lack}"
+    against = f"; the float model is {local.against}" if local.against else ""
+    samples = f"{local.samples} sample{'s' if local.samples > 1 else ''}"
+    if local.failed:
+        wrong = f"{local.failed} of {local.layers + local.constants} comparisons failed"
+        return f"{local.layers} of {local.of} were held against the float model's, on {samples}: {wrong}{against}"
+    sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
+    return f"{sound}, on {samples}; their {local.constants} constants are the float ones, rounded{against}"
+
+
 def _finding(layer: InnerLayer, tensor: str, what: str, **figures: object) -> LayerParity:
     given = {"layer": layer.name, "operator": layer.operator, "tensor": tensor, "what": what}
     return msgspec.convert(given | figures, LayerParity)

@@ -37,15 +37,18 @@ def inspect_command(**values: Any) -> None:
 @click.argument("result", metavar="RESULT")
 @click.option("--data", default="", metavar="SPEC", help="Samples, as for `hub convert --test`; random when not given.")
 @click.option("--precision", default="", metavar="NAME", help="Whose gate applies; by default what the result holds.")
+@click.option("--fast", is_flag=True, help="Judge the result by its outputs alone, not layer by layer.")
 @runtime_option
 @model_options
 @verbosity
 def verify_command(**values: Any) -> None:
     """Measure RESULT against SOURCE; exit status 6 when the gate does not hold, 8 when the samples prove nothing.
 
-    Where the samples have an array `label`, the accuracy must hold too.
+    Where the samples have an array `label`, the accuracy must hold too. A quantized RESULT is held against a float
+    model of its own format, layer by layer: SOURCE, a step of its conversion, or what hub makes of SOURCE.
     """
     from hub._api import verify
+    from hub._local import describe_local
     from hub._parity import no_evidence
     from hub.cli.render import show_parity
     from hub.spec import VerificationError
@@ -58,10 +61,12 @@ def verify_command(**values: Any) -> None:
         numerics=values["precision"],
         options=options,
         runtime=values["runtime"],
+        fast=values["fast"],
     )
     show_parity(report, as_json=values["as_json"], verbose=values["verbose"])
+    layers = f": {describe_local(report.local)}" if report.local and report.local.failed else ""
     wrong = VerificationError(
-        f"{values['result']} does not compute what {values['source']} does",
+        f"{values['result']} does not compute what {values['source']} does{layers}",
         hint="convert again: hub convert, or see the table above",
     )
     error = no_evidence(report, "--data DATA") if report.unproved else wrong

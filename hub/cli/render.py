@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from hub._local import layers_words
 from hub._plugins import Registry
 from hub._requirements import missing_requirements
 from hub.cli.executed import result_facts, sentence, shortened, show_execution
@@ -26,7 +27,6 @@ from hub.spec import (
     Execution,
     FailedAttempt,
     Gives,
-    LocalReport,
     ModelSummary,
     NotRun,
     Numerics,
@@ -187,10 +187,7 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
     ratio = ratio if receipt.level == "run" else "with all its files; a device's kernels may be among them"
     yield "size", f"{_size(before)} → {_size(after)} ({ratio})"
     for local in (step.local for step in receipt.steps if step.local):
-        yield (
-            "layers",
-            escape(layers_words(local)),
-        )
+        yield "layers", escape(layers_words(local))
     if receipt.accuracy:
         yield "accuracy", _accuracy_words(receipt.accuracy)
     yield from result_facts(receipt)
@@ -206,15 +203,6 @@ def _facts(receipt: Receipt) -> Iterator[tuple[str, str]]:
 def _accuracy_words(found: Accuracy) -> str:
     failure = f": [red]{escape(found.failure)}[/]" if found.failure else ""
     return f"{found.source:.2%} → {found.result:.2%} on {found.samples} labelled samples{failure}"
-
-
-def layers_words(local: LocalReport) -> str:
-    """What was found layer by layer, or why nothing was."""
-    if local.lack:
-        return f"not held against the float model's: {local.lack}"
-    sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
-    samples = f"{local.samples} sample{'s' if local.samples > 1 else ''}"
-    return f"{sound}, on {samples}; their {local.constants} constants are the float ones, rounded"
 
 
 def _steps_table(steps: Iterable[StepRecord]) -> Table:
@@ -305,6 +293,11 @@ def show_parity(report: ParityReport, *, as_json: bool, verbose: bool) -> None:
     _show_evidence(console, report, verbose=verbose)
     if report.accuracy:
         console.print(f"[bold]{'accuracy':<9}[/] {_accuracy_words(report.accuracy)}")
+    if report.local:
+        console.print(f"[bold]{'layers':<9}[/] {escape(layers_words(report.local))}")
+        for item in report.local.worst[: report.local.failed]:
+            said = f"{item.layer} ({item.operator}), {item.what} {item.tensor}: {'; '.join(item.failures)}"
+            console.print(f"[red]{'✗':>9}[/] {escape(shortened(said))}")
     for remark in report.remarks:
         console.print(f"[bold yellow]{remark.kind}[/]   {escape(sentence(remark))}")
 

@@ -129,6 +129,7 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         remarks: What must be said of it where no receipt goes with it.
         unproved: Why nothing was proved, where no bound is broken and yet it did not pass: no evidence.
         accuracy: On labelled data, where the measurement itself is all that there is.
+        local: Layer by layer, likewise.
     """
 
     policy: ParityPolicy
@@ -139,6 +140,7 @@ class ParityReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     remarks: tuple[Remark, ...] = ()
     unproved: str = ""
     accuracy: Accuracy | None = None
+    local: "LocalReport | None" = None
 
     @property
     def worst(self) -> OutputParity:
@@ -187,6 +189,7 @@ class LocalReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         worst: The worst comparisons, those that failed first.
         remarks: What is told of layers and does not refuse the result.
         lack: Why nothing was compared; empty where something was.
+        against: Which float model, where it is none of the conversion's own steps.
     """
 
     layers: int = 0
@@ -198,6 +201,7 @@ class LocalReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     worst: tuple[LayerParity, ...] = ()
     remarks: tuple[Remark, ...] = ()
     lack: str = ""
+    against: str = ""
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

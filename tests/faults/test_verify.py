@@ -1,0 +1,68 @@
+"""`hub verify` holds the layers of a quantized file against a float model, whoever made the file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import hub
+from hub.spec import ParityReport, Receipt
+from tests.faults.inject import mutants
+from tests.faults.score import sites_of
+
+TORCH = Path(__file__).parents[2] / "samples/digits_torch"
+SOURCE = str(TORCH / "digits.pt2")
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int8 file with its receipt."""
+    output = tmp_path_factory.mktemp("verify") / "digits.tflite"
+    calibration = TORCH / "calibration.npz"
+    hub.convert(SOURCE, "tflite", precision="int8", output=output, calibration=calibration, test=TORCH / "test.npz")
+    return output
+
+
+def _verified(path: Path, data: str = "") -> ParityReport:
+    return hub.verify(SOURCE, str(path), data=data)
+
+
+def test_layers_are_held_against_the_step_of_the_conversion(converted: Path) -> None:
+    report = _verified(converted, str(TORCH / "test.npz"))
+    assert report.passed
+    assert report.local
+    assert "the step of its conversion" in report.local.against
+    assert report.local.layers == report.local.of > 0
+    assert not hub.verify(SOURCE, str(converted), data=str(TORCH / "test.npz"), fast=True).local
+
+
+def test_a_file_without_a_receipt_is_held_against_what_hub_makes_of_the_source(converted: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(converted, tmp_path))
+    report = _verified(file, str(TORCH / "test.npz"))
+    assert report.passed
+    assert report.local
+    assert report.local.against == "what hub makes of the source in tflite"
+    assert report.local.layers == report.local.of > 0
+
+
+def test_a_fault_is_refused_on_random_inputs_too(converted: Path, tmp_path: Path) -> None:
+    found = {item.kind: item for item in mutants(sites_of("tflite", converted), tmp_path, 1)}
+    report = _verified(found["channel zeroed"].path)
+    assert report.local
+    assert (report.passed, report.unproved, report.local.failed > 0) == (False, "", True)
+
+
+def test_a_step_that_is_another_model_is_not_believed(converted: Path, tmp_path: Path) -> None:
+    beside = converted.with_name(f"{converted.name}.hub.json")
+    receipt = msgspec.json.decode(beside.read_bytes(), type=Receipt)
+    named = Path(receipt.steps[-2].artifact.path)
+    faulty = next(item for item in mutants(sites_of("tflite", named), tmp_path, 1) if item.kind == "bias zeroed")
+    file = Path(shutil.copy(converted, faulty.path.parent))
+    text = beside.read_text().replace(str(named), str(faulty.path))
+    file.with_name(beside.name).write_text(text)
+    report = _verified(file, str(TORCH / "test.npz"))
+    assert report.local
+    assert report.local.against == "what hub makes of the source in tflite"
