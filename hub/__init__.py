@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hub._api import convert, identify_file, run, verify
+    from hub._api import convert, identify_file, repair, run, verify
     from hub._sessions import Model, open_session
     from hub._version import VERSION as __version__  # noqa: N811 the name that Python packages give it
     from hub.spec import ConvertOptions, HubError, ParityPolicy, Receipt, RuntimeOptions
@@ -19,6 +19,7 @@ __all__ = [
     "convert",
     "identify_file",
     "open_session",
+    "repair",
     "run",
     "verify",
 ]
@@ -26,6 +27,7 @@ __all__ = [
 _HOME = {
     "convert": "hub._api",
     "identify_file": "hub._api",
+    "repair": "hub._api",
     "run": "hub._api",
     "verify": "hub._api",
     "Model": "hub._sessions",

@@ -1,82 +1,58 @@
 """The Python interface: what the command line does, also for live models and arrays."""
 
-import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from hub._account import contradictions
-from hub._bindings import options_for
-from hub._candidate import Candidate
-from hub._effects import check_bindings
 from hub._engine import Conversion
 from hub._events import Events, Silent
-from hub._float_form import Claim, layers_proved
 from hub._identify import identify
-from hub._local import layers_words
-from hub._measure import measure, outputs_of, with_constants
-from hub._opening import Opened, open_model
-from hub._parity import POLICIES, accuracy, carried, describe_failures
+from hub._judgement import judge
+from hub._measure import with_constants
+from hub._opening import Opened, choose_runtime, open_model
 from hub._plugins import Registry
-from hub._precision import prove_float32
-from hub._receipt import read_receipt, unsteady_words
-from hub._reference import samples_and_reference
+from hub._receipt import read_receipt
+from hub._repair import mend
 from hub._repeat import repeated
 from hub._request import (
     Request,
     Source,
-    check_runtime,
     choose_numerics,
     default_output,
-    did_you_mean,
     parse_numerics,
     parse_source,
 )
 from hub._routing import Plan
-from hub._runner import Runner
+from hub._runner import Runner, session
 from hub._sampling import prepare_samples
-from hub._shapes import GUESSES, check_names
-from hub._store import Store
+from hub._shapes import GUESSES
 from hub._unrun import check_here
-from hub._workers import Limits, Workers
+from hub._workers import Limits
 from hub.spec import (
     ConvertOptions,
     DeviceMissing,
-    Dim,
-    DimRange,
     EffectError,
     Execution,
     HubError,
-    LocalReport,
-    ModelArtifact,
     ModelNotFound,
     Numerics,
     ParityPolicy,
     ParityReport,
     Receipt,
-    Remark,
-    Runtime,
+    RepairReport,
     RuntimeOptions,
     SampleFolder,
     ShapeNeeded,
     StepError,
-    UnknownName,
     UsageError,
 )
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
-
-
-@contextlib.contextmanager
-def session(registry: Registry, *, limits: Limits | None = None, use_cache: bool = True) -> Iterator[Runner]:
-    """A runner with its cache, its processes and its scratch folder."""
-    store = Store()
-    with store.scratch() as scratch, Workers(limits) as workers:
-        yield Runner(registry, store, workers, scratch, use_cache=use_cache)
 
 
 def _limits(request: Request) -> Limits:
@@ -286,141 +262,80 @@ def verify(  # noqa: PLR0913 keywords, like the command line
     registry = Registry()
     request = Request(
         source=parse_source(source), target="", numerics=Numerics.FP32, output="", test=data,
-        options=options or ConvertOptions(),
+        options=options or ConvertOptions(), policy=policy, runtime=runtime, fast=fast,
     )  # fmt: skip
     with session(registry) as runner:
-        opened = open_model(runner, request.source, request.options)
         other = open_model(runner, Source(path=result), ConvertOptions())
-        check_here(registry, choose_runtime(registry, other.artifact, runtime), other.summary)
         receipt = read_receipt(Path(result), other.artifact)
-        _check_pair(opened, other, receipt)
-        request = as_made(request, opened, receipt) if receipt else request
-        fix = other.summary.signature.is_static
-        samples, reference = samples_and_reference(request, runner, opened, fix=fix)
         wanted = parse_numerics(numerics) if numerics else other.summary.state.numerics
-        gate = policy or (carried(wanted) if opened.summary.state.numerics == wanted else POLICIES[wanted])
-        made = Candidate(
-            artifact=other.artifact,
-            summary=other.summary,
-            options=samples.options,
-            steps=receipt.steps if receipt else (),
-            runtime=runtime,
-        )
-        try:
-            report = measure(runner, made, reference, gate)
-        except EffectError as error:
-            if receipt is None:
-                error.hint = (
-                    f"{result} has no receipt beside it, which says what became of inputs and outputs: bring it"
-                )
-            raise
-        if report.passed:
-            prove_float32(runner, opened, made, reference, report)
-        if not fast:
-            claim = Claim(request=request, opened=opened, result=made, reference=reference)
-            report = _with_layers(report, layers_proved(runner, claim))
-        report = on_random(report, receipt)
-        if samples.labels:
-            found = accuracy(samples.labels, reference.outputs, outputs_of(runner, made, reference), gate)
-            report = msgspec.structs.replace(report, accuracy=found, passed=report.passed and not found.failure)
-        unsteady = (unsteady_words(reference.unsteady),) if reference.unsteady else ()
-        layers = report.local.remarks if report.local else ()
-        remarks = (*_other_source(request.source, opened, receipt), *unsteady, *layers)
-        return msgspec.structs.replace(report, remarks=remarks)
+        return judge(request, runner, other, receipt, wanted)
 
 
-def _with_layers(report: ParityReport, local: LocalReport | None) -> ParityReport:
-    """A layer that is wrong is so on any samples, whether the outputs prove something on them or not."""
-    if local is None or not local.failed:
-        return msgspec.structs.replace(report, local=local)
-    return msgspec.structs.replace(report, local=local, passed=False, unproved="")
+def repair(  # noqa: PLR0913 the whole request as keywords, like the command line
+    result: str | Path,
+    *,
+    source: Any = None,
+    calibration: Any = None,
+    test: Any = None,
+    output: str | Path = "",
+    example_inputs: Any = None,
+    weights: str | Path = "",
+    options: ConvertOptions | None = None,
+    runtime: str = "",
+    strict: bool = False,
+    force: bool = False,
+    policy: ParityPolicy | None = None,
+    events: Events | None = None,
+) -> RepairReport:
+    """Judge a result against its source, outputs and layers; where it is wrong, make a right one by the least change.
 
+    The source is converted again to the same format and precision; where int8 does not hold, the layers that it breaks
+    are put back into float, as `hub.convert` does. What is right is left alone, and nothing is written.
 
-def on_random(report: ParityReport, receipt: Receipt | None) -> ParityReport:
-    """A result whose ranges were calibrated says nothing on inputs that are drawn: those may lie outside of them."""
-    broken = any("NaN" in failure for output in report.outputs for failure in output.failures)
-    wrong = broken or (report.local and report.local.failed)
-    if report.passed or wrong or report.inputs != "random" or not report.policy.numerics.needs_calibration:
-        return report
-    data = receipt.calibration.spec if receipt and receipt.calibration else ""
-    made = f"; it was calibrated on {data}" if data else ""
-    local = report.local
-    layers = f"; what hangs on no samples was proved: {layers_words(local)}" if local and not local.lack else ""
-    unproved = (
-        f"on random inputs, which may lie outside of the ranges that {report.policy.numerics.value} was made for, "
-        f"{describe_failures(report)}{made}{layers}"
-    )
-    return msgspec.structs.replace(report, unproved=unproved)
+    Args:
+        result: The file that may be wrong; it is not written over but with `force`.
+        source: The model that it was made of, as for `convert`; by default what the result's receipt names.
+        calibration: As for `convert`; by default what the receipt names, where that is still there.
+        test: The same for the data to judge on.
+        output: The new artifact's path; by default `NAME.repaired.SUFFIX` beside the result.
+        example_inputs: For a live torch module.
+        weights: For a builder.
+        options: Shapes, constants, layouts, over those that the receipt names.
+        runtime: Who runs the result, by name.
+        strict: Refuse `int8-mixed` in the place of `int8`.
+        force: Replace the output.
+        policy: Your own gate.
+        events: Told about progress.
 
-
-def as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
-    """The shapes, constants and states that the result was made with, under those that the user gives now."""
-    known = {spec.name for spec in opened.summary.signature.inputs}
-    inputs = receipt.steps[0].artifact.signature.inputs
-    shapes = {spec.name: spec.fixed_shape for spec in inputs if spec.is_static and spec.name in known}
-    ranges = {spec.name: sizes for spec in receipt.result.signature.inputs if (sizes := _sizes(spec.shape))}
-    bindings = [bound for step in receipt.steps for bound in step.bindings]
-    constants = {bound.source: bound.constant for bound in bindings if bound.constant is not None}
-    states = {bound.source: bound.state for bound in bindings if bound.state}
-    asked = request.options
-    options = msgspec.structs.replace(
-        asked,
-        shapes=shapes | asked.shapes,
-        ranges={name: sizes for name, sizes in ranges.items() if name in known - asked.shapes.keys()} | asked.ranges,
-        constants=constants | asked.constants,
-        states=states | asked.states,
-    )
-    carried = ConvertOptions(constants=constants, states=states)
-    for step in receipt.steps:  # a receipt is a file beside the result: its word drops no output either
-        check_bindings(step.edge, step.bindings, carried)
-        carried = options_for(carried, step.bindings)
-    check_names(opened.summary.signature, asked)
-    try:
-        check_names(opened.summary.signature, options)
-    except UsageError as error:
-        hint = "verify against the source that the receipt names, or give --shape for this one"
-        raise UsageError(f"the result's receipt does not fit this source: {error.message}", hint=hint) from error
-    return msgspec.structs.replace(request, options=options)
-
-
-def _check_pair(source: Opened, result: Opened, receipt: Receipt | None) -> None:
-    """Refuse two models of which one cannot be made of the other: they take other inputs.
+    Returns:
+        What was found; `receipt` is that of the new artifact, None where nothing was wrong.
 
     Raises:
-        UsageError: With the inputs of both.
+        HubError: The source is not known, the samples prove nothing, or no right result can be made.
     """
-    takes = [spec.name for spec in source.summary.signature.inputs]
-    wanted = [spec.name for spec in (receipt.source if receipt else result.artifact).signature.inputs]
-    if set(wanted) <= set(takes):
-        return
-    what = "was made of a model that takes" if receipt else "takes"
-    hint = (
-        f"give the model that it was made of: {receipt.source.path}"
-        if receipt
-        else "give the model that it was made of; or, if inputs were renamed, it has no receipt beside it: bring that"
-    )
-    message = f"{result.artifact.path} {what} {', '.join(wanted)}; {source.artifact.path} takes {', '.join(takes)}"
-    raise UsageError(message, hint=hint)
+    registry = Registry()
+    with tempfile.TemporaryDirectory(prefix="hub-") as folder:
+        named = Source() if source is None else source_of(source, Path(folder), registry, example_inputs, str(weights))
+        request = Request(
+            source=named,
+            target="",
+            numerics=None,
+            output=str(output),
+            options=options or ConvertOptions(),
+            calibration=_data_spec(calibration, Path(folder), "calibration"),
+            test=_data_spec(test, Path(folder), "test"),
+            policy=policy,
+            runtime=runtime,
+            strict=strict,
+            force=force,
+        )
+        return repair_request(str(result), request, registry, events)
 
 
-def _other_source(source: Source, opened: Opened, receipt: Receipt | None) -> tuple[Remark, ...]:
-    """Say that a result is compared with another model than the one it was made of; a builder's is new every time."""
-    if receipt is None or source.builder or receipt.source.sha256 == opened.artifact.sha256:
-        return ()
-    text = (
-        f"{source.label} (sha256 {opened.artifact.sha256[:12]}…) is not the source that the result's receipt names "
-        f"({receipt.source.path}, sha256 {receipt.source.sha256[:12]}…); sizes and changes of inputs and outputs are "
-        "taken from that receipt all the same"
-    )
-    return (Remark("warning", "other-source", text, "give the source that the result was made of, if you meant it"),)
-
-
-def _sizes(shape: tuple[Dim, ...]) -> tuple[DimRange, ...]:
-    """The sizes that bounded dimensions take; none where one is fixed in the file, or knows no bound."""
-    if not all((dim.symbol and dim.high) or dim.size for dim in shape) or all(dim.size for dim in shape):
-        return ()
-    pairs = ((dim.size or max(dim.low, 1), dim.size or dim.high or dim.low) for dim in shape)
-    return tuple(DimRange(low=low, best=high, high=high) for low, high in pairs)
+def repair_request(result: str, request: Request, registry: Registry, events: Events | None = None) -> RepairReport:
+    """Judge a result, and carry out its repair; what is empty in the request is taken from the result's receipt."""
+    with session(registry, limits=_limits(request), use_cache=request.use_cache) as runner:
+        return mend(result, request, runner, events or Silent())
 
 
 def run(
@@ -461,21 +376,6 @@ def run(
         if told and (wrong := contradictions(told, how, opened.summary, chosen)):
             raise EffectError(f"{chosen.name} does not do what is asked for: {wrong}", hint="leave the option out")
         return list(SampleFolder(folder))
-
-
-def choose_runtime(registry: Registry, artifact: ModelArtifact, name: str, variant: str = "") -> Runtime:
-    """The runtime of a name, or the model's own for an empty one.
-
-    Raises:
-        UnknownName: There is none of that name, or it has no kernel set of that name.
-        UsageError: It does not open the model.
-    """
-    check_runtime(name, artifact.state.format, registry.runtimes)
-    runtime = registry.runtime_for(artifact.state.format, name)
-    if variant and variant not in runtime.variants:
-        hint = did_you_mean(variant, filter(None, runtime.variants))
-        raise UnknownName(f"{runtime.name} has no kernel set {variant!r}", hint=hint)
-    return runtime
 
 
 def identify_file(path: str) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 
 from hub._identify import identify
-from hub._request import Source
+from hub._plugins import Registry
+from hub._request import Source, check_runtime, did_you_mean
 from hub._runner import Runner
 from hub._shapes import check_affordable
 from hub.spec import (
@@ -17,6 +18,8 @@ from hub.spec import (
     ModelNotFound,
     ModelSummary,
     PluginBroken,
+    Runtime,
+    UnknownName,
     UnsupportedModel,
 )
 
@@ -87,3 +90,18 @@ def _builder_file(runner: Runner, source: Source, options: ConvertOptions) -> Pa
     file = runner.folder() / "model.builder.json"
     file.write_bytes(msgspec.json.encode(content))
     return file
+
+
+def choose_runtime(registry: Registry, artifact: ModelArtifact, name: str, variant: str = "") -> Runtime:
+    """The runtime of a name, or the model's own for an empty one.
+
+    Raises:
+        UnknownName: There is none of that name, or it has no kernel set of that name.
+        UsageError: It does not open the model.
+    """
+    check_runtime(name, artifact.state.format, registry.runtimes)
+    runtime = registry.runtime_for(artifact.state.format, name)
+    if variant and variant not in runtime.variants:
+        hint = did_you_mean(variant, filter(None, runtime.variants))
+        raise UnknownName(f"{runtime.name} has no kernel set {variant!r}", hint=hint)
+    return runtime

@@ -108,6 +108,8 @@ def make_receipt(
         ),
         failed_attempts=tuple(attempts),
         calibration=samples.record,
+        target=request.target,
+        options=request.options,
         accuracy=proof.accuracy,
         operators=source.summary.operators,
         execution=performance.execution.report if performance.execution else None,
@@ -137,8 +139,7 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
     yield from integers_words(last.parity)
     if proof.reference.unsteady:
         yield unsteady_words(proof.reference.unsteady)
-    if request.announced:
-        yield Remark("warning", "precision-chosen", request.announced)
+    yield from request.announced
     for spec in proof.result.summary.signature.inputs:
         if not spec.is_static and spec.name in proof.result.options.shapes:
             shape = "x".join(map(str, proof.result.options.shapes[spec.name])) or "a scalar"
@@ -311,8 +312,8 @@ _LARGEST = 1 << 31
 """No tensor that a receipt speaks of has as many elements."""
 
 
-def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
-    """The receipt beside an artifact, if there is one and it is this artifact's.
+def read_receipt(artifact: Path, found: ModelArtifact, *, changed: bool = False) -> Receipt | None:
+    """The receipt beside an artifact, if there is one and it is this artifact's; or was, before that was `changed`.
 
     Raises:
         UsageError: The receipt belongs to other bytes, or cannot be read.
@@ -326,7 +327,7 @@ def read_receipt(artifact: Path, found: ModelArtifact) -> Receipt | None:
     except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         hint = f"convert again, or remove it (rm {shlex.quote(str(file))}) and give the result's sizes: --shape"
         raise UsageError(f"the receipt {file} cannot be read: {error}", hint=hint) from error
-    if receipt.result.sha256 != found.sha256:
+    if receipt.result.sha256 != found.sha256 and not changed:
         message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
         raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint="convert again, or remove the receipt")
     return receipt

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hub.spec import ConvertOptions, Numerics, ParityPolicy, Runtime, UnknownName, UsageError
+from hub.spec import ConvertOptions, Numerics, ParityPolicy, Remark, Runtime, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from hub._plugins import Registry
@@ -44,7 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         calibration: Calibration spec; empty for none.
         test: Data spec for the parity check (and accuracy, when it has labels); empty to hold calibration data out.
         policy: The user's own gate; None for the precision's.
-        announced: What the request means where that is not in its words, for the summary and the receipt.
+        announced: What summary and receipt are to say of the request: what it means, where that is not in its words.
         avoid: Edge ids that no route may take.
         require_speedup: Least speed-up over the float form (over the source where there is none); 0 for any.
         runtime: The runtime that results are run in, where it opens their format; empty for the format's own.
@@ -65,7 +65,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     calibration: str = ""
     test: str = ""
     policy: ParityPolicy | None = None
-    announced: str = ""
+    announced: tuple[Remark, ...] = ()
     avoid: tuple[str, ...] = ()
     require_speedup: float = 0.0
     runtime: str = ""
@@ -108,20 +108,21 @@ _WITHOUT_DATA = {
 
 def choose_numerics(
     name: str, *, calibration: bool, offered: Callable[[], Container[Numerics]]
-) -> tuple[Numerics | None, str]:
+) -> tuple[Numerics | None, tuple[Remark, ...]]:
     """The precision of a name (None for an empty one), and what must be said about the choice.
 
     `offered` gives the precisions that the target has; it is asked where the name leaves that open.
     """
     if not name:
-        return None, ""
+        return None, ()
     if name != BARE_INT8:
-        return parse_numerics(name), ""
+        return parse_numerics(name), ()
     if calibration:
-        return Numerics.INT8, ""
+        return Numerics.INT8, ()
     there = offered()
     chosen = next((item for item in _WITHOUT_DATA if item in there), Numerics.INT8_DYNAMIC)
-    return chosen, f"--int8 without --calibration means {chosen.value}: {_WITHOUT_DATA[chosen]}"
+    text = f"--int8 without --calibration means {chosen.value}: {_WITHOUT_DATA[chosen]}"
+    return chosen, (Remark("warning", "precision-chosen", text),)
 
 
 def parse_numerics(name: str) -> Numerics:

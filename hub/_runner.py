@@ -1,7 +1,8 @@
 """Runs tasks: from the cache where it can, else in a worker, and keeps what failed where a person can look at it."""
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,7 @@ from hub._tasks import (
 )
 from hub._toolchains import toolchain_python
 from hub._version import VERSION
-from hub._workers import Place, Workers
+from hub._workers import Limits, Place, Workers
 from hub.spec import (
     ConvertJob,
     ConvertOptions,
@@ -339,3 +340,11 @@ def _check_untouched(edge_id: str, source: ModelArtifact, files: tuple[str, ...]
         return
     copy_model(Path(source.path), files, place / "in")
     raise EffectError(f"{edge_id} changed its input", hint="this is a defect of the edge; your model is untouched")
+
+
+@contextlib.contextmanager
+def session(registry: Registry, *, limits: Limits | None = None, use_cache: bool = True) -> Iterator[Runner]:
+    """A runner with its cache, its processes and its scratch folder."""
+    store = Store()
+    with store.scratch() as scratch, Workers(limits) as workers:
+        yield Runner(registry, store, workers, scratch, use_cache=use_cache)

@@ -142,6 +142,7 @@ def _samples(
 ) -> Samples:
     record = CalibrationRecord(
         spec=request.calibration,
+        test=request.test,
         fingerprint=calibration.fingerprint if calibration else "",
         calibration_samples=calibration.count if calibration else 0,
         held_out_samples=check.count,

@@ -5,11 +5,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from hub._api import choose_runtime, session
 from hub._effects import misfit
-from hub._opening import Opened, open_model
+from hub._opening import Opened, choose_runtime, open_model
 from hub._plugins import Registry
 from hub._request import parse_source
+from hub._runner import session
 from hub._unrun import check_here
 from hub.spec import (
     ConvertOptions,

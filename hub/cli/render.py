@@ -34,6 +34,7 @@ from hub.spec import (
     ParityReport,
     Receipt,
     Remark,
+    RepairReport,
     Signature,
     StepRecord,
     cache_root,
@@ -293,13 +294,58 @@ def show_parity(report: ParityReport, *, as_json: bool, verbose: bool) -> None:
     _show_evidence(console, report, verbose=verbose)
     if report.accuracy:
         console.print(f"[bold]{'accuracy':<9}[/] {_accuracy_words(report.accuracy)}")
+    _show_guilty(console, report)
+    for remark in report.remarks:
+        console.print(f"[bold yellow]{remark.kind}[/]   {escape(sentence(remark))}")
+
+
+def _show_guilty(console: Console, report: ParityReport) -> None:
+    """The layers that are not the float model's."""
     if report.local:
         console.print(f"[bold]{'layers':<9}[/] {escape(layers_words(report.local))}")
         for item in report.local.worst[: report.local.failed]:
             said = f"{item.layer} ({item.operator}), {item.what} {item.tensor}: {'; '.join(item.failures)}"
             console.print(f"[red]{'✗':>9}[/] {escape(shortened(said))}")
-    for remark in report.remarks:
-        console.print(f"[bold yellow]{remark.kind}[/]   {escape(sentence(remark))}")
+
+
+def show_repair(report: RepairReport, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Show what was found of a result, and beside it what was made in its place."""
+    if as_json:
+        print_json(report)
+        return
+    if quiet:
+        return
+    console, receipt = out(), report.receipt
+    if receipt is None:
+        show_parity(report.parity, as_json=False, verbose=verbose)
+        console.print("[green]✓[/] nothing to repair: nothing was written")
+        return
+    table = _table("", "before", "after")
+    for name, before, after in _before_and_after(report, receipt):
+        table.add_row(escape(name), escape(before), escape(after))
+    console.print(table)
+    _show_guilty(console, report.parity)
+    show_receipt(receipt, as_json=False, quiet=False, verbose=verbose)
+
+
+def _before_and_after(report: RepairReport, receipt: Receipt) -> Iterator[tuple[str, str, str]]:
+    made = {item.output: item for item in receipt.parity.outputs} if receipt.parity else {}
+    worst: dict[str, OutputParity] = {}
+    for item in report.parity.outputs:
+        worst[item.output] = min(item, worst.get(item.output, item), key=lambda one: one.sqnr_db)
+    for name, item in worst.items():
+        yield name, _db(item.sqnr_db), _db(made[name].sqnr_db) if name in made else ""
+    local = next((step.local for step in reversed(receipt.steps) if step.local), None)
+    failed = [str(one.failed) if one else "not compared" for one in (report.parity.local, local)]
+    yield "guilty layers", failed[0], failed[1]
+    yield "precision", report.result.state.numerics.value, receipt.result.state.numerics.value
+    kept = [
+        "" if item is None else str(len(next((s.recipe.kept_float for s in reversed(item.steps) if s.recipe), ())))
+        for item in (report.made, receipt)
+    ]
+    yield "layers in float", kept[0], kept[1]
+    speeds = [str(item.speed) if item and item.speed else "not timed" for item in (report.made, receipt)]
+    yield "speed", speeds[0], speeds[1]
 
 
 def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: bool, verbose: bool) -> None:
@@ -327,8 +373,8 @@ def show_plan(request: Request, summary: ModelSummary, plan: Plan, *, as_json: b
         lossy, cost = sum(step.edge.lossy for step in route), sum(step.cost for step in route)
         table.add_row(str(number), escape(words), str(lossy), f"{cost:g}")
     console.print(table)
-    if request.announced:
-        console.print(f"[yellow]note[/]  {escape(request.announced)}")
+    for remark in request.announced:
+        console.print(f"[yellow]note[/]  {escape(sentence(remark))}")
     for remark in _preflight(summary, plan, verbose=verbose):
         console.print(f"[yellow]·[/]  {escape(sentence(remark))}")
     if plan.left_out and not verbose:

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from hub.spec.artifacts import ModelArtifact
-from hub.spec.edges import IoBinding
+from hub.spec.edges import ConvertOptions, IoBinding
 from hub.spec.execution import ExecutionReport
 from hub.spec.numerics import Numerics, State
 from hub.spec.recipes import QuantRecipe
@@ -352,12 +352,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What data was used."""
+    """What data was used: as the user named it, for calibration, and to check on where that is other data."""
 
     spec: str
     fingerprint: str
     calibration_samples: int
     held_out_samples: int
+    test: str = ""
 
 
 class IoContract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -383,6 +384,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `operators` are the source's; `execution` is how the result's runtime executes it, where the runtime tells; `parity`
     was measured in pinned float32, `deployed` with what the runtime does by itself on this machine. A result that was
     `aot-built` has no `parity`: nothing of it was run, and `not_run` says why, and what was proved in its place.
+    `target` and `options` are what was asked for, so that it can be asked for again; older receipts lack them.
     """
 
     receipt_version: int
@@ -406,3 +408,21 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deployed: ParityReport | None = None
     speed: Speed | None = None
     environment: dict[str, str] = {}
+    target: str = ""
+    options: ConvertOptions = ConvertOptions()
+
+
+class RepairReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was found of a result, and what was made in its place.
+
+    Attributes:
+        result: The model that was judged.
+        parity: Its outputs against the source's, and its layers against the float model's.
+        made: Its own receipt, where there is one.
+        receipt: That of the new one; None where nothing was wrong.
+    """
+
+    result: ModelArtifact
+    parity: ParityReport
+    made: Receipt | None = None
+    receipt: Receipt | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hub._api import on_random
+from hub._judgement import on_random
 from hub._parity import POLICIES, compare, no_evidence
 from hub._receipt import integers_words
 from hub.spec import EffectError, NoEvidence, Numerics, ParityReport, write_sample

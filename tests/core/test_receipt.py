@@ -12,8 +12,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from hub._api import as_made
 from hub._files import sha256_file
+from hub._judgement import as_made
 from hub._opening import Opened
 from hub._receipt import UNNAMED, decode_receipt, kernels_words, read_receipt
 from hub._request import Request, Source

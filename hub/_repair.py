@@ -1,0 +1,119 @@
+"""From a wrong result to a right one by the least change: the same made once more, else less of it in int8."""
+
+import shlex
+from pathlib import Path
+
+import msgspec
+
+from hub._engine import Conversion
+from hub._events import Events
+from hub._files import sha256_model
+from hub._judgement import judge
+from hub._local import describe_local
+from hub._opening import Opened, open_model
+from hub._parity import describe_failures, no_evidence
+from hub._plugins import Registry
+from hub._receipt import read_receipt
+from hub._request import Request, Source
+from hub._runner import Runner
+from hub.spec import (
+    ConvertOptions,
+    ModelNotFound,
+    Receipt,
+    Remark,
+    RepairReport,
+    State,
+    UsageError,
+)
+
+
+def mend(result: str, request: Request, runner: Runner, events: Events) -> RepairReport:
+    """Judge a result; where it is wrong, convert its source again and prove the new one by the same gate.
+
+    Args:
+        result: The file that may be wrong.
+        request: What the user gave; what is empty in it is taken from the result's receipt.
+        runner: To run them.
+        events: Told about progress.
+
+    Raises:
+        HubError: The source or the data is not known, the samples prove nothing, or no right result can be made.
+    """
+    events.started(f"reading {result}")
+    opened = open_model(runner, Source(path=result), ConvertOptions())
+    receipt = read_receipt(Path(result), opened.artifact, changed=True)
+    request = _completed(result, request, opened, receipt, runner.registry)
+    events.started(f"comparing {result} with {request.source.label}")
+    parity = judge(request, runner, opened, receipt, opened.summary.state.numerics)
+    report = RepairReport(result=opened.artifact, parity=parity, made=receipt)
+    if parity.passed:
+        return report
+    if parity.unproved:
+        raise no_evidence(parity, "--test DATA")
+    if opened.summary.state.numerics.needs_calibration and not request.calibration:
+        message = f"{result} is wrong ({_why(report)}), and no calibration data is known to make another with"
+        raise UsageError(message, hint="give --calibration DATA")
+    changed = receipt is not None and receipt.result.sha256 != opened.artifact.sha256
+    later = "; it is not the file that its receipt describes" if changed else ""
+    told = Remark("note", "made-in-place", f"made in place of {result}, of which {_why(report)}{later}")
+    events.noted(told)
+    again = Conversion(msgspec.structs.replace(request, announced=(told,)), runner, events).run()
+    return msgspec.structs.replace(report, receipt=again)
+
+
+def _why(report: RepairReport) -> str:
+    local = report.parity.local
+    layers = describe_local(local) if local and local.failed else ""
+    return "; ".join(filter(None, [describe_failures(report.parity), layers]))
+
+
+def _completed(result: str, asked: Request, opened: Opened, receipt: Receipt | None, registry: Registry) -> Request:
+    """The request that makes the result once more: the user's words, and behind them the receipt's.
+
+    Raises:
+        UsageError: The source is not known, or is another by now.
+    """
+    data = receipt.calibration if receipt else None
+    state = receipt.result.state if receipt else opened.artifact.state
+    path = Path(result)
+    return msgspec.structs.replace(
+        asked,
+        source=asked.source if asked.source.label else _source(result, receipt),
+        target=(receipt.target if receipt else "") or _target(registry, state, path),
+        numerics=state.numerics,
+        output=asked.output or str(path.with_name(f"{path.stem}.repaired{path.suffix}")),
+        options=_over(receipt.options, asked.options) if receipt else asked.options,
+        calibration=asked.calibration or _still_there(data.spec if data else ""),
+        test=asked.test or _still_there(data.test if data else ""),
+    )
+
+
+def _source(result: str, receipt: Receipt | None) -> Source:
+    hint = f"give it: hub repair {shlex.quote(result)} --source MODEL"
+    if receipt is None:
+        raise UsageError(f"{result} has no receipt beside it that names its source", hint=hint)
+    named = receipt.source
+    if not Path(named.path).exists():
+        raise ModelNotFound(f"the source that the receipt of {result} names is not there: {named.path}", hint=hint)
+    if Path(named.path).is_file() and sha256_model(Path(named.path)) != named.sha256:
+        message = f"{named.path} is not the source that {result} was made of (sha256 {named.sha256[:12]}…) any more"
+        raise UsageError(message, hint=hint)
+    return Source(path=named.path)
+
+
+def _target(registry: Registry, state: State, path: Path) -> str:
+    """The target that gives such a state; its format for one that no target names."""
+    names = sorted(registry.target_names)
+    return next((name for name in names if registry.target(name, path) == (state.format, state.form)), state.format)
+
+
+def _over(made: ConvertOptions, asked: ConvertOptions) -> ConvertOptions:
+    """The options that the result was made with, under those that the user gives now."""
+    given = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    return msgspec.structs.replace(
+        made, **{name: value for name, value in given.items() if value != getattr(ConvertOptions(), name)}
+    )
+
+
+def _still_there(spec: str) -> str:
+    return spec if spec and (Path(spec).exists() or ":" in spec) else ""

@@ -1,0 +1,124 @@
+"""`hub repair`: what is right is left alone, what is wrong is made again and proved, what is not known is asked for."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hub as python_interface
+from hub.spec import NoEvidence
+from hub_toy.files import ToyModel, read, write_binary
+
+Hub = Callable[..., Any]
+
+
+@pytest.fixture
+def converted(hub: Hub, toy: Path, samples: Path, tmp_path: Path) -> Path:
+    """An int8 model with its receipt."""
+    output = tmp_path / "out.int8.toybin"
+    assert hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output).status == 0
+    return output
+
+
+def spoil(path: Path) -> bytes:
+    """Leave a layer's weights at zero; returns what the file holds then."""
+    model = read(path)
+    arrays = model.arrays | {"second.w": np.zeros_like(model.arrays["second.w"])}
+    write_binary(path, ToyModel(graph=model.graph, arrays=arrays))
+    return path.read_bytes()
+
+
+def test_what_is_right_is_left_alone(hub: Hub, converted: Path) -> None:
+    before = {path.name for path in converted.parent.iterdir()}
+    ran = hub("repair", converted, "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["parity"]["passed"] is True
+    assert "receipt" not in ran.json
+    assert {path.name for path in converted.parent.iterdir()} == before
+    assert "nothing to repair" in hub("repair", converted).out
+
+
+def test_what_is_wrong_is_made_again_beside_it(hub: Hub, samples: Path, converted: Path) -> None:
+    sound = converted.read_bytes()
+    wrong = spoil(converted)
+    ran = hub("repair", converted, "--json")
+    assert ran.status == 0, ran.err
+    made = converted.with_name("out.int8.repaired.toybin")
+    assert made.read_bytes() == sound
+    assert converted.read_bytes() == wrong
+    assert ran.json["parity"]["passed"] is False
+    assert ran.json["receipt"]["parity"]["passed"] is True
+    receipt = json.loads(made.with_name(f"{made.name}.hub.json").read_text())
+    told = {remark["code"]: remark["text"] for remark in receipt["remarks"]}
+    assert f"made in place of {converted}, of which y on numpy: " in told["made-in-place"]
+    assert "not the file that its receipt describes" in told["made-in-place"]
+    assert receipt["calibration"]["spec"] == str(samples)
+    plain = hub("repair", converted, "--force").out
+    for words in ("before", "after", "guilty layers", "layers in float", str(made)):
+        assert words in plain, words
+
+
+def test_in_place_only_with_force_and_never_over_the_source(hub: Hub, toy: Path, converted: Path) -> None:
+    sound, wrong, source = converted.read_bytes(), spoil(converted), toy.read_bytes()
+    assert hub("repair", converted, "-o", converted, "--json").error["code"] == "output-exists"
+    assert converted.read_bytes() == wrong
+    renamed = toy.rename(toy.with_suffix(".toybin.toy"))
+    assert hub("repair", converted, "--source", renamed, "-o", renamed, "--force", "--json").error["code"] == "usage"
+    assert renamed.read_bytes() == source
+    ran = hub("repair", converted, "--source", renamed, "-o", converted, "--force")
+    assert ran.status == 0, ran.err
+    assert converted.read_bytes() == sound
+
+
+def test_a_source_that_is_gone_or_another_is_asked_for(hub: Hub, toy: Path, converted: Path) -> None:
+    spoil(converted)
+    content = toy.read_text()
+    toy.write_text(content + " ")
+    other = hub("repair", converted, "--json").error
+    assert other["code"] == "usage"
+    assert "is not the source" in other["message"]
+    toy.rename(toy.with_name("moved.toy"))
+    gone = hub("repair", converted, "--json").error
+    assert gone["code"] == "model-not-found"
+    assert "--source MODEL" in gone["hint"]
+    converted.with_name(f"{converted.name}.hub.json").unlink()
+    unknown = hub("repair", converted, "--json").error
+    assert unknown["code"] == "usage"
+    assert "has no receipt beside it that names its source" in unknown["message"]
+
+
+def test_without_a_receipt_the_user_names_source_and_data(
+    hub: Hub, toy: Path, samples: Path, converted: Path, tmp_path: Path
+) -> None:
+    converted.with_name(f"{converted.name}.hub.json").unlink()
+    spoil(converted)
+    unknown = hub("repair", converted, "--source", toy, "--test", samples, "--json").error
+    assert "--calibration DATA" in unknown["hint"]
+    output = tmp_path / "mended.toybin"
+    ran = hub("repair", converted, "--source", toy, "--calibration", samples, "-o", output, "--strict", "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["receipt"]["result"]["state"]["numerics"] == "int8"
+
+
+def test_data_that_is_gone_proves_nothing(hub: Hub, samples: Path, converted: Path) -> None:
+    spoil(converted)
+    samples.unlink()
+    ran = hub("repair", converted, "--json")
+    assert ran.status == NoEvidence.exit_status, ran.out
+
+
+def test_options_of_the_conversion_are_kept(hub: Hub, toy: Path, tmp_path: Path, samples: Path) -> None:
+    output = tmp_path / "fixed.toybin"
+    words = ("--int8", "--calibration", samples, "--test", samples, "--shape", "x=1x6", "-o", output)
+    assert hub("convert", toy, "--to", "toybin", *words).status == 0
+    sound = output.read_bytes()
+    spoil(output)
+    report = python_interface.repair(output, force=True)
+    assert report.receipt is not None
+    assert report.receipt.calibration is not None
+    assert report.receipt.calibration.test == str(samples)
+    assert report.receipt.options.shapes == {"x": (1, 6)}
+    assert output.with_name("fixed.repaired.toybin").read_bytes() == sound
