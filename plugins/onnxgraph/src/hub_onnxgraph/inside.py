@@ -33,6 +33,13 @@ _FIXED = frozenset(
         "Gather",
         "Identity",
         "DepthToSpace",
+        "SpaceToDepth",
+        "Expand",
+        "GatherElements",
+        "NhwcMaxPool",
+        "Resize",
+        "Split",
+        "Tile",
     }
 )
 """Operators that keep the grid of their first input where they work on integers."""
@@ -132,8 +139,11 @@ class _Reading:
             if how.result:
                 self.grids |= {name: _Grid(f"{inputs[1]} {inputs[4]}", "", 0) for name in bias}
             inputs = [inputs[place] for place, _, _ in how.operands] + bias
+        elif node.op_type == "QLinearConcat":  # Y_scale, Y_zero_point, then each operand with its own
+            self.grids[node.output[0]] = _Grid(inputs[0], inputs[1])
+            inputs = inputs[2::3]
         elif node.op_type in _FIXED and inputs[0] in self.grids:
-            self.grids[node.output[0]] = self.grids[inputs[0]]
+            self.grids |= dict.fromkeys(node.output, self.grids[inputs[0]])
         self.layers.append(
             InnerLayer(
                 name=node.name or node.output[0],
