@@ -51,6 +51,9 @@ SAMPLES = 8
 LAYERS_AT_ONCE = 64
 """Layers whose constants and results are in memory together."""
 
+LAYERS_AT_FIRST = 16
+"""Of a model whose layers nobody has timed yet."""
+
 SECONDS = 20.0
 """After so long no more samples are run: a fault is in every sample. After twice that the layers that have seen none
 are left out; there are runtimes without fast kernels for some precisions."""
@@ -75,6 +78,8 @@ class LocalBounds(NamedTuple):
         cut_noise: Power of what a range cuts off, over the power of the layer's own signal. Quantizers cut off what is
             rare on purpose; the noise of a layer of 20 dB is heard in any output.
         sqnr_min_db: For results that lie on no grid.
+        joint_min_db: For what several layers give together, with constants of their own: their weights' rounding is in
+            it, which is 35 to 45 dB by channel and may be 25 of a whole tensor.
     """
 
     constant_steps: float = 0.51
@@ -84,6 +89,7 @@ class LocalBounds(NamedTuple):
     far_share: float = 0.01
     cut_noise: float = 0.01
     sqnr_min_db: float = 80.0
+    joint_min_db: float = 20.0
 
 
 FAR_STEPS = 2.0
@@ -99,15 +105,18 @@ _HUGE = 1e4
 _CLIPPING = frozenset({"Clip", "Clamp", "Minimum", "Maximum", "Min", "Max", "MINIMUM", "MAXIMUM"})
 """What a range does too, so that the bounds need not be kept."""
 
+_MOST_JOINT = 8
+"""Layers of a result, without a counterpart each, that are compared as one: each adds its rounding."""
+
 _INT4_LEVELS = 8
 _ADDS = frozenset({"Add", "ADD"})
 _WITH_INTEGERS = frozenset({Numerics.INT8, Numerics.INT8_MIXED})
 BOUNDS: dict[Numerics, LocalBounds] = {
-    Numerics.FP16: LocalBounds(relative=2**-11, smallest=2e-7, sqnr_min_db=50),
-    Numerics.BF16: LocalBounds(relative=2**-8, sqnr_min_db=35),
+    Numerics.FP16: LocalBounds(relative=2**-11, smallest=2e-7, sqnr_min_db=50, joint_min_db=45),
+    Numerics.BF16: LocalBounds(relative=2**-8, sqnr_min_db=35, joint_min_db=30),
     Numerics.INT8_DYNAMIC: LocalBounds(constant_steps=0.65, sqnr_min_db=20),
     Numerics.INT8_WEIGHTS: LocalBounds(constant_steps=0.65),
-    Numerics.INT4_WEIGHTS: LocalBounds(constant_steps=0.65),
+    Numerics.INT4_WEIGHTS: LocalBounds(constant_steps=0.65, joint_min_db=8),
     Numerics.FP8: LocalBounds(sqnr_min_db=25),
 }
 """Where constants are rounded to another float type, or layers round what they are given by themselves."""
@@ -133,6 +142,9 @@ class _Pair(NamedTuple):
         stored: Constants of numbers that the float layers read, and where.
         own: Those that the result's reads.
         opaque: Whether the result keeps constants in a form that is not understood.
+        inner: Layers of the result before its own that the float model has nothing for.
+        joint: Whether the two are held against each other with constants of their own, as constants were folded, or as
+            several layers do together what several others do.
     """
 
     part: tuple[InnerLayer, ...]
@@ -140,6 +152,8 @@ class _Pair(NamedTuple):
     stored: tuple[tuple[Read, str], ...]
     own: tuple[str, ...]
     opaque: bool
+    inner: tuple[InnerLayer, ...] = ()
+    joint: bool = False
 
     @property
     def float_layer(self) -> InnerLayer:
@@ -148,6 +162,8 @@ class _Pair(NamedTuple):
 
     def shared(self, stored: tuple[_Stored, _Stored]) -> tuple[_Shared, ...]:
         """The constants that both have, in order and alike in shape; what else there is has no counterpart."""
+        if self.joint:
+            return ()
         free, found = list(self.stored), []
         for name in self.own:
             shape = _without_ones(stored[1][name])
@@ -169,6 +185,7 @@ class _Graphs:
         self.float, self.result = float_inside, inside
         self.makers = {name: layer for layer in float_inside.layers for name in layer.outputs}
         self.float_names = {tensor: float_inside.inputs[name] for name, tensor in inside.inputs.items()}
+        self.own_makers = {self._root(name): layer for layer in inside.layers for name in layer.outputs}
         self.matched: dict[str, InnerLayer] = {}
         by_name = {stands_for: layer for layer in inside.layers if (stands_for := self._stands_for(layer))}
         for layer in float_inside.layers:
@@ -200,7 +217,7 @@ class _Graphs:
 
     def _root(self, name: str) -> str:
         """A tensor of the result before it was rounded."""
-        while rounds := self.result.tensors[name].rounds:
+        while name in self.result.tensors and (rounds := self.result.tensors[name].rounds):
             name = rounds
         return name
 
@@ -234,6 +251,7 @@ class _Graphs:
             stored=tuple((read, tensor.name) for read, tensor in held if tensor.dtype.is_float),
             own=tuple(numbers),
             opaque=len(own) - len(numbers) > whole,
+            inner=tuple({item.outputs: item for item in self._inner(layer)}.values()),
         )
 
     def _without_counterparts(self, layer: InnerLayer) -> Iterator[InnerLayer]:
@@ -252,18 +270,21 @@ class _Graphs:
                 alike = other and self.float_name(other) == name
                 yield Read(float_layer.outputs[0], slot), other if alike else self.counterparts[name]
 
-    def lack(self, pair: _Pair, stored: tuple[_Stored, _Stored]) -> str:
-        """Why a layer cannot be compared; empty where it can."""
+    def held_apart(self, pair: _Pair, stored: tuple[_Stored, _Stored]) -> bool:
+        """Whether a layer has the float model's constants one for one, and reads what that has."""
         shared = pair.shared(stored)
-        if pair.opaque or len(shared) < len(pair.own):
-            return "it keeps its constants in another form"
+        if pair.inner or pair.opaque or len(shared) < len(pair.own):
+            return False
         folded = {read.result for read, _ in pair.stored} - {item.read.result for item in shared}
-        if any(layer.outputs[0] in folded and layer.operator not in _CLIPPING for layer in pair.part):
-            return "it does the work of several layers with constants of their own"
-        given = [name for name in pair.layer.inputs if name and not self.result.tensors[name].constant]
-        if not all(self.float_name(name) for name in given):
-            return "it reads what the float model does not have"
-        return ""
+        return not any(layer.outputs[0] in folded and layer.operator not in _CLIPPING for layer in pair.part)
+
+    def _inner(self, layer: InnerLayer) -> Iterator[InnerLayer]:
+        """Layers of the result before one that the float model has nothing for."""
+        for name in layer.inputs:
+            maker = self.own_makers.get(self._root(name)) if name and not self.float_name(name) else None
+            if maker:
+                yield from self._inner(maker)
+                yield maker
 
     def wiring(self, pair: _Pair) -> str:
         """What a layer reads other than the float model's does; empty where it reads the same."""
@@ -315,15 +336,20 @@ class _LayerSums(msgspec.Struct, kw_only=True):
         self.far += int(np.count_nonzero(steps > FAR_STEPS))
         self.cut += int(np.count_nonzero(cut > 1))
 
-    def parity(self, layer: InnerLayer, tensor: InnerTensor, what: str, bounds: LocalBounds) -> LayerParity:
-        """Judge what was summed up."""
+    def parity(
+        self, layer: InnerLayer, tensor: InnerTensor, what: str, bounds: LocalBounds, *, joint: bool = False
+    ) -> LayerParity:
+        """Judge what was summed up; of layers that are held against others jointly, beside one step of rounding."""
         if not math.isfinite(self.noise):
             return _finding(layer, tensor.name, what, failures=("it gives NaN or infinity",))
-        if tensor.quant is None:
-            ratio = self.signal / self.noise if self.noise else math.inf
+        if tensor.quant is None or joint:
+            rounding = self.count * max(tensor.quant.scale) ** 2 if tensor.quant else 0.0
+            noise = max(self.noise - self.cut_noise - rounding, 0.0) if tensor.quant else self.noise
+            ratio = self.signal / noise if noise else math.inf
             sqnr = min(SQNR_CAP_DB, 10 * math.log10(ratio)) if ratio > 0 else -SQNR_CAP_DB
-            short = f"SQNR {sqnr:.1f} dB < {bounds.sqnr_min_db:g} dB"
-            failures: tuple[str, ...] = (short,) if sqnr < bounds.sqnr_min_db and self.noise else ()
+            least = bounds.joint_min_db if joint else bounds.sqnr_min_db
+            short = f"SQNR {sqnr:.1f} dB < {least:g} dB"
+            failures: tuple[str, ...] = (short,) if sqnr < least and noise else ()
             return _finding(layer, tensor.name, what, sqnr_db=sqnr, failures=failures)
         rms, far, cut = (self.kept_noise / self.count) ** 0.5, self.far / self.count, self.cut / self.count
         cut_noise = self.cut_noise / self.signal if self.signal else 0.0
@@ -373,21 +399,25 @@ class LayerCheck(NamedTuple):
             with contextlib.closing(self.runtime.open(self.result, self.options)) as whole:
                 apart = _Apart(self, reader, graphs, whole, list(itertools.islice(samples, SAMPLES)))
                 stored = apart.constants(pairs) if self.float_model.size_bytes <= SMALL_BYTES else None
-                for start in range(0, len(pairs), LAYERS_AT_ONCE):
-                    some = pairs[start : start + LAYERS_AT_ONCE]
-                    seconds = SECONDS * LAYERS_AT_ONCE / max(len(pairs), LAYERS_AT_ONCE)
+                start, size = 0, LAYERS_AT_FIRST
+                while some := pairs[start : start + size]:
+                    begun = time.monotonic()
+                    seconds = SECONDS * len(some) / max(len(pairs), LAYERS_AT_ONCE)
                     found += apart.compare(some, stored or apart.constants(some), seconds)
+                    start, size = start + size, apart.next_size((time.monotonic() - begun) / len(some))
         except UnsupportedModel as error:
             return LocalReport(lack=error.message)
         if not found:
             return LocalReport(lack="; ".join(f"{why} ({count} layers)" for why, count in apart.left_out.items()))
         of = len(graphs.result.layers)
-        left_out = apart.left_out | {"no layer of the float model gives what it gives": of - len(pairs)}
+        alone = of - len(pairs) - len(apart.inner - {pair.layer.outputs for pair in pairs})
+        left_out = apart.left_out | {"no layer of the float model gives what it gives": alone}
         failed = sum(bool(item.failures) for item in found)
         worst = sorted(found, key=lambda item: (not item.failures, not item.cautions, -item.steps, item.sqnr_db))
         return LocalReport(
             layers=of - sum(left_out.values()),
             of=of,
+            joint=apart.joint + len(apart.inner),
             left_out={why: number for why, number in left_out.items() if number},
             constants=sum(item.what == "constant" for item in found),
             samples=apart.samples,
@@ -410,6 +440,13 @@ class _Apart:
         self.bounds = BOUNDS.get(check.result.state.numerics, LocalBounds())
         self.samples = len(feeds)
         self.left_out: dict[str, int] = {}
+        self.joint = 0
+        self.inner: set[tuple[str, ...]] = set()
+
+    def next_size(self, seconds: float) -> int:
+        """How many layers are taken next where one takes so long: no more than the time that is left is for."""
+        left = self.start + 2 * SECONDS - time.monotonic()
+        return max(1, min(LAYERS_AT_ONCE, int(left / max(seconds, 1e-6))))
 
     def constants(self, pairs: Sequence[_Pair]) -> tuple[_Stored, _Stored]:
         """Read the constants of layers, the float model's and the result's.
@@ -429,11 +466,13 @@ class _Apart:
         check, bounds = self.check, self.bounds
         compared = []
         for pair in pairs:
-            why = self.graphs.lack(pair, stored)
-            if why:
-                self._leave_out(why)
+            joint = not self.graphs.held_apart(pair, stored)
+            if joint and max(len(pair.inner), len(pair.part)) > _MOST_JOINT:
+                self._leave_out("it does the work of many layers with constants of their own")
             else:
-                compared.append(pair)
+                compared.append(pair._replace(joint=joint))
+                self.joint += joint
+                self.inner |= {layer.outputs for layer in pair.inner}
         shared = [(pair, item) for pair in compared for item in pair.shared(stored)]
         found = [_judge_constant(pair, item, stored, bounds) for pair, item in shared]
         if check.result.state.numerics in _WITH_INTEGERS:
@@ -501,7 +540,8 @@ class _Apart:
         found = []
         for (name, what), total in sums.items():
             pair = wanted[name] if what == "result" else readers[name]
-            parity = total.parity(pair.layer, tensors[name], what, self.bounds)
+            joint = pair.joint and what == "result"
+            parity = total.parity(pair.layer, tensors[name], what, self.bounds, joint=joint)
             said = graphs.wiring(pair) if parity.failures and what == "result" else ""
             found.append(msgspec.structs.replace(parity, failures=(*parity.failures, said)) if said else parity)
         return found
@@ -602,7 +642,8 @@ def layers_words(local: LocalReport) -> str:
         wrong = f"{local.failed} of {local.layers + local.constants} comparisons failed"
         return f"{local.layers} of {local.of} were held against the float model's, on {samples}: {wrong}{against}"
     sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
-    return f"{sound}, on {samples}; their {local.constants} constants are the float ones, rounded{against}"
+    joint = f" ({local.joint} of them several at once, with constants of their own)" if local.joint else ""
+    return f"{sound}{joint}, on {samples}; their {local.constants} constants are the float ones, rounded{against}"
 
 
 def _finding(layer: InnerLayer, tensor: str, what: str, **figures: object) -> LayerParity:

@@ -276,7 +276,7 @@ def _judged(name: str, runtime: str, tally: Tally, gate: _Gate) -> OutputParity:
         return msgspec.structs.replace(measured, failures=("the result holds NaN or infinity",))
     still = tally.movement < (policy.movement_min or 0)
     centred = () if still or gate.inputs == "random" else tuple(_centred_failures(measured, policy))
-    failures = (*_failures(measured, policy, agreeing), *centred, *_unequal(tally, policy))
+    failures = (*_failures(measured, policy, agreeing), *centred, *_unequal(tally, policy), *_outside(tally, policy))
     unproved = _unproved(tally, gate, failed=bool(failures))
     return msgspec.structs.replace(measured, failures=() if unproved else failures, unproved=unproved)
 
@@ -294,7 +294,12 @@ def _unproved(tally: Tally, gate: _Gate, *, failed: bool) -> str:
     least = gate.policy.movement_min
     if least is None or gate.inputs == "random" or tally.samples < 2:  # noqa: PLR2004 one sample does not move
         return ""
-    if failed and tally.low >= 0 and tally.high <= _NOTHING and tally.result_high <= 5 * _NOTHING:
+    if (
+        failed
+        and tally.low >= 0
+        and tally.high <= _NOTHING
+        and max(tally.result_high, -tally.result_low) <= 5 * _NOTHING
+    ):
         return f"lies between {tally.low:.2g} and {tally.high:.2g} on all samples: nothing occurs in them"
     if _STILL < tally.movement < least:
         return f"moves by {tally.movement:.2%} of its size, less than this precision shows ({least:.2%})"
@@ -318,6 +323,20 @@ def _failures(measured: OutputParity, policy: ParityPolicy, agreeing: int) -> It
         rows = measured.top1_rows
         if binomial_tail(agreeing, rows, policy.top1_min) < CHANCE:
             yield f"top-1 agreement {measured.top1:.1%} < {policy.top1_min:.0%} of {rows} clear rows"
+
+
+def _outside(tally: Tally, policy: ParityPolicy) -> Iterator[str]:
+    """What the source's last operator never gives: by more than this precision rounds."""
+    if policy.movement_min is None or not tally.max_source:
+        return
+    low, high = tally.guaranteed
+    rounding = policy.movement_min * tally.max_source
+    if tally.result_low < low - rounding or tally.result_high > high + rounding:
+        span = f"{low:g} to {high:g}" if math.isfinite(high) else "never below zero"
+        found = f"lies between {tally.result_low:.3g} and {tally.result_high:.3g}"
+        yield f"{found}; the source's last operator gives {span}"
+    if tally.probabilities and tally.row_sum_off > policy.movement_min * max(tally.classes, 4) / 2:
+        yield f"probabilities of a row sum to one within {tally.row_sum_off:.3g} only"
 
 
 def _unequal(tally: Tally, policy: ParityPolicy) -> Iterator[str]:

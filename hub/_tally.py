@@ -20,6 +20,9 @@ _CLEAR = 0.5  # lead of a probability, whose noise grows where two are near each
 _LEAST_TAIL = 10.0  # times the median noise: samples differ by so much where nothing is wrong
 _MANY = 16.0  # numbers that make up a component's power: fewer and its ratio is chance
 _OWN_MEAN = 8  # numbers of a sample from which its distance from the mean is a measure: one score may be just there
+_MANY_VALUES = 64  # from which their range says something
+_NEAR_END = 0.01  # of a range
+_RECTIFIED = 0.05  # of an output's values: exact zeros, which sums of floats hardly give
 _QUIET = 0.25  # of the median sample's movement: a quieter sample is no measure
 
 
@@ -60,7 +63,9 @@ class Tally:
         self.max_abs = self.sum_abs = self.max_source = 0.0
         self.source_power = self.error_power = self.cross = 0.0
         self.moving = self.cross_moving = self.moved_by = 0.0
-        self.low, self.high, self.result_high = math.inf, -math.inf, 0.0
+        self.low, self.high = math.inf, -math.inf
+        self.result_low, self.result_high = math.inf, -math.inf
+        self.zeros, self.row_sum_off, self.classes = 0, 0.0, 0
         self.finite = True
         self.probabilities = False
         self.rows: list[tuple[str, int, float, float]] = []
@@ -85,7 +90,8 @@ class Tally:
         if not self.finite:
             return
         self.low, self.high = min(self.low, float(a.min())), max(self.high, float(a.max()))
-        self.result_high = max(self.result_high, float(b.max()), -float(b.min()))
+        self.result_low, self.result_high = min(self.result_low, float(b.min())), max(self.result_high, float(b.max()))
+        self.zeros += int(np.count_nonzero(a == 0))
         error = np.subtract(b, a, out=b)
         self._add_errors(a, error)
         if np.issubdtype(source.dtype, np.floating):
@@ -127,7 +133,13 @@ class Tally:
 
         Where the brightest place of an image's row lies is no class: a map of one channel has none.
         """
+        import numpy as np
+
         self.probabilities = is_classifier(source) and (self.probabilities or self.samples == 1)
+        if self.probabilities:
+            self.classes = source.shape[-1]
+            off = result.astype(np.float64).sum(axis=-1) - source.astype(np.float64).sum(axis=-1)
+            self.row_sum_off = max(self.row_sum_off, float(np.abs(off).max()))
         axis = _axis_of_classes(source.shape)
         if axis >= 0 and source.shape[axis] > 1:
             self._add_rows(source, result, axis)
@@ -185,6 +197,22 @@ class Tally:
     def movement(self) -> float:
         """Root mean square of the source without its mean, as a part of its largest magnitude."""
         return math.sqrt(self.moving / self.elements) / self.max_source if self.elements and self.max_source else 0.0
+
+    @property
+    def guaranteed(self) -> tuple[float, float]:
+        """Bounds that the source's own last operator keeps, as far as its values say which that is.
+
+        Rectified where many are exactly zero and none is below; a sigmoid's, a softmax's or a hyperbolic tangent's
+        where they come close to both ends of its range, and none of many passes them.
+        """
+        if self.elements < _MANY_VALUES:
+            return -math.inf, math.inf
+        for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+            near = _NEAR_END * (high - low)
+            if low <= self.low <= low + near and high - near <= self.high <= high:
+                return low, high
+        rectified = self.low >= 0 and self.zeros > _RECTIFIED * self.elements
+        return (0.0 if rectified else -math.inf), math.inf
 
     def clear_rows(self, noise: float) -> tuple[int, int]:
         """Rows whose first class leads by more than the noise, and those of them whose arg-max agrees.

@@ -182,6 +182,7 @@ class LocalReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     Attributes:
         layers: Layers of the result that were held against the float model's.
         of: Layers that it has.
+        joint: Those of `layers` that were held against the float model's several at once, as constants were folded.
         left_out: Why a layer was not compared -> number of such layers.
         constants: Constants that were compared.
         samples: Samples that were run.
@@ -194,6 +195,7 @@ class LocalReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     layers: int = 0
     of: int = 0
+    joint: int = 0
     left_out: dict[str, int] = {}
     constants: int = 0
     samples: int = 0

@@ -206,18 +206,22 @@ def test_what_cannot_be_compared_is_counted_with_its_reason(tmp_path: Path) -> N
     assert report.left_out == {"no layer of the float model gives what it gives": 1}
     alone = checked(tmp_path, SOUND, FLOAT | {"refuses": "y"})
     assert alone.left_out == {"the float model's layer does not run alone": 1}
-    packed = checked(tmp_path, SOUND | {"constants": SOUND["constants"] | {"w": [1.0, 2.0, 3.0]}, "outputs": []})
-    assert "it keeps its constants in another form" in packed.left_out
 
 
-def test_constants_that_were_folded_are_left_out(tmp_path: Path) -> None:
+def test_constants_that_were_folded_are_held_against_the_float_ones_together(tmp_path: Path) -> None:
     """The result's one layer does the work of two with a constant each."""
     layers = [["MatMul", ["x", "w"], "m"], ["MatMul", ["m", "v"], "y"]]
-    source = {"layers": layers, "constants": {"w": W.tolist(), "v": W.T.tolist()}, "grids": {}, "outputs": ["y"]}
-    folded = {"layers": [["MatMul", ["x", "u"], "y"]], "constants": {"u": (W @ W.T).tolist()}}
+    source: dict[str, Any] = {
+        "layers": layers,
+        "constants": {"w": W.tolist(), "v": W.T.tolist()},
+        "grids": {},
+        "outputs": ["y"],
+    }
+    folded: dict[str, Any] = {"layers": [["MatMul", ["x", "u"], "y"]], "constants": {"u": (W @ W.T).tolist()}}
     report = checked(tmp_path, source | folded, source)
-    assert (report.failed, report.layers) == (0, 0)
-    assert report.lack == "it does the work of several layers with constants of their own (1 layers)"
+    assert (report.failed, report.layers, report.joint) == (0, 1, 1)
+    wrong = folded | {"constants": {"u": (W @ W.T * [1, 1, 1, 2]).tolist()}}
+    assert checked(tmp_path, source | wrong, source).failed == 1
 
 
 def test_why_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +230,21 @@ def test_why_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "no layer of the result" in checked(tmp_path, named).lack
     monkeypatch.setattr(_local, "MOST_BYTES", 0)
     assert "more than 0 MiB" in checked(tmp_path, SOUND).lack
+
+
+def test_layers_without_a_counterpart_are_compared_with_the_one_behind_them(tmp_path: Path) -> None:
+    """The float model's one layer is two of the result's."""
+    source = {
+        "layers": [["MatMul", ["x", "w"], "y"]],
+        "constants": {"w": (W @ W).tolist()},
+        "grids": {},
+        "outputs": ["y"],
+    }
+    split = [["MatMul", ["x", "v"], "m"], ["MatMul", ["m", "v"], "y"]]
+    result: dict[str, Any] = {"layers": split, "constants": {"v": W.tolist()}, "grids": {}, "outputs": ["y"]}
+    report = checked(tmp_path, result, source)
+    assert (report.failed, report.layers, report.of, report.joint) == (0, 2, 2, 2)
+    assert checked(tmp_path, result | {"constants": {"v": (W * 1.1).tolist()}}, source).failed == 1
 
 
 def test_the_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

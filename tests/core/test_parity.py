@@ -377,3 +377,29 @@ def test_other_outputs_are_judged_as_a_whole(array: Array, tmp_path: Path) -> No
     folder = write(tmp_path / "source", [{"y": array.astype(np.float32)}] * 2)
     report = compare(folder, {"rt": folder}, INT8, inputs="given", reference_runtime="x")
     assert [item.output for item in report.outputs] == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("of_source", "wrong", "said"),
+    [
+        (lambda x: np.maximum(x, 0), lambda y: np.where(y == 0, -0.2, y), "gives never below zero"),
+        (lambda x: 1 / (1 + np.exp(-8 * x)), lambda y: y * 1.04, "gives 0 to 1"),
+        (lambda x: np.tanh(4 * x), lambda y: y * 1.04, "gives -1 to 1"),
+        (lambda x: np.exp(9 * x) / np.exp(9 * x).sum(-1, keepdims=True), lambda y: y * 0.9, "sum to one within 0.1"),
+    ],
+    ids=["rectified", "sigmoid", "tanh", "softmax"],
+)
+def test_what_the_last_operator_never_gives_is_refused(
+    of_source: Callable[[Array], Array], wrong: Callable[[Array], Array], said: str, tmp_path: Path
+) -> None:
+    given = [
+        {"y": of_source(np.random.default_rng(seed).standard_normal((8, 10))).astype("float32")} for seed in range(4)
+    ]
+    reference = write(tmp_path / "reference", given)
+    step = np.float32(1 / 256)
+    sound = write(tmp_path / "sound", [{"y": np.rint(item["y"] / step) * step} for item in given])
+    broken = write(tmp_path / "broken", [{"y": wrong(item["y"]).astype("float32")} for item in given])
+    right = compare(reference, {"b": sound}, INT8, inputs="given", reference_runtime="a")
+    assert right.passed
+    found = compare(reference, {"b": broken}, INT8, inputs="given", reference_runtime="a")
+    assert said in describe_failures(found)

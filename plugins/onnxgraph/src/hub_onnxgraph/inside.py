@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _SUFFIXES = ("/quantized", "/dequantized", "_quantized", "_QuantizeLinear_Output", "_DequantizeLinear_Output")
 """What hub's and ONNX Runtime's quantizers put behind a tensor's name."""
 
+_HALF_PREFIX, _HALF_SUFFIX = "InsertedPrecisionFreeCast_", "/float16"
+"""What hub's fp16 puts behind a name, and what ONNX Runtime puts before one where it moves a cast over a layer."""
+
 _FIXED = frozenset(
     {
         "Reshape",
@@ -184,6 +187,7 @@ class _Reading:
         grid, stands_for, rounds = self.grids.get(name), name, self.source.get(name, "")
         while name not in self.stored and stands_for.endswith(_SUFFIXES):
             stands_for = next(stands_for.removesuffix(word) for word in _SUFFIXES if stands_for.endswith(word))
+        stands_for = stands_for.removeprefix(_HALF_PREFIX).removesuffix(_HALF_SUFFIX)
         kind = dtype_name(self.types.get(name, 1))
         dtype = DType(kind) if kind in {*DType} else DType.UNKNOWN
         if grid is None:
