@@ -335,8 +335,12 @@ def _outside(tally: Tally, policy: ParityPolicy) -> Iterator[str]:
         span = f"{low:g} to {high:g}" if math.isfinite(high) else "never below zero"
         found = f"lies between {tally.result_low:.3g} and {tally.result_high:.3g}"
         yield f"{found}; the source's last operator gives {span}"
-    if tally.probabilities and tally.row_sum_off > policy.movement_min * max(tally.classes, 4) / 2:
+    if tally.probabilities and tally.row_sum_off > max(_ROW_SUM_OFF, policy.movement_min * tally.classes / 2):
         yield f"probabilities of a row sum to one within {tally.row_sum_off:.3g} only"
+
+
+_ROW_SUM_OFF = 0.125
+"""What a range that was chosen by statistics may cut off a softmax's largest value."""
 
 
 def _unequal(tally: Tally, policy: ParityPolicy) -> Iterator[str]:

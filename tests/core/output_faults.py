@@ -106,7 +106,10 @@ MODELS: dict[str, tuple[Callable[[Generator], Array], Things]] = {
 
 
 def sound(x: Array, things: Things, db: float, r: Generator) -> Array:
-    """Noise of a sound artifact: of each thing its own, partly of one grid, partly as large as what it lies on."""
+    """Noise of a sound artifact: of each thing its own, partly of one grid, partly as large as what it lies on.
+
+    A sound softmax or sigmoid gives probabilities, whatever noise it is given.
+    """
     noise = np.zeros_like(x)
     for thing in things:
         part = x[(slice(None), *thing)]
@@ -114,7 +117,11 @@ def sound(x: Array, things: Things, db: float, r: Generator) -> Array:
         own = r.normal(0, 1, part.shape) * np.sqrt((part**2).mean())
         noise[(slice(None), *thing)] = (0.6 * own + 0.8 * r.normal(0, 1, part.shape) * part) * 10 ** (-db / 20)
     kept: Array = x + noise
-    return kept
+    for thing in things:
+        place = (slice(None), *thing)
+        if x[place].min() >= 0 and x[place].max() <= 1:
+            kept[place] = np.clip(kept[place], 0, 1)
+    return kept / kept.sum(axis=-1, keepdims=True) if np.allclose(x.sum(axis=-1), 1) else kept
 
 
 def _bright(x: Array, share: float) -> Array:
