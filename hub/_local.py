@@ -10,7 +10,7 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,6 +71,7 @@ class LocalBounds(NamedTuple):
     Attributes:
         constant_steps: Steps of its grid, for a constant: half a step is rounding, the rest float32's own; where scales
             are kept in float16, that of up to 127 steps of a scale that is rounded by 2^-11.
+        scale_smallest: Rounding of a scale that is kept in float16 and is next to nothing there, as a channel's may be.
         relative: For constants on no grid: the rounding of their element type.
         smallest: What may become zero in that type.
         rms_steps: Root mean square of a result's error in steps: 0.29 is one rounding, 0.41 two in a row.
@@ -83,6 +84,7 @@ class LocalBounds(NamedTuple):
     """
 
     constant_steps: float = 0.51
+    scale_smallest: float = 0.0
     relative: float = 1e-6
     smallest: float = 1e-12
     rms_steps: float = 0.75
@@ -105,6 +107,8 @@ _HUGE = 1e4
 _CLIPPING = frozenset({"Clip", "Clamp", "Minimum", "Maximum", "Min", "Max", "MINIMUM", "MAXIMUM"})
 """What a range does too, so that the bounds need not be kept."""
 
+_MOST_EXCESS = 1e6
+
 _MOST_JOINT = 8
 """Layers of a result, without a counterpart each, that are compared as one: each adds its rounding."""
 
@@ -114,15 +118,20 @@ _WITH_INTEGERS = frozenset({Numerics.INT8, Numerics.INT8_MIXED})
 BOUNDS: dict[Numerics, LocalBounds] = {
     Numerics.FP16: LocalBounds(relative=2**-11, smallest=2e-7, sqnr_min_db=50, joint_min_db=45),
     Numerics.BF16: LocalBounds(relative=2**-8, sqnr_min_db=35, joint_min_db=30),
-    Numerics.INT8_DYNAMIC: LocalBounds(constant_steps=0.65, sqnr_min_db=20),
-    Numerics.INT8_WEIGHTS: LocalBounds(constant_steps=0.65),
-    Numerics.INT4_WEIGHTS: LocalBounds(constant_steps=0.65, joint_min_db=8),
+    Numerics.INT8_DYNAMIC: LocalBounds(constant_steps=0.65, scale_smallest=2**-25, sqnr_min_db=20),
+    Numerics.INT8_WEIGHTS: LocalBounds(constant_steps=0.65, scale_smallest=2**-25),
+    Numerics.INT4_WEIGHTS: LocalBounds(constant_steps=0.65, scale_smallest=2**-25, joint_min_db=8),
     Numerics.FP8: LocalBounds(sqnr_min_db=25),
 }
 """Where constants are rounded to another float type, or layers round what they are given by themselves."""
 
 
 _Stored = Mapping[str, StoredConstant]
+Held = Callable[[tuple[Sequence[str], Sequence[str]]], tuple[_Stored, _Stored]]
+"""Reads constants of the float model and of the result, by name."""
+
+_ALIKE = 0.25
+"""Distance of a constant from the rounded one, as a part of its norm; four bits leave 0.15."""
 
 
 class _Shared(NamedTuple):
@@ -181,8 +190,8 @@ def _without_ones(constant: StoredConstant) -> tuple[int, ...]:
 class _Graphs:
     """The float model and the result, matched: by what the result's tensors stand for, else by what a layer reads."""
 
-    def __init__(self, float_inside: Inside, inside: Inside) -> None:
-        self.float, self.result = float_inside, inside
+    def __init__(self, float_inside: Inside, inside: Inside, held: "Held | None" = None) -> None:
+        self.float, self.result, self.held = float_inside, inside, held
         self.makers = {name: layer for layer in float_inside.layers for name in layer.outputs}
         self.float_names = {tensor: float_inside.inputs[name] for name, tensor in inside.inputs.items()}
         self.own_makers = {self._root(name): layer for layer in inside.layers for name in layer.outputs}
@@ -198,9 +207,10 @@ class _Graphs:
             if layer.outputs[0] in self.matched:
                 continue
             alike = [other for other in free if other.operator == layer.operator and self._reads_alike(layer, other)]
-            if len(alike) == 1:
-                self._match(layer, alike[0])
-                free.remove(alike[0])
+            one = self._nearest(layer, alike) if len(alike) > 1 else alike[0] if alike else None
+            if one:
+                self._match(layer, one)
+                free.remove(one)
         self.counterparts = {
             float_name: name for name, float_name in self.float_names.items() if float_name not in float_inside.inputs
         } | {float_inside.inputs[name]: tensor for name, tensor in inside.inputs.items()}
@@ -229,6 +239,30 @@ class _Graphs:
         own = [self.float_name(name) for name in layer.inputs if name and not self.result.tensors[name].constant]
         wanted = [name for name in float_layer.inputs if name and not self.float.tensors[name].constant]
         return own == wanted
+
+    def _nearest(self, float_layer: InnerLayer, alike: Sequence[InnerLayer]) -> InnerLayer | None:
+        """Of layers that read the same the one with the same constants; None where they are rounded too much to tell.
+
+        Of several with equal constants any is right.
+        """
+        import numpy as np
+
+        def constants(inside: Inside, layer: InnerLayer) -> list[str]:
+            return [name for name in layer.inputs if name and inside.tensors[name].constant]
+
+        wanted = constants(self.float, float_layer)
+        if not wanted or self.held is None:
+            return None
+        own = [constants(self.result, other) for other in alike]
+        one, other = self.held((wanted, [name for names in own for name in names]))
+        distances = []
+        for names in own:
+            pairs = [(one[left].values, other[right].values) for left, right in zip(wanted, names, strict=False)]
+            fit = len(names) == len(wanted) and all(a.size == b.size for a, b in pairs)
+            far = [np.linalg.norm(a.ravel() - b.ravel()) / (np.linalg.norm(a) or 1.0) for a, b in pairs if fit]
+            distances.append(float(max(far, default=np.inf)))
+        best = int(np.argmin(distances))
+        return alike[best] if distances[best] < _ALIKE else None
 
     def pairs(self) -> tuple[_Pair, ...]:
         """Layers that give the same tensor."""
@@ -350,7 +384,8 @@ class _LayerSums(msgspec.Struct, kw_only=True):
             least = bounds.joint_min_db if joint else bounds.sqnr_min_db
             short = f"SQNR {sqnr:.1f} dB < {least:g} dB"
             failures: tuple[str, ...] = (short,) if sqnr < least and noise else ()
-            return _finding(layer, tensor.name, what, sqnr_db=sqnr, failures=failures)
+            excess = min(10 ** ((least - sqnr) / 20), _MOST_EXCESS) if noise else 0.0
+            return _finding(layer, tensor.name, what, sqnr_db=sqnr, excess=excess, failures=failures)
         rms, far, cut = (self.kept_noise / self.count) ** 0.5, self.far / self.count, self.cut / self.count
         cut_noise = self.cut_noise / self.signal if self.signal else 0.0
         gross = self.kept_noise * max(tensor.quant.scale) ** 2 > GROSS * self.signal
@@ -362,8 +397,11 @@ class _LayerSums(msgspec.Struct, kw_only=True):
         cautions: tuple[str, ...] = ()
         if cut_noise > bounds.cut_noise:
             cautions = (f"its range cuts off {cut:.1%} of the values, {cut_noise:.1%} of their power",)
-        return _finding(
-            layer, tensor.name, what, steps=rms, far_share=far, cut_share=cut, failures=failures, cautions=cautions
+        excess = max(rms / bounds.rms_steps, far / bounds.far_share) if gross else 0.0
+        return msgspec.structs.replace(
+            _finding(layer, tensor.name, what, steps=rms, far_share=far, cut_share=cut, excess=excess),
+            failures=failures,
+            cautions=cautions,
         )
 
 
@@ -390,12 +428,17 @@ class LayerCheck(NamedTuple):
             return LocalReport(lack=f"the plugin that reads {reader.name} does not show layers")
         if self.float_model.size_bytes > MOST_BYTES:
             return LocalReport(lack=f"models of more than {MOST_BYTES >> 20} MiB are not compared layer by layer")
-        graphs = _Graphs(reader.inside(Path(self.float_model.path)), reader.inside(Path(self.result.path)))
-        pairs = graphs.pairs()
-        if not pairs:
-            return LocalReport(lack="no layer of the result is named as one of the float model")
+        files = Path(self.float_model.path), Path(self.result.path)
+
+        def held(names: tuple[Sequence[str], Sequence[str]]) -> tuple[_Stored, _Stored]:
+            return reader.constants(files[0], names[0]), reader.constants(files[1], names[1])
+
         found: list[LayerParity] = []
         try:
+            graphs = _Graphs(reader.inside(files[0]), reader.inside(files[1]), held)
+            pairs = graphs.pairs()
+            if not pairs:
+                return LocalReport(lack="no layer of the result is named as one of the float model")
             with contextlib.closing(self.runtime.open(self.result, self.options)) as whole:
                 apart = _Apart(self, reader, graphs, whole, list(itertools.islice(samples, SAMPLES)))
                 stored = apart.constants(pairs) if self.float_model.size_bytes <= SMALL_BYTES else None
@@ -422,6 +465,7 @@ class LayerCheck(NamedTuple):
             constants=sum(item.what == "constant" for item in found),
             samples=apart.samples,
             failed=failed,
+            excess=max(item.excess for item in found),
             worst=tuple(worst[: min(max(failed, 8), 32)]),
             remarks=tuple(_remarks(found)),
         )
@@ -586,12 +630,13 @@ def _with_moved_biases(
         off = other.mean(axis=rest) - one.mean(axis=rest)
         after, before = float(np.square(off).mean()) ** 0.5, float(np.square(off - by).mean()) ** 0.5
         if after < before:
-            yield msgspec.structs.replace(parity, failures=())
+            yield msgspec.structs.replace(parity, failures=(), excess=0.0)
             continue
         size = float(np.square(one).mean()) ** 0.5
         said = f"its means are {after:.2g} off by another bias than the float model's, {before:.2g} with the same"
-        failures = (said,) if after - before > BIAS_SHARE * size else ()
-        yield msgspec.structs.replace(parity, failures=failures, cautions=() if failures else (said,))
+        excess = (after - before) / (BIAS_SHARE * size) if size else _MOST_EXCESS
+        failures = (said,) if excess > 1 else ()
+        yield msgspec.structs.replace(parity, failures=failures, excess=excess, cautions=() if failures else (said,))
 
 
 def _means(check: LayerCheck, model: ModelArtifact, names: Sequence[str], feeds: Sequence[Feeds]) -> "dict[str, Reals]":
@@ -661,23 +706,34 @@ def _judge_constant(pair: _Pair, item: _Shared, stored: tuple[_Stored, _Stored],
     off = np.abs(np.where(alike, 0, one) - np.where(alike, 0, other.values))
     on_grid = bool(other.step.any())
     rounding = np.abs(np.where(alike, 0, one)) * (1e-6 if on_grid else bounds.relative) + bounds.smallest
-    over = np.maximum(off - rounding, 0)
+    levels = other.values / np.where(other.step > 0, other.step, np.inf)
+    over = np.maximum(off - rounding - np.abs(levels) * bounds.scale_smallest, 0)
     failures: tuple[str, ...] = ()
-    steps = 0.0
+    steps = excess = 0.0
     if on_grid:
-        levels = np.abs(other.values) / np.where(other.step > 0, other.step, np.inf)
-        cut = (levels > levels.max() - 1.5) & (one * other.values > 0) & (np.abs(one) > np.abs(other.values))
+        by_channel = other.step.shape if other.step.ndim == levels.ndim else (1,) * levels.ndim
+        rest = tuple(place for place, size in enumerate(by_channel) if size == 1)
+        least, most = levels.min(axis=rest, keepdims=True), levels.max(axis=rest, keepdims=True)
+        beyond = ((levels > most - 1.5) & (one > other.values)) | ((levels < least + 1.5) & (one < other.values))
+        cut = beyond & (one * other.values > 0)
         cut_power = float(np.square(off[cut]).sum()) / (float(np.square(one).sum()) or 1.0)
         in_steps = over / np.where(other.step > 0, other.step, np.inf)
         steps = float(np.max(in_steps, where=~cut, initial=0))
         share = float(np.mean((in_steps > bounds.constant_steps) & ~cut))
+        excess = steps / bounds.constant_steps
         if steps > bounds.constant_steps:
             failures += (f"{share:.1%} of its values are up to {steps:.1f} steps off; rounding is half a step",)
-        if cut_power > bounds.cut_noise and levels.max() > _INT4_LEVELS:  # four bits are cut off on purpose
+        if np.abs(levels).max() > _INT4_LEVELS:
+            excess = max(excess, (cut_power / bounds.cut_noise) ** 0.5)
+        if cut_power > bounds.cut_noise and np.abs(levels).max() > _INT4_LEVELS:  # four bits are cut off on purpose
             failures += (f"its grid cuts off {cut_power:.1%} of its power",)
-    elif over.any():
+    else:
+        excess = float(np.max(off / rounding, initial=0))
+    if not on_grid and over.any():
         failures = (f"off by up to {off.max():.3g}, its largest value is {np.abs(one).max():.3g}",)
-    return _finding(pair.layer, item.float_name, "constant", steps=steps, failures=failures)
+    return _finding(
+        pair.layer, item.float_name, "constant", steps=steps, excess=min(excess, _MOST_EXCESS), failures=failures
+    )
 
 
 def _along(tensor: InnerTensor, rank: int) -> "tuple[Reals, Reals]":

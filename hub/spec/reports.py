@@ -160,6 +160,7 @@ class LayerParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         far_share: Share of values more than two steps off.
         cut_share: Share of values that the range cuts off.
         sqnr_db: 10 log10(sum float^2 / sum (result - float)^2), where the values lie on no grid.
+        excess: How much of what is allowed that is; above 1 it fails.
         failures: Bounds that do not hold, in words with values: the layer is not the float model's.
         cautions: What is told and does not refuse the result.
     """
@@ -172,6 +173,7 @@ class LayerParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     far_share: float = 0.0
     cut_share: float = 0.0
     sqnr_db: float = SQNR_CAP_DB
+    excess: float = 0.0
     failures: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
 
@@ -187,6 +189,7 @@ class LocalReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         constants: Constants that were compared.
         samples: Samples that were run.
         failed: Comparisons that failed.
+        excess: How much of what is allowed the worst of them is; above 1 it fails.
         worst: The worst comparisons, those that failed first.
         remarks: What is told of layers and does not refuse the result.
         lack: Why nothing was compared; empty where something was.
@@ -200,6 +203,7 @@ class LocalReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     constants: int = 0
     samples: int = 0
     failed: int = 0
+    excess: float = 0.0
     worst: tuple[LayerParity, ...] = ()
     remarks: tuple[Remark, ...] = ()
     lack: str = ""

@@ -93,7 +93,7 @@ class ChainFormat(PlainFormat):
         tensors = {
             name: InnerTensor(
                 name=name,
-                stands_for=name,
+                stands_for="" if model.get("numbered") else name,
                 dtype=DType.FLOAT32,
                 quant=GRID if name in model["grids"] else None,
                 low=model["grids"].get(name, (0, 0))[0],
@@ -245,6 +245,15 @@ def test_layers_without_a_counterpart_are_compared_with_the_one_behind_them(tmp_
     report = checked(tmp_path, result, source)
     assert (report.failed, report.layers, report.of, report.joint) == (0, 2, 2, 2)
     assert checked(tmp_path, result | {"constants": {"v": (W * 1.1).tolist()}}, source).failed == 1
+
+
+def test_layers_without_names_are_told_apart_by_their_constants(tmp_path: Path) -> None:
+    two = [["MatMul", ["x", "w"], "m"], ["MatMul", ["x", "v"], "n"], ["Sub", ["m", "n"], "y"]]
+    constants = {"w": W.tolist(), "v": (W * 0.5).tolist()}
+    source: dict[str, Any] = {"layers": two, "constants": constants, "grids": {}, "outputs": ["y"]}
+    turned = [["MatMul", ["x", "v"], "a"], ["MatMul", ["x", "w"], "b"], ["Sub", ["b", "a"], "c"]]
+    report = checked(tmp_path, source | {"layers": turned, "outputs": ["c"], "numbered": True}, source)
+    assert (report.failed, report.layers, report.of) == (0, 3, 3)
 
 
 def test_the_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

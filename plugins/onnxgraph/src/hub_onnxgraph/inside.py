@@ -104,6 +104,7 @@ class _Reading:
         self.grids: dict[str, _Grid] = {}
         self.source: dict[str, str] = {}
         self.layers: list[InnerLayer] = []
+        self.drawn: set[str] = set()  # integers whose scale each sample has anew
         self.outputs = [value.name for value in graph.output]
         self.inputs = [value.name for value in real_inputs(graph)]
         values = (*graph.input, *graph.value_info, *graph.output)
@@ -127,6 +128,8 @@ class _Reading:
 
     def _layer(self, node: onnx.NodeProto) -> None:
         inputs, how = list(node.input), FUSED.get(node.op_type)
+        if node.op_type == "DynamicQuantizeLinear":
+            self.drawn |= {*node.output}
         if how:
             for place, scale, zero_point in how.operands:
                 if inputs[place] in self.stored:
@@ -185,7 +188,7 @@ class _Reading:
 
     def _tensor(self, name: str) -> InnerTensor:
         grid, stands_for, rounds = self.grids.get(name), name, self.source.get(name, "")
-        while name not in self.stored and stands_for.endswith(_SUFFIXES):
+        while name not in self.stored and name not in self.drawn and stands_for.endswith(_SUFFIXES):
             stands_for = next(stands_for.removesuffix(word) for word in _SUFFIXES if stands_for.endswith(word))
         stands_for = stands_for.removeprefix(_HALF_PREFIX).removesuffix(_HALF_SUFFIX)
         kind = dtype_name(self.types.get(name, 1))
