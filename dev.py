@@ -84,7 +84,7 @@ def install(*words: str) -> None:
 
 def install_all() -> None:
     """Install hub and its plugins."""
-    install(*(word for folder in (".", *PLUGINS) for word in ("-e", folder)))
+    install(*(word for folder in (".[page]", *PLUGINS) for word in ("-e", folder)))
 
 
 def demo() -> None:

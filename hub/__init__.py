@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hub._api import convert, identify_file, repair, run, verify
+    from hub._diff import diff
     from hub._sessions import Model, open_session
     from hub._version import VERSION as __version__  # noqa: N811 the name that Python packages give it
     from hub.spec import ConvertOptions, HubError, ParityPolicy, Receipt, RuntimeOptions
@@ -17,6 +18,7 @@ __all__ = [
     "RuntimeOptions",
     "__version__",
     "convert",
+    "diff",
     "identify_file",
     "open_session",
     "repair",
@@ -26,6 +28,7 @@ __all__ = [
 
 _HOME = {
     "convert": "hub._api",
+    "diff": "hub._diff",
     "identify_file": "hub._api",
     "repair": "hub._api",
     "run": "hub._api",

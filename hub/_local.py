@@ -360,7 +360,7 @@ class _LayerSums(msgspec.Struct, kw_only=True):
         self.noise += float(np.square(wanted - found).sum())
         if tensor.quant is None:
             return
-        scale, zero_point = _along(tensor, wanted.ndim)
+        scale, zero_point = grid_along(tensor, wanted.ndim)
         low, high = (tensor.low - zero_point) * scale, (tensor.high - zero_point) * scale
         kept = np.clip(wanted, low, high)
         steps = np.abs(kept - found) / scale
@@ -568,7 +568,7 @@ class _Apart:
             opened.callback(cut.close)
             for count, sample in enumerate(self.feeds, start=1):
                 given = inner.run(sample) | {tensor: sample[name] for tensor, name in own.items()}
-                there = {name: _real(given[name], tensors[name]) for name in shown}
+                there = {name: real_numbers(given[name], tensors[name]) for name in shown}
                 gives = cut.run({read.fed: there[name].astype(kinds[read]) for read, name in reads.items()})
                 for name, pair in wanted.items():
                     one = gives[pair.float_layer.outputs[0]].astype("float64")
@@ -736,7 +736,7 @@ def _judge_constant(pair: _Pair, item: _Shared, stored: tuple[_Stored, _Stored],
     )
 
 
-def _along(tensor: InnerTensor, rank: int) -> "tuple[Reals, Reals]":
+def grid_along(tensor: InnerTensor, rank: int) -> "tuple[Reals, Reals]":
     """Scale and zero point of a grid, in the shape that broadcasts along its axis."""
     import numpy as np
 
@@ -750,9 +750,9 @@ def _along(tensor: InnerTensor, rank: int) -> "tuple[Reals, Reals]":
     return np.reshape(quant.scale, size), np.reshape(quant.zero_point, size)
 
 
-def _real(array: "Array", tensor: InnerTensor) -> "Reals":
+def real_numbers(array: "Array", tensor: InnerTensor) -> "Reals":
     """The numbers that a tensor's stored ones stand for; a tensor of floats holds them as they are."""
     if tensor.quant is None or array.dtype.kind == "f":
         return array.astype("float64")
-    scale, zero_point = _along(tensor, array.ndim)
+    scale, zero_point = grid_along(tensor, array.ndim)
     return (array.astype("float64") - zero_point) * scale

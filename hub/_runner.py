@@ -16,6 +16,8 @@ from hub._store import Store, key_of
 from hub._tasks import (
     ConvertTask,
     DescribeTask,
+    DiffSide,
+    DiffTask,
     ExplainTask,
     LocalTask,
     RunOutput,
@@ -37,6 +39,7 @@ from hub.spec import (
     Execution,
     HubError,
     Identification,
+    InsideDiff,
     IoBinding,
     LocalReport,
     ModelArtifact,
@@ -254,6 +257,19 @@ class Runner:
         key = f"{self._subject_key('local', (subject,), samples)}-{float_model.sha256}"
         done = self.execute(key_of("local", key), lambda _: task, Place(process=reader.process))
         return msgspec.convert(done.result.value, LocalReport)
+
+    def inside_diff(
+        self, one: Subject, other: Subject, samples: tuple[str, str], *, most_samples: int, worst: int
+    ) -> InsideDiff:
+        """Compare two models from inside, in the process of the second one's runtime."""
+        sides = [
+            DiffSide(reader=reference_of(self.registry.formats[item.artifact.state.format]), subject=item)
+            for item in (one, other)
+        ]
+        task = DiffTask(one=sides[0], other=sides[1], samples=samples[0], most_samples=most_samples, worst=worst)
+        key = key_of(self._subject_key("diff", (one, other), samples), most_samples, worst)
+        done = self.execute(key, lambda _: task, Place(process=self.registry.runtimes[other.runtime].process))
+        return msgspec.convert(done.result.value, InsideDiff)
 
     def time(
         self, subjects: tuple[Subject, ...], samples: tuple[str, str], *, again: bool

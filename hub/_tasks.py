@@ -112,7 +112,24 @@ class LocalTask(msgspec.Struct, frozen=True, kw_only=True, tag="local"):
     samples: str
 
 
-Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask | LocalTask
+class DiffSide(msgspec.Struct, frozen=True, kw_only=True):
+    """One of two models that are compared from inside: who reads it, and how it is opened and fed."""
+
+    reader: str
+    subject: Subject
+
+
+class DiffTask(msgspec.Struct, frozen=True, kw_only=True, tag="diff"):
+    """Compare two models from inside on the first samples, and look closely at the worst tensors. An `InsideDiff`."""
+
+    one: DiffSide
+    other: DiffSide
+    samples: str
+    most_samples: int
+    worst: int
+
+
+Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask | LocalTask | DiffTask
 
 
 def who_does(task: Task) -> str:
@@ -126,8 +143,9 @@ def who_does(task: Task) -> str:
             return f"the session of {task.plugin}"
         case ExplainTask() | LocalTask():
             return f"the session of {task.subject.runtime}"
-        case TimeTask():
-            return f"a session of {' or '.join(dict.fromkeys(subject.runtime for subject in task.subjects))}"
+        case TimeTask() | DiffTask():
+            subjects = task.subjects if isinstance(task, TimeTask) else (task.one.subject, task.other.subject)
+            return f"a session of {' or '.join(dict.fromkeys(subject.runtime for subject in subjects))}"
         case SampleTask():
             return f"the function {task.function}"
 

@@ -33,6 +33,8 @@ from hub._tasks import (
     STACKS_SIGNAL,
     ConvertTask,
     DescribeTask,
+    DiffSide,
+    DiffTask,
     ExplainTask,
     Failure,
     LocalTask,
@@ -53,6 +55,7 @@ from hub.spec import (
     Explains,
     Feeds,
     HubError,
+    InsideDiff,
     LocalReport,
     ModelSummary,
     Runtime,
@@ -214,6 +217,22 @@ def _local(task: LocalTask) -> LocalReport:
     return check.report(to_artifact(feeds, subject.chain) for feeds in SampleFolder(task.samples))
 
 
+def _diff(task: DiffTask) -> InsideDiff:
+    from hub._bindings import to_artifact
+    from hub._insides import InsideComparison, ShownModel, open_inside
+
+    def opened(side: DiffSide, stack: contextlib.ExitStack) -> ShownModel:
+        runtime, subject = load_reference(side.subject.plugin)(), side.subject
+        return open_inside(load_reference(side.reader)(), runtime, subject.artifact, subject.options, stack)
+
+    samples = itertools.islice(SampleFolder(task.samples), task.most_samples)
+    chains = (task.one.subject.chain, task.other.subject.chain)
+    feeds = [(to_artifact(feeds, chains[0]), to_artifact(feeds, chains[1])) for feeds in samples]
+    with contextlib.ExitStack() as stack:
+        one, other = opened(task.one, stack), opened(task.other, stack)
+        return InsideComparison(one, other, feeds, task.worst).report()
+
+
 def _samples(task: SampleTask) -> int:
     sys.path.insert(0, task.search_path)
     count = 0
@@ -246,6 +265,7 @@ _HANDLERS: dict[type, Callable[[Any], Any]] = {
     TimeTask: _time,
     ExplainTask: _explain,
     LocalTask: _local,
+    DiffTask: _diff,
 }
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": ("hub.cli.models", "Show what a model is: inputs, outputs, operators, precision, findings."),
     "verify": ("hub.cli.models", "Measure a result against its source."),
     "repair": ("hub.cli.repair", "Judge a result against its source, and make a right one where it is wrong."),
+    "diff": ("hub.cli.diff", "Compare two models layer by layer: where they differ first, most, and why."),
     "run": ("hub.cli.models", "Run a model on data and save its outputs."),
     "plugins": ("hub.cli.system", "List plugins, formats, edges and runtimes, the broken ones too."),
     "doctor": ("hub.cli.system", "Check the installation and say how to mend it."),

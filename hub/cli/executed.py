@@ -17,6 +17,13 @@ def sentence(remark: Remark) -> str:
     return f"{remark.text.removesuffix('.')}. {remark.hint[0].upper()}{remark.hint[1:]}" if remark.hint else remark.text
 
 
+def decibel_words(value: float) -> str:
+    """`43.1 dB`, `exact` or `none`."""
+    from hub.spec import SQNR_CAP_DB
+
+    return "exact" if value >= SQNR_CAP_DB else "none" if value <= -SQNR_CAP_DB else f"{value:.1f} dB"
+
+
 def shortened(text: str) -> str:
     """The first line of a text, as far as a terminal's line or two hold it."""
     line = text.partition("\n")[0]

@@ -17,6 +17,7 @@ from rich.text import Text
 from hub._local import layers_words
 from hub._plugins import Registry
 from hub._requirements import missing_requirements
+from hub.cli.executed import decibel_words as _db
 from hub.cli.executed import result_facts, sentence, shortened, show_execution
 from hub.cli.harmless import MOST, harmless, more, shown
 from hub.cli.report import encode_json
@@ -599,12 +600,6 @@ def _tensors(specs: Iterable[object]) -> str:
 
 def _passed(passed: bool) -> str:
     return "[green]pass[/]" if passed else "[red]fail[/]"
-
-
-def _db(value: float) -> str:
-    from hub.spec import SQNR_CAP_DB
-
-    return "exact" if value >= SQNR_CAP_DB else "none" if value <= -SQNR_CAP_DB else f"{value:.1f} dB"
 
 
 def _size(count: int) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/tutorial.md", "docs/onnx-to-pytorch.md", "docs/backends-howto.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/onnx-to-pytorch.md", "docs/backends-howto.md", "docs/diff-howto.md")
 _BLOCK = re.compile(r"(?P<mark><!-- .* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
 

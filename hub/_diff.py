@@ -1,0 +1,307 @@
+"""`hub diff`: two models on the same samples, from outside and from inside."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hub._api import as_made, session
+from hub._bindings import Chain
+from hub._engine import Conversion
+from hub._events import Events, Silent
+from hub._local import SAMPLES
+from hub._measure import Reference, run_options
+from hub._opening import Opened, open_model
+from hub._plugins import Registry
+from hub._receipt import read_receipt
+from hub._reference import samples_and_reference
+from hub._request import Request, Source, parse_source
+from hub._runner import Runner
+from hub._tally import cosine, decibels
+from hub._unrun import check_here
+from hub.spec import (
+    ConvertOptions,
+    DiffCause,
+    DiffReport,
+    DType,
+    HubError,
+    InsideDiff,
+    IoBinding,
+    ModelArtifact,
+    Numerics,
+    OpensInside,
+    OutputDiff,
+    Receipt,
+    Remark,
+    SampleFolder,
+    Signature,
+    TensorSpec,
+    UsageError,
+)
+
+CLOSE = 0.1
+"""Relative error (root of noise over signal) below which one output is taken for another."""
+
+_USUAL = ((0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 1), (0, 2, 3, 4, 1), (0, 4, 1, 2, 3))
+"""Orders of axes that formats differ in: channels first and last."""
+
+
+def diff(
+    model: str,
+    other: str,
+    *,
+    data: str = "",
+    worst: int = 8,
+    options: ConvertOptions | None = None,
+    events: Events | None = None,
+) -> DiffReport:
+    """Compare two models of any formats on the same samples: their outputs, and the tensors inside that both have.
+
+    Args:
+        model: Path or builder of A, what the other is measured against.
+        other: Path of B. Its receipt, where it lies beside it and names A, says what became of inputs and outputs.
+        data: Data spec in A's terms; random inputs when empty.
+        worst: How many tensors are looked at closely.
+        options: Shapes and constants of A.
+        events: Told about progress.
+
+    Returns:
+        The report. Where A shows no layers, its float form in B's format stands in for it: the one that hub made on
+        the way to B, or one that is made now.
+
+    Raises:
+        UsageError: The two take other inputs.
+        HubError: One of them cannot be read or run.
+    """
+    registry, events = Registry(), events or Silent()
+    request = Request(
+        source=parse_source(model), target="", numerics=Numerics.FP32, output="", test=data,
+        options=options or ConvertOptions(), fast=True,
+    )  # fmt: skip
+    with session(registry) as runner:
+        one = open_model(runner, request.source, request.options)
+        two = open_model(runner, Source(path=other), ConvertOptions())
+        for opened in (one, two):
+            check_here(registry, registry.runtime_for(opened.artifact.state.format), opened.summary)
+        receipt = read_receipt(Path(other), two.artifact)
+        start = _start(one, receipt) if receipt else None
+        if receipt and start == 0:
+            request = as_made(request, one, receipt)
+        made = [step.bindings for step in receipt.steps[start:]] if receipt and start is not None else None
+        chain = tuple(made) if made is not None else (bound(one.summary.signature, two.summary.signature),)
+        fix = two.summary.signature.is_static
+        events.started("running both models")
+        samples, reference = samples_and_reference(request, runner, one, fix=fix)
+        how = run_options(samples.options, chain=chain)
+        outputs, ran = runner.run(two.artifact, how, reference.inputs, chain)
+        remarks = [] if reference.kind == "given" else [_random_words(two)]
+        between = _Between(request, runner, one, two, reference, (samples.options, chain))
+        inside, stand_in = between.inside(receipt if start == 0 else None, events, worst)
+        if stand_in:
+            text = f"{one.artifact.state.format} shows no layers: its float form in {stand_in.state} was opened instead"
+            remarks.append(Remark("note", "stand-in-opened", text))
+        return DiffReport(
+            model=one.artifact,
+            other=two.artifact,
+            stand_in=stand_in,
+            inputs=reference.kind,
+            samples=ran.samples,
+            outputs=tuple(output_diffs(reference.outputs, outputs, _names(one.summary.signature, chain))),
+            inside=inside,
+            remarks=tuple(remarks),
+        )
+
+
+def _random_words(two: Opened) -> Remark:
+    text = "the inputs were drawn at random, as no data was given"
+    if two.summary.state.numerics.needs_calibration:
+        text += "; they may lie outside of the ranges that B was calibrated for"
+    return Remark("warning", "diff-on-random-inputs", text, "give real samples: --data DATA")
+
+
+def _start(one: Opened, receipt: Receipt) -> int | None:
+    """Which step of B's receipt begins with A; None where none does."""
+    before = [receipt.source, *(step.artifact for step in receipt.steps[:-1])]
+    for place, artifact in enumerate(before):
+        if artifact.sha256 == one.artifact.sha256:
+            return place
+    takes = {spec.name for spec in one.summary.signature.inputs}
+    like_source = (
+        one.artifact.state.format == receipt.source.state.format
+        and {spec.name for spec in receipt.source.signature.inputs} <= takes
+    )  # a builder's model, or one that was trained further
+    return 0 if like_source else None
+
+
+class _Between(msgspec.Struct, frozen=True):
+    """Two models that were run on the same samples, to be compared from inside.
+
+    Attributes:
+        request: The request for A.
+        runner: Runs it.
+        one: A.
+        two: B.
+        reference: The samples.
+        terms: A's options with its sizes, and the changes from A's inputs and outputs to B's.
+    """
+
+    request: Request
+    runner: Runner
+    one: Opened
+    two: Opened
+    reference: Reference
+    terms: tuple[ConvertOptions, Chain]
+
+    def inside(self, receipt: Receipt | None, events: Events, worst: int) -> tuple[InsideDiff, ModelArtifact | None]:
+        """Compare, and say which model stood in for A where A shows no layers."""
+        formats = self.runner.registry.formats
+        if not isinstance(formats[self.two.artifact.state.format], OpensInside):
+            shows = ", ".join(sorted(name for name, item in formats.items() if isinstance(item, OpensInside)))
+            lack = (
+                f"{self.two.artifact.state.format} shows no layers; those that do: {shows or 'none that is installed'}"
+            )
+            return InsideDiff(lack=lack), None
+        own_chain: Chain = ()
+        model, stand_in = self.one.artifact, None
+        try:
+            if not isinstance(formats[model.state.format], OpensInside):
+                stand_in, own_chain = self._float_form(receipt, events)
+                model = stand_in
+            if model.sha256 == self.two.artifact.sha256:
+                lack = f"A shows no layers, and its float form in {model.state.format} is B itself"
+                return InsideDiff(lack=lack), None
+            events.started("comparing layers")
+            options, chain = self.terms
+            subjects = (
+                self.runner.subject(model, run_options(options, chain=own_chain), own_chain),
+                self.runner.subject(self.two.artifact, run_options(options, chain=chain), chain),
+            )
+            found = self.runner.inside_diff(*subjects, self.reference.inputs, most_samples=SAMPLES, worst=worst)
+        except HubError as error:
+            return InsideDiff(lack=f"the layers could not be compared: {error.message.splitlines()[0]}"), None
+        return found, stand_in
+
+    def _float_form(self, receipt: Receipt | None, events: Events) -> tuple[ModelArtifact, Chain]:
+        """A's float form in B's format: what hub made on the way to B, or one that is made now.
+
+        Raises:
+            HubError: It cannot be made.
+        """
+        kind = self.two.artifact.state.format
+        for place, step in reversed([*enumerate(receipt.steps if receipt else ())]):
+            state = step.artifact.state
+            if state.format == kind and state.numerics is Numerics.FP32 and Path(step.artifact.path).exists():
+                return step.artifact, tuple(item.bindings for item in receipt.steps[: place + 1]) if receipt else ()
+        events.started(f"converting A to {kind}")
+        suffix = self.runner.registry.suffix(self.two.artifact.state)
+        request = msgspec.structs.replace(
+            self.request,
+            target=kind,
+            options=self.terms[0],
+            output=str(self.runner.folder() / f"float{suffix}"),
+        )
+        made = Conversion(request, self.runner, Silent()).run()
+        return made.result, tuple(step.bindings for step in made.steps)
+
+
+def bound(one: Signature, other: Signature) -> tuple[IoBinding, ...]:
+    """How inputs and outputs of one model are another's: by name, else by their order, axes as sizes say.
+
+    Raises:
+        UsageError: They take other inputs.
+    """
+    found = []
+    for direction in ("input", "output"):
+        ones, others = ((item.inputs if direction == "input" else item.outputs) for item in (one, other))
+        if direction == "input" and len(ones) != len(others):
+            message = f"A takes {', '.join(map(str, ones))}; B takes {', '.join(map(str, others))}"
+            raise UsageError(message, hint="compare models of the same inputs, or freeze some of A's: --constant")
+        for source, target in _in_pairs(ones, others):
+            binding = _binding(direction == "input", source, target)
+            found += [binding] if binding else []
+    return tuple(found)
+
+
+def _in_pairs(ones: Sequence[TensorSpec], others: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, TensorSpec]]:
+    named = {spec.name: spec for spec in others}
+    if all(spec.name in named for spec in ones):
+        yield from ((spec, named[spec.name]) for spec in ones)
+    else:
+        yield from zip(ones, others, strict=False)
+
+
+def _binding(is_input: bool, one: TensorSpec, other: TensorSpec) -> IoBinding | None:
+    """The change from one to the other; None for none."""
+    sizes, wanted = list(map(str, one.shape)), list(map(str, other.shape))
+    permutation: tuple[int, ...] = ()
+    if len(sizes) != len(wanted):
+        raise UsageError(f"A has {one}, B has {other}", hint="compare models of the same inputs and outputs")
+    fixed = one.is_static and other.is_static
+    if fixed and sizes != wanted:
+        orders = (*(order for order in _USUAL if len(order) == len(sizes)), *itertools.permutations(range(len(sizes))))
+        fitting = [order for order in orders if [sizes[axis] for axis in order] == wanted]
+        if not fitting:
+            raise UsageError(f"A has {one}, B has {other}", hint="compare models of the same inputs and outputs")
+        permutation = fitting[0]
+    if one.quant and not other.quant:
+        raise UsageError(f"A has {one}, which holds integers, B has {other}", hint="give the two the other way round")
+    quant = other.quant if other.quant and not one.quant and other.dtype is not DType.FLOAT32 else None
+    if one.name == other.name and one.dtype == other.dtype and not permutation:
+        return None
+    return IoBinding(
+        direction="input" if is_input else "output",
+        source=one.name,
+        target=other.name,
+        dtype=other.dtype if other.dtype != one.dtype else None,
+        permutation=permutation,
+        scale=quant.scale[0] if quant else 0.0,
+        zero_point=quant.zero_point[0] if quant else 0,
+    )
+
+
+def _names(signature: Signature, chain: Chain) -> dict[str, str]:
+    """A's outputs -> B's names for them."""
+    found = {}
+    for spec in signature.outputs:
+        name = spec.name
+        for bindings in chain:
+            name = next((b.target for b in bindings if b.direction == "output" and b.source == name), name)
+        found[spec.name] = name
+    return found
+
+
+def output_diffs(one: Path, other: Path, names: dict[str, str]) -> Iterator[OutputDiff]:
+    """Compare outputs over all samples; `names` are A's and B's for each."""
+    import numpy as np
+
+    sums: dict[tuple[str, str], list[float]] = {}
+    facts: dict[str, list[float]] = {}
+    for ones, others in zip(SampleFolder(one), SampleFolder(other), strict=True):
+        for name, array in ones.items():
+            wanted = array.astype(np.float64)
+            for second, found in others.items():
+                if found.size == wanted.size:
+                    given = found.astype(np.float64).reshape(wanted.shape)
+                    noise = float(np.square(given - wanted).sum())
+                    total = sums.setdefault((name, second), [0.0, 0.0, 0.0, 0.0])
+                    parts = (float(np.square(wanted).sum()), noise, float((wanted * given).sum()))
+                    for place, part in enumerate((*parts, float(np.square(given).sum()))):
+                        total[place] += part
+                    if second == name:
+                        fact = facts.setdefault(name, [0.0, 0.0])
+                        fact[0] = max(fact[0], float(np.abs(given - wanted).max(initial=0)))
+                        fact[1] += wanted.size
+    for name, (largest, elements) in facts.items():
+        signal, noise, product, power = sums[name, name]
+        near = [b for (a, b), (s, n, *_) in sums.items() if a == name != b and n < CLOSE**2 * s and n < noise / 100]
+        said = [DiffCause(code="outputs-swapped", text=f"B's output {names.get(b, b)} is A's {name}") for b in near]
+        yield OutputDiff(
+            output=name,
+            other=names.get(name, name),
+            elements=int(elements),
+            max_abs=largest,
+            sqnr_db=decibels(signal, noise),
+            cosine=cosine(product, signal, power, noise),
+            causes=tuple(said),
+        )

@@ -1,0 +1,541 @@
+"""Two models from inside, on the same samples: which tensors are the same, how far they differ, and why."""
+
+import contextlib
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+
+from hub._causes import STRUCTURAL, PairConstants, hold_constants, result_causes, with_odd_orders
+from hub._local import BOUNDS, LocalBounds, grid_along, real_numbers
+from hub._matching import (
+    SURE,
+    AxisOrder,
+    InnerResult,
+    Matches,
+    axis_orders,
+    input_layers,
+    match,
+    relative_noise,
+    result_of,
+    root_of,
+)
+from hub._tally import decibels
+from hub.spec import (
+    SQNR_CAP_DB,
+    DiffCause,
+    Feeds,
+    Format,
+    InnerLayer,
+    InnerTensor,
+    Inside,
+    InsideDiff,
+    LayerDiff,
+    MatchedBy,
+    ModelArtifact,
+    Numerics,
+    OpensInside,
+    Read,
+    Runtime,
+    RuntimeOptions,
+    ShowsIntermediates,
+    TensorDetail,
+    UnsupportedModel,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Reals = npt.NDArray[np.float64]
+
+S = TypeVar("S")
+K = TypeVar("K")
+T = TypeVar("T")
+LAYERS_AT_ONCE = 32
+"""Layers whose results are in memory together."""
+
+SECONDS = 120.0
+"""After so long the layers that are left see one sample each."""
+
+BINS = 100
+MOST_CHANNELS_DRAWN = 1024
+MOST_VALUES = 2**22
+"""Of one tensor that are kept for its histogram."""
+
+SOUND_DB = {Numerics.FP32: 60.0, Numerics.FP16: 40.0, Numerics.BF16: 30.0}
+"""SQNR of a layer by itself from which no rounding of a precision takes it: kernels add up in other orders."""
+
+SOUND_INTEGERS_DB = 15.0
+CUT_POWER = 0.01
+"""Of what a layer gives, from which what a range cuts off is no rounding."""
+
+BIAS_SHARE = 0.1
+"""Of a layer's size, by which a constant on no grid may be moved in a model with integers: they correct biases."""
+
+SATURATED = 0.05
+
+
+class ShownModel(NamedTuple):
+    """A model with its layers, its reader, and a session that shows what is inside."""
+
+    reader: OpensInside
+    runtime: Runtime
+    artifact: ModelArtifact
+    options: RuntimeOptions
+    inside: Inside
+    whole: ShowsIntermediates
+
+    def shown(self, names: Sequence[str], feeds: Iterable[Feeds]) -> Iterator[dict[str, "Reals"]]:
+        """Tensors by name, as real numbers, sample by sample; what is fed is among what can be asked for."""
+        own = {tensor: name for name, tensor in self.inside.inputs.items()}
+        asked = list(dict.fromkeys(name for name in names if name not in own))
+        with contextlib.ExitStack() as stack:
+            inner = stack.enter_context(contextlib.closing(self.whole.intermediate(asked))) if asked else None
+            for sample in feeds:
+                given = (inner.run(sample) if inner else {}) | {
+                    own_name: sample[name] for own_name, name in own.items()
+                }
+                yield {name: real_numbers(given[name], self.inside.tensors[name]) for name in names}
+
+
+def open_inside(
+    reader: Format, runtime: Runtime, artifact: ModelArtifact, options: RuntimeOptions, stack: contextlib.ExitStack
+) -> ShownModel:
+    """Open a model for looking inside; `stack` closes it.
+
+    Raises:
+        UnsupportedModel: The plugin does not show layers, or the runtime no tensors.
+    """
+    if not isinstance(reader, OpensInside):
+        raise UnsupportedModel(f"the plugin that reads {reader.name} does not show layers")
+    whole = stack.enter_context(contextlib.closing(runtime.open(artifact, options)))
+    if not isinstance(whole, ShowsIntermediates):
+        raise UnsupportedModel(f"{runtime.name} does not show what is inside a model")
+    return ShownModel(reader, runtime, artifact, options, reader.inside(Path(artifact.path)), whole)
+
+
+class TensorPair(NamedTuple):
+    """A tensor of the first model and the same one of the second."""
+
+    place: int
+    one: InnerResult
+    other: InnerResult
+    by: MatchedBy
+    order: AxisOrder
+
+    @property
+    def layers(self) -> tuple[InnerLayer, InnerLayer]:
+        """The layers that give it."""
+        return self.one.layer, self.other.layer
+
+
+class _PairSums(msgspec.Struct, kw_only=True):
+    """Running sums over samples, of one pair of tensors; powers in float64."""
+
+    count: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+    own_signal: float = 0.0
+    own_noise: float = 0.0
+    own_steps: float = 0.0
+    cut_noise: float = 0.0
+    cut: int = 0
+    ends: int = 0
+
+    def add(self, one: "Reals", wanted: "Reals | None", found: "Reals", grid: "_GridAsLaid | None") -> None:
+        """Add a sample: the first model's tensor, what its layer gives on the second's inputs, and the second's."""
+        self.count += found.size
+        self.signal += float(np.square(one).sum())
+        self.noise += float(np.square(found - one).sum())
+        if grid:
+            low, high = (found <= grid.low + grid.scale / 4), (found >= grid.high - grid.scale / 4)
+            ends = (low & (grid.low != 0)) | (high & (grid.high != 0))  # a rectifier's zero is no end that cuts
+            self.ends += int(np.count_nonzero(ends))
+        if wanted is None:
+            return
+        self.own_signal += float(np.square(wanted).sum())
+        self.own_noise += float(np.square(found - wanted).sum())
+        if grid:
+            kept = np.clip(wanted, grid.low, grid.high)
+            self.own_steps += float(np.square((found - kept) / grid.scale).sum())
+            self.cut_noise += float(np.square(wanted - kept).sum())
+            self.cut += int(np.count_nonzero(np.abs(wanted - kept) > grid.scale))
+
+
+class _GridAsLaid(NamedTuple):
+    """A grid of the second model, its numbers laid out as the first model's tensor, or for all of it."""
+
+    scale: "Reals"
+    low: "Reals"
+    high: "Reals"
+
+    @classmethod
+    def of(cls, tensor: InnerTensor, pair: TensorPair) -> "_GridAsLaid | None":
+        """The grid of a tensor; none where it has none."""
+        if tensor.quant is None:
+            return None
+        scale, zero_point = grid_along(tensor, len(pair.other.shape))
+        if scale.size > 1:
+            scale, zero_point = (np.broadcast_to(item, pair.other.shape) for item in (scale, zero_point))
+            scale, zero_point = pair.order.laid_out(scale), pair.order.laid_out(zero_point)
+        return cls(scale, (tensor.low - zero_point) * scale, (tensor.high - zero_point) * scale)
+
+
+def is_real(tensor: InnerTensor) -> bool:
+    """Whether it holds real numbers, and no indices or flags."""
+    return tensor.dtype.is_float or tensor.quant is not None
+
+
+def _sqnr_db(signal: float, noise: float) -> float:
+    return decibels(signal, noise) if np.isfinite(noise) else -SQNR_CAP_DB
+
+
+class InsideComparison:
+    """Compares two models from inside; made once for each pair."""
+
+    def __init__(self, one: ShownModel, other: ShownModel, feeds: Sequence[tuple[Feeds, Feeds]], worst: int) -> None:
+        self.one, self.other, self.feeds, self.worst = one, other, feeds, worst
+        self.left_out: Counter[str] = Counter()
+        self.start = time.monotonic()
+        self.same_format = one.artifact.state.format == other.artifact.state.format
+        numerics = other.artifact.state.numerics
+        self.bounds = BOUNDS.get(numerics, LocalBounds())
+        self.sound_db = SOUND_DB.get(numerics, SOUND_INTEGERS_DB)
+        self.makers = tuple({name: layer for layer in m.inside.layers for name in layer.outputs} for m in (one, other))
+
+    def report(self) -> InsideDiff:
+        """Compare everything that both have."""
+        ones, others = (self._results(model, side) for side, model in enumerate((self.one, self.other)))
+        of = len(self.one.inside.layers), len(self.other.inside.layers)
+        pairs = self._ordered(ones, others, match(ones, others))
+        if not pairs:
+            return InsideDiff(of=of, left_out=dict(self.left_out), lack="no tensor of one is found in the other")
+        self.pairs = {pair.one.tensor: pair for pair in pairs}
+        self.taken = {pair.other.tensor for pair in pairs}
+        constants = with_odd_orders(self._groups(pairs, self._constants))
+        sums = self._groups(pairs, self._sums)
+        layers = [
+            self._judged(pair, sums[pair.place], constants.get(pair.place, PairConstants()))
+            for pair in pairs
+            if pair.place in sums
+        ]
+        found = InsideDiff(layers=tuple(layers), of=of, samples=len(self.feeds))
+        places = {layer.place for layer in (found.first, *found.worst(self.worst)) if layer}
+        looked_at = self._groups([pair for pair in pairs if pair.place in places], self._looked_at)
+        explained = tuple(
+            msgspec.structs.replace(
+                layer, causes=(*layer.causes, *self._results_causes(layer, looked_at[layer.place][0]))
+            )
+            if layer.place in looked_at
+            else layer
+            for layer in layers
+        )
+        details = tuple(detail for _, detail in looked_at.values())
+        return msgspec.structs.replace(found, layers=explained, details=details, left_out=dict(self.left_out))
+
+    def _groups(self, items: Sequence[S], work: Callable[[Sequence[S]], Mapping[K, T]]) -> dict[K, T]:
+        """Do something with some items at a time; a group that a framework fails on is halved, down to one item."""
+        found: dict[K, T] = {}
+        waiting = [items[start : start + LAYERS_AT_ONCE] for start in range(0, len(items), LAYERS_AT_ONCE)]
+        while waiting:
+            some = waiting.pop(0)
+            try:
+                found |= work(some)
+            except Exception as error:  # noqa: BLE001 whatever a framework raises of a model that is opened or cut up
+                if len(some) == 1:
+                    self.left_out[f"its runtime does not show or run it apart ({type(error).__name__})"] += 1
+                else:
+                    waiting[:0] = [some[: len(some) // 2], some[len(some) // 2 :]]
+        return found
+
+    def _results(self, model: ShownModel, side: int) -> list[InnerResult]:
+        """What a model's layers give on the first sample, in the order of execution: real numbers alone."""
+
+        def shown(layers: Sequence[InnerLayer]) -> dict[str, InnerResult]:
+            given = next(model.shown([layer.outputs[0] for layer in layers], [self.feeds[0][side]]))
+            return {layer.name: result_of(model.inside, layer, given[layer.outputs[0]]) for layer in layers}
+
+        inside = model.inside
+        layers = (*input_layers(inside), *inside.layers)
+        real = [layer for layer in layers if layer.outputs and is_real(inside.tensors[layer.outputs[0]])]
+        return list(self._groups(real, shown).values())
+
+    def _ordered(self, ones: Sequence[InnerResult], others: Sequence[InnerResult], found: Matches) -> list[TensorPair]:
+        """Matches with the order of axes: that of most tensors of a rank, where it fits."""
+        plain = [
+            TensorPair(place, ones[place], others[other], by, next(axis_orders(ones[place].shape, others[other].shape)))
+            for place, (other, by) in found.items()
+        ]
+        noises = self._groups(plain, self._noise_by_order)
+        votes: dict[int, Counter[tuple[int, ...]]] = {}
+        for pair in plain:
+            best = min(noises.get(pair.place, {}).items(), key=lambda item: item[1], default=None)
+            if best and best[1] < 0.5:  # noqa: PLR2004 otherwise it says nothing of the order
+                votes.setdefault(len(pair.order.order), Counter())[best[0]] += 1
+        ordered = []
+        for pair in plain:
+            noise = noises.get(pair.place, {})
+            usual = [order for order, _ in votes.get(len(pair.order.order), Counter()).most_common() if order in noise]
+            order = usual[0] if usual else min(noise, key=lambda item: noise[item], default=pair.order.order)
+            spread = float(pair.one.quantiles.std())
+            alike = 1 - float(np.abs(pair.one.quantiles - pair.other.quantiles).mean()) / (spread or 1.0) > SURE
+            if len(pair.one.sizes) <= 1 and alike and noise.get(order, 0.0) > 0.5:  # noqa: PLR2004 as above
+                self.left_out["it has the same values in another order, as where axes were flattened"] += 1
+                continue
+            ordered.append(pair._replace(order=pair.order._replace(order=order)))
+        return ordered
+
+    def _noise_by_order(self, pairs: Sequence[TensorPair]) -> dict[int, dict[tuple[int, ...], float]]:
+        (a, b), found = self.feeds[0], {}
+        one = next(self.one.shown([pair.one.tensor for pair in pairs], [a]))
+        other = next(self.other.shown([pair.other.tensor for pair in pairs], [b]))
+        for pair in pairs:
+            orders = list(axis_orders(pair.one.shape, pair.other.shape))
+            left, right = one[pair.one.tensor], other[pair.other.tensor]
+            found[pair.place] = {item.order: relative_noise(left, item.laid_out(right)) for item in orders}
+        return found
+
+    def _part(self, layer: InnerLayer, side: int) -> list[InnerLayer]:
+        """A layer, and before it those between it and the nearest tensors that both models have."""
+        bounds = self.pairs.keys() if side == 0 else self.taken
+        part, waiting = {layer.outputs[0]: layer}, [layer]
+        while waiting:
+            for name in waiting.pop().inputs:
+                maker = self.makers[side].get(name)
+                if maker and name not in bounds and maker.outputs[0] not in part:
+                    part[maker.outputs[0]] = maker
+                    waiting.append(maker)
+        return list(part.values())
+
+    def _constants(self, pairs: Sequence[TensorPair]) -> dict[int, PairConstants]:
+        """Hold the constants that layers read against each other."""
+        reads = {
+            pair.place: [self._read_constants(layer, side) for side, layer in enumerate(pair.layers)] for pair in pairs
+        }
+        stored = [
+            model.reader.constants(
+                Path(model.artifact.path), sorted({n for both in reads.values() for n in both[side]})
+            )
+            for side, model in enumerate((self.one, self.other))
+        ]
+        return {
+            pair.place: hold_constants(
+                {name: stored[0][name] for name in reads[pair.place][0]},
+                {name: stored[1][name] for name in reads[pair.place][1]},
+                self.bounds,
+                kind="" if self.same_format else pair.other.kind,
+            )
+            for pair in pairs
+        }
+
+    def _read_constants(self, layer: InnerLayer, side: int) -> list[str]:
+        tensors = (self.one, self.other)[side].inside.tensors
+        read = dict.fromkeys(name for item in self._part(layer, side) for name in item.inputs if name)
+        return [name for name in read if tensors[name].constant and is_real(tensors[name])]
+
+    def _fed(self, pair: TensorPair) -> Iterator[tuple[Read, str, AxisOrder | None]]:
+        """Where the first model's layers of a pair are to read the second's tensors, which, and laid out how.
+
+        An input of the model is read as it is fed: there the name is empty.
+        """
+        own = {root_of(self.other.inside, name): name for name in pair.other.layer.inputs if name and self._moves(name)}
+        inputs = {tensor: name for name, tensor in self.one.inside.inputs.items()}
+        for layer in self._part(pair.one.layer, 0):
+            for slot, name in enumerate(layer.inputs):
+                before = self.pairs.get(name)
+                if before:
+                    tensor = before.other.tensor
+                    yield (
+                        Read(layer.outputs[0], slot),
+                        own.get(root_of(self.other.inside, tensor), tensor),
+                        before.order,
+                    )
+                elif name in inputs:
+                    yield Read(layer.outputs[0], slot), "", None
+
+    def _moves(self, name: str) -> bool:
+        return not self.other.inside.tensors[name].constant
+
+    def _sums(self, pairs: Sequence[TensorPair]) -> dict[int, _PairSums]:
+        """Sum up the error of some tensors over the samples, in the whole run and of each layer by itself."""
+        sums = {pair.place: _PairSums() for pair in pairs}
+        for one, wanted, found in self._runs(pairs):
+            for pair in pairs:
+                tensor = self.other.inside.tensors[pair.other.tensor]
+                laid = pair.order.laid_out(found[pair.other.tensor])
+                sums[pair.place].add(
+                    one[pair.one.tensor], wanted.get(pair.one.tensor), laid, _GridAsLaid.of(tensor, pair)
+                )
+            if time.monotonic() > self.start + SECONDS:
+                break
+        return sums
+
+    def _runs(
+        self, pairs: Sequence[TensorPair]
+    ) -> Iterator[tuple[dict[str, "Reals"], dict[str, "Reals"], dict[str, "Reals"]]]:
+        """Each sample: the first model's tensors, what its layers give on the second's inputs, the second's tensors.
+
+        Where the first model's layers do not run apart there is nothing between the two.
+        """
+        fed = {pair.place: list(self._fed(pair)) for pair in pairs}
+        read = [name for reads in fed.values() for _, name, _ in reads if name]
+        ones = self.one.shown([pair.one.tensor for pair in pairs], (a for a, _ in self.feeds))
+        others = self.other.shown([*(pair.other.tensor for pair in pairs), *read], (b for _, b in self.feeds))
+        with tempfile.TemporaryDirectory(prefix="hub-cut-") as folder, contextlib.ExitStack() as stack:
+            cut = self._cut(pairs, [item for reads in fed.values() for item in reads], Path(folder), stack)
+            for (feeds, _), one, found in zip(self.feeds, ones, others, strict=True):
+                yield one, cut(feeds, found), found
+
+    def _cut(
+        self,
+        pairs: Sequence[TensorPair],
+        fed: Sequence[tuple[Read, str, AxisOrder | None]],
+        folder: Path,
+        stack: contextlib.ExitStack,
+    ) -> "Callable[[Feeds, dict[str, Reals]], dict[str, Reals]]":
+        """Cut the first model's layers apart; gives what runs them on the second's tensors."""
+        model, tensors = self.one, self.one.inside.tensors
+        if model.artifact.state.numerics is not Numerics.FP32:
+            self.left_out["the first model is not float32, so its layers were not run apart"] = len(self.pairs)
+            return lambda _feeds, _found: {}
+        makers, inputs = self.makers[0], {tensor: name for name, tensor in model.inside.inputs.items()}
+        layers = {read: makers[read.result].inputs[read.slot] for read, _, _ in fed}
+        results = [pair.one.tensor for pair in pairs if pair.one.tensor not in inputs]
+        file = model.reader.cut(Path(model.artifact.path), folder, results, list(layers), {})
+        opened = model.runtime.open(msgspec.structs.replace(model.artifact, path=str(file)), model.options)
+        session = stack.enter_context(contextlib.closing(opened))
+
+        def run(feeds: Feeds, found: dict[str, "Reals"]) -> dict[str, "Reals"]:
+            fed_now = {}
+            for read, name, order in fed:
+                source = layers[read]
+                laid = order.laid_out(found[name]) if order else feeds[inputs[source]]
+                fed_now[read.fed] = laid.astype(tensors[source].dtype.value)
+            gives = session.run(fed_now) if results else {}
+            given = {tensor: feeds[name] for tensor, name in inputs.items()} | {name: gives[name] for name in results}
+            return {name: array.astype(np.float64) for name, array in given.items()}
+
+        return run
+
+    def _judged(self, pair: TensorPair, sums: _PairSums, constants: PairConstants) -> LayerDiff:
+        """What is to be said of a pair."""
+        grid = self.other.inside.tensors[pair.other.tensor].quant
+        local = _sqnr_db(sums.own_signal, sums.own_noise) if sums.own_signal or sums.own_noise else None
+        cut_power = sums.cut_noise / sums.own_signal if sums.own_signal else 0.0
+        sound = local is not None and local >= self.sound_db
+        size = (sums.own_signal / sums.count) ** 0.5
+        corrected = BIAS_SHARE * size if self.sound_db == SOUND_INTEGERS_DB else 0.0
+        causes, diverges = [], local is not None and not sound
+        for cause, moved in constants.causes:
+            if moved < corrected:
+                text = (
+                    f"a constant on no grid is moved by {moved / size:.1%} of the layer's size, as means are corrected"
+                )
+                causes.append(DiffCause(code="bias-moved", text=text))
+            elif cause.code == "norm-folded" or not (constants.folded and sound):
+                causes.append(cause)
+                diverges |= not (cause.code in STRUCTURAL and constants.folded)
+        if cut_power > CUT_POWER or (sums.cut_noise > sums.own_noise / 2 and cut_power > CUT_POWER / 100):
+            share = sums.cut / sums.count
+            text = f"its range cuts off {share:.2%} of the values, {cut_power:.2%} of their power"
+            causes.append(DiffCause(code="range-cuts", text=text))
+            diverges |= cut_power > CUT_POWER
+        if grid and sums.ends / sums.count > SATURATED and (local is None or sums.cut / sums.count > CUT_POWER):
+            text = f"{sums.ends / sums.count:.1%} of the values lie at the ends of its range"
+            causes.append(DiffCause(code="saturated", text=text))
+        accumulated = _sqnr_db(sums.signal, sums.noise)
+        return LayerDiff(
+            place=pair.place,
+            layer=pair.other.layer.name,
+            operator=pair.other.layer.operator,
+            tensor=pair.other.tensor,
+            other_layer=pair.one.layer.name,
+            other_operator=pair.one.layer.operator,
+            other_tensor=pair.one.tensor,
+            shape=pair.one.shape,
+            matched_by=pair.by,
+            axes=pair.order.back,
+            accumulated_db=accumulated,
+            local_db=local,
+            saturated_share=sums.ends / sums.count if grid else None,
+            cut_share=sums.cut / sums.count if grid and local is not None else None,
+            diverges=diverges if local is not None else accumulated < self.sound_db,
+            causes=tuple(causes),
+        )
+
+    def _looked_at(self, pairs: Sequence[TensorPair]) -> dict[int, tuple[tuple[DiffCause, ...], TensorDetail]]:
+        """What explains the values of the tensors that differ most, and what is drawn of them."""
+        kept: dict[int, list[tuple[Reals, Reals]]] = {pair.place: [] for pair in pairs}
+        for one, wanted, found in self._runs(pairs):
+            for pair in pairs:
+                rows = kept[pair.place]
+                if not rows or (len(rows) + 1) * rows[0][0].size <= MOST_VALUES:
+                    before = wanted.get(pair.one.tensor, one[pair.one.tensor])
+                    rows.append((before, pair.order.laid_out(found[pair.other.tensor])))
+        looked_at = {}
+        for pair in pairs:
+            before, behind = (np.stack(rows) for rows in zip(*kept[pair.place], strict=True))
+            grid = self.other.inside.tensors[pair.other.tensor]
+            causes = tuple(result_causes(before, behind))
+            looked_at[pair.place] = causes, _detail(pair, grid, before, behind)
+        return looked_at
+
+    def _results_causes(self, layer: LayerDiff, found: Sequence[DiffCause]) -> Iterator[DiffCause]:
+        """What the values themselves say, where nothing before explains that a layer is off."""
+        if not layer.diverges or any(
+            cause.code not in STRUCTURAL | {"saturated", "bias-moved"} for cause in layer.causes
+        ):
+            return
+        yield from found
+        if found or layer.local_db is None:
+            return
+        grid = self.other.inside.tensors[layer.tensor].quant
+        alike = "alike inputs and constants" if not layer.causes else "alike inputs"
+        if grid and layer.local_db > 0 and max(grid.scale) ** 2 / 6 > self._power(layer) * 10 ** (-layer.local_db / 10):
+            yield DiffCause(code="coarse-grid", text=f"the rounding of its grid, in steps of {max(grid.scale):.3g}")
+            return
+        words = f"{layer.other_operator} in A, {layer.operator} in B"
+        yield DiffCause(code="other-computation", text=f"on {alike} it computes something else: {words}")
+
+    def _power(self, layer: LayerDiff) -> float:
+        """Mean square of a tensor, from its quantiles on the first sample."""
+        return float(np.square(self.pairs[layer.other_tensor].one.quantiles).mean())
+
+
+def _detail(pair: TensorPair, tensor: InnerTensor, before: "Reals", behind: "Reals") -> TensorDetail:
+    """Histograms over the same bins, the grid, and the error of each channel; the samples lie along the first axis."""
+    finite = [array[np.isfinite(array)] for array in (before, behind)]
+    low, high = (float(f(np.concatenate(finite))) if finite[0].size else 0.0 for f in (np.min, np.max))
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    counts = [np.histogram(array, edges)[0] for array in finite]
+    noise = np.square(np.nan_to_num(behind - before))
+    axis, channels, spreads = -1, tuple[float, ...](), dict[int, float]()
+    for place in range(2, before.ndim):
+        rest = tuple(other for other in range(before.ndim) if other != place)
+        own = noise.mean(axis=rest)
+        if 1 < own.size <= MOST_CHANNELS_DRAWN:
+            spreads[place] = float(own.max() / (own.mean() or 1.0))
+    if spreads:
+        axis = max(spreads, key=lambda place: spreads[place])
+        rest = tuple(other for other in range(before.ndim) if other != axis)
+        signal = np.square(np.nan_to_num(before)).sum(axis=rest)
+        channels = tuple(
+            round(_sqnr_db(float(s), float(n)), 2) for s, n in zip(signal, noise.sum(axis=rest), strict=True)
+        )
+    grid = _GridAsLaid.of(tensor, pair)
+    return TensorDetail(
+        place=pair.place,
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts[1].tolist()),
+        other_counts=tuple(counts[0].tolist()),
+        quant=tensor.quant,
+        low=float(grid.low.min()) if grid else None,
+        high=float(grid.high.max()) if grid else None,
+        axis=axis - 1 if axis > 0 else -1,
+        channels=channels,
+    )

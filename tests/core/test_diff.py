@@ -1,0 +1,231 @@
+"""`hub diff`: what is taken for the same, what explains a difference, and what is shown of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from hub._causes import HeldConstant, constant_cause, hold_constants, result_causes
+from hub._diff import bound
+from hub._insides import InsideComparison, open_inside
+from hub._local import LocalBounds
+from hub._matching import InnerResult, best_order, match, result_of
+from hub._page import write_page
+from hub.spec import (
+    DiffReport,
+    Dim,
+    DType,
+    InnerLayer,
+    InnerTensor,
+    Inside,
+    InsideDiff,
+    ModelArtifact,
+    Numerics,
+    RuntimeOptions,
+    Signature,
+    State,
+    StoredConstant,
+    TensorSpec,
+    UsageError,
+)
+from tests.core.test_local import FLOAT, LAYERS, SOUND, ChainFormat, ChainRuntime, W
+
+DRAW = np.random.default_rng(1)
+Hub = Callable[..., Any]
+
+
+def results(*layers: tuple[str, str, Any]) -> list[InnerResult]:
+    tensors = {name: InnerTensor(name=name, stands_for=name, dtype=DType.FLOAT32) for name, _, _ in layers}
+    made = [InnerLayer(name=name, operator=kind, inputs=(), outputs=(name,)) for name, kind, _ in layers]
+    inside = Inside(layers=tuple(made), tensors=tensors, inputs={})
+    return [result_of(inside, layer, array) for layer, (_, _, array) in zip(made, layers, strict=True)]
+
+
+def test_tensors_are_matched_by_name_by_value_and_by_place() -> None:
+    one, two, three = (DRAW.normal(size=(1, 3, 8, 8)) * size for size in (1, 5, 20))
+    rectified = np.maximum(two, 0)
+    a = results(("a", "Conv", one), ("b", "Conv", two), ("r", "Relu", rectified), ("c", "Conv", three))
+    b = results(("a", "Conv", one * 9), ("n1", "CONV_2D", np.moveaxis(rectified, 1, -1)), ("n2", "CONV_2D", one * 99))
+    assert match(a, b) == {0: (0, "name"), 2: (1, "value"), 3: (2, "place")}
+
+
+def test_axes_are_laid_out_as_values_say() -> None:
+    one = DRAW.normal(size=(1, 8, 8, 8))
+    order = best_order(one, one.transpose(0, 2, 3, 1))
+    assert order
+    assert np.array_equal(order.laid_out(one.transpose(0, 2, 3, 1)), one)
+    assert order.back == (1, 2, 0)
+    assert best_order(one, DRAW.normal(size=(8, 8))) is None
+
+
+KERNEL = DRAW.normal(size=(8, 4, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("constant-scaled", KERNEL * 1.05),
+        ("constant-scaled", KERNEL * 0),
+        ("constant-transposed", KERNEL.transpose(0, 1, 3, 2)),
+        ("constant-permuted", KERNEL[[7, 1, 2, 3, 4, 5, 6, 0]]),
+        ("channel-scaled", KERNEL * np.where(np.arange(8) == 3, 0, 1)[:, None, None, None]),
+        ("norm-folded", KERNEL * np.linspace(0.5, 2, 8)[:, None, None, None]),
+        ("constant-wrapped", np.where(np.abs(KERNEL) > 2, -KERNEL, KERNEL)),
+        ("constant-differs", KERNEL + DRAW.normal(size=KERNEL.shape)),
+        ("", KERNEL),
+    ],
+)
+def test_what_is_wrong_with_a_constant_is_named(code: str, changed: Any) -> None:
+    step = 0.01
+    stored = np.rint(changed / step) * step
+    cause = constant_cause(HeldConstant("w", KERNEL, stored, np.full(KERNEL.shape, step * 0.51)))
+    assert (cause.code if cause else "") == code
+
+
+def test_constants_of_other_formats_are_laid_out_alike() -> None:
+    other = StoredConstant(KERNEL.transpose(0, 2, 3, 1), np.zeros(()))
+    held = hold_constants({"w": StoredConstant(KERNEL, np.zeros(()))}, {"v": other}, LocalBounds(), kind="con")
+    assert not held.causes
+    assert not held.folded
+    assert held.orders[0].order == (0, 3, 1, 2)
+
+
+RESULT = DRAW.normal(size=(2, 1, 8, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("result-scaled", RESULT * 1.2),
+        ("result-shifted", RESULT + np.linspace(0, 3, 8)[:, None, None]),
+        ("channels-permuted", RESULT[:, :, ::-1]),
+        ("axes-permuted", RESULT.swapaxes(3, 4)),
+        ("not-finite", np.where(RESULT > 2, np.nan, RESULT)),
+    ],
+)
+def test_what_is_wrong_with_a_result_is_named(code: str, changed: Any) -> None:
+    noise = DRAW.normal(size=RESULT.shape) * 0.01
+    assert [cause.code for cause in result_causes(RESULT, changed + noise)] == [code]
+    assert not list(result_causes(RESULT, DRAW.normal(size=RESULT.shape)))
+
+
+def compared(folder: Path, other: dict[str, Any], numerics: Numerics = Numerics.INT8) -> InsideDiff:
+    models = []
+    for name, model, kind in (("one", FLOAT, Numerics.FP32), ("other", other, numerics)):
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(model))
+        state = State(format="chain", numerics=kind)
+        signature = Signature(inputs=(), outputs=())
+        models.append(ModelArtifact(path=str(file), state=state, signature=signature, sha256=name, size_bytes=1))
+    feeds = [{"x": DRAW.normal(size=(8, 4)).astype(np.float32)} for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        opened = [open_inside(ChainFormat(), ChainRuntime(), model, RuntimeOptions(), stack) for model in models]
+        return InsideComparison(opened[0], opened[1], [(feed, feed) for feed in feeds], 2).report()
+
+
+def test_a_sound_model_has_no_layer_that_diverges(tmp_path: Path) -> None:
+    found = compared(tmp_path, SOUND)
+    assert found.first is None
+    assert [layer.matched_by for layer in found.layers] == ["name"] * 4  # the input too
+    assert all(layer.local_db is not None and layer.local_db >= layer.accumulated_db - 3 for layer in found.layers)
+    assert len(found.details) == 2
+    assert sum(found.details[0].counts) == sum(found.details[0].other_counts)
+
+
+@pytest.mark.parametrize(
+    ("layer", "code", "changes"),
+    [
+        ("m", "constant-scaled", {"constants": SOUND["constants"] | {"w": (np.rint(W / 0.01) * 0.0103).tolist()}}),
+        ("m", "range-cuts", {"grids": SOUND["grids"] | {"m": (-40, 40)}}),
+        ("z", "other-computation", {"layers": [*LAYERS[:2], ["Add", ["y", "x"], "z"]]}),
+    ],
+)
+def test_the_first_layer_that_diverges_is_named_with_its_cause(
+    tmp_path: Path, layer: str, code: str, changes: dict[str, Any]
+) -> None:
+    first = compared(tmp_path, SOUND | changes).first
+    assert first
+    assert (first.layer, first.causes[0].code) == (layer, code)
+
+
+def spec(name: str, *shape: int) -> TensorSpec:
+    return TensorSpec(name=name, dtype=DType.FLOAT32, shape=tuple(map(Dim.of, shape)))
+
+
+def test_models_without_a_receipt_are_fed_by_name_or_order_and_by_size() -> None:
+    one = Signature(inputs=(spec("x", 1, 3, 8, 8),), outputs=(spec("y", 1, 10),))
+    assert not bound(one, one)
+    other = Signature(inputs=(spec("image", 1, 8, 8, 3),), outputs=(spec("y", 1, 10),))
+    (binding,) = bound(one, other)
+    assert (binding.source, binding.target, binding.permutation) == ("x", "image", (0, 2, 3, 1))
+    with pytest.raises(UsageError, match="B has"):
+        bound(one, Signature(inputs=(spec("image", 1, 8, 9, 3),), outputs=()))
+
+
+def test_a_format_without_layers_is_compared_by_its_outputs(hub: Hub, toy: Path, samples: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.toybin"
+    assert hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output).status == 0
+    ran = hub("diff", toy, output, "--data", samples)
+    assert ran.status == 0
+    assert "SQNR" in ran.out
+    assert "toybin shows no layers; those that do" in ran.out
+    report = hub("diff", toy, output, "--json").json
+    assert report["remarks"][0]["code"] == "diff-on-random-inputs"
+    assert report["outputs"][0]["sqnr_db"] > 20
+    assert hub("diff", toy, output, "-q").out == ""
+
+
+class Outside(HTMLParser):
+    """Collects what a page would ask another host for, and its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.scripts = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        self.asked += [str(value) for name, value in attrs if name in {"src", "href"}]
+
+
+def test_the_page_is_whole_in_itself_and_names_act_on_nothing(tmp_path: Path) -> None:
+    found = compared(tmp_path, SOUND | {"grids": SOUND["grids"] | {"m": (-40, 40)}})
+    evil = "</script><script>alert(1)</script>"
+    layers = tuple(msgspec.structs.replace(item, layer=f"{evil}{item.layer}") for item in found.layers)
+    model = ModelArtifact(
+        path=str(tmp_path / "a.chain"), state=State(format="chain", numerics=Numerics.FP32),
+        signature=Signature(inputs=(), outputs=()), sha256="", size_bytes=1,
+    )  # fmt: skip
+    report = DiffReport(
+        model=model, other=model, inputs="given", samples=4, outputs=(),
+        inside=msgspec.structs.replace(found, layers=layers),
+    )  # fmt: skip
+    write_page(report, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    page = Outside(text)
+    assert not page.asked
+    assert page.scripts <= 3
+    assert "<script>alert" not in text
+    for words in ("Error along the graph", "range-cuts", "First to diverge", "levels of B", "SQNR (dB)"):
+        assert words in text, words
+    assert len(text) < 4e6
+
+
+def test_a_page_without_what_draws_it_says_what_to_install(
+    hub: Hub, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    ran = hub("diff", toy, toy, "--html", tmp_path / "page.html")
+    assert ran.status == 4
+    assert "pip install 'hub-convert[page]'" in ran.err
