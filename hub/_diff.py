@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from hub._api import as_made, session
 from hub._bindings import Chain
-from hub._engine import Conversion
 from hub._events import Events, Silent
+from hub._float_form import float_conversion
+from hub._judgement import as_made
 from hub._local import SAMPLES
 from hub._measure import Reference, run_options
 from hub._opening import Opened, open_model
@@ -17,7 +17,7 @@ from hub._plugins import Registry
 from hub._receipt import read_receipt
 from hub._reference import samples_and_reference
 from hub._request import Request, Source, parse_source
-from hub._runner import Runner
+from hub._runner import Runner, session
 from hub._tally import cosine, decibels
 from hub._unrun import check_here
 from hub.spec import (
@@ -190,18 +190,16 @@ class _Between(msgspec.Struct, frozen=True):
         """
         kind = self.two.artifact.state.format
         for place, step in reversed([*enumerate(receipt.steps if receipt else ())]):
-            state = step.artifact.state
-            if state.format == kind and state.numerics is Numerics.FP32 and Path(step.artifact.path).exists():
+            state, path = step.artifact.state, Path(step.artifact.path)
+            if (state.format, state.numerics) != (kind, Numerics.FP32) or not path.exists():
+                continue
+            if (
+                open_model(self.runner, Source(path=str(path)), ConvertOptions()).artifact.sha256
+                == step.artifact.sha256
+            ):
                 return step.artifact, tuple(item.bindings for item in receipt.steps[: place + 1]) if receipt else ()
         events.started(f"converting A to {kind}")
-        suffix = self.runner.registry.suffix(self.two.artifact.state)
-        request = msgspec.structs.replace(
-            self.request,
-            target=kind,
-            options=self.terms[0],
-            output=str(self.runner.folder() / f"float{suffix}"),
-        )
-        made = Conversion(request, self.runner, Silent()).run()
+        made = float_conversion(self.runner, self.request, self.terms[0], kind)
         return made.result, tuple(step.bindings for step in made.steps)
 
 

@@ -15,7 +15,7 @@ from hub._opening import Opened, open_model
 from hub._parity import POLICIES, describe_failures
 from hub._request import Request, Source
 from hub._runner import Runner
-from hub.spec import ConvertOptions, HubError, LocalReport, ModelArtifact, Numerics, VerificationError
+from hub.spec import ConvertOptions, HubError, LocalReport, ModelArtifact, Numerics, Receipt, VerificationError
 
 
 class Claim(NamedTuple):
@@ -87,14 +87,19 @@ def _step_again(runner: Runner, claim: Claim, index: int) -> ModelArtifact:
 
 
 def _converted(runner: Runner, claim: Claim) -> ModelArtifact:
-    """The source in the result's format, converted and held against the source as `hub convert` does."""
+    """The source in the result's format."""
     kind = claim.result.artifact.state.format
+    return float_conversion(runner, claim.request, claim.result.options, kind).result
+
+
+def float_conversion(runner: Runner, request: Request, options: ConvertOptions, kind: str) -> Receipt:
+    """A source converted to a format in float32, and held against the source as `hub convert` does."""
     request = msgspec.structs.replace(
-        claim.request,
+        request,
         target=kind,
         output=str(runner.folder() / f"float{runner.registry.suffix_of(kind)}"),
-        options=claim.result.options,
+        options=options,
         numerics=Numerics.FP32,
         fast=True,
     )
-    return Conversion(request, runner, Silent()).run().result
+    return Conversion(request, runner, Silent()).run()
