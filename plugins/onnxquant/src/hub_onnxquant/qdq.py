@@ -126,7 +126,7 @@ def quantize_weights(
     return QuantizedWeights(integers, np.asarray(scales, np.float32), axis)
 
 
-class _QdqWriter:
+class QdqWriter:
     """Collects the new graph. Nodes are copied, so that the model it starts from stays as it is."""
 
     def __init__(self, model: ModelProto, scheme: Scheme) -> None:
@@ -139,11 +139,13 @@ class _QdqWriter:
         self._weights: dict[tuple[str, int | None, bytes], str] = {}
 
     def constant(self, wish: str, array: Array) -> str:
+        """Stores an array; returns its name."""
         name = fresh_name(wish, self.taken)
         add_constant(self.graph, name, array)
         return name
 
     def node(self, operator: str, inputs: list[str], output: str, axis: int | None = None) -> None:
+        """Writes an operator behind those that there are."""
         from onnx import helper
 
         name = fresh_name(f"{output}/{operator}", self.taken)
@@ -210,7 +212,7 @@ def weight_axis(node: NodeProto, rank: int) -> int:
     return rank - 1
 
 
-def _has_plain_bias(node: NodeProto, writer: _QdqWriter, channels: int) -> bool:
+def _has_plain_bias(node: NodeProto, writer: QdqWriter, channels: int) -> bool:
     """Whether a product's third operand is a stored vector, added as it is."""
     if len(node.input) < 3 or node.input[2] not in writer.tensors:  # noqa: PLR2004 - X, W, B
         return False
@@ -219,7 +221,7 @@ def _has_plain_bias(node: NodeProto, writer: _QdqWriter, channels: int) -> bool:
     return not scaled and list(writer.tensors[node.input[2]].dims) == [channels]
 
 
-def _write_weights(node: NodeProto, writer: _QdqWriter, scale: float | None) -> None:
+def _write_weights(node: NodeProto, writer: QdqWriter, scale: float | None) -> None:
     """Gives a copied product integer weights, and an integer bias where its activation's scale is known."""
     import numpy as np
     from onnx import numpy_helper
@@ -259,7 +261,7 @@ def insert(model: ModelProto, placement: Placement, ranges: Mapping[str, Range],
         ranges: Tensor -> range of its real values, for each tensor of the placement.
         scheme: Element types.
     """
-    writer = _QdqWriter(model, scheme)
+    writer = QdqWriter(model, scheme)
     parameters = {
         name: affine(ranges[placement.same.get(name, name)], scheme.activations) for name in placement.tensors
     }

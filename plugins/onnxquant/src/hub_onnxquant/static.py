@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hub.spec import DType, Numerics, QuantRecipe, Remark
-from hub_onnxquant.placement import Extent, Placement, place, products_of
+from hub_onnxquant.placement import Extent, Placement, place
 from hub_onnxquant.qdq import Scheme, insert
 from hub_onnxquant.ranges import METHODS, Range
 from hub_onnxquant.recipe import Recipe
 from hub_onnxquant.source import QuantizerSource
-from hub_quanttrials import GOAL_DB, Trial, Trials
+from hub_onnxquant.switches import measure_noise
+from hub_quanttrials import Trial, Trials, decibels
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 ENOUGH_DB = 16.0
 """A recipe that computes everything in integers is taken as soon as it reaches this on the calibration samples: hub's
 int8 gate asks for 13 dB on held-out ones. Less of the graph in integers is up to twice as slow."""
-
-_SENSITIVITY_SAMPLES = 3
-_MOST_KEPT = 0.5  # of the products in float: with more of them there, int8 is not what is deployed
-
 
 StaticTrial = Trial[Recipe, "ModelProto"]
 StaticTrials = Trials[Recipe, "ModelProto"]
@@ -95,52 +91,33 @@ def best(
     return max(results, key=lambda trial: trial.sqnr_db)
 
 
-def sensitivity(
-    source: QuantizerSource, trials: StaticTrials, recipe: Recipe, widest: Extent = Extent.BETWEEN
-) -> dict[str, float]:
-    """Returns product -> SQNR in dB of the output with that product alone in integers."""
-    products = [name for name in products_of(source.model) if name not in recipe.kept]
-    found = {}
-    for name in products:
-        others = tuple(other for other in products if other != name)
-        alone = Recipe(min(widest, Extent.OUTPUTS), recipe.method, recipe.scheme, (*recipe.kept, *others))
-        found[name] = trials.measure(apply(source, alone), _SENSITIVITY_SAMPLES)
-    return found
-
-
-def _counts(total: int) -> Iterator[int]:
-    count = 1
-    while count <= min(total - 1, max(1, round(total * _MOST_KEPT))):
-        yield count
-        count = max(count + 1, math.ceil(count * 1.5))
-
-
 def mixed(
     source: QuantizerSource, trials: StaticTrials, start: StaticTrial, widest: Extent = Extent.BETWEEN
 ) -> StaticTrial:
-    """Leaves more and more of the layers that int8 hurts most in float, until the goal is reached.
+    """Gives the layers that int8 hurts most back to float, as few as bring the outputs to the goal.
 
     Returns:
-        The first that reaches the goal, else the best; the start itself where it has a single layer.
+        The first that reaches the goal, else the best; the start itself where no layer can go, as of a single one.
 
     Raises:
-        StepError: No result runs.
+        StepError: ONNX Runtime refuses the model with switches.
     """
-    hurt = sensitivity(source, trials, start.recipe, widest)
-    order = sorted(hurt, key=lambda name: hurt[name])
-    if len(order) < 2:  # noqa: PLR2004 - with the only one in float nothing would be in integers
+    recipe = replace(start.recipe, extent=widest)
+    placement = place(source.model, recipe.extent, recipe.kept)
+    if len(placement.products) < 2:  # noqa: PLR2004 - with the only one in float nothing would be in integers
         return start
-    worst = ", ".join(f"{name} {hurt[name]:.1f} dB" for name in order[:3])
+    noise = measure_noise(source, placement, ranges_of(source, placement, recipe.method), recipe.scheme)
+    hurt = [min(map(decibels, noise.signal, powers)) for powers in noise.alone]
+    order = sorted(range(len(hurt)), key=lambda index: hurt[index])
+    worst = ", ".join(f"{noise.names[index]} {hurt[index]:.1f} dB" for index in order[:3])
     text = f"layers that int8 hurts most, each alone in int8: {worst}"
     trials.notes.append(Remark("note", "layers-hurt-most", text))
-    recipes = (
-        (str(count), replace(start.recipe, extent=widest, kept=(*start.recipe.kept, *order[:count])))
-        for count in _counts(len(order))
-    )
-    results = trials.together("to leave so many layers in float", recipes, GOAL_DB)
-    if not results:
-        raise trials.failure()
-    return max(results, key=lambda trial: trial.sqnr_db)
+    results = [
+        trial
+        for trial in trials.guided(noise, lambda names: replace(recipe, kept=(*recipe.kept, *names)))
+        if {*placement.products} & {*trial.recipe.kept} and {*placement.products} - {*trial.recipe.kept}
+    ]
+    return max(results, key=lambda trial: trial.merit, default=start)
 
 
 def record(source: QuantizerSource, recipe: Recipe, numerics: Numerics, others: Sequence[str] = ()) -> QuantRecipe:

@@ -9,6 +9,7 @@ from hub_quanttrials.claim import check_claim, listed
 from hub_quanttrials.judge import JUDGED_SAMPLES, Judge, decibels
 from hub_quanttrials.noise import Noise
 from hub_quanttrials.shelf import Shelf
+from hub_quanttrials.switched import measured_noise
 from hub_quanttrials.trials import BUDGET, GOAL_DB, Trial, Trials
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "check_claim",
     "decibels",
     "listed",
+    "measured_noise",
 ]

@@ -32,7 +32,10 @@ GOOD_DB = 30.0
 HOPELESS_DB = 5.0
 """Where another recipe of the same kind is not tried: none of those measured gained more than 9 dB on a sound one."""
 
-_TRIES = 3
+_TRIES = 4
+"""Recipes before that is said, the one with ranges from extremes among them: it made 23.9 dB of a detector with scores
+up to 0.05 beside boxes, where those before it, which clip, came to 1.4 dB at most."""
+
 _EXACT_DB = 100.0
 """What accuracy control is told of an exact match; float noise between two compilations is near 110 dB."""
 
@@ -68,7 +71,7 @@ def apply(source: FloatIr, recipe: Recipe) -> QuantizedIr:
 
 
 def every_layer(_: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
-    """Static int8 in all layers, until one is good or three are hopeless."""
+    """Static int8 in all layers, until one is good or four are hopeless."""
     best = -math.inf
     for tries, trial in enumerate(trials.results(static_recipes(processor())), start=1):
         yield trial

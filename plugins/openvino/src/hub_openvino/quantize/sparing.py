@@ -6,19 +6,16 @@ every quantizer alone does to the outputs. Weights stay int8.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hub_openvino.quantize.float_ir import FloatIr
-from hub_quanttrials import Noise
+from hub_quanttrials import Noise, measured_noise
 
 if TYPE_CHECKING:
     import openvino
 
 _SWITCH = "hub/switch"
-_MOST_RUNS = 600
-"""Runs of the model that the search may take: samples are left out of it, down to one, in large models."""
 
 
 def quantizers(model: openvino.Model) -> list[openvino.Node]:
@@ -40,22 +37,11 @@ def measure_noise(source: FloatIr, quantized: openvino.Model) -> Noise:
     Raises:
         StepError: OpenVINO cannot run the model with switches.
     """
-    import numpy as np
-
     model, names = _with_switches(quantized)
-    count, judge = len(names), source.judge
-    used = max(1, min(len(judge.samples), 4, _MOST_RUNS // (count + 1)))
-    places = range(0, len(judge.samples), max(1, math.ceil(len(judge.samples) / used)))
-    switches = np.vstack([np.eye(count, dtype=bool), np.zeros((1, count), bool)])
-    signal = np.sum([list(judge.signals[place].values()) for place in places], axis=0)
-    noise = np.zeros((count + 1, len(signal)))
     session = source.session(model, [_SWITCH])
-    for place in places:
-        for row, switch in enumerate(switches):
-            outputs = session.run({**judge.samples[place], _SWITCH: switch})
-            noise[row] += list(judge.noises(place, outputs).values())
+    noise = measured_noise(source.judge, names, lambda feeds, on: session.run({**feeds, _SWITCH: on}))
     session.close()
-    return Noise.of(names, signal, noise[-1], noise[:-1])
+    return noise
 
 
 def _with_switches(quantized: openvino.Model) -> tuple[openvino.Model, tuple[str, ...]]:

@@ -1,0 +1,47 @@
+"""Measures what each place of a model in integers does, in a model in which each has a switch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from hub_quanttrials.judge import Judge
+from hub_quanttrials.noise import Noise
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from hub.spec.calibration import Feeds
+
+    Switches = npt.NDArray[np.bool_]
+
+_MOST_SAMPLES = 4
+_MOST_RUNS = 600
+"""Runs of the model at most: samples are left out, down to one, where there are many places."""
+
+
+def measured_noise(
+    judge: Judge, names: Sequence[str], run: Callable[[Feeds, Switches], Feeds], costs: Sequence[float] = ()
+) -> Noise:
+    """Runs a model with one place switched on at a time.
+
+    Args:
+        judge: The samples.
+        names: The places.
+        run: Runs a sample; with [places] switches, true for integers.
+        costs: As for `Noise.of`.
+    """
+    import numpy as np
+
+    count = len(names)
+    used = max(1, min(len(judge.samples), _MOST_SAMPLES, _MOST_RUNS // (count + 1)))
+    places = range(0, len(judge.samples), max(1, math.ceil(len(judge.samples) / used)))
+    switches = np.vstack([np.eye(count, dtype=bool), np.zeros((1, count), bool)])
+    signal = np.sum([list(judge.signals[place].values()) for place in places], axis=0)
+    noise = np.zeros((count + 1, len(signal)))
+    for place in places:
+        for row, switch in enumerate(switches):
+            noise[row] += list(judge.noises(place, run(judge.samples[place], switch)).values())
+    return Noise.of(names, signal, noise[-1], noise[:-1], costs)
