@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -435,6 +435,19 @@ def test_a_strangers_backend_without_samples_gets_hubs_own_error(toy: ConvertJob
 # The guided search
 
 
+def noise_of(
+    names: Sequence[str], signal: Array, rest: Array, alone: Array, costs: Sequence[float] = (), ties: Any = None
+) -> Noise:
+    return Noise(
+        names=tuple(names),
+        signal=signal,
+        rest=rest,
+        alone=alone,
+        ties=np.eye(len(names), dtype=bool) if ties is None else np.array(ties, bool),
+        costs=np.array(costs or [1.0] * len(names)),
+    )
+
+
 def planted(places: int = 12, seed: int = 3) -> tuple[Noise, Array]:
     """Noises of places over two parts: one place ruins the second part, one both, the others are small."""
     generator = np.random.default_rng(seed)
@@ -442,7 +455,7 @@ def planted(places: int = 12, seed: int = 3) -> tuple[Noise, Array]:
     alone = signal * generator.uniform(1e-5, 1e-4, (places, 2))
     alone[3, 1], alone[7] = 0.1, signal * 0.05
     rest = signal * 1e-5
-    return Noise.of([f"layer{place}" for place in range(places)], signal, rest, rest + alone), alone
+    return noise_of([f"layer{place}" for place in range(places)], signal, rest, alone), alone
 
 
 def test_the_places_that_ruin_a_part_are_removed_and_no_others() -> None:
@@ -457,27 +470,55 @@ def test_the_places_that_ruin_a_part_are_removed_and_no_others() -> None:
 def test_cheap_places_go_before_a_dear_one_that_does_as_much() -> None:
     signal, rest, both = np.array([1.0]), np.array([0.0]), np.array([[0.02], [0.01], [0.01]])
     names = ("dear", "one", "two")
-    assert Noise.of(names, signal, rest, both).to_remove(16) == ("dear",)
-    assert set(Noise.of(names, signal, rest, both, (100, 1, 1)).to_remove(16)) == {"one", "two"}
+    assert noise_of(names, signal, rest, both).to_remove(16) == ("dear",)
+    assert set(noise_of(names, signal, rest, both, (100, 1, 1)).to_remove(16)) == {"one", "two"}
 
 
 def test_a_place_that_a_later_choice_makes_needless_stays() -> None:
     signal, rest = np.array([1.0]), np.array([0.0])
-    found = Noise.of(("small", "large"), signal, rest, np.array([[0.02], [0.2]]), (1, 20))
+    found = noise_of(("small", "large"), signal, rest, np.array([[0.02], [0.2]]), (1, 20))
     assert found.to_remove(16) == ("large",)
 
 
 def test_a_part_out_of_reach_is_brought_near_what_it_reaches_and_the_others_to_the_goal() -> None:
     signal, rest = np.array([1.0, 1.0]), np.array([0.1, 0.0])
-    noise = np.array([[0.1, 0.02], [0.2, 0.0], [0.1001, 0.001]])
-    assert set(Noise.of(("a", "b", "c"), signal, rest, noise).to_remove(20)) == {"a", "b"}
+    noise = np.array([[0.0, 0.02], [0.1, 0.0], [0.0001, 0.001]])
+    assert set(noise_of(("a", "b", "c"), signal, rest, noise).to_remove(20)) == {"a", "b"}
+
+
+def test_a_source_that_two_places_round_is_gone_with_both() -> None:
+    signal, rest = np.array([1.0]), np.array([0.0])
+    ties = [[True, True, False], [False, True, False], [False, False, True]]
+    found = noise_of(("a", "b", "c"), signal, rest, np.array([[0.1], [1e-4], [0.001]]), (5, 5, 1), ties)
+    assert set(found.to_remove(20)) == {"a", "b"}
+    assert found.share(["a", "b"]) == pytest.approx(10 / 11)
+    assert found.words(1) == "a, b 10.0"
+
+
+def ramp(signal: float, errors: Array) -> Callable[[Feeds, int | None], Feeds]:
+    """Outputs with what stays, and with one source's error on it."""
+
+    def run(feeds: Feeds, source: int | None) -> Feeds:
+        y = detector(feeds)["y"] + signal
+        return {"y": y if source is None else y + errors[source]}
+
+    return run
+
+
+def test_a_source_is_measured_from_what_stays_without_it() -> None:
+    """Beside what stays, -0.1, an error of 0.1 would measure as none, and one of -0.1 as three times too large."""
+    judge = Judge.of(Running(detector), samples())
+    found = Noise.measure(("a", "b"), judge, ramp(-0.1, np.array([0.1, -0.1])), 4)
+    assert found.alone[0] == pytest.approx(found.alone[1], rel=1e-3)
+    assert found.alone[0] == pytest.approx(found.rest, rel=1e-3)
+    assert found.signal == pytest.approx(np.sum([list(signals.values()) for signals in judge.signals], axis=0))
 
 
 def test_noise_without_end_is_removed_first() -> None:
-    signal, rest = np.array([1.0]), np.array([0.0])
-    noise = Noise.of(("a", "b"), signal, rest, np.array([[0.5], [math.inf]]))
-    assert noise.to_remove(0) == ("b",)
-    assert noise.to_remove(20) == ("b", "a")
+    judge = Judge.of(Running(detector), samples())
+    found = Noise.measure(("a", "b"), judge, ramp(0.0, np.array([0.1, math.nan])), 2)
+    assert found.to_remove(0) == ("b",)
+    assert found.to_remove(60) == ("b", "a")
 
 
 def guided(noise: Noise, alone: Array, goal_db: float, more: float = 1.0) -> tuple[list[Any], Trials[Any, Any]]:
@@ -497,7 +538,7 @@ def test_a_guided_search_takes_one_trial_where_noises_add_up() -> None:
     noise, alone = planted()
     (trial,), trials = guided(noise, alone, 20)
     assert set(trial.recipe) == {"layer3", "layer7"}
-    assert [note.code for note in trials.notes] == ["recipe-tried"]
+    assert [note.code for note in trials.notes] == ["rounding-measured", "recipe-tried"]
 
 
 def test_a_guided_search_goes_on_by_what_it_fell_short() -> None:

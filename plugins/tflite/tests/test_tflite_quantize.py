@@ -22,9 +22,10 @@ from hub.spec import (
 from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import describe_file
 from hub_tflite.inside import InsideTflite
-from hub_tflite.quantize import candidates, open_float, quantize, spare
-from hub_tflite.recipes import STATIC8, products
+from hub_tflite.quantize import in_float, layers, open_float, quantize, shared_weights
+from hub_tflite.recipes import STATIC8, everywhere, products
 from hub_tflite.rewrite import STATIC
+from hub_tflite.rounding import measure_noise
 from hub_tflite.runtime import VARIANTS, LiteRtSession
 from hub_tflitefile.schema import has_outside_buffers, parse
 from plugins.tflite.tests import tflite_graphs as graphs
@@ -149,14 +150,78 @@ def test_operator_without_integer_form(tmp_path: Path, samples: Path) -> None:
     assert left == ["EXP", "SOFTMAX"]
 
 
+def precisions(path: Path) -> dict[str, str]:
+    return {layer.name: layer.precision for layer in describe_file(path).layers}
+
+
+def test_scores_beside_boxes_are_split_off(tmp_path: Path, samples: Path) -> None:
+    """One scale for both has steps of more than a score; the search takes apart where they meet, and no product."""
+    source = graphs.save(graphs.detector_head(), tmp_path / "head.tflite")
+    expected = scores(source)
+    whole, _ = convert("tflite.int8", source, samples)
+    assert sqnr_db(expected[:, 4:], scores(whole)[:, 4:]) < 5
+    result, output = convert("tflite.int8-mixed", source, samples)
+    found = precisions(result)
+    assert found["hidden"] == found["logits"] == "int8"
+    assert found[graphs.OUTPUT] == "fp32"
+    for variant in VARIANTS:
+        assert sqnr_db(expected[:, 4:], scores(result, variant)[:, 4:]) > 20
+        assert sqnr_db(expected[:, :4], scores(result, variant)[:, :4]) > 20
+    assert [note.code for note in output.notes].count("rounding-measured") == 1
+
+
+def test_a_foreseen_noise_is_the_trials(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.detector_head(), tmp_path / "head.tflite")
+    prepared = open_float(source, STATIC, str(samples))
+    base = quantize(prepared, everywhere(STATIC8))
+    noise = measure_noise(prepared.content, base.content, prepared.judge)
+    for goal in (10, 20, 30):
+        removed = noise.to_remove(goal)
+        kept = (noise.ties & [name not in removed for name in noise.names]).any(axis=1)
+        foreseen = (10 * np.log10(noise.signal / (noise.rest + noise.alone[kept].sum(axis=0)))).min()
+        found = quantize(prepared, [*everywhere(STATIC8), *in_float(prepared, removed)])
+        assert goal <= foreseen
+        assert prepared.judge.sqnr_db(LiteRtSession(found.content)) == pytest.approx(foreseen, abs=3)
+
+
+def test_weights_that_int8_destroys_are_float_and_no_others(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.coarse_weights(), tmp_path / "coarse.tflite")
+    whole, _ = convert("tflite.int8", source, samples)
+    assert sqnr_db(scores(source), scores(whole)) < 13
+    result, output = convert("tflite.int8-mixed", source, samples)
+    found = precisions(result)
+    assert found["hidden"] == "fp32"
+    assert found[graphs.OUTPUT] == "int8"
+    assert sqnr_db(scores(source), scores(result)) > 20
+    assert any("1 of them with float weights" in note.text for note in output.notes)
+
+
+def test_a_sum_and_a_quotient_stay_in_float(tmp_path: Path, samples: Path) -> None:
+    source = graphs.save(graphs.classifier("NORMED"), tmp_path / "digits.tflite")
+    result, _ = convert("tflite.int8-mixed", source, samples)
+    found = {layer.operator: layer.precision for layer in describe_file(result).layers}
+    assert found["SUM"] == found["DIV"] == "fp32"
+    assert found["FULLY_CONNECTED"] == "int8"
+    for variant in VARIANTS:
+        assert sqnr_db(scores(source), scores(result, variant)) > 20
+
+
+def test_operators_of_an_old_file_are_known(tmp_path: Path, samples: Path) -> None:
+    model = graphs.classifier()
+    for code in model.operatorCodes:
+        code.builtinCode = 0  # as files of before 2020 have it: their code is in the other field
+    source = graphs.save(model, tmp_path / "old.tflite")
+    result, _ = convert("tflite.int8", source, samples)
+    assert sqnr_db(scores(source), scores(result)) > 20
+
+
 def test_shared_weight_has_one_scheme(tmp_path: Path, samples: Path) -> None:
     source = graphs.save(graphs.shared_weight(), tmp_path / "shared.tflite")
     prepared = open_float(source, STATIC, str(samples))
-    first, second = (item for item in candidates(prepared) if item.weight == "kernel")
-    prepared.observed["image"].huge = True  # spares the first of the two alone
-    prepared.observed["image"]._sqnr_db = float("nan")
+    first, second = (item for item in layers(prepared.model, prepared.model.subgraphs) if item.weight == "kernel")
     assert first.outputs == ("first",)
-    rules, _, _ = spare(prepared, 0, products_only=True)
+    assert shared_weights(prepared) == [{"first", second.outputs[0]}]
+    rules = in_float(prepared, ["first"])
     found = quantize(prepared, [*products(STATIC8), *rules])
     precisions = {layer.name: layer.precision for layer in found.report.layers}
     assert precisions[first.outputs[0]] == precisions[second.outputs[0]] == "int8-weights"

@@ -112,6 +112,37 @@ def classifier(middle: str = "RELU", *, batch: int = 1, matmul: bool = False, **
     return made.model([image], [scores], signature=more.get("signature", True))
 
 
+def detector_head() -> Any:
+    """The digits network as a detector ends: four numbers in pixels and ten scores below one in one output."""
+    w1, b1, w2, b2 = weights()
+    corners = np.random.default_rng(0).uniform(0, 20, (64, 4)).astype(np.float32)
+    made = Graph()
+    image, hidden, active = (made.tensor(name, (1, 64)) for name in (INPUT, "hidden", "active"))
+    boxes, logits, likely = made.tensor("boxes", (1, 4)), made.tensor("logits", (1, 10)), made.tensor("likely", (1, 10))
+    both = made.tensor(OUTPUT, (1, 14))
+    _dense(made, image, hidden, (w1, b1), matmul=False)
+    made.add("RELU", [hidden], [active])
+    _dense(made, active, boxes, (corners, np.zeros(4, np.float32)), matmul=False)
+    _dense(made, active, logits, (w2, b2), matmul=False)
+    made.add("LOGISTIC", [logits], [likely])
+    made.add("CONCATENATION", [boxes, likely], [both], "ConcatenationOptions", axis=1)
+    return made.model([image], [both])
+
+
+def coarse_weights() -> Any:
+    """The digits network, whose first weights int8 destroys: each column has a large one, for a pixel always black."""
+    w1, b1, w2, b2 = weights()
+    w1 = w1.copy()
+    w1[0] = 150
+    made = Graph()
+    image, hidden, scores = made.tensor(INPUT, (1, 64)), made.tensor("hidden", (1, 64)), made.tensor(OUTPUT, (1, 10))
+    active = made.tensor("active", (1, 64))
+    _dense(made, image, hidden, (w1, b1), matmul=False)
+    made.add("RELU", [hidden], [active])
+    _dense(made, active, scores, (w2, b2), matmul=False)
+    return made.model([image], [scores])
+
+
 def shared_weight() -> Any:
     """A recurrence unrolled twice: one matrix in two products, as LSTMs come out of the converters."""
     w1, b1, w2, b2 = weights()
@@ -192,7 +223,17 @@ def _masked(made: Graph, source: int, result: int) -> None:
     made.add("RELU", [summed], [result])
 
 
+def _normed(made: Graph, source: int, result: int) -> None:
+    """RELU(source) over the sum of it."""
+    active, total = made.tensor("positive", (1, 64)), made.tensor("total", (1, 1))
+    axis = made.constant("axis", np.array([1], np.int32), "INT32")
+    made.add("RELU", [source], [active])
+    made.add("SUM", [active, axis], [total], "ReducerOptions", keepDims=True)
+    made.add("DIV", [active, total], [result], "DivOptions")
+
+
 _MIDDLES: dict[str, Any] = {
+    "NORMED": _normed,
     "RELU": _plain("RELU"),
     "RELU6": _plain("RELU6"),
     "RELU_0_TO_1": _plain("RELU_0_TO_1"),

@@ -49,14 +49,14 @@ class Judge:
     Attributes:
         where: What the samples are, for notes: `16 calibration samples`.
         samples: Feeds of the float model.
-        expected: Its outputs for each.
+        expected: Its outputs for each, or for those with these places.
         parts: Output -> its quiet parts, which are judged by themselves too: see `hub.spec.quiet_parts_of`.
         signals: For each sample, the sum of squares of every output and quiet part.
     """
 
     where: str = ""
     samples: Sequence[Feeds] = ()
-    expected: Sequence[Feeds] = ()
+    expected: Sequence[Feeds] | Mapping[int, Feeds] = ()
     parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
     signals: Sequence[Mapping[str, float]] = ()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,17 +30,11 @@ def measured_noise(
         judge: The samples.
         names: The places.
         run: Runs a sample; with [places] switches, true for integers.
-        costs: As for `Noise.of`.
+        costs: As for `Noise.measure`.
     """
     import numpy as np
 
     count = len(names)
-    used = max(1, min(len(judge.samples), _MOST_SAMPLES, _MOST_RUNS // (count + 1)))
-    places = range(0, len(judge.samples), max(1, math.ceil(len(judge.samples) / used)))
     switches = np.vstack([np.eye(count, dtype=bool), np.zeros((1, count), bool)])
-    signal = np.sum([list(judge.signals[place].values()) for place in places], axis=0)
-    noise = np.zeros((count + 1, len(signal)))
-    for place in places:
-        for row, switch in enumerate(switches):
-            noise[row] += list(judge.noises(place, run(judge.samples[place], switch)).values())
-    return Noise.of(names, signal, noise[-1], noise[:-1], costs)
+    used = max(1, min(_MOST_SAMPLES, _MOST_RUNS // (count + 1)))
+    return Noise.measure(names, judge, lambda feeds, on: run(feeds, switches[-1 if on is None else on]), used, costs)

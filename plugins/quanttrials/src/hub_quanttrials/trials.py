@@ -110,6 +110,8 @@ class Trials(Generic[Recipe, Model]):
             recipe: The recipe without some places, which are given worst first.
             goal_db: Where it stops. What a result falls short of it is added to what the next is chosen for.
         """
+        text = f"rounding at {len(noise.alone)} places, one at a time; dB that the worst leave alone: {noise.words()}"
+        self.notes.append(Remark("note", "rounding-measured", text))
         aim, tried = goal_db + _AIM_DB, {frozenset[str]()}
         while aim < goal_db + _FURTHEST_DB and len(tried) <= GUIDED_TRIES:
             names = noise.to_remove(aim)

@@ -1,4 +1,4 @@
-"""Measures every activation of a float graph on calibration samples: its range, and what int8 would do to it.
+"""Measures the range of every activation of a float graph on calibration samples.
 
 ai-edge-quantizer's own calibration averages the extremes of the samples (weight 0.95 on the past): the result depends
 on the order of the samples and clips the rarer ones. Here the extremes are exact, over all samples. Clipping further
@@ -8,9 +8,8 @@ on the order of the samples and clips the rarer ones. Here the extremes are exac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.spec import CalibrationError, StepError
@@ -29,15 +28,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 METHOD = "min-max over all samples"
-KEPT_VALUES = 65536
-"""Values kept per tensor to judge rounding by (256 KiB each as float32)."""
-
 HUGE = 1e30
 """Above this a value is a stand-in for infinity (attention masks use -3.4e38), not a measurement."""
-
-_LEAST_KEPT = 256
-_LEVELS = 256  # of int8
-_EXACT_DB = 200.0  # for no noise at all, which has no logarithm
 
 
 @dataclass(slots=True)
@@ -49,17 +41,14 @@ class CalibratedTensors:
         low: Smallest value.
         high: Largest value.
         huge: Whether stand-ins for infinity were seen; they are left out of the range.
-        values: A regular subset of the values of each sample.
     """
 
     rank: int
     low: float = float("inf")
     high: float = float("-inf")
     huge: bool = False
-    values: list[Floats] = field(default_factory=list)
-    _sqnr_db: float = math.nan
 
-    def add(self, array: Array, keep: int) -> None:
+    def add(self, array: Array) -> None:
         """Adds one sample's values."""
         import numpy as np
 
@@ -69,36 +58,14 @@ class CalibratedTensors:
         if real.size:
             self.low = min(self.low, float(real.min()))
             self.high = max(self.high, float(real.max()))
-            self.values.append(real[:: max(1, real.size // keep)].copy())
-
-    @property
-    def int8_sqnr_db(self) -> float:
-        """Signal power over rounding noise, in dB, were this tensor held in int8 with its full range.
-
-        10 log10(sum x^2 / sum (x - q(x))^2); minus infinity where stand-ins for infinity do not fit the range.
-        """
-        if math.isnan(self._sqnr_db):
-            self._sqnr_db = -math.inf if self.huge else self._judge()
-        return self._sqnr_db
-
-    def _judge(self) -> float:
-        import numpy as np
-
-        values = np.concatenate(self.values).astype(np.float64)
-        low, high = min(self.low, 0.0), max(self.high, 0.0)
-        scale = max((high - low) / (_LEVELS - 1), 1e-12)
-        noise = float(np.sum((np.rint(values / scale) * scale - values) ** 2))
-        power = float(np.sum(values**2))
-        return min(_EXACT_DB, 10 * math.log10(power / noise)) if noise and power else _EXACT_DB
 
 
-def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, CalibratedTensors]:
+def observe(content: bytes, samples: Iterable[Feeds]) -> dict[str, CalibratedTensors]:
     """Runs the float graph on every sample; returns what was seen of each activation by tensor name.
 
     Args:
         content: Bytes of a float model with unique tensor names.
         samples: Feeds by input name.
-        count: Number of samples, to share out the values that are kept.
 
     Raises:
         CalibrationError: There are no samples, or one does not fit the model.
@@ -116,12 +83,10 @@ def observe(content: bytes, samples: Iterable[Feeds], count: int) -> dict[str, C
         for name, index in watched.items():
             array = _value(interpreter, index)
             if array is not None:
-                seen.setdefault(name, CalibratedTensors(array.ndim)).add(
-                    array, max(_LEAST_KEPT, KEPT_VALUES // max(1, count))
-                )
+                seen.setdefault(name, CalibratedTensors(array.ndim)).add(array)
     if not seen:
         raise CalibrationError("there are no calibration samples", hint="give some: --calibration DATA")
-    return {name: observed for name, observed in seen.items() if observed.values}
+    return {name: observed for name, observed in seen.items() if observed.low <= observed.high}
 
 
 def _observing_interpreter(content: bytes) -> tuple[Interpreter, SubGraphT, dict[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
-from hub_quanttrials import Trials, check_claim, listed
+from hub_quanttrials import GOAL_DB, Noise, Trials, check_claim, listed
 from hub_tflite import recipes
 from hub_tflite.calibrate import METHOD
 from hub_tflite.float16_constants import halve_constants
@@ -34,66 +34,86 @@ from hub_tflite.quantize import (
     TOOL,
     FloatFile,
     Quantized,
+    TfliteTrial,
     border_bindings,
     coarse_matrices,
     holds_infinities,
+    in_float,
     inner_rules,
     integer_border_rules,
     open_float,
     quantize,
-    spare,
+    shared_weights,
+    unfit_rules,
 )
 from hub_tflite.recipes import QuantRule, RuleSet
 from hub_tflite.rewrite import ALWAYS, STATIC, drop_unused
+from hub_tflite.rounding import WEIGHTS, measure_noise
 from hub_tflite.runtime import LiteRtSession
 from hub_tflitefile.schema import parse, read, to_bytes
 
 _QUANTIZER = ("ai-edge-litert", "ai-edge-quantizer")
 
-Recipes = Callable[[FloatFile], Iterable[RuleSet]]
+Search = Callable[[FloatFile, Trials[RuleSet, Quantized]], Iterator[TfliteTrial]]
+"""What an edge tries."""
+
+_HIGHER_DB = 6.0
+"""By how much layers in float must better int8 that was good here and yet was not what was wanted."""
 
 
-def _one(name: str, rules: Callable[[], list[QuantRule]]) -> Recipes:
-    return lambda _: [RuleSet(name, tuple(rules()))]
+def _one(name: str, rules: Callable[[], list[QuantRule]]) -> Search:
+    return lambda source, trials: trials.results([RuleSet(name, (*rules(), *_inner(source)))])
 
 
-def _whole(name: str, rules: list[QuantRule]) -> Recipes:
+def _inner(source: FloatFile) -> list[QuantRule]:
+    return inner_rules(source) if source.samples else []
+
+
+def _whole(scheme: str) -> Search:
     """Integers wherever there are activations; refused where stand-ins for infinity were seen."""
 
-    def recipes(source: FloatFile) -> Iterator[RuleSet]:
+    def search(source: FloatFile, trials: Trials[RuleSet, Quantized]) -> Iterator[TfliteTrial]:
         names = holds_infinities(source)
         if names:
             reason = f"stand-ins for infinity in {', '.join(names[:3])} have no place in an integer range"
             raise UnsupportedModel(reason, hint="--precision int8-mixed leaves such layers in float")
-        yield RuleSet(name, tuple(rules))
+        yield from _one("every layer", lambda: recipes.everywhere(scheme))(source, trials)
 
-    return recipes
-
-
-def _sparing(scheme_rules: list[QuantRule], thresholds: Sequence[float], *, products_only: bool) -> Recipes:
-    """Tries to keep more and more of the operators that int8 hurts most out of int8."""
-
-    def recipes(source: FloatFile) -> Iterator[RuleSet]:
-        last = -1
-        for threshold in thresholds:
-            rules, spared, total = spare(source, threshold, products_only=products_only)
-            if spared == last:
-                continue
-            last = spared
-            name = f"{spared} of {total} layers spared (activations below {threshold:g} dB in int8)"
-            yield RuleSet(name, (*scheme_rules, *rules))
-
-    return recipes
+    return search
 
 
-def _three_quarters(source: FloatFile) -> list[RuleSet]:
+def _guided(name: str, rules: Callable[[], list[QuantRule]]) -> Search:
+    """Gives back to float the layers whose rounding hurts the outputs most for the time that float takes."""
+
+    def search(source: FloatFile, trials: Trials[RuleSet, Quantized]) -> Iterator[TfliteTrial]:
+        start = (*rules(), *_inner(source), *unfit_rules(source))
+        for base in trials.results([RuleSet(name, start)]):
+            yield base
+            mixed = base.model.report.numerics is Numerics.INT8_MIXED
+            if mixed and base.sqnr_db >= GOAL_DB:
+                return
+            noise = measure_noise(source.content, base.model.content, source.judge, shared_weights(source))
+
+            def without(names: tuple[str, ...], noise: Noise = noise) -> RuleSet:
+                spared = sum(not name.endswith(WEIGHTS) for name in names)
+                total = sum(not name.endswith(WEIGHTS) for name in noise.names)
+                exact = f", {len(names) - spared} of them with float weights" if spared < len(names) else ""
+                words = f"{spared} of {total} layers in float{exact}, {100 * noise.share(names):.2g} % of the work"
+                return RuleSet(words, (*start, *in_float(source, names)))
+
+            yield from trials.guided(noise, without, GOAL_DB if mixed else max(GOAL_DB, base.sqnr_db + _HIGHER_DB))
+
+    return search
+
+
+def _three_quarters(source: FloatFile, trials: Trials[RuleSet, Quantized]) -> Iterator[TfliteTrial]:
     """Leaves in int8 the quarter of the matrices that int4 rounds worst (a sentence transformer: 9 -> 11 dB)."""
     kept = coarse_matrices(source, 0.25)
     name = f"{len(kept)} matrices that int4 rounds worst stay in int8"
-    return [RuleSet(name, (*recipes.int4_fully_connected(), *kept))]
+    return trials.results([RuleSet(name, (*recipes.int4_fully_connected(), *kept))])
 
 
-def run(job: ConvertJob, name: str, title: str, numerics: Numerics, tried: Recipes) -> StepOutput:
+def run(job: ConvertJob, name: str, title: str, numerics: Numerics, search: Search) -> StepOutput:
     """Quantizes `job.source.path` into `job.output`.
 
     Args:
@@ -101,7 +121,7 @@ def run(job: ConvertJob, name: str, title: str, numerics: Numerics, tried: Recip
         name: For the recipe.
         title: For messages.
         numerics: What it gives.
-        tried: Recipes in order; the first that is good enough is taken, else the best.
+        search: What it tries; the best of those that are what it gives is taken.
 
     Raises:
         CalibrationError: There are no samples where some are needed, or they do not fit.
@@ -114,14 +134,21 @@ def run(job: ConvertJob, name: str, title: str, numerics: Numerics, tried: Recip
     scheme = _border_scheme(numerics, job.options)
     source = open_float(job.source.path, STATIC if static else ALWAYS, job.calibration if static else "")
 
-    def apply(recipe: RuleSet) -> Quantized:
-        made = quantize(source, recipe.rules)
-        check_claim(title, numerics, made.report.numerics, _words(made.report.left_float))
-        return made
-
-    inner = tuple(inner_rules(source)) if static else ()
-    trials = Trials(source.judge, apply, lambda made: LiteRtSession(made.content))
-    best = trials.best(RuleSet(recipe.name, (*recipe.rules, *inner)) for recipe in tried(source))
+    trials = Trials(
+        source.judge,
+        lambda recipe: quantize(source, recipe.rules),
+        lambda made: LiteRtSession(made.content),
+        known=source.known,
+    )
+    results = list(search(source, trials))
+    if not results:
+        raise trials.failure()
+    best = max(
+        [trial for trial in results if trial.model.report.numerics is numerics] or results,
+        key=lambda trial: trial.merit,
+    )
+    report = best.model.report
+    check_claim(title, numerics, report.numerics, _words(report.left_float))
     rules: Sequence[QuantRule] = best.recipe.rules
     final = best.model
     if scheme:  # a border in integers is not the float model's, so that it is not judged
@@ -206,13 +233,13 @@ def takes_runnable(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     return YES
 
 
-def _edge(name: str, title: str, numerics: Numerics, tried: Recipes, cost: float = 1.0) -> Edge:
+def _edge(name: str, title: str, numerics: Numerics, search: Search, cost: float = 1.0) -> Edge:
     """An edge of this module; `cost` orders those with the same target."""
     return Edge(
         id=f"tflite.{name}",
         accepts=_FLOAT,
         gives=Gives(format="tflite", numerics=numerics),
-        convert=lambda job: run(job, name, title, numerics, tried),
+        convert=lambda job: run(job, name, title, numerics, search),
         check=takes_runnable,
         honours=("io_dtype",) if _ACTIVATIONS.get(numerics) is DType.INT8 else (),
         lossy=True,
@@ -242,20 +269,20 @@ QUANTIZING = (
         "int8",
         "static int8, every layer",
         Numerics.INT8,
-        _whole("every layer", recipes.everywhere(recipes.STATIC8)),
+        _whole(recipes.STATIC8),
     ),
     _edge(
         "int8-mixed",
         "static int8, layers that int8 breaks in float",
         Numerics.INT8_MIXED,
-        _sparing(recipes.everywhere(recipes.STATIC8), (0, 25, 30, 35), products_only=False),
+        _guided("every layer", lambda: recipes.everywhere(recipes.STATIC8)),
         cost=2.0,
     ),
     _edge(
         "int8-mixed-products",
         "static int8 in convolutions and matrix products, the rest in float",
         Numerics.INT8_MIXED,
-        _sparing(recipes.products(recipes.STATIC8), (0, 20, 25, 28, 30, 33, 36), products_only=True),
+        _guided("convolutions and matrix products", lambda: recipes.products(recipes.STATIC8)),
         cost=3.0,
     ),
     _edge(
@@ -301,7 +328,7 @@ QUANTIZING = (
         "int16x8",
         "int16 activations, int8 weights, every layer",
         Numerics.INT16X8,
-        _whole("every layer", recipes.everywhere(recipes.STATIC16)),
+        _whole(recipes.STATIC16),
     ),
     _edge(
         "int16x8-products",

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hub.spec import IoBinding, Remark, SampleFolder, StepError
-from hub_quanttrials import Judge, Shelf, decibels
+from hub_quanttrials import Judge, Shelf, Trial, decibels
 from hub_tflite.biases import fit_biases
 from hub_tflite.calibrate import CalibratedTensors, observe, statistics
-from hub_tflite.numerics import MOVE_OPERATORS, PrecisionReport, precision_report
-from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, QuantRule, integer_border, only
+from hub_tflite.numerics import PrecisionReport, precision_report
+from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, QuantRule, RuleSet, integer_border, only
 from hub_tflite.rewrite import Rewrite, apply, drop_unused, rename
+from hub_tflite.rounding import WEIGHTS
 from hub_tflite.runtime import LiteRtSession
 from hub_tflitefile.interface import interface_of, quant_params
 from hub_tflitefile.schema import (
@@ -34,17 +34,26 @@ from hub_tflitefile.schema import (
 )
 
 if TYPE_CHECKING:
-    from hub_tflitefile.tables import Integers, ModelT, OperatorT, SubGraphT, TensorT
+    from hub_tflitefile.tables import ModelT, SubGraphT, TensorT
 
-FRAGILE = frozenset({
-    "RSQRT", "SQRT", "DIV", "SQUARED_DIFFERENCE", "SUB", "SUM", "EXP", "LOG", "POW", "SOFTMAX", "GELU", "EQUAL",
-    "NOT_EQUAL", "SELECT", "SELECT_V2", "REDUCE_MIN", "MAXIMUM", "MINIMUM",
-})  # fmt: skip
-"""Operators of normalisations, attention and comparisons: a small error at their input is a large one at their output,
-so rounding noise at their border says too little. A sentence transformer stays at 2 dB with them in int8."""
+UNSOUND = frozenset({"DIV", "LOG", "POW", "RSQRT", "SQRT", "SUM"})
+"""Operators whose integer kernels go wrong whatever their ranges. The input of all but the last leaves what they are
+defined for when it is rounded: a divisor of zero stops the reference kernels. The reference kernel of SUM gives other
+numbers than XNNPACK's (4.5 dB on a detector's boxes). They multiply nothing by weights, so that float costs little."""
 
 TOOL = "ai-edge-quantizer"
 _INT4_LARGEST = 7  # symmetric: -8 is not used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A result, and what an independent look at its tensors says."""
+
+    content: bytes
+    report: PrecisionReport
+
+
+TfliteTrial = Trial[RuleSet, Quantized]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +67,7 @@ class FloatFile:
         observed: Activation name -> what was seen; empty without calibration.
         samples: Number of calibration samples.
         judge: Judges results on some of them; on nothing where there are none.
+        known: What earlier edges of the same run made of it.
     """
 
     model: ModelT
@@ -66,14 +76,7 @@ class FloatFile:
     observed: dict[str, CalibratedTensors] = field(default_factory=dict)
     samples: int = 0
     judge: Judge = field(default_factory=Judge)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantized:
-    """A result, and what an independent look at its tensors says."""
-
-    content: bytes
-    report: PrecisionReport
+    known: dict[RuleSet, TfliteTrial] = field(default_factory=dict)
 
 
 _SHELF: Shelf[FloatFile] = Shelf()
@@ -100,7 +103,7 @@ def _open(path: str | Path, rewrites: tuple[Rewrite, ...], calibration: str) -> 
     if calibration:
         samples = SampleFolder(calibration)
         source.samples = len(samples)
-        source.observed = observe(content, samples, len(samples))
+        source.observed = observe(content, samples)
         source.judge = Judge.of(LiteRtSession(content), samples)
     return source
 
@@ -139,76 +142,84 @@ def _apply_rules(source: FloatFile, rules: Iterable[QuantRule]) -> bytes:
     return bytes(result.quantized_model)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuantizableLayer:
+class QuantizableLayer(NamedTuple):
     """An operator that could be quantized.
 
     Attributes:
         operator: Its builtin name.
         outputs: Names of its outputs.
-        int8_sqnr_db: Of the activation at its border that int8 rounding hurts most.
+        activations: Names of the activations that it reads and writes.
         weight: Name of the constant that is multiplied with; empty for none. Unrolled recurrences share one.
     """
 
     operator: str
     outputs: tuple[str, ...]
-    int8_sqnr_db: float
+    activations: frozenset[str]
     weight: str
 
-
-def candidates(source: FloatFile) -> list[QuantizableLayer]:
-    """Returns every operator with float activations, in execution order."""
-    noise = {name: item.int8_sqnr_db for name, item in source.observed.items()}
-    found = (_candidate(source.model, graph, op, noise) for graph in source.model.subgraphs for op in graph.operators)
-    return [item for item in found if item is not None]
-
-
-def _candidate(
-    model: ModelT, graph: SubGraphT, operator: OperatorT, noise: dict[str, float]
-) -> QuantizableLayer | None:
-    def names(indices: Integers | None) -> list[str]:
-        return [text(graph.tensors[index].name) for index in numbers(indices) if index >= 0]
-
-    inputs, outputs = names(operator.inputs), names(operator.outputs)
-    touched = [noise[name] for name in (*inputs, *outputs) if name in noise]
-    if not touched:
-        return None
-    return QuantizableLayer(
-        operator=operator_name(model, operator),
-        outputs=tuple(outputs),
-        int8_sqnr_db=min(touched),
-        weight=_weight_name(model, graph, operator),
-    )
+    def in_float(self, *, wholly: bool = False) -> QuantRule:
+        """Float activations. Multiplications by stored weights keep int8 weights, unless they are to be float too."""
+        word = PRODUCTS.get(self.operator) or OPERATOR_WORDS.get(self.operator, self.operator)
+        if self.operator in PRODUCTS and self.weight and self.operator != "BATCH_MATMUL" and not wholly:
+            return QuantRule(WEIGHTS8, word, only(self.outputs))
+        return QuantRule(KEEP, word if self.operator in PRODUCTS else "*", only(self.outputs))
 
 
-def _weight_name(model: ModelT, graph: SubGraphT, operator: OperatorT) -> str:
-    tensors = [graph.tensors[index] for index in numbers(operator.inputs)[1:2] if index >= 0]
-    return next((text(tensor.name) for tensor in tensors if constant(model, tensor) is not None), "")
+def layers(model: ModelT, graphs: Sequence[SubGraphT]) -> Iterator[QuantizableLayer]:
+    """Yields the operators of some graphs, in execution order."""
+    for graph in graphs:
+        for operator in graph.operators:
+            inputs, outputs = (
+                [text(graph.tensors[index].name) for index in numbers(places) if index >= 0]
+                for places in (operator.inputs, operator.outputs)
+            )
+            weights = [graph.tensors[index] for index in numbers(operator.inputs)[1:2] if index >= 0]
+            yield QuantizableLayer(
+                operator=operator_name(model, operator),
+                outputs=tuple(outputs),
+                activations=frozenset((*inputs, *outputs)),
+                weight=next((text(tensor.name) for tensor in weights if constant(model, tensor) is not None), ""),
+            )
 
 
-def spare(source: FloatFile, threshold_db: float, *, products_only: bool) -> tuple[list[QuantRule], int, int]:
-    """Returns rules that keep operators below a threshold out of int8 activations, their number, and the total.
+def shared_weights(source: FloatFile) -> list[frozenset[str]]:
+    """First outputs of the layers of the main graph that multiply by one constant.
 
-    Multiplications by stored weights keep int8 weights; the rest stays in float, as fragile operators always do.
-    Operators that share a weight share its scheme: the quantizer cannot store one tensor in two ways.
+    The quantizer cannot store one tensor in two ways, so that they have one scheme.
     """
-    pool = [item for item in candidates(source) if item.operator in PRODUCTS or not products_only]
-    shared = {item.weight for item in pool if item.operator in PRODUCTS and _is_noisy(item, threshold_db)} - {""}
-    noisy = [item for item in pool if _is_noisy(item, threshold_db) or item.weight in shared]
-    return [_spared(item) for item in noisy], len(noisy), len(pool)
+    users: dict[str, set[str]] = {}
+    for layer in layers(source.model, source.model.subgraphs[:1]):
+        if layer.operator in PRODUCTS and layer.weight:
+            users.setdefault(layer.weight, set()).add(layer.outputs[0])
+    return [frozenset(names) for names in users.values() if len(names) > 1]
 
 
-def _is_noisy(item: QuantizableLayer, threshold_db: float) -> bool:
-    noisy = item.int8_sqnr_db < threshold_db and item.operator not in MOVE_OPERATORS
-    return noisy or item.operator in FRAGILE or item.int8_sqnr_db == -math.inf
+def in_float(source: FloatFile, names: Iterable[str]) -> list[QuantRule]:
+    """Rules that keep layers of the main graph out of int8 activations, and of int8 weights where names say `WEIGHTS`.
+
+    Args:
+        source: The model.
+        names: The layers' first outputs; those that share a weight go with them.
+    """
+    groups, given = shared_weights(source), set(names)
+    wholly = {name.removesuffix(WEIGHTS) for name in given if name.endswith(WEIGHTS)}
+    wanted, wholly = (
+        {*some, *(name for group in groups if group & some for name in group)} for some in (given, wholly)
+    )
+    found = layers(source.model, source.model.subgraphs[:1])
+    return [
+        layer.in_float(wholly=layer.outputs[0] in wholly)
+        for layer in found
+        if layer.outputs and layer.outputs[0] in wanted
+    ]
 
 
-def _spared(item: QuantizableLayer) -> QuantRule:
-    word = PRODUCTS.get(item.operator) or OPERATOR_WORDS.get(item.operator, item.operator)
-    stored = item.operator in PRODUCTS and item.weight and item.operator != "BATCH_MATMUL"
-    if stored:
-        return QuantRule(WEIGHTS8, word, only(item.outputs))
-    return QuantRule(KEEP, word if item.operator in PRODUCTS else "*", only(item.outputs))
+def unfit_rules(source: FloatFile) -> list[QuantRule]:
+    """Rules that keep in float what has no integer form: `UNSOUND`, and layers that see stand-ins for infinity."""
+    huge = set(holds_infinities(source))
+    found = layers(source.model, source.model.subgraphs[:1])
+    unfit = [layer for layer in found if layer.operator in UNSOUND or layer.activations & huge]
+    return in_float(source, [layer.outputs[0] for layer in unfit if layer.outputs])
 
 
 def inner_rules(source: FloatFile) -> list[QuantRule]:
@@ -216,18 +227,7 @@ def inner_rules(source: FloatFile) -> list[QuantRule]:
 
     Their activations cannot be watched while a sample runs, so nothing is known of their ranges.
     """
-    graphs = source.model.subgraphs[1:]
-    inner = (
-        QuantizableLayer(
-            operator=operator_name(source.model, op),
-            outputs=tuple(text(graph.tensors[index].name) for index in numbers(op.outputs) if index >= 0),
-            int8_sqnr_db=-math.inf,
-            weight=_weight_name(source.model, graph, op),
-        )
-        for graph in graphs
-        for op in graph.operators
-    )
-    return [_spared(item) for item in inner]
+    return [layer.in_float() for layer in layers(source.model, source.model.subgraphs[1:])]
 
 
 def integer_border_rules(source: FloatFile, rules: Iterable[QuantRule], scheme: str) -> list[QuantRule]:

@@ -39,6 +39,13 @@ _BORDER_FIELDS = ("inputs", "outputs")
 _TENSOR_FIELDS = ("inputs", "outputs", "intermediates")
 
 
+def current_codes(model: ModelT) -> list[Remark]:
+    """Gives operators their code where a file of before 2020 has it: the quantizer looks at the other, and sees ADD."""
+    for code in model.operatorCodes:
+        code.builtinCode = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+    return []
+
+
 def add_signature(model: ModelT) -> list[Remark]:
     """Adds a signature named by the main graph's tensors to a file that has none."""
     if model.signatureDefs:
@@ -136,10 +143,11 @@ def add_constant(
     import numpy as np
 
     model.buffers.append(new(BufferT, data=np.frombuffer(values, np.uint8)))
-    return _add_tensor(graph, name, shape, len(model.buffers) - 1, kind)
+    return add_tensor(graph, name, shape, len(model.buffers) - 1, kind)
 
 
-def _add_tensor(graph: SubGraphT, name: str, shape: Sequence[int], buffer: int = 0, kind: str = "FLOAT32") -> int:
+def add_tensor(graph: SubGraphT, name: str, shape: Sequence[int], buffer: int = 0, kind: str = "FLOAT32") -> int:
+    """Adds an activation, or with a buffer a constant; returns its index."""
     number = code_of("TensorType", kind)
     graph.tensors.append(new(TensorT, name=name.encode(), shape=list(shape), type=number, buffer=buffer, hasRank=True))
     return len(graph.tensors) - 1
@@ -147,22 +155,29 @@ def _add_tensor(graph: SubGraphT, name: str, shape: Sequence[int], buffer: int =
 
 def _add_middle(graph: SubGraphT, name: str, result: int) -> int:
     """Adds an activation of a result's sizes."""
-    middle = _add_tensor(graph, name, numbers(graph.tensors[result].shape))
+    middle = add_tensor(graph, name, numbers(graph.tensors[result].shape))
     graph.tensors[middle].shapeSignature = graph.tensors[result].shapeSignature
     return middle
 
 
 def new_operator(
-    model: ModelT, name: str, inputs: list[int], outputs: list[int], options: str, *, version: int = 1, **fields: int
+    model: ModelT,
+    name: str,
+    inputs: list[int],
+    outputs: list[int],
+    options: str = "",
+    *,
+    version: int = 1,
+    **fields: int,
 ) -> OperatorT:  # the fields are the schema's own
-    """Makes an operator, not yet in a graph, with its table of options."""
+    """Makes an operator, not yet in a graph, with its table of options where it has one."""
     return new(
         OperatorT,
         opcodeIndex=operator_code(model, name, version),
         inputs=inputs,
         outputs=outputs,
-        builtinOptionsType=code_of("BuiltinOptions", options),
-        builtinOptions=new(f"{options}T", **fields),
+        builtinOptionsType=code_of("BuiltinOptions", options or "NONE"),
+        builtinOptions=new(f"{options}T", **fields) if options else None,
     )
 
 
@@ -306,7 +321,7 @@ def _renumber(holder: SubGraphT | OperatorT, fields: tuple[str, ...], order: dic
             setattr(holder, field, [order[index] for index in numbers(getattr(holder, field))])
 
 
-ALWAYS: tuple[Rewrite, ...] = (add_signature, unique_names, matmul_to_fully_connected, drop_unused)
+ALWAYS: tuple[Rewrite, ...] = (current_codes, add_signature, unique_names, matmul_to_fully_connected, drop_unused)
 """Before any quantization."""
 
 STATIC: tuple[Rewrite, ...] = (*ALWAYS, raise_constant_rank, fuse_clamps, leaky_to_maximum, drop_unused)
