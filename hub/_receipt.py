@@ -312,8 +312,8 @@ _LARGEST = 1 << 31
 """No tensor that a receipt speaks of has as many elements."""
 
 
-def read_receipt(artifact: Path, found: ModelArtifact, *, changed: bool = False) -> Receipt | None:
-    """The receipt beside an artifact, if there is one and it is this artifact's; or was, before that was `changed`.
+def read_receipt(artifact: Path, found: ModelArtifact | None) -> Receipt | None:
+    """The receipt beside an artifact, if there is one and it is this artifact's; or was, where `found` is None.
 
     Raises:
         UsageError: The receipt belongs to other bytes, or cannot be read.
@@ -327,7 +327,7 @@ def read_receipt(artifact: Path, found: ModelArtifact, *, changed: bool = False)
     except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         hint = f"convert again, or remove it (rm {shlex.quote(str(file))}) and give the result's sizes: --shape"
         raise UsageError(f"the receipt {file} cannot be read: {error}", hint=hint) from error
-    if receipt.result.sha256 != found.sha256 and not changed:
+    if found and receipt.result.sha256 != found.sha256:
         message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
         raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint="convert again, or remove the receipt")
     return receipt

@@ -18,11 +18,14 @@ from hub._request import Request, Source
 from hub._runner import Runner
 from hub.spec import (
     ConvertOptions,
+    EffectError,
     ModelNotFound,
+    ModelUnreadable,
     Receipt,
     Remark,
     RepairReport,
     State,
+    StepError,
     UsageError,
 )
 
@@ -40,20 +43,27 @@ def mend(result: str, request: Request, runner: Runner, events: Events) -> Repai
         HubError: The source or the data is not known, the samples prove nothing, or no right result can be made.
     """
     events.started(f"reading {result}")
-    opened = open_model(runner, Source(path=result), ConvertOptions())
-    receipt = read_receipt(Path(result), opened.artifact, changed=True)
-    request = _completed(result, request, opened, receipt, runner.registry)
-    events.started(f"comparing {result} with {request.source.label}")
-    parity = judge(request, runner, opened, receipt, opened.summary.state.numerics)
-    report = RepairReport(result=opened.artifact, parity=parity, made=receipt)
-    if parity.passed:
+    receipt = read_receipt(Path(result), None)
+    try:
+        opened = open_model(runner, Source(path=result), ConvertOptions())
+    except ModelUnreadable as error:
+        if receipt is None:
+            raise
+        request = _completed(result, request, receipt.result.state, receipt, runner.registry)
+        report = RepairReport(result=receipt.result, made=receipt, broken=error.message.splitlines()[0])
+    else:
+        request = _completed(result, request, opened.artifact.state, receipt, runner.registry)
+        events.started(f"comparing {result} with {request.source.label}")
+        report = _judged(opened, request, receipt, runner)
+    parity = report.parity
+    if parity and parity.passed:
         return report
-    if parity.unproved:
+    if parity and parity.unproved:
         raise no_evidence(parity, "--test DATA")
-    if opened.summary.state.numerics.needs_calibration and not request.calibration:
+    if report.result.state.numerics.needs_calibration and not request.calibration:
         message = f"{result} is wrong ({_why(report)}), and no calibration data is known to make another with"
         raise UsageError(message, hint="give --calibration DATA")
-    changed = receipt is not None and receipt.result.sha256 != opened.artifact.sha256
+    changed = receipt is not None and not report.broken and receipt.result.sha256 != report.result.sha256
     later = "; it is not the file that its receipt describes" if changed else ""
     told = Remark("note", "made-in-place", f"made in place of {result}, of which {_why(report)}{later}")
     events.noted(told)
@@ -61,20 +71,34 @@ def mend(result: str, request: Request, runner: Runner, events: Events) -> Repai
     return msgspec.structs.replace(report, receipt=again)
 
 
+def _judged(opened: Opened, request: Request, receipt: Receipt | None, runner: Runner) -> RepairReport:
+    """Judge what can be read; what does not run, or not as its receipt says, is wrong too."""
+    report = RepairReport(result=opened.artifact, made=receipt)
+    try:
+        parity = judge(request, runner, opened, receipt, opened.summary.state.numerics)
+    except (StepError, EffectError) as error:
+        if receipt is None:
+            raise
+        return msgspec.structs.replace(report, broken=error.message.splitlines()[0])
+    return msgspec.structs.replace(report, parity=parity)
+
+
 def _why(report: RepairReport) -> str:
+    if report.parity is None:
+        return report.broken
     local = report.parity.local
     layers = describe_local(local) if local and local.failed else ""
     return "; ".join(filter(None, [describe_failures(report.parity), layers]))
 
 
-def _completed(result: str, asked: Request, opened: Opened, receipt: Receipt | None, registry: Registry) -> Request:
+def _completed(result: str, asked: Request, found: State, receipt: Receipt | None, registry: Registry) -> Request:
     """The request that makes the result once more: the user's words, and behind them the receipt's.
 
     Raises:
         UsageError: The source is not known, or is another by now.
     """
     data = receipt.calibration if receipt else None
-    state = receipt.result.state if receipt else opened.artifact.state
+    state = receipt.result.state if receipt else found
     path = Path(result)
     return msgspec.structs.replace(
         asked,

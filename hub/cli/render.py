@@ -318,26 +318,33 @@ def show_repair(report: RepairReport, *, as_json: bool, quiet: bool, verbose: bo
         return
     console, receipt = out(), report.receipt
     if receipt is None:
-        show_parity(report.parity, as_json=False, verbose=verbose)
+        if report.parity:
+            show_parity(report.parity, as_json=False, verbose=verbose)
         console.print("[green]✓[/] nothing to repair: nothing was written")
         return
     table = _table("", "before", "after")
     for name, before, after in _before_and_after(report, receipt):
         table.add_row(escape(name), escape(before), escape(after))
     console.print(table)
-    _show_guilty(console, report.parity)
+    if report.parity:
+        _show_guilty(console, report.parity)
     show_receipt(receipt, as_json=False, quiet=False, verbose=verbose)
 
 
+def _worst(report: ParityReport | None) -> dict[str, float]:
+    """Output -> SQNR in dB in its worst kernel set."""
+    found: dict[str, float] = {}
+    for item in report.outputs if report else ():
+        found[item.output] = min(item.sqnr_db, found.get(item.output, item.sqnr_db))
+    return found
+
+
 def _before_and_after(report: RepairReport, receipt: Receipt) -> Iterator[tuple[str, str, str]]:
-    made = {item.output: item for item in receipt.parity.outputs} if receipt.parity else {}
-    worst: dict[str, OutputParity] = {}
-    for item in report.parity.outputs:
-        worst[item.output] = min(item, worst.get(item.output, item), key=lambda one: one.sqnr_db)
-    for name, item in worst.items():
-        yield name, _db(item.sqnr_db), _db(made[name].sqnr_db) if name in made else ""
+    before, after = _worst(report.parity), _worst(receipt.parity)
+    for name in before | after:
+        yield name, _db(before[name]) if before else report.broken, _db(after[name]) if name in after else ""
     local = next((step.local for step in reversed(receipt.steps) if step.local), None)
-    failed = [str(one.failed) if one else "not compared" for one in (report.parity.local, local)]
+    failed = [str(one.failed) if one else "not compared" for one in (report.parity and report.parity.local, local)]
     yield "guilty layers", failed[0], failed[1]
     yield "precision", report.result.state.numerics.value, receipt.result.state.numerics.value
     kept = [

@@ -423,12 +423,15 @@ class RepairReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     Attributes:
         result: The model that was judged.
-        parity: Its outputs against the source's, and its layers against the float model's.
+        parity: Its outputs against the source's, and its layers against the float model's; None where that was no more
+            possible.
         made: Its own receipt, where there is one.
         receipt: That of the new one; None where nothing was wrong.
+        broken: Why it could not even be run.
     """
 
     result: ModelArtifact
-    parity: ParityReport
+    parity: ParityReport | None = None
     made: Receipt | None = None
     receipt: Receipt | None = None
+    broken: str = ""

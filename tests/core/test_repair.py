@@ -61,6 +61,19 @@ def test_what_is_wrong_is_made_again_beside_it(hub: Hub, samples: Path, converte
         assert words in plain, words
 
 
+def test_what_cannot_be_read_any_more_is_made_again_too(hub: Hub, converted: Path) -> None:
+    sound = converted.read_bytes()
+    converted.write_bytes(sound[: len(sound) // 2])
+    ran = hub("repair", converted, "-o", converted, "--force", "--json")
+    assert ran.status == 0, ran.err
+    assert converted.read_bytes() == sound
+    assert "parity" not in ran.json
+    assert ran.json["broken"]
+    converted.write_bytes(b"")
+    converted.with_name(f"{converted.name}.hub.json").unlink()
+    assert hub("repair", converted, "--json").error["code"] == "model-unreadable"
+
+
 def test_in_place_only_with_force_and_never_over_the_source(hub: Hub, toy: Path, converted: Path) -> None:
     sound, wrong, source = converted.read_bytes(), spoil(converted), toy.read_bytes()
     assert hub("repair", converted, "-o", converted, "--json").error["code"] == "output-exists"
