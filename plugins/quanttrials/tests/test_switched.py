@@ -38,8 +38,8 @@ def test_each_place_alone_adds_the_noise_of_its_own_step() -> None:
         return model.switched(feeds, on)
 
     noise = measured_noise(Judge.of(model, samples), ("fine", "coarse", "finest"), run, (1, 2, 3))
-    assert sorted(runs) == [0] * 4 + [1] * 12  # of 16 samples four are run
+    assert sorted(runs) == [0] * 3 + [1] * 9  # of 16 samples three are run
     assert noise.rest == pytest.approx(0, abs=1e-9)
     assert noise.costs.tolist() == [1, 2, 3]
-    expected = np.square(STEPS) / 12 * 4 * 5000  # a step's rounding is uniform
+    expected = np.square(STEPS) / 12 * 3 * 5000  # a step's rounding is uniform
     assert noise.alone[:, 0] == pytest.approx(expected, rel=0.05)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     Switches = npt.NDArray[np.bool_]
 
-_MOST_SAMPLES = 4
-_MOST_RUNS = 600
+_MOST_SAMPLES = 3
+_MOST_RUNS = 400
 """Runs of the model at most: samples are left out, down to one, where there are many places."""
 
 
