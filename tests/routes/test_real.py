@@ -13,7 +13,7 @@ IN_CI = {"fp32": "pass", "fp16": "pass", "int8-dynamic": "pass", "int8": "pass"}
 ALL = IN_CI | {"int16x8": "pass", "int4-weights": "pass"}
 MIXED = ALL | {"int8": "mixed"}
 EXPECTED: dict[str, dict[str, str]] = {
-    "emotion": ALL | {"int4-weights": "parity"},  # 11.3 dB, cosine 0.9628
+    "emotion": ALL,
     "vad-onnx": MIXED,
     "vad-torchscript": MIXED,
     "ocr-det": MIXED | {"int4-weights": "parity"},  # 8.1 dB
