@@ -247,8 +247,10 @@ def test_tflite_computes_the_same_and_keeps_the_border(exported: Exported, tmp_p
     feeds = drawn(example)
     got = run_tflite(tmp_path / "result.tflite", feeds)
     assert_close(got, reference(module, feeds, [spec.name for spec in source.signature.outputs]))
-    details = Interpreter(model_path=str(tmp_path / "result.tflite")).get_input_details()
-    assert [item["name"] for item in details] == [f"serving_default_{name}" for name in example]
+    interpreter = Interpreter(model_path=str(tmp_path / "result.tflite"))
+    assert [item["name"] for item in interpreter.get_input_details()] == [f"serving_default_{name}" for name in example]
+    names = [item["name"] for item in interpreter.get_tensor_details() if item["name"]]
+    assert not [name for name in names if "Wrapped" in name], "the name of hub's own class says nothing about a layer"
 
 
 def test_onnx_computes_the_same_and_keeps_the_border(exported: Exported, tmp_path: Path) -> None:

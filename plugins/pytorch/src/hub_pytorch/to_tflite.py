@@ -12,7 +12,7 @@ import msgspec
 
 from hub.spec import DType, IoBinding, Remark, StepError, StepOutput, TensorSpec, UnsupportedModel
 from hub_pytorch.rewrite import rewrite_for_litert
-from hub_pytorch.tflite_names import rename_signature
+from hub_pytorch.tflite_names import name_layers, rename_signature
 from hub_torchprogram import AdaptedProgram, adapt, sample
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def convert_to_tflite(program: Program, options: ConvertOptions, output: Path) -
     narrowing = _convert_checked(adapted, output, keep_int64=wide)
     inputs = dict(zip(adapted.words, (spec.name for spec in adapted.inputs), strict=True))
     outputs = dict(zip(adapted.output_words, adapted.outputs, strict=True))
+    name_layers(output)
     renamed = rename_signature(output, {"inputs": inputs, "outputs": outputs})
     bindings = (*adapted.bindings, *(_narrowed(adapted, program) if narrowing else ()))
     found: dict[tuple[str, str], IoBinding] = {}
