@@ -18,7 +18,7 @@ from hub._opening import Opened, check_submodule, open_model
 from hub._parity import POLICIES, accuracy, carried, describe_failures, no_evidence
 from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt, unsteady_words
-from hub._reference import samples_and_reference
+from hub._reference import samples_and_reference, uncovered
 from hub._repeat import remember
 from hub._request import Request, check_runtime, check_target
 from hub._requirements import versions_of
@@ -181,7 +181,9 @@ class Conversion:
                 self._events.failed(self._attempts[-1])
         offered = self._runner.registry.numerics_of(self._request.target, self._request.destination)
         noise = self._own_noise(opened, samples, reference)
-        raise all_failed(self._failures, self._attempts, self._wanted, offered, noise)
+        wrong_values = any(item.parity for item in self._attempts) and samples.calibration[0]
+        cause = uncovered(self._runner, opened, samples, reference) if wrong_values else ""
+        raise all_failed(self._failures, self._attempts, self._wanted, offered, noise, cause)
 
     def _own_noise(self, opened: Opened, samples: Samples, reference: Reference) -> str:
         """Say so where the source itself leaves the float gate when its inputs change by one rounding step."""

@@ -103,7 +103,7 @@ class RouteFailed(Exception):
 
 def all_failed(
     failures: Sequence[RouteFailed], attempts: Sequence[FailedAttempt], wanted: Numerics, offered: set[Numerics],
-    noise: str,
+    noise: str, uncovered: str = "",
 ) -> HubError:  # fmt: skip
     """One error for all routes: verification where any result was wrong, else the kind of the last that ran and failed.
 
@@ -113,6 +113,7 @@ def all_failed(
         wanted: The precision asked for.
         offered: Precisions that the target has.
         noise: What is to be said of the source's own noise.
+        uncovered: What the calibration data lacks, which is the hint then.
     """
     ran = [item for item in failures if not item.refused] or failures
     code = ran[-1].error.code
@@ -125,7 +126,7 @@ def all_failed(
     cause = max(telling, key=lambda item: (not item.refused, item.route.index(item.edge)))
     more = f" ({len(attempts) - 1} more ways failed: -v)" if len(attempts) > 1 else ""
     message = f"no route gave a right {wanted.value} model. {cause.title or cause.edge}: {cause.message}{more}{noise}"
-    error = error_from_code(code, message, _advice(code, failures, wanted, offered))
+    error = error_from_code(code, message, uncovered or _advice(code, failures, wanted, offered))
     error.log = next((item.log for item in reversed(attempts) if item.log), "")
     error.details = {"attempts": list(attempts)}
     return error

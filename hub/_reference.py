@@ -1,6 +1,9 @@
 """The samples of a run, and what the source makes of them; sizes that nobody names are tried where they stay open."""
 
+from pathlib import Path
+
 import msgspec
+import numpy as np
 
 from hub._measure import Reference, reference_of, whole_inputs
 from hub._opening import Opened
@@ -8,7 +11,10 @@ from hub._request import Request
 from hub._runner import Runner
 from hub._sampling import Samples, prepare_samples
 from hub._shapes import GUESSES
-from hub.spec import Remark, ShapeNeeded, StepError
+from hub.spec import Remark, SampleFolder, ShapeNeeded, StepError
+
+UNCOVERED = 2.0
+"""Ratio of largest magnitudes from which data holds what the calibration data does not."""
 
 
 def samples_and_reference(request: Request, runner: Runner, opened: Opened, *, fix: bool) -> tuple[Samples, Reference]:
@@ -64,3 +70,28 @@ def _at(request: Request, runner: Runner, opened: Opened, *, fix: bool, guess: i
         other = msgspec.structs.replace(other, size=f"at {size}")
         reference = msgspec.structs.replace(reference, others=(*reference.others, other))
     return samples, reference
+
+
+def uncovered(runner: Runner, opened: Opened, samples: Samples, reference: Reference) -> str:
+    """What explains a wrong result by its calibration data: `beyond`, of the inputs, else of the source's outputs."""
+    known = reference_of(runner, opened.artifact, samples.calibration, samples.kind, samples.options)
+    inputs = beyond("input", Path(reference.inputs[0]), Path(known.inputs[0]))
+    return inputs or beyond("output", reference.outputs, known.outputs)
+
+
+def beyond(what: str, checked: Path, calibrated: Path) -> str:
+    """Says which array is far larger in the samples of one folder than in those of another; empty where none is."""
+    peaks: list[dict[str, float]] = [{}, {}]
+    for found, folder in zip(peaks, (checked, calibrated), strict=True):
+        for feeds in SampleFolder(folder):
+            for name, array in feeds.items():
+                if array.size and np.issubdtype(array.dtype, np.floating):
+                    found[name] = max(found.get(name, 0.0), float(np.abs(array).max()))
+    for name, peak in peaks[0].items():
+        most = peaks[1].get(name, peak)
+        if peak > UNCOVERED * most:
+            return (
+                f"calibrate on data like the test data: {what} {name} goes to {peak:.3g} there, and to {most:.3g} in "
+                "the calibration data, so that larger values are cut off"
+            )
+    return ""

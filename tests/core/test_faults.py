@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from hub._goals import RouteFailed, all_failed
+from hub._reference import beyond
 from hub.cli.executed import shortened
-from hub.spec import Numerics, StepError, UnsupportedModel
+from hub.spec import Numerics, StepError, UnsupportedModel, VerificationError, write_sample
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -239,6 +241,21 @@ def test_the_cause_that_is_named_is_of_a_way_that_ran() -> None:
     error = all_failed([ran, side], attempts, Numerics.FP8, set(), "")
     assert error.code == "step-failed"
     assert "a.fp8: NaN on every sample (1 more ways failed: -v)" in error.message
+
+
+def test_what_the_calibration_data_lacks_is_the_hint(tmp_path: Path) -> None:
+    """Ranges from samples in which the alarm never goes off cut it off in the result."""
+    rare, common = np.array([0.001, 0.9], np.float32), np.array([0.002, 0.001], np.float32)
+    for folder, arrays in (("checked", (common, rare)), ("calibrated", (common, common))):
+        for place, array in enumerate(arrays):
+            write_sample(tmp_path / folder, place, {"alarm": array, "ids": np.array([place * 9])})
+    cause = beyond("output", tmp_path / "checked", tmp_path / "calibrated")
+    assert cause.startswith("calibrate on data like the test data: output alarm goes to 0.9 there, and to 0.002 in")
+    assert not beyond("output", tmp_path / "calibrated", tmp_path / "checked")
+    failed = RouteFailed(("a.int8",), VerificationError("p: SQNR 6.6 dB < 13 dB"))
+    attempts = [failed.attempt(failed.prefix, "int8")]
+    assert all_failed([failed], attempts, Numerics.INT8, {Numerics.INT16X8}, "", cause).hint == cause
+    assert "int16x8" in all_failed([failed], attempts, Numerics.INT8, {Numerics.INT16X8}, "").hint
 
 
 def test_a_declared_change_is_no_fault(hub: Hub, faults: Faults, toy: Path, tmp_path: Path) -> None:
