@@ -57,7 +57,8 @@ def gates_page() -> str:
         BOUNDS.get(name, LocalBounds()) for name in (Numerics.INT8, Numerics.FP16, Numerics.BF16, Numerics.INT8_DYNAMIC)
     )
     least = (bounds.sqnr_min_db for bounds in (plain, halves, short, dynamic))
-    local = (SAMPLES, plain.rms_steps, FAR_STEPS, *least, MOST_BYTES >> 20)
+    joint = plain.joint_min_db, halves.joint_min_db, plain.plain_min_db
+    local = (SAMPLES, plain.rms_steps, FAR_STEPS, *least, *joint, MOST_BYTES >> 20)
     kept = _KEPT.format(carried(Numerics.INT8).sqnr_min_db, *local)
     return _MADE + "# Gates\n\n" + _GATES_TEXT + head + "\n".join(rows) + "\n\n" + why + kept
 
@@ -67,6 +68,9 @@ source model in its own runtime. A comparison over no samples, of NaN, or agains
 error, not a pass. Element types are the source's, or declared. Why each bound is what it is:
 [decision 62](../adr/0062-evidence-of-outputs.md).
 
+* *What the last operator gives.* Where the source's values say that it is rectified, a sigmoid, a hyperbolic tangent
+  or a softmax, a result outside of that by more than the precision shows is refused:
+  [decision 80](../adr/0080-layers-several-at-once.md).
 * *Quiet parts.* Where an output holds things that differ by ten times in scale (a detector's boxes in pixels and scores
   below one), along any axis and wherever they lie, each that is less than 5 % of the power is judged by itself, under
   the same bounds, as `output[:, 4:84]`: a detector whose scores are all zero has an SQNR of 32 dB over the whole.
@@ -96,24 +100,27 @@ such samples prove little.
 ## Layer by layer
 
 A result that computes in less than float32 is also held against the float model of its own format that it was
-made of, layer by layer: each layer of the float model computes from what the result's own layer was given, with
-the result's own constants, so that one layer's rounding is not taken for the next one's fault; {} samples are
-enough, as a layer has many values in each. Refused is
+made of (`hub verify`: or the source, or what hub makes of it), layer by layer: each layer of the float model
+computes from what the result's own layer was given, with the result's own constants, so that one layer's rounding is
+not taken for the next one's fault; {} samples are enough, as a layer has many values in each. Refused is
 
 * a constant that is further from the float one than half a step of its grid, or the rounding of its element
   type; a grid that cuts off 1 % of a constant's power (8 bits and more: 4 bits are cut off on purpose);
 * a layer that is further off than {:g} steps of its grid (root mean square; rounding is 0.29), or more than
   {:g} steps at 1 % of its values, where that is noise above -60 dB; a layer that lies on no grid and has less
-  than {:g} dB (fp16 {:g}, bf16 {:g}, int8-dynamic {:g}).
+  than {:g} dB (fp16 {:g}, bf16 {:g}, int8-dynamic {:g});
+* layers that do together what several of the float model do, with constants of their own (scales were folded, an
+  operator is written as five), and come to less than {:g} dB beside one step of their grid (fp16 {:g}, {:g} where
+  nothing in them is rounded).
 
 Told and not refused, as quantizers do both on purpose: a range that cuts off values with 1 % of a layer's power
 (`layer-range-cuts`), and a bias that was moved and brings the layer's means no nearer to the float model's
 (`layer-bias-moved`). A moved bias that brings them nearer is bias correction, and right.
 
 What cannot be compared is counted with its reason in the receipt (`left_out` of the step's `local`) and is no
-fault: a layer that the result has and the float model has not, constants in another form (packed, transposed),
-an operator that does not run alone. Models of more than {} MiB are not compared so, and formats whose plugin
-does not show layers.
+fault: a layer whose result the float model has nothing for, an operator that does not run alone. Models of more than
+{} MiB are not compared so, and formats whose plugin does not show layers. What is caught of planted faults, and what
+is refused falsely: [What the verdict catches](../verdict.md).
 `--fast` keeps to the outputs.
 """
 

@@ -79,6 +79,7 @@ class LocalBounds(NamedTuple):
         cut_noise: Power of what a range cuts off, over the power of the layer's own signal. Quantizers cut off what is
             rare on purpose; the noise of a layer of 20 dB is heard in any output.
         sqnr_min_db: For results that lie on no grid.
+        plain_min_db: For results that lie on no grid, of layers in which no integers are.
         joint_min_db: For what several layers give together, with constants of their own: their weights' rounding is in
             it, which is 35 to 45 dB by channel and may be 25 of a whole tensor.
     """
@@ -91,6 +92,7 @@ class LocalBounds(NamedTuple):
     far_share: float = 0.01
     cut_noise: float = 0.01
     sqnr_min_db: float = 80.0
+    plain_min_db: float = 70.0
     joint_min_db: float = 20.0
 
 
@@ -109,19 +111,19 @@ _CLIPPING = frozenset({"Clip", "Clamp", "Minimum", "Maximum", "Min", "Max", "MIN
 
 _MOST_EXCESS = 1e6
 
-_MOST_JOINT = 8
+_MOST_JOINT = 12
 """Layers of a result, without a counterpart each, that are compared as one: each adds its rounding."""
 
 _INT4_LEVELS = 8
 _ADDS = frozenset({"Add", "ADD"})
 _WITH_INTEGERS = frozenset({Numerics.INT8, Numerics.INT8_MIXED})
 BOUNDS: dict[Numerics, LocalBounds] = {
-    Numerics.FP16: LocalBounds(relative=2**-11, smallest=2e-7, sqnr_min_db=50, joint_min_db=45),
-    Numerics.BF16: LocalBounds(relative=2**-8, sqnr_min_db=35, joint_min_db=30),
+    Numerics.FP16: LocalBounds(relative=2**-11, smallest=2e-7, sqnr_min_db=50, plain_min_db=45, joint_min_db=45),
+    Numerics.BF16: LocalBounds(relative=2**-8, sqnr_min_db=35, plain_min_db=30, joint_min_db=30),
     Numerics.INT8_DYNAMIC: LocalBounds(constant_steps=0.65, scale_smallest=2**-25, sqnr_min_db=20),
     Numerics.INT8_WEIGHTS: LocalBounds(constant_steps=0.65, scale_smallest=2**-25),
     Numerics.INT4_WEIGHTS: LocalBounds(constant_steps=0.65, scale_smallest=2**-25, joint_min_db=8),
-    Numerics.FP8: LocalBounds(sqnr_min_db=25),
+    Numerics.FP8: LocalBounds(sqnr_min_db=25, plain_min_db=25),
 }
 """Where constants are rounded to another float type, or layers round what they are given by themselves."""
 
@@ -152,6 +154,8 @@ class _Pair(NamedTuple):
         own: Those that the result's reads.
         opaque: Whether the result keeps constants in a form that is not understood.
         inner: Layers of the result before its own that the float model has nothing for.
+        rounded: Whether what those give is rounded to a grid.
+        integers: Whether any of it is, or a constant.
         joint: Whether the two are held against each other with constants of their own, as constants were folded, or as
             several layers do together what several others do.
     """
@@ -162,6 +166,8 @@ class _Pair(NamedTuple):
     own: tuple[str, ...]
     opaque: bool
     inner: tuple[InnerLayer, ...] = ()
+    rounded: bool = False
+    integers: bool = False
     joint: bool = False
 
     @property
@@ -176,11 +182,19 @@ class _Pair(NamedTuple):
         free, found = list(self.stored), []
         for name in self.own:
             shape = _without_ones(stored[1][name])
-            alike = next((item for item in free if _without_ones(stored[0][item[1]]) == shape), None)
+            alike = [item for item in free if _without_ones(stored[0][item[1]]) == shape]
             if alike:
-                free.remove(alike)
-                found.append(_Shared(*alike, name))
+                one = alike[0] if not self.inner else min(alike, key=lambda item: _apart(stored, item[1], name))
+                free.remove(one)
+                found.append(_Shared(*one, name))
         return tuple(found)
+
+
+def _apart(stored: tuple[_Stored, _Stored], float_name: str, name: str) -> float:
+    """Distance of two constants."""
+    import numpy as np
+
+    return float(np.square(stored[0][float_name].values.ravel() - stored[1][name].values.ravel()).sum())
 
 
 def _without_ones(constant: StoredConstant) -> tuple[int, ...]:
@@ -276,16 +290,23 @@ class _Graphs:
         part = tuple(self._without_counterparts(float_layer))
         reads = [(Read(item.outputs[0], slot), name) for item in part for slot, name in enumerate(item.inputs) if name]
         held = [(read, self.float.tensors[name]) for read, name in reads if self.float.tensors[name].constant]
-        own = [self.result.tensors[name] for name in layer.inputs if name and self.result.tensors[name].constant]
+        inner = tuple({item.outputs: item for item in self._inner(layer)}.values())
+        given = [name for item in (*inner, layer) for name in item.inputs if name]
+        own = [self.result.tensors[name] for name in given if self.result.tensors[name].constant]
         numbers = [item.name for item in own if item.quant or item.dtype.is_float]
         whole = sum(not tensor.dtype.is_float for _, tensor in held)
+        between = [self.result.tensors[item.outputs[0]] for item in inner]  # those behind may be places of a maximum
+        rounded = any(tensor.quant or not tensor.dtype.is_float for tensor in between)
+        opaque = len(own) - len(numbers) > whole
         return _Pair(
             part=part,
             layer=layer,
             stored=tuple((read, tensor.name) for read, tensor in held if tensor.dtype.is_float),
             own=tuple(numbers),
-            opaque=len(own) - len(numbers) > whole,
-            inner=tuple({item.outputs: item for item in self._inner(layer)}.values()),
+            opaque=opaque,
+            inner=inner,
+            rounded=rounded,
+            integers=rounded or opaque or any(tensor.quant for tensor in own),
         )
 
     def _without_counterparts(self, layer: InnerLayer) -> Iterator[InnerLayer]:
@@ -307,7 +328,7 @@ class _Graphs:
     def held_apart(self, pair: _Pair, stored: tuple[_Stored, _Stored]) -> bool:
         """Whether a layer has the float model's constants one for one, and reads what that has."""
         shared = pair.shared(stored)
-        if pair.inner or pair.opaque or len(shared) < len(pair.own):
+        if pair.rounded or pair.opaque or len(shared) < len(pair.own):
             return False
         folded = {read.result for read, _ in pair.stored} - {item.read.result for item in shared}
         return not any(layer.outputs[0] in folded and layer.operator not in _CLIPPING for layer in pair.part)
@@ -370,10 +391,9 @@ class _LayerSums(msgspec.Struct, kw_only=True):
         self.far += int(np.count_nonzero(steps > FAR_STEPS))
         self.cut += int(np.count_nonzero(cut > 1))
 
-    def parity(
-        self, layer: InnerLayer, tensor: InnerTensor, what: str, bounds: LocalBounds, *, joint: bool = False
-    ) -> LayerParity:
+    def parity(self, pair: _Pair, tensor: InnerTensor, what: str, bounds: LocalBounds) -> LayerParity:
         """Judge what was summed up; of layers that are held against others jointly, beside one step of rounding."""
+        layer, joint = pair.layer, pair.joint and what == "result"
         if not math.isfinite(self.noise):
             return _finding(layer, tensor.name, what, failures=("it gives NaN or infinity",))
         if tensor.quant is None or joint:
@@ -382,6 +402,7 @@ class _LayerSums(msgspec.Struct, kw_only=True):
             ratio = self.signal / noise if noise else math.inf
             sqnr = min(SQNR_CAP_DB, 10 * math.log10(ratio)) if ratio > 0 else -SQNR_CAP_DB
             least = bounds.joint_min_db if joint else bounds.sqnr_min_db
+            least = least if pair.integers else max(least, bounds.plain_min_db)
             short = f"SQNR {sqnr:.1f} dB < {least:g} dB"
             failures: tuple[str, ...] = (short,) if sqnr < least and noise else ()
             excess = min(10 ** ((least - sqnr) / 20), _MOST_EXCESS) if noise else 0.0
@@ -584,8 +605,7 @@ class _Apart:
         found = []
         for (name, what), total in sums.items():
             pair = wanted[name] if what == "result" else readers[name]
-            joint = pair.joint and what == "result"
-            parity = total.parity(pair.layer, tensors[name], what, self.bounds, joint=joint)
+            parity = total.parity(pair, tensors[name], what, self.bounds)
             said = graphs.wiring(pair) if parity.failures and what == "result" else ""
             found.append(msgspec.structs.replace(parity, failures=(*parity.failures, said)) if said else parity)
         return found

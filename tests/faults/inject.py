@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[Any]
-Role = Literal["weights", "bias", "range"]
+Role = Literal["weights", "bias", "range", "operator"]
 
 
 class FaultSite(NamedTuple):
     """A place where numbers are stored.
 
     Attributes:
-        role: The weights or the bias of a product, or the range of what a layer gives.
+        role: The weights or the bias of a product, the range of what a layer gives, or an operator that has a relative:
+            an activation, a norm with an epsilon.
         where: Its name in the file.
-        numbers: What is stored, less the zero point; None for a range.
+        numbers: What is stored, less the zero point; None for a range and an operator.
         scale: Scale of the numbers or of the range; None for floats.
     """
 
@@ -44,7 +45,7 @@ class FaultSites(Protocol):
     def planted(
         self, site: FaultSite, into: Path, numbers: Numbers | None = None, scale: Numbers | None = None
     ) -> Path:
-        """Write a copy with other numbers, or another scale, at one site."""
+        """Write a copy with other numbers, or another scale, at one site; an operator's becomes another."""
 
 
 class Mutant(NamedTuple):
@@ -106,6 +107,7 @@ FAULTS: dict[Role, dict[str, Change]] = {
     },
     "bias": {"bias zeroed": np.zeros_like, "bias 10 % off": _times(1.1), "biases swapped": _swapped},
     "range": {},
+    "operator": {},
 }
 """What is done to stored numbers."""
 
@@ -113,6 +115,7 @@ SCALES: dict[Role, dict[str, float]] = {
     "weights": {"weights 1 % off": 1.01, "weights 5 % off": 1.05},
     "bias": {},
     "range": {"range halved": 0.5, "range a quarter": 0.25},
+    "operator": {},
 }
 """What is done to scales, or to the numbers themselves where they have none."""
 
@@ -137,6 +140,15 @@ def mutants(sites: FaultSites, into: Path, most: int, seed: int = 0) -> Iterator
                     yield Mutant(kind, site.where, sites.planted(site, _fresh(into), scale=site.scale * factor))
                 elif site.numbers is not None:
                     yield Mutant(kind, site.where, sites.planted(site, _fresh(into), numbers=site.numbers * factor))
+    yield from _relatives(every, sites, into, 2 * most, draw)
+
+
+def _relatives(
+    every: list[FaultSite], sites: FaultSites, into: Path, most: int, draw: random.Random
+) -> Iterator[Mutant]:
+    own = [site for site in every if site.role == "operator"]
+    for site in draw.sample(own, min(most, len(own))):
+        yield Mutant("another operator", site.where, sites.planted(site, _fresh(into)))
 
 
 def _fresh(into: Path) -> Path:

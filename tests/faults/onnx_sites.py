@@ -10,9 +10,23 @@ from onnx import numpy_helper
 
 from tests.faults.inject import FaultSite, Numbers, stored
 
-_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
-_INTEGER = {"QLinearConv": (3, 8, 6), "QGemm": (3, 6, 7), "QLinearMatMul": (3, -1, 6)}
-"""Places of the weights (their scale behind them), of the bias, and of the result's scale."""
+_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul"})
+_INTEGER = {
+    "QLinearConv": (3, 4, 8, 6),
+    "QGemm": (3, 4, 6, 7),
+    "QLinearMatMul": (3, 4, -1, 6),
+    "DynamicQuantizeMatMul": (1, 2, 4, -1),
+    "MatMulIntegerToFloat": (1, 3, 6, -1),
+    "DynamicQuantizeLSTM": (1, 8, 3, -1),
+    "ConvInteger": (1, -1, -1, -1),
+}
+"""Places of the weights, of their scale, of the bias, and of the result's scale; -1 where there is none."""
+
+_RELATIVES = {
+    "Relu": "LeakyRelu", "LeakyRelu": "Relu", "Sigmoid": "HardSigmoid", "HardSigmoid": "Sigmoid", "Tanh": "Softsign",
+    "Erf": "Tanh", "HardSwish": "Elu", "QLinearLeakyRelu": "QLinearSigmoid",
+}  # fmt: skip
+"""What converters take for each other."""
 
 
 class OnnxSites:
@@ -27,6 +41,7 @@ class OnnxSites:
         """Weights and biases of products, and ranges."""
         nodes = self.model.graph.node
         unpacked = {node.output[0]: node.input for node in nodes if node.op_type == "DequantizeLinear"}
+        unpacked |= {node.output[0]: [node.input[0], ""] for node in nodes if node.op_type == "Cast"}
         found: dict[str, FaultSite] = {}
         for node in nodes:
             inputs = list(node.input)
@@ -35,14 +50,16 @@ class OnnxSites:
                     source = list(unpacked.get(name, (name, "")))
                     self._add(found, role, source[0], source[1])
             elif node.op_type in _INTEGER:
-                weights, bias, result = _INTEGER[node.op_type]
-                self._add(found, "weights", inputs[weights], inputs[weights + 1])
+                weights, scale, bias, result = _INTEGER[node.op_type]
+                self._add(found, "weights", inputs[weights], inputs[scale] if scale >= 0 else "")
                 if 0 <= bias < len(inputs):
                     self._add(found, "bias", inputs[bias], "")
-                if result < len(inputs):
+                if 0 <= result < len(inputs):
                     self._add(found, "range", inputs[result], inputs[result])
             elif node.op_type == "QuantizeLinear":
                 self._add(found, "range", inputs[1], inputs[1])
+            elif node.op_type in _RELATIVES or any(item.name == "epsilon" for item in node.attribute):
+                found[node.output[0]] = FaultSite("operator", node.output[0], None, None)
         return list(found.values())
 
     def _add(self, found: dict[str, FaultSite], role: str, name: str, scale: str) -> None:
@@ -59,9 +76,14 @@ class OnnxSites:
         """Write a copy."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        old = self.stored[site.where]
         changed = {}
-        if numbers is not None:
+        if site.role == "operator":
+            node = next(item for item in model.graph.node if site.where in item.output)
+            node.op_type = _RELATIVES.get(node.op_type, node.op_type)
+            for attribute in node.attribute:
+                attribute.f *= 100 if attribute.name == "epsilon" else 1
+        elif numbers is not None:
+            old = self.stored[site.where]
             changed[site.where] = stored(numbers, old, 128 if old.dtype == np.uint8 else 0)
         if scale is not None:
             changed[self.scale_of[site.where]] = stored(scale, self.stored[self.scale_of[site.where]])

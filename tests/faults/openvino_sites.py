@@ -11,6 +11,16 @@ import openvino
 from tests.faults.inject import FaultSite, Numbers, stored
 
 _PRODUCTS = frozenset({"Convolution", "GroupConvolution", "MatMul"})
+_RELATIVES = {
+    "ReLU": "elu",
+    "Relu": "elu",
+    "Sigmoid": "hsigmoid",
+    "HSigmoid": "sigmoid",
+    "Tanh": "softsign",
+    "HSwish": "swish",
+}
+"""What converters take for each other: kind -> the function that makes another."""
+
 _UNPACKING = frozenset({"Multiply", "Subtract", "Convert", "FakeQuantize", "Reshape"})
 
 
@@ -52,6 +62,8 @@ class OpenvinoSites:
                 found.append(FaultSite("bias", name, constant.get_data(), None))
             elif kind == "FakeQuantize" and not self._constant(node, 0):
                 found.append(FaultSite("range", name, None, node.input(4).get_source_output().get_node().get_data()))
+            elif kind in _RELATIVES:
+                found.append(FaultSite("operator", name, None, None))
         return found
 
     def planted(
@@ -60,6 +72,12 @@ class OpenvinoSites:
         """Write a copy."""
         node = self._nodes()[site.where]
         changed: list[tuple[Any, Numbers]] = []
+        if site.role == "operator":
+            make = getattr(openvino.opset13, _RELATIVES[node.get_type_name()])
+            readers = [port for output in node.outputs() for port in output.get_target_inputs()]
+            other = make(node.input_value(0), 0.1) if make.__name__ == "elu" else make(node.input_value(0))
+            for port in readers:
+                port.replace_source_output(other.output(0))
         if numbers is not None:
             constant = self._constant(node, 1)
             changed.append((constant, stored(numbers, constant.get_data())))

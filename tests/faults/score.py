@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from hub.spec import (
     HubError,
     LocalReport,
     ModelArtifact,
+    ParityReport,
     Receipt,
     RuntimeOptions,
     SampleFolder,
@@ -36,19 +37,31 @@ from tests.faults.inject import FaultSites, Mutant, mutants
 SUFFIXES = {"tflite": ".tflite", "onnxruntime": ".onnx", "openvino": ".xml"}
 
 
+Equivalence = Literal["", "equal", "below rounding"]
+"""Why a mutant is no fault: its outputs are the sound artifact's, or nearer to them than a tenth of their rounding."""
+
+_LOST = 1e6
+"""Excess of what is NaN, or does not run."""
+
+
 class Judged(NamedTuple):
-    """What the verdict said of one mutant: whether it computes something else at all, and what of it saw that."""
+    """What the verdict said of one mutant, and how much of what is allowed its outputs and its layers are off."""
 
     mutant: Mutant
-    differs: bool
-    by_outputs: bool
-    by_layers: bool
+    equivalence: Equivalence
+    outputs: float
+    layers: float
     told: bool
+
+    @property
+    def by_outputs(self) -> bool:
+        """Whether the outputs' gate refuses it."""
+        return self.outputs > 1
 
     @property
     def refused(self) -> bool:
         """Whether the verdict refuses it."""
-        return self.by_outputs or self.by_layers
+        return max(self.outputs, self.layers) > 1
 
     @property
     def caught(self) -> bool:
@@ -56,11 +69,28 @@ class Judged(NamedTuple):
         return self.refused or self.told
 
 
+def excess_of(report: ParityReport) -> float:
+    """How much of what is allowed the outputs are off, as amplitudes; what is counted in rows is off, or is not."""
+    policy, found = report.policy, 0.0
+    for item in report.outputs:
+        if any("NaN" in failure for failure in item.failures):
+            return _LOST
+        bounds = (
+            (policy.sqnr_min_db, item.sqnr_db),
+            (policy.single_min_db, item.worst_db),
+            (policy.centred_min_db, item.centred_sqnr_db),
+        )
+        found = max(found, *(10 ** ((least - db) / 20) for least, db in bounds if least is not None and db is not None))
+        found = max(found, 1.001 if item.failures else 0.0)
+    return min(found, _LOST)
+
+
 class Bench:
     """A sound artifact, the float model that it was made of, and samples."""
 
     def __init__(self, receipt: Receipt, feeds: Sequence[Feeds], folder: Path) -> None:
         self.registry, self.folder, self.feeds = Registry(), folder, feeds
+        self.noise = noise_like(feeds)
         self.result = receipt.result
         float_model = float_model_of(receipt)
         assert float_model
@@ -68,18 +98,20 @@ class Bench:
         self.reader = self.registry.formats[self.result.state.format]
         self.runtime = self.registry.runtime_for(self.result.state.format)
         self._run(self.float_model, "float")
-        self._run(self.result, "sound")
+        self.sound_excess = self.outputs_excess(self._run(self.result, "sound"))
         self.sound = self.layers(self.result)
         self.told = told_of(self.sound)
 
     def _run(self, model: ModelArtifact, name: str) -> Path:
-        into = self.folder / name
-        into.mkdir()
+        """Folder of a model's outputs on the samples; those on noise lie beside it."""
         session = self.runtime.open(model, RuntimeOptions())
-        for index, sample in enumerate(self.feeds):
-            write_sample(into, index, session.run(sample))
+        for where, feeds in ((name, self.feeds), (f"{name} noise", self.noise)):
+            into = self.folder / where
+            into.mkdir()
+            for index, sample in enumerate(feeds):
+                write_sample(into, index, session.run(sample))
         session.close()
-        return into
+        return self.folder / name
 
     def layers(self, model: ModelArtifact) -> LocalReport:
         """What the check layer by layer says of a model."""
@@ -87,35 +119,64 @@ class Bench:
         assert not report.lack, report.lack
         return report
 
-    def passes_outputs(self, outputs: Path) -> bool:
-        """Whether the gate of the outputs holds."""
+    def outputs_excess(self, outputs: Path) -> float:
+        """How much of what is allowed a model's outputs are off."""
         policy = POLICIES[self.result.state.numerics]
         try:
-            return compare(
-                self.folder / "float", {"": outputs}, policy, inputs="given", reference_runtime=self.runtime.name
-            ).passed
+            return excess_of(
+                compare(
+                    self.folder / "float", {"": outputs}, policy, inputs="given", reference_runtime=self.runtime.name
+                )
+            )
         except HubError:
-            return False
+            return _LOST
+
+    def equivalence(self, name: str) -> Equivalence:
+        """Whether a mutant is no fault, on the samples and on noise as wide as those."""
+        off: dict[str, np.ndarray] = {}
+        for kind in ("", " noise"):
+            models = (SampleFolder(self.folder / f"{model}{kind}") for model in (name, "sound", "float"))
+            for one, sound, real in zip(*models, strict=True):
+                for output, array in one.items():
+                    wide = sound[output].astype(np.float64)
+                    powers = [np.square(wide - other).sum() for other in (array, real[output])]
+                    off[output] = off.get(output, np.zeros(2)) + powers
+        if not any(mutated for mutated, _ in off.values()):
+            return "equal"
+        return "below rounding" if all(mutated <= 0.01 * own for mutated, own in off.values()) else ""
 
     def judge(self, mutant: Mutant) -> Judged | None:
         """Judge a mutant; None where the runtime refuses to open it."""
         model = msgspec.structs.replace(self.result, path=str(mutant.path))
         try:
             outputs = self._run(model, mutant.path.parent.name)
-        except HubError:
+        except (HubError, RuntimeError, ValueError):  # runtimes say no in their own ways
             return None
-        pairs = zip(SampleFolder(outputs), SampleFolder(self.folder / "sound"), strict=True)
-        differs = any(not np.array_equal(one[name], other[name]) for one, other in pairs for name in one)
+        equivalence = self.equivalence(outputs.name)
+        if equivalence:
+            return Judged(mutant, equivalence, 0.0, 0.0, told=False)
         report = self.layers(model)
-        told = told_of(report) > self.told
-        return Judged(mutant, differs, not self.passes_outputs(outputs), report.failed > 0, told)
+        layers = max(report.excess, 1.001 if report.failed else 0.0)
+        return Judged(mutant, "", self.outputs_excess(outputs), layers, told_of(report) > self.told)
 
     def score(self, sites: FaultSites, most: int) -> list[Judged]:
-        """Judge mutants of the artifact that compute something else; those that do not are no faults."""
+        """Judge mutants of the artifact; those that are no faults say so."""
         into = self.folder / "mutants"
         into.mkdir()
         judged = (self.judge(mutant) for mutant in mutants(sites, into, most))
-        return [item for item in judged if item and item.differs]
+        return [item for item in judged if item]
+
+
+def noise_like(feeds: Sequence[Feeds], count: int = 8) -> list[Feeds]:
+    """Samples whose numbers are drawn evenly from the range of each input."""
+    draw = np.random.default_rng(0)
+
+    def drawn(name: str) -> np.ndarray:
+        arrays = [sample[name] for sample in feeds]
+        low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
+        return draw.uniform(low, high, arrays[0].shape).astype(arrays[0].dtype)
+
+    return [{name: drawn(name) for name in feeds[0]} for _ in range(count)]
 
 
 def told_of(report: LocalReport) -> int:
@@ -155,7 +216,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         opened = Bench(receipt, feeds_of(receipt, 64), Path(folder))
         print("sound:", f"{opened.sound.failed} failures, {opened.told} told")  # noqa: T201 a program for people
-        judged = opened.score(sites_of(receipt.result.state.format, Path(file)), int(*count or ["1"]))
+        every = opened.score(sites_of(receipt.result.state.format, Path(file)), int(*count or ["1"]))
+        judged = [item for item in every if not item.equivalence]
+        print(f"{len(every) - len(judged)} mutants are no faults")  # noqa: T201 a program for people
         for kind in [*dict.fromkeys(item.mutant.kind for item in judged), ""]:
             own = [item for item in judged if kind in {item.mutant.kind, ""}]
             outputs, refused, caught = (
