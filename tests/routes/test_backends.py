@@ -24,7 +24,8 @@ EXPECTED: dict[tuple[str, str], dict[str, str]] = {
         "int8": "pass",
         "int4-weights": "unsupported-model",
     },
-    ("vad-onnx", "openvino"): {"fp32": "pass"},
+    ("vad-onnx", "openvino"): {"fp32": "pass", "int8": "mixed"},  # 21.9 dB, its LSTM in float
+    ("ocr-rec", "openvino"): {"int8": "mixed"},  # 14.4 dB; 11.9 dB with every layer in int8
     ("emotion", "openvino"): {"fp32": "pass"},
 }
 """`pass`, `mixed` (int8 with named layers in float), or the code of the refusal; a change in either direction fails."""
