@@ -22,8 +22,9 @@ EXPECTED: dict[str, dict[str, str]] = {
     "magika": MIXED,
     "efficientnet-lite0": ALL,
     "minilm": MIXED,
-    # random weights behind 52 layers of rounding: each refusal is the gate at work, measured 1.7 to 29.7 dB
-    "mobilenet-v2": dict.fromkeys(ALL, "parity") | {"fp32": "pass", "int8-dynamic": "pass"},
+    # random weights behind 52 layers of rounding: each refusal is the gate at work, measured 1.7 to 29.7 dB; int8 in
+    # every layer leaves 1.6 dB, and the search gives two thirds of the multiplications back to float for 20
+    "mobilenet-v2": dict.fromkeys(ALL, "parity") | {"fp32": "pass", "int8-dynamic": "pass", "int8": "mixed"},
     "digits-lstm": ALL,
     "digits-gru": ALL,
 }
