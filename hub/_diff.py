@@ -99,7 +99,7 @@ def diff(
         between = _Between(request, runner, one, two, reference, (samples.options, chain))
         inside, stand_in = between.inside(receipt if start == 0 else None, events, worst)
         if stand_in:
-            text = f"{one.artifact.state.format} shows no layers: its float form in {stand_in.state} was opened instead"
+            text = f"A's float form in {stand_in.state} was opened in its place, to look into layers as B has them"
             remarks.append(Remark("note", "stand-in-opened", text))
         return DiffReport(
             model=one.artifact,
@@ -165,7 +165,8 @@ class _Between(msgspec.Struct, frozen=True):
         own_chain: Chain = ()
         model, stand_in = self.one.artifact, None
         try:
-            if not isinstance(formats[model.state.format], OpensInside):
+            known = receipt and model.state.format != self.two.artifact.state.format and self._on_the_way(receipt)
+            if known or not isinstance(formats[model.state.format], OpensInside):
                 stand_in, own_chain = self._float_form(receipt, events)
                 model = stand_in
             if model.sha256 == self.two.artifact.sha256:
@@ -189,7 +190,16 @@ class _Between(msgspec.Struct, frozen=True):
             HubError: It cannot be made.
         """
         kind = self.two.artifact.state.format
-        for place, step in reversed([*enumerate(receipt.steps if receipt else ())]):
+        if receipt and (place := self._on_the_way(receipt)):
+            return receipt.steps[place - 1].artifact, tuple(item.bindings for item in receipt.steps[:place])
+        events.started(f"converting A to {kind}")
+        made = float_conversion(self.runner, self.request, self.terms[0], kind)
+        return made.result, tuple(step.bindings for step in made.steps)
+
+    def _on_the_way(self, receipt: Receipt) -> int:
+        """How many steps lead to the float form that hub made on the way to B; 0 where it is not there any more."""
+        kind = self.two.artifact.state.format
+        for place, step in reversed([*enumerate(receipt.steps, start=1)]):
             state, path = step.artifact.state, Path(step.artifact.path)
             if (state.format, state.numerics) != (kind, Numerics.FP32) or not path.exists():
                 continue
@@ -197,10 +207,8 @@ class _Between(msgspec.Struct, frozen=True):
                 open_model(self.runner, Source(path=str(path)), ConvertOptions()).artifact.sha256
                 == step.artifact.sha256
             ):
-                return step.artifact, tuple(item.bindings for item in receipt.steps[: place + 1]) if receipt else ()
-        events.started(f"converting A to {kind}")
-        made = float_conversion(self.runner, self.request, self.terms[0], kind)
-        return made.result, tuple(step.bindings for step in made.steps)
+                return place
+        return 0
 
 
 def bound(one: Signature, other: Signature) -> tuple[IoBinding, ...]:

@@ -266,7 +266,7 @@ class InsideComparison:
         return list(self._groups(real, shown).values())
 
     def _ordered(self, ones: Sequence[InnerResult], others: Sequence[InnerResult], found: Matches) -> list[TensorPair]:
-        """Matches with the order of axes: that of most tensors of a rank, where it fits."""
+        """Matches with the order of axes: that of most tensors of a rank, in another format only where it fits as well."""
         plain = [
             TensorPair(place, ones[place], others[other], by, next(axis_orders(ones[place].shape, others[other].shape)))
             for place, (other, by) in found.items()
@@ -281,11 +281,16 @@ class InsideComparison:
         for pair in plain:
             noise = noises.get(pair.place, {})
             usual = [order for order, _ in votes.get(len(pair.order.order), Counter()).most_common() if order in noise]
-            order = usual[0] if usual else min(noise, key=lambda item: noise[item], default=pair.order.order)
+            order = min(noise, key=lambda item: noise[item], default=pair.order.order)
+            if usual and (self.same_format or noise[usual[0]] <= 2 * noise[order]):
+                order = usual[0]
             spread = float(pair.one.quantiles.std())
             alike = 1 - float(np.abs(pair.one.quantiles - pair.other.quantiles).mean()) / (spread or 1.0) > SURE
             if len(pair.one.sizes) <= 1 and alike and noise.get(order, 0.0) > 0.5:  # noqa: PLR2004 as above
                 self.left_out["it has the same values in another order, as where axes were flattened"] += 1
+                continue
+            if pair.by == "value" and pair.one.kind != pair.other.kind and noise.get(order, 0.0) > 1:
+                self.left_out["what has values most like it is another tensor"] += 1
                 continue
             ordered.append(pair._replace(order=pair.order._replace(order=order)))
         return ordered
@@ -437,7 +442,7 @@ class InsideComparison:
                     f"a constant on no grid is moved by {moved / size:.1%} of the layer's size, as means are corrected"
                 )
                 causes.append(DiffCause(code="bias-moved", text=text))
-            elif cause.code == "norm-folded" or not (constants.folded and sound):
+            elif cause.code == "norm-folded" or not (sound and self._may_differ(cause, constants)):
                 causes.append(cause)
                 diverges |= not (cause.code in STRUCTURAL and constants.folded)
         if cut_power > CUT_POWER or (sums.cut_noise > sums.own_noise / 2 and cut_power > CUT_POWER / 100):
@@ -467,6 +472,10 @@ class InsideComparison:
             diverges=diverges if local is not None else accumulated < self.sound_db,
             causes=tuple(causes),
         )
+
+    def _may_differ(self, cause: DiffCause, constants: PairConstants) -> bool:
+        """Whether a constant may be another one though the layer is right: folded, or kept in an order of its own."""
+        return constants.folded or (cause.code in STRUCTURAL and not self.same_format)
 
     def _looked_at(self, pairs: Sequence[TensorPair]) -> dict[int, tuple[tuple[DiffCause, ...], TensorDetail]]:
         """What explains the values of the tensors that differ most, and what is drawn of them."""

@@ -25,6 +25,10 @@ SURE = 0.95
 """Likeness from which the order of execution need not fit: branches run in any order."""
 
 
+_LAYOUT = frozenset({"tra", "res"})
+_ODD = 0.05
+
+
 class InnerResult(NamedTuple):
     """What a layer of a model gives.
 
@@ -98,14 +102,20 @@ def match(ones: Sequence[InnerResult], others: Sequence[InnerResult]) -> Matches
     for names in (_tensor_names, _all_names):  # a layer that is fused keeps the name of one of those that it is made of
         _add_named(found, ones, others, names)
     likeness = _likeness(ones, others)
-    _add_in_order(found, (len(ones), len(others)), lambda i, j: likeness[i, j] - ALIKE, "value")
-    _add_sure(found, likeness)
+    near = _mutual(likeness)
+    moves = [one.kind in _LAYOUT for one in ones], [other.kind in _LAYOUT for other in others]
+
+    def by_value(one: int, other: int) -> float:
+        odd = moves[0][one] != moves[1][other]  # of a layer and its transposed copy the layer is meant
+        return float(near[one, other]) - ALIKE - _ODD * odd
+
+    _add_in_order(found, (len(ones), len(others)), by_value, "value")
+    _add_sure(found, near)
     gaps = _Gaps(found)
 
     def by_place(one: int, other: int) -> float:
-        if ones[one].sizes != others[other].sizes or not gaps.same(one, other):
-            return 0.0
-        return 1.0 + (ones[one].kind == others[other].kind)
+        same = ones[one].sizes == others[other].sizes and ones[one].kind == others[other].kind
+        return float(same and gaps.same(one, other))
 
     _add_in_order(found, (len(ones), len(others)), by_place, "place")
     return dict(sorted(found.items()))
@@ -151,6 +161,14 @@ def _likeness(ones: Sequence[InnerResult], others: Sequence[InnerResult]) -> "Re
             distance = np.abs(quantiles[same] - one.quantiles).mean(axis=1) / spread
             found[place, same] = np.clip(1 - distance, 0, 1)
     return found
+
+
+def _mutual(likeness: "Reals") -> "Reals":
+    """Likeness where either is about the likest to the other; 0 elsewhere: a sum is like what is summed, but less so."""
+    if not likeness.size:
+        return likeness
+    best = np.maximum(likeness.max(axis=0, keepdims=True), likeness.max(axis=1, keepdims=True))
+    return np.where(1 - likeness <= 2 * (1 - best) + _ODD / 2, likeness, 0)
 
 
 def _add_in_order(found: Matches, counts: tuple[int, int], score: Callable[[int, int], float], by: MatchedBy) -> None:
