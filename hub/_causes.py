@@ -70,10 +70,17 @@ class ConstantOrder(NamedTuple):
 
 
 class ConstantCause(NamedTuple):
-    """What is to be said of a constant, and by how much it is moved (root mean square) where it lies on no grid."""
+    """What is to be said of a constant.
+
+    Attributes:
+        cause: What it is.
+        moved: By how much it is moved (root mean square), where it lies on no grid.
+        noise: Power of the difference over that of the first model's.
+    """
 
     cause: DiffCause
     moved: float = math.inf
+    noise: float = 0.0
 
 
 class PairConstants(NamedTuple):
@@ -117,7 +124,7 @@ def hold_constants(
             moved = (
                 math.inf if other.step.any() else float(np.sqrt(np.square(one - order.laid_out(other.values)).mean()))
             )
-            causes.append(ConstantCause(cause, moved))
+            causes.append(ConstantCause(cause, moved, relative_noise(one, order.laid_out(other.values))))
         if kind and not cause:
             possible = tuple(item.order for item in axis_orders(one.shape, other.values.shape))
             orders.append(ConstantOrder(found, kind, order.order, possible))

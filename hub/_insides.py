@@ -1,6 +1,7 @@
 """Two models from inside, on the same samples: which tensors are the same, how far they differ, and why."""
 
 import contextlib
+import math
 import tempfile
 import time
 from collections import Counter
@@ -61,6 +62,12 @@ LAYERS_AT_ONCE = 32
 
 SECONDS = 120.0
 """After so long the layers that are left see one sample each."""
+
+HEALED = 4.0
+"""Times the noise of the tensor behind it, over which a tensor that was not found by its name is another one."""
+
+FAINT = 0.02
+"""Noise over signal up to which it may be the same all the same."""
 
 BINS = 100
 MOST_CHANNELS_DRAWN = 1024
@@ -266,7 +273,7 @@ class InsideComparison:
         return list(self._groups(real, shown).values())
 
     def _ordered(self, ones: Sequence[InnerResult], others: Sequence[InnerResult], found: Matches) -> list[TensorPair]:
-        """Matches with the order of axes: that of most tensors of a rank, in another format only where it fits as well."""
+        """Matches with the order of axes: that of most tensors of a rank; in another format where it fits as well."""
         plain = [
             TensorPair(place, ones[place], others[other], by, next(axis_orders(ones[place].shape, others[other].shape)))
             for place, (other, by) in found.items()
@@ -292,8 +299,20 @@ class InsideComparison:
             if pair.by == "value" and pair.one.kind != pair.other.kind and noise.get(order, 0.0) > 1:
                 self.left_out["what has values most like it is another tensor"] += 1
                 continue
-            ordered.append(pair._replace(order=pair.order._replace(order=order)))
-        return ordered
+            ordered.append((pair._replace(order=pair.order._replace(order=order)), noise.get(order, 0.0)))
+        return self._unhealed(ordered)
+
+    def _unhealed(self, pairs: Sequence[tuple[TensorPair, float]]) -> list[TensorPair]:
+        """Leave out what is no counterpart: an error that is gone in the next tensor was none, but another tensor."""
+        kept: list[TensorPair] = []
+        behind = math.inf
+        for pair, noise in reversed(pairs):
+            if pair.by != "name" and noise > max(HEALED * behind, FAINT):
+                self.left_out["it has no counterpart that computes the same, for what is behind it is right"] += 1
+                continue
+            kept.append(pair)
+            behind = noise
+        return kept[::-1]
 
     def _noise_by_order(self, pairs: Sequence[TensorPair]) -> dict[int, dict[tuple[int, ...], float]]:
         (a, b), found = self.feeds[0], {}
@@ -436,13 +455,15 @@ class InsideComparison:
         size = (sums.own_signal / sums.count) ** 0.5
         corrected = BIAS_SHARE * size if self.sound_db == SOUND_INTEGERS_DB else 0.0
         causes, diverges = [], local is not None and not sound
-        for cause, moved in constants.causes:
+        for cause, moved, noise in constants.causes:
             if moved < corrected:
                 text = (
                     f"a constant on no grid is moved by {moved / size:.1%} of the layer's size, as means are corrected"
                 )
                 causes.append(DiffCause(code="bias-moved", text=text))
-            elif cause.code == "norm-folded" or not (sound and self._may_differ(cause, constants)):
+            elif cause.code == "norm-folded" or not (
+                sound and (constants.folded or self._is_made_up_for(cause, noise, local or 0.0))
+            ):
                 causes.append(cause)
                 diverges |= not (cause.code in STRUCTURAL and constants.folded)
         if cut_power > CUT_POWER or (sums.cut_noise > sums.own_noise / 2 and cut_power > CUT_POWER / 100):
@@ -473,9 +494,9 @@ class InsideComparison:
             causes=tuple(causes),
         )
 
-    def _may_differ(self, cause: DiffCause, constants: PairConstants) -> bool:
-        """Whether a constant may be another one though the layer is right: folded, or kept in an order of its own."""
-        return constants.folded or (cause.code in STRUCTURAL and not self.same_format)
+    def _is_made_up_for(self, cause: DiffCause, noise: float, local_db: float) -> bool:
+        """Whether a file of another format keeps a constant otherwise, and the layer is right all the same."""
+        return not self.same_format and (cause.code in STRUCTURAL or noise > 100 * 10 ** (-local_db / 10))
 
     def _looked_at(self, pairs: Sequence[TensorPair]) -> dict[int, tuple[tuple[DiffCause, ...], TensorDetail]]:
         """What explains the values of the tensors that differ most, and what is drawn of them."""

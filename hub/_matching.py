@@ -164,7 +164,7 @@ def _likeness(ones: Sequence[InnerResult], others: Sequence[InnerResult]) -> "Re
 
 
 def _mutual(likeness: "Reals") -> "Reals":
-    """Likeness where either is about the likest to the other; 0 elsewhere: a sum is like what is summed, but less so."""
+    """Likeness where each is about the likest to the other; 0 elsewhere: a sum is less like what is summed."""
     if not likeness.size:
         return likeness
     best = np.maximum(likeness.max(axis=0, keepdims=True), likeness.max(axis=1, keepdims=True))
