@@ -307,7 +307,7 @@ class InsideComparison:
         kept: list[TensorPair] = []
         behind = math.inf
         for pair, noise in reversed(pairs):
-            if pair.by != "name" and noise > max(HEALED * behind, FAINT):
+            if not self.same_format and pair.by != "name" and noise > max(HEALED * behind, FAINT):
                 self.left_out["it has no counterpart that computes the same, for what is behind it is right"] += 1
                 continue
             kept.append(pair)
