@@ -1,6 +1,7 @@
 """`hub diff`: two models on the same samples, from outside and from inside."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hub._runner import Runner, session
 from hub._tally import cosine, decibels
 from hub._unrun import check_here
 from hub.spec import (
+    SQNR_CAP_DB,
     ConvertOptions,
     DiffCause,
     DiffReport,
@@ -170,7 +172,9 @@ class _Between(msgspec.Struct, frozen=True):
                 stand_in, own_chain = self._float_form(receipt, events)
                 model = stand_in
             if model.sha256 == self.two.artifact.sha256:
-                lack = f"A shows no layers, and its float form in {model.state.format} is B itself"
+                lack = (
+                    "both are the same file" if not stand_in else f"A's float form in {model.state.format} is B itself"
+                )
                 return InsideDiff(lack=lack), None
             events.started("comparing layers")
             options, chain = self.terms
@@ -283,31 +287,41 @@ def output_diffs(one: Path, other: Path, names: dict[str, str]) -> Iterator[Outp
 
     sums: dict[tuple[str, str], list[float]] = {}
     facts: dict[str, list[float]] = {}
+    bad: dict[tuple[str, str], int] = {}
     for ones, others in zip(SampleFolder(one), SampleFolder(other), strict=True):
         for name, array in ones.items():
             wanted = array.astype(np.float64)
             for second, found in others.items():
                 if found.size == wanted.size:
                     given = found.astype(np.float64).reshape(wanted.shape)
-                    noise = float(np.square(given - wanted).sum())
+                    finite = np.isfinite(wanted) & np.isfinite(given)
+                    x, y = wanted[finite], given[finite]
+                    noise = float(np.square(y - x).sum()) if finite.all() else math.inf
                     total = sums.setdefault((name, second), [0.0, 0.0, 0.0, 0.0])
-                    parts = (float(np.square(wanted).sum()), noise, float((wanted * given).sum()))
-                    for place, part in enumerate((*parts, float(np.square(given).sum()))):
+                    for place, part in enumerate((float(x @ x), noise, float(x @ y), float(y @ y))):
                         total[place] += part
                     if second == name:
                         fact = facts.setdefault(name, [0.0, 0.0])
-                        fact[0] = max(fact[0], float(np.abs(given - wanted).max(initial=0)))
+                        fact[0] = max(fact[0], float(np.abs(y - x).max(initial=0)))
                         fact[1] += wanted.size
+                        for whose, values in (("A", wanted), ("B", given)):
+                            lost = int(np.count_nonzero(~np.isfinite(values)))
+                            bad[name, whose] = bad.get((name, whose), 0) + lost
     for name, (largest, elements) in facts.items():
         signal, noise, product, power = sums[name, name]
         near = [b for (a, b), (s, n, *_) in sums.items() if a == name != b and n < CLOSE**2 * s and n < noise / 100]
         said = [DiffCause(code="outputs-swapped", text=f"B's output {names.get(b, b)} is A's {name}") for b in near]
+        said += [
+            DiffCause(code="not-finite", text=f"{bad[name, whose] / elements:.1%} of {whose}'s numbers are not finite")
+            for whose in ("A", "B")
+            if bad[name, whose]
+        ]
         yield OutputDiff(
             output=name,
             other=names.get(name, name),
             elements=int(elements),
             max_abs=largest,
-            sqnr_db=decibels(signal, noise),
-            cosine=cosine(product, signal, power, noise),
+            sqnr_db=decibels(signal, noise) if math.isfinite(noise) else -SQNR_CAP_DB,
+            cosine=cosine(product, signal, power, noise) if math.isfinite(noise) else 0.0,
             causes=tuple(said),
         )

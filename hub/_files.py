@@ -130,7 +130,7 @@ def _first_bytes(path: Path) -> bytes:
 
 def receipt_path(artifact: Path) -> Path:
     """Where an artifact's receipt lies."""
-    return artifact.with_name(f"{artifact.name}.hub.json")
+    return artifact.parent / f"{artifact.name}.hub.json"
 
 
 def check_side_files(side: Iterable[Path], destination: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:

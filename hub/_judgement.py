@@ -52,7 +52,8 @@ def judge(
     request = as_made(request, opened, receipt) if receipt else request
     fix = result.summary.signature.is_static
     samples, reference = samples_and_reference(request, runner, opened, fix=fix)
-    gate = request.policy or (carried(numerics) if opened.summary.state.numerics == numerics else POLICIES[numerics])
+    usual = carried(numerics) if opened.summary.state.numerics == numerics else POLICIES[numerics]
+    gate = msgspec.structs.replace(request.policy, numerics=numerics) if request.policy else usual
     made = Candidate(
         artifact=result.artifact,
         summary=result.summary,

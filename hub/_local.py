@@ -116,6 +116,7 @@ _MOST_JOINT = 12
 
 _INT4_LEVELS = 8
 _ADDS = frozenset({"Add", "ADD"})
+_BIAS_SLOT = 2  # of convolutions and products that add one themselves
 _WITH_INTEGERS = frozenset({Numerics.INT8, Numerics.INT8_MIXED})
 BOUNDS: dict[Numerics, LocalBounds] = {
     Numerics.FP16: LocalBounds(relative=2**-11, smallest=2e-7, sqnr_min_db=50, plain_min_db=45, joint_min_db=45),
@@ -611,6 +612,13 @@ class _Apart:
         return found
 
 
+def _adds(pair: _Pair, item: _Shared) -> bool:
+    """Whether a constant is what a layer adds."""
+    return pair.layer.operator in _ADDS or (
+        item.read.result == pair.float_layer.outputs[0] and item.read.slot == _BIAS_SLOT
+    )
+
+
 def _with_moved_biases(
     check: LayerCheck,
     found: Sequence[LayerParity],
@@ -628,7 +636,7 @@ def _with_moved_biases(
     moved = {
         index: pair
         for index, ((pair, item), parity) in enumerate(zip(shared, found, strict=True))
-        if parity.failures and pair.layer.operator in _ADDS and not stored[1][item.name].step.any()
+        if parity.failures and _adds(pair, item) and not stored[1][item.name].step.any()
     }
     tensors = [[pair.float_layer.outputs[0] for pair in moved.values()], [p.layer.outputs[0] for p in moved.values()]]
     means = [
@@ -642,7 +650,7 @@ def _with_moved_biases(
         pair, item = shared[index]
         one, other = means[0][pair.float_layer.outputs[0]], means[1][pair.layer.outputs[0]]
         by = (stored[1][item.name].values - stored[0][item.float_name].values).reshape(-1)
-        axis = next((place for place, size in reversed([*enumerate(one.shape)]) if size == by.size), None)
+        axis = _axis_of_bias(pair, stored[1][item.name].values.shape, one.shape)
         if axis is None:
             yield parity
             continue
@@ -657,6 +665,16 @@ def _with_moved_biases(
         excess = (after - before) / (BIAS_SHARE * size) if size else _MOST_EXCESS
         failures = (said,) if excess > 1 else ()
         yield msgspec.structs.replace(parity, failures=failures, excess=excess, cautions=() if failures else (said,))
+
+
+def _axis_of_bias(pair: _Pair, shape: tuple[int, ...], given: tuple[int, ...]) -> int | None:
+    """The axis of a layer's result along which its bias lies; None where it is not one number a channel."""
+    size = math.prod(shape)
+    if len(shape) > 1:  # as it broadcasts
+        axis = len(given) - len(shape) + next((place for place, one in enumerate(shape) if one == size), len(shape))
+    else:
+        axis = 1 if pair.layer.operator.startswith("Conv") else len(given) - 1
+    return axis if 0 <= axis < len(given) and given[axis] == size else None
 
 
 def _means(check: LayerCheck, model: ModelArtifact, names: Sequence[str], feeds: Sequence[Feeds]) -> "dict[str, Reals]":
@@ -726,7 +744,9 @@ def _judge_constant(pair: _Pair, item: _Shared, stored: tuple[_Stored, _Stored],
     off = np.abs(np.where(alike, 0, one) - np.where(alike, 0, other.values))
     on_grid = bool(other.step.any())
     rounding = np.abs(np.where(alike, 0, one)) * (1e-6 if on_grid else bounds.relative) + bounds.smallest
-    levels = other.values / np.where(other.step > 0, other.step, np.inf)
+    step = np.abs(other.step)  # a scale may be negative, and then it is no grid of its own
+    step = np.where(step > 0, step, np.inf)
+    levels = other.values / step
     over = np.maximum(off - rounding - np.abs(levels) * bounds.scale_smallest, 0)
     failures: tuple[str, ...] = ()
     steps = excess = 0.0
@@ -737,7 +757,7 @@ def _judge_constant(pair: _Pair, item: _Shared, stored: tuple[_Stored, _Stored],
         beyond = ((levels > most - 1.5) & (one > other.values)) | ((levels < least + 1.5) & (one < other.values))
         cut = beyond & (one * other.values > 0)
         cut_power = float(np.square(off[cut]).sum()) / (float(np.square(one).sum()) or 1.0)
-        in_steps = over / np.where(other.step > 0, other.step, np.inf)
+        in_steps = over / step
         steps = float(np.max(in_steps, where=~cut, initial=0))
         share = float(np.mean((in_steps > bounds.constant_steps) & ~cut))
         excess = steps / bounds.constant_steps

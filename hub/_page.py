@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import SQNR_CAP_DB, DependencyMissing, DiffReport, InsideDiff, TensorDetail
+from hub.spec import SQNR_CAP_DB, DependencyMissing, DiffReport, InsideDiff, OutputExists, TensorDetail
 
 if TYPE_CHECKING:
     from bokeh.model import Model
@@ -27,12 +27,15 @@ MOST_LEVELS = 300
 _A, _B, _BAD = "#7a8793", "#1f6feb", "#c0392b"
 
 
-def check_page() -> None:
-    """Refuse before any work is done where what draws is not installed.
+def check_page(path: Path) -> None:
+    """Refuse before any work is done where what draws is not installed, or the page would replace what is no page.
 
     Raises:
         DependencyMissing: With the command that installs it.
+        OutputExists: There is another kind of file.
     """
+    if path.is_file() and not path.read_bytes()[:64].lstrip().lower().startswith(b"<!doctype html"):
+        raise OutputExists(f"{path} exists and is no page", hint="name another file: --html PAGE.html")
     if importlib.util.find_spec("bokeh") is None:
         raise DependencyMissing(
             "the page is drawn by bokeh, which is not installed", hint="pip install 'hub-convert[page]'"

@@ -325,12 +325,17 @@ def _failures(measured: OutputParity, policy: ParityPolicy, agreeing: int) -> It
             yield f"top-1 agreement {measured.top1:.1%} < {policy.top1_min:.0%} of {rows} clear rows"
 
 
+_ROUNDINGS = 4
+"""Of the precision, by which a result may leave the range of the source's last operator: it is no fault to compute that
+operator in float from rounded numbers, or its range by statistics."""
+
+
 def _outside(tally: Tally, policy: ParityPolicy) -> Iterator[str]:
     """What the source's last operator never gives: by more than this precision rounds."""
     if policy.movement_min is None or not tally.max_source:
         return
     low, high = tally.guaranteed
-    rounding = policy.movement_min * tally.max_source
+    rounding = _ROUNDINGS * policy.movement_min * tally.max_source
     if tally.result_low < low - rounding or tally.result_high > high + rounding:
         span = f"{low:g} to {high:g}" if math.isfinite(high) else "never below zero"
         found = f"lies between {tally.result_low:.3g} and {tally.result_high:.3g}"

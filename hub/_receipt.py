@@ -328,8 +328,9 @@ def read_receipt(artifact: Path, found: ModelArtifact | None) -> Receipt | None:
         hint = f"convert again, or remove it (rm {shlex.quote(str(file))}) and give the result's sizes: --shape"
         raise UsageError(f"the receipt {file} cannot be read: {error}", hint=hint) from error
     if found and receipt.result.sha256 != found.sha256:
+        hint = f"hub repair {shlex.quote(str(artifact))} judges it and makes a right one, where it is wrong"
         message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
-        raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint="convert again, or remove the receipt")
+        raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint=hint)
     return receipt
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from hub._engine import Conversion
 from hub._events import Events
-from hub._files import sha256_model
+from hub._files import check_output
 from hub._judgement import judge
 from hub._local import describe_local
 from hub._opening import Opened, open_model
@@ -21,6 +21,7 @@ from hub.spec import (
     EffectError,
     ModelNotFound,
     ModelUnreadable,
+    ParityPolicy,
     Receipt,
     Remark,
     RepairReport,
@@ -50,14 +51,18 @@ def mend(result: str, request: Request, runner: Runner, events: Events) -> Repai
         if receipt is None:
             raise
         request = _completed(result, request, receipt.result.state, receipt, runner.registry)
+        _check_source(result, request, receipt, runner)
         report = RepairReport(result=receipt.result, made=receipt, broken=error.message.splitlines()[0])
     else:
         request = _completed(result, request, opened.artifact.state, receipt, runner.registry)
+        _check_source(result, request, receipt, runner)
         events.started(f"comparing {result} with {request.source.label}")
         report = _judged(opened, request, receipt, runner)
     parity = report.parity
     if parity and parity.passed:
         return report
+    data = (request.source.path, request.calibration, request.test)
+    check_output(request.destination, force=True, inputs=data)  # whether it is there is asked by the conversion
     if parity and parity.unproved:
         raise no_evidence(parity, "--test DATA")
     if report.result.state.numerics.needs_calibration and not request.calibration:
@@ -66,7 +71,7 @@ def mend(result: str, request: Request, runner: Runner, events: Events) -> Repai
     changed = receipt is not None and not report.broken and receipt.result.sha256 != report.result.sha256
     later = "; it is not the file that its receipt describes" if changed else ""
     told = Remark("note", "made-in-place", f"made in place of {result}, of which {_why(report)}{later}")
-    events.noted(told)
+    events.started(f"making another in place of {result}, of which {_why(report)}{later}")
     again = Conversion(msgspec.structs.replace(request, announced=(told,)), runner, events).run()
     return msgspec.structs.replace(report, receipt=again)
 
@@ -95,7 +100,7 @@ def _completed(result: str, asked: Request, found: State, receipt: Receipt | Non
     """The request that makes the result once more: the user's words, and behind them the receipt's.
 
     Raises:
-        UsageError: The source is not known, or is another by now.
+        UsageError: The source is not known.
     """
     data = receipt.calibration if receipt else None
     state = receipt.result.state if receipt else found
@@ -109,7 +114,14 @@ def _completed(result: str, asked: Request, found: State, receipt: Receipt | Non
         options=_over(receipt.options, asked.options) if receipt else asked.options,
         calibration=asked.calibration or _still_there(data.spec if data else ""),
         test=asked.test or _still_there(data.test if data else ""),
+        policy=asked.policy or (_own_gate(receipt) if receipt else None),
     )
+
+
+def _own_gate(receipt: Receipt) -> ParityPolicy | None:
+    """The gate that the user gave when the result was made."""
+    gates = [step.parity.policy for step in receipt.steps if step.parity]
+    return next((gate for gate in reversed(gates) if gate.custom), None)
 
 
 def _source(result: str, receipt: Receipt | None) -> Source:
@@ -119,10 +131,28 @@ def _source(result: str, receipt: Receipt | None) -> Source:
     named = receipt.source
     if not Path(named.path).exists():
         raise ModelNotFound(f"the source that the receipt of {result} names is not there: {named.path}", hint=hint)
-    if Path(named.path).is_file() and sha256_model(Path(named.path)) != named.sha256:
-        message = f"{named.path} is not the source that {result} was made of (sha256 {named.sha256[:12]}…) any more"
-        raise UsageError(message, hint=hint)
     return Source(path=named.path)
+
+
+def _check_source(result: str, request: Request, receipt: Receipt | None, runner: Runner) -> None:
+    """Refuse a source that the result was not made of: a repair against another model would be a new model.
+
+    Raises:
+        UsageError: With what it was made of.
+    """
+    source, path = request.source, Path(request.source.path)
+    if source.path and path.exists() and path.samefile(result):
+        raise UsageError(f"{path} is the result itself", hint="give the model that it was made of: --source MODEL")
+    if receipt is None or source.builder:
+        return
+    found = open_model(runner, source, request.options).artifact.sha256
+    if found not in {artifact.sha256 for artifact in (receipt.source, *(step.artifact for step in receipt.steps))}:
+        message = (
+            f"{path} (sha256 {found[:12]}…) is not the source that {result} was made of: {receipt.source.path} "
+            f"(sha256 {receipt.source.sha256[:12]}…)"
+        )
+        hint = f"give that one: hub repair {shlex.quote(result)} --source MODEL"
+        raise UsageError(message, hint=hint)
 
 
 def _target(registry: Registry, state: State, path: Path) -> str:

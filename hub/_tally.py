@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     Reals = npt.NDArray[np.float64]
 
 _BINS = 1024  # of leads, from 0 to 2: the lowest class may lie as far below the row's mean as the first lies above
+_SIZES = 256  # bins of leads as they are, four an octave, from 2^-32 up
 _OFFSETS = 1e-3  # of the power that one mean leaves: components whose own means explain less of it have one
 _KNOWN_MEAN = 4  # numbers in a component from which its own mean is known apart from its movement
 _CLEAR = 0.5  # lead of a probability, whose noise grows where two are near each other
@@ -22,6 +23,7 @@ _MANY = 16.0  # numbers that make up a component's power: fewer and its ratio is
 _OWN_MEAN = 8  # numbers of a sample from which its distance from the mean is a measure: one score may be just there
 _MANY_VALUES = 64  # from which their range says something
 _NEAR_END = 0.01  # of a range
+_SATURATED = 0.25  # of an output's values at the ends of its range
 _RECTIFIED = 0.05  # of an output's values: exact zeros, which sums of floats hardly give
 _QUIET = 0.25  # of the median sample's movement: a quieter sample is no measure
 
@@ -48,6 +50,14 @@ class Single(NamedTuple):
     name: str
 
 
+def _size_bins(lead: "Reals | float") -> "npt.NDArray[np.int64]":
+    """Bins of leads as they are, the smallest first."""
+    import numpy as np
+
+    octaves = np.log2(np.maximum(lead, 2.0**-32)) + 32
+    return np.asarray(np.minimum(np.ceil(4 * octaves), _SIZES - 1), np.int64)
+
+
 class Tally:
     """Sums over samples of one output, or part of one, in float64.
 
@@ -66,12 +76,14 @@ class Tally:
         self.low, self.high = math.inf, -math.inf
         self.result_low, self.result_high = math.inf, -math.inf
         self.zeros, self.row_sum_off, self.classes = 0, 0.0, 0
+        self.at_ends = [0, 0]  # of 0 to 1, and of -1 to 1
         self.finite = True
         self.probabilities = False
         self.rows: list[tuple[str, int, float, float]] = []
         self.lost: dict[int, Reals] = {}
-        self.lead_error, self.leads = 0.0, 0
-        self.clear, self.agreeing = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
+        self.lead_error = self.lead_noise = 0.0
+        self.leads = 0
+        self.clear, self.agreeing = (np.zeros((_SIZES, _BINS), np.int64) for _ in range(2))
         self._profile = profile
         self._axis, self._mean = _mean_of(profile)
 
@@ -92,6 +104,8 @@ class Tally:
         self.low, self.high = min(self.low, float(a.min())), max(self.high, float(a.max()))
         self.result_low, self.result_high = min(self.result_low, float(b.min())), max(self.result_high, float(b.max()))
         self.zeros += int(np.count_nonzero(a == 0))
+        self.at_ends[0] += int(np.count_nonzero((a <= _NEAR_END) | (a >= 1 - _NEAR_END)))
+        self.at_ends[1] += int(np.count_nonzero(np.abs(a) >= 1 - 2 * _NEAR_END))
         error = np.subtract(b, a, out=b)
         self._add_errors(a, error)
         if np.issubdtype(source.dtype, np.floating):
@@ -159,10 +173,11 @@ class Tally:
         told = lead > 0
         lead, after, size, agree = lead[told], after[told], size[told], (first == found).ravel()[told]
         self.lead_error += float((((after - lead) / size) ** 2).sum())
+        self.lead_noise += float(((after - lead) ** 2).sum())
         self.leads += lead.size
         bins = np.minimum(lead / size / 2 * _BINS, _BINS - 1).astype(np.int64)
-        self.clear += np.bincount(bins, minlength=_BINS)
-        self.agreeing += np.bincount(bins[agree], minlength=_BINS)
+        np.add.at(self.clear, (_size_bins(lead), bins), 1)
+        np.add.at(self.agreeing, (_size_bins(lead[agree]), bins[agree]), 1)
 
     @property
     def cosine(self) -> float:
@@ -203,13 +218,15 @@ class Tally:
         """Bounds that the source's own last operator keeps, as far as its values say which that is.
 
         Rectified where many are exactly zero and none is below; a sigmoid's, a softmax's or a hyperbolic tangent's
-        where they come close to both ends of its range, and none of many passes them.
+        where many of them lie at the ends of its range, some at either, and none passes them; coordinates that happen
+        to lie in such a range do not.
         """
         if self.elements < _MANY_VALUES:
             return -math.inf, math.inf
-        for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+        for place, (low, high) in enumerate(((0.0, 1.0), (-1.0, 1.0))):
             near = _NEAR_END * (high - low)
-            if low <= self.low <= low + near and high - near <= self.high <= high:
+            reaches = low <= self.low <= low + near and high - near <= self.high <= high
+            if reaches and self.at_ends[place] > _SATURATED * self.elements:
                 return low, high
         rectified = self.low >= 0 and self.zeros > _RECTIFIED * self.elements
         return (0.0 if rectified else -math.inf), math.inf
@@ -217,8 +234,9 @@ class Tally:
     def clear_rows(self, noise: float) -> tuple[int, int]:
         """Rows whose first class leads by more than the noise, and those of them whose arg-max agrees.
 
-        A lead is a part of the row's largest distance from its mean. Its own error, twice the root mean square, is what
-        noise can turn over; but no more than what the gate allows, or a fault would excuse itself.
+        A lead is a part of the row's largest distance from its mean, and it is a number: rows of a detector in which
+        nothing occurs lead by much of nearly nothing. Its own error, twice the root mean square, is what noise can turn
+        over; but no more than what the gate allows, or a fault would excuse itself.
 
         Args:
             noise: Noise power that the gate allows, as a part of the signal's.
@@ -228,7 +246,9 @@ class Tally:
         own = 2 * math.sqrt(self.lead_error / self.leads)
         cut = min(own, _CLEAR if self.probabilities else math.sqrt(2 * noise))
         start = min(math.ceil(cut / 2 * _BINS), _BINS - 1)
-        return int(self.clear[start:].sum()), int(self.agreeing[start:].sum())
+        allowed = math.sqrt(2 * noise * self.source_power / self.elements)
+        least = int(_size_bins(min(2 * math.sqrt(self.lead_noise / self.leads), allowed)))
+        return int(self.clear[least:, start:].sum()), int(self.agreeing[least:, start:].sum())
 
     def worst_sample(self) -> Single:
         """The sample, or row of a batch, with the lowest SQNR, the mean removed, among those whose noise stands out.

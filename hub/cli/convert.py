@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hub.cli.options import F, model_options, parse_options, runtime_option, verbosity
+from hub.cli.options import GATE_OPTIONS, F, model_options, parse_options, parse_policy, runtime_option, verbosity
 
 if TYPE_CHECKING:
     from hub._plugins import Registry
     from hub._request import Request
-    from hub.spec import Numerics, ParityPolicy
 
 
 class _Int8Command(click.Command):
@@ -87,9 +86,7 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--strict", is_flag=True, help="Refuse int8-mixed where int8 is asked for."),
     click.option("--fast", is_flag=True, help="Judge the result by its outputs alone, not layer by layer."),
     click.option("--no-cache", is_flag=True, help="Run every step again."),
-    click.option("--max-relative", type=float, help="Your own gate: largest relative error."),
-    click.option("--min-cosine", type=float, help="Your own gate: smallest cosine."),
-    click.option("--min-sqnr", type=float, help="Your own gate: smallest SQNR in dB."),
+    *GATE_OPTIONS,
     click.option("--step-timeout", type=float, default=1800.0, show_default=True, help="Seconds for one step."),
     click.option("--max-memory", type=int, default=0, metavar="MIB", help="Memory for one step; 0 for no bound."),
     click.option("--seed", type=int, default=0, show_default=True, help="For random inputs."),
@@ -168,7 +165,7 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
         options=parse_options(values),
         calibration=values["calibration"],
         test=values["test"],
-        policy=_policy(values, numerics),
+        policy=parse_policy(values, numerics),
         announced=announced,
         avoid=values["avoid"],
         require_speedup=values["require_speedup"],
@@ -192,16 +189,3 @@ def _precision(values: dict[str, Any]) -> str:
         words = ", ".join(f"--{flag}" for flag in flags)
         raise click.UsageError(f"{words} and --precision name one precision: give one of them")
     return asked[0] if asked else ""
-
-
-def _policy(values: dict[str, Any], numerics: "Numerics | None") -> "ParityPolicy | None":
-    bounds = {
-        "relative_max": values["max_relative"],
-        "cosine_min": values["min_cosine"],
-        "sqnr_min_db": values["min_sqnr"],
-    }
-    if all(bound is None for bound in bounds.values()):
-        return None
-    from hub.spec import Numerics, ParityPolicy
-
-    return ParityPolicy(numerics=numerics or Numerics.FP32, source="set on the command line", custom=True, **bounds)

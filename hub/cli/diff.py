@@ -36,7 +36,7 @@ def diff_command(**values: Any) -> None:
     if page:
         from hub._page import check_page
 
-        check_page()
+        check_page(page)
         check_output(page, force=values["force"], inputs=(values["model"], values["other"]))
     with Progress(quiet=values["quiet"] or values["as_json"], verbose=values["verbose"]) as events:
         report = diff(

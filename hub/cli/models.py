@@ -4,7 +4,16 @@ from typing import Any
 
 import click
 
-from hub.cli.options import model_options, parse_options, parse_runtime, runtime_option, runtime_options, verbosity
+from hub.cli.options import (
+    gate_options,
+    model_options,
+    parse_options,
+    parse_policy,
+    parse_runtime,
+    runtime_option,
+    runtime_options,
+    verbosity,
+)
 
 
 @click.command("inspect")
@@ -38,6 +47,7 @@ def inspect_command(**values: Any) -> None:
 @click.option("--data", default="", metavar="SPEC", help="Samples, as for `hub convert --test`; random when not given.")
 @click.option("--precision", default="", metavar="NAME", help="Whose gate applies; by default what the result holds.")
 @click.option("--fast", is_flag=True, help="Judge the result by its outputs alone, not layer by layer.")
+@gate_options
 @runtime_option
 @model_options
 @verbosity
@@ -60,6 +70,7 @@ def verify_command(**values: Any) -> None:
         data=values["data"],
         numerics=values["precision"],
         options=options,
+        policy=parse_policy(values, None),
         runtime=values["runtime"],
         fast=values["fast"],
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from hub.spec import ConvertOptions, DimRange, DType, RuntimeOptions
+    from hub.spec import ConvertOptions, DimRange, DType, Numerics, ParityPolicy, RuntimeOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +30,11 @@ _VERBOSITY = (
 )
 
 
+GATE_OPTIONS = (
+    click.option("--max-relative", type=float, help="Your own gate: largest relative error."),
+    click.option("--min-cosine", type=float, help="Your own gate: smallest cosine."),
+    click.option("--min-sqnr", type=float, help="Your own gate: smallest SQNR in dB."),
+)
 _RUNTIME_OPTIONS = (
     click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Device that the runtime knows."),
     click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0 for the runtime's default."),
@@ -55,6 +60,11 @@ def runtime_options(function: F) -> F:
 def model_options(function: F) -> F:
     """Add the options that say how to read a model."""
     return _with(function, _MODEL_OPTIONS)
+
+
+def gate_options(function: F) -> F:
+    """Add the options for a gate of the user's own."""
+    return _with(function, GATE_OPTIONS)
 
 
 def verbosity(function: F) -> F:
@@ -156,3 +166,17 @@ def _parse_constant(text: str) -> tuple[str, int | float | bool]:
         raise click.BadParameter(f"{text!r} is not INPUT=NUMBER", param_hint="--constant")
     whole = not isinstance(number, bool) and number.is_integer() and "." not in value and "e" not in value.lower()
     return name, int(number) if whole else number
+
+
+def parse_policy(values: dict[str, Any], numerics: "Numerics | None") -> "ParityPolicy | None":
+    """The user's own gate; None where no bound is given."""
+    bounds = {
+        "relative_max": values["max_relative"],
+        "cosine_min": values["min_cosine"],
+        "sqnr_min_db": values["min_sqnr"],
+    }
+    if all(bound is None for bound in bounds.values()):
+        return None
+    from hub.spec import Numerics, ParityPolicy
+
+    return ParityPolicy(numerics=numerics or Numerics.FP32, source="set on the command line", custom=True, **bounds)

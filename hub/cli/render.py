@@ -344,7 +344,10 @@ def _before_and_after(report: RepairReport, receipt: Receipt) -> Iterator[tuple[
     for name in before | after:
         yield name, _db(before[name]) if before else report.broken, _db(after[name]) if name in after else ""
     local = next((step.local for step in reversed(receipt.steps) if step.local), None)
-    failed = [str(one.failed) if one else "not compared" for one in (report.parity and report.parity.local, local)]
+    failed = [
+        str(one.failed) if one and not one.lack else "not compared"
+        for one in (report.parity and report.parity.local, local)
+    ]
     yield "guilty layers", failed[0], failed[1]
     yield "precision", report.result.state.numerics.value, receipt.result.state.numerics.value
     kept = [

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from hub.cli.options import model_options, parse_options, runtime_option, verbosity
+from hub.cli.options import gate_options, model_options, parse_options, parse_policy, runtime_option, verbosity
 
 
 @click.command("repair")
@@ -32,6 +32,7 @@ from hub.cli.options import model_options, parse_options, runtime_option, verbos
 @click.option("--no-cache", is_flag=True, help="Run every step again.")
 @click.option("--step-timeout", type=float, default=1800.0, show_default=True, help="Seconds for one step.")
 @click.option("--max-memory", type=int, default=0, metavar="MIB", help="Memory for one step; 0 for no bound.")
+@gate_options
 @model_options
 @verbosity
 def repair_command(**values: Any) -> None:
@@ -54,6 +55,7 @@ def repair_command(**values: Any) -> None:
         options=parse_options(values),
         calibration=values["calibration"],
         test=values["test"],
+        policy=parse_policy(values, None),
         runtime=values["runtime"],
         strict=values["strict"],
         force=values["force"],

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from hub._causes import HeldConstant, constant_cause, hold_constants, result_causes
-from hub._diff import bound
+from hub._diff import bound, output_diffs
 from hub._insides import InsideComparison, open_inside
 from hub._local import LocalBounds
 from hub._matching import InnerResult, best_order, match, result_of
 from hub._page import write_page
 from hub.spec import (
+    SQNR_CAP_DB,
     DiffReport,
     Dim,
     DType,
@@ -229,3 +230,25 @@ def test_a_page_without_what_draws_it_says_what_to_install(
     ran = hub("diff", toy, toy, "--html", tmp_path / "page.html")
     assert ran.status == 4
     assert "pip install 'hub-convert[page]'" in ran.err
+
+
+def test_a_page_replaces_a_page_and_nothing_else(hub: Hub, toy: Path, samples: Path, tmp_path: Path) -> None:
+    data = samples.read_bytes()
+    ran = hub("diff", toy, toy, "--data", samples, "--html", samples, "--force", "--json")
+    assert (ran.error["code"], samples.read_bytes()) == ("output-exists", data)
+    assert hub("diff", toy, toy, "--html", tmp_path, "--force", "--json").error["code"] == "output-not-writable"
+    page = tmp_path / "page.html"
+    page.write_text("<!DOCTYPE html>an old one")
+    assert hub("diff", toy, toy, "--html", page, "--force").status == 0
+    assert "Error along the graph" in page.read_text() or "Outputs" in page.read_text()
+
+
+def test_numbers_that_are_not_finite_are_no_match(tmp_path: Path) -> None:
+    for name, values in (("one", [1.0, 2.0]), ("other", [1.0, np.nan])):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "0.npz", y=np.array(values, np.float32))
+    for one, other in (("one", "other"), ("other", "one"), ("other", "other")):
+        (found,) = output_diffs(tmp_path / one, tmp_path / other, {})
+        assert (found.sqnr_db, found.cosine) == (-SQNR_CAP_DB, 0.0)
+        assert found.causes[0].code == "not-finite"
+        assert "50.0%" in found.causes[0].text

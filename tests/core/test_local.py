@@ -189,6 +189,12 @@ def test_a_range_that_cuts_off_and_a_moved_bias_are_told(tmp_path: Path) -> None
     assert far.failed == 1
 
 
+def test_a_scale_that_lost_its_sign_is_a_fault(tmp_path: Path) -> None:
+    turned = SOUND["constants"] | {"w": (-np.array(SOUND["constants"]["w"])).tolist()}
+    report = checked(tmp_path, SOUND | {"constants": turned, "steps": {"w": -0.01}})
+    assert any(item.what == "constant" and item.failures for item in report.worst)
+
+
 def test_a_bias_that_corrects_the_mean_is_right(tmp_path: Path) -> None:
     """The weights lose a little of each channel, and the bias gives it back."""
     source = FLOAT | {"constants": {"w": (W + 0.004).tolist(), "b": B.tolist()}}

@@ -191,6 +191,28 @@ def test_top1_counts_rows(tmp_path: Path) -> None:
     assert any(f"of {item.top1_rows} clear rows" in failure for failure in item.failures)
 
 
+def test_rows_in_which_nothing_occurs_are_no_classes(tmp_path: Path) -> None:
+    """A detector's cells: 60 of 1536 hold something, and in the others rounding orders the scores."""
+    generator = np.random.default_rng(3)
+    scores = generator.uniform(0, 2e-4, (24, 64, 3))
+    hits = [(place % 24, generator.integers(64), generator.integers(3)) for place in range(60)]
+    for hit in hits:
+        scores[hit] = generator.uniform(0.7, 1.0)
+    sound = scores + generator.normal(0, 0.003, scores.shape)
+    wrong = sound.copy()
+    for sample, cell, _ in hits[:20]:
+        wrong[sample, cell] = np.roll(wrong[sample, cell], 1)
+    reference = write(tmp_path / "source", [{"scores": item.astype(np.float32)} for item in scores])
+    found = []
+    for name, values in (("sound", sound), ("wrong", wrong)):
+        result = write(tmp_path / name, [{"scores": item.astype(np.float32)} for item in values])
+        report = compare(reference, {"toy": result}, INT8, inputs="given", reference_runtime="toy")
+        found.append(by_name(report)["scores"])
+    assert (found[0].failures, found[0].top1) == ((), 1.0)
+    assert 50 <= found[0].top1_rows <= 60
+    assert any("clear rows" in failure for failure in found[1].failures)
+
+
 @pytest.mark.parametrize(
     ("hits", "rows", "share", "tail"),
     [(18, 24, 0.95, 0.0012), (0, 2, 0.95, 0.0025), (3, 4, 0.95, 0.1855), (19, 20, 0.95, 1.0), (65, 100, 0.95, 2e-21)],

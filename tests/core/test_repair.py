@@ -135,3 +135,27 @@ def test_options_of_the_conversion_are_kept(hub: Hub, toy: Path, tmp_path: Path,
     assert report.receipt.calibration.test == str(samples)
     assert report.receipt.options.shapes == {"x": (1, 6)}
     assert output.with_name("fixed.repaired.toybin").read_bytes() == sound
+
+
+def test_a_repair_is_of_the_model_that_the_result_was_made_of(hub: Hub, toy: Path, converted: Path) -> None:
+    spoil(converted)
+    itself = hub("repair", converted, "--source", converted, "--json").error
+    assert itself["code"] == "usage"
+    assert "is the result itself" in itself["message"]
+    other = toy.with_name("other.toy")
+    other.write_text(toy.read_text() + " ")
+    another = hub("repair", converted, "--source", other, "--json").error
+    assert another["code"] == "usage"
+    assert "is not the source" in another["message"]
+
+
+def test_the_gate_of_the_conversion_is_kept(hub: Hub, toy: Path, tmp_path: Path, samples: Path) -> None:
+    output = tmp_path / "loose.toybin"
+    made = hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output, "--min-sqnr", "15")
+    assert made.status == 0
+    spoil(output)
+    ran = hub("repair", output, "--json")
+    assert ran.status == 0, ran.err
+    again = ran.json["receipt"]
+    assert again["steps"][-1]["parity"]["policy"]["sqnr_min_db"] == 15
+    assert hub("verify", toy, again["result"]["path"], "--data", samples, "--min-sqnr", "200").status == 6
