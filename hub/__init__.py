@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hub._api import convert, identify_file, repair, run, verify
     from hub._diff import diff
+    from hub._reduce import reduce
     from hub._sessions import Model, open_session
     from hub._version import VERSION as __version__  # noqa: N811 the name that Python packages give it
     from hub.spec import ConvertOptions, HubError, ParityPolicy, Receipt, RuntimeOptions
@@ -21,6 +22,7 @@ __all__ = [
     "diff",
     "identify_file",
     "open_session",
+    "reduce",
     "repair",
     "run",
     "verify",
@@ -30,6 +32,7 @@ _HOME = {
     "convert": "hub._api",
     "diff": "hub._diff",
     "identify_file": "hub._api",
+    "reduce": "hub._reduce",
     "repair": "hub._api",
     "run": "hub._api",
     "verify": "hub._api",

@@ -108,15 +108,10 @@ def hold_constants(
         bounds: How far rounding moves one.
         kind: What kind of layer it is; empty where both models are of one format, so that axes are in one order.
     """
-    free, causes, orders = list(ones), [], []
-    for other in others.values():
-        fitting = [(one, order) for one in free if (order := _order(ones[one].values, other.values, kind))]
-        if not fitting:
-            continue
-        found, order = min(
-            fitting, key=lambda item: relative_noise(ones[item[0]].values, item[1].laid_out(other.values))
-        )
-        free.remove(found)
+    causes, orders = [], []
+    pairs = list(paired_constants(ones, others, kind=kind))
+    for found, name, order in pairs:
+        other = others[name]
         one, step = ones[found].values, order.laid_out(np.broadcast_to(other.step, other.values.shape))
         tolerance = step * bounds.constant_steps + np.abs(one) * bounds.relative + bounds.smallest
         cause = constant_cause(HeldConstant(found, one, order.laid_out(other.values), tolerance))
@@ -128,7 +123,21 @@ def hold_constants(
         if kind and not cause:
             possible = tuple(item.order for item in axis_orders(one.shape, other.values.shape))
             orders.append(ConstantOrder(found, kind, order.order, possible))
-    return PairConstants(tuple(causes), bool(free), tuple(orders))
+    return PairConstants(tuple(causes), len(pairs) < len(ones), tuple(orders))
+
+
+def paired_constants(
+    ones: Mapping[str, StoredConstant], others: Mapping[str, StoredConstant], *, kind: str
+) -> Iterator[tuple[str, str, AxisOrder]]:
+    """Names of each constant of the second and of the nearest of the first that has its sizes; as `hold_constants`."""
+    free = list(ones)
+    for name, other in others.items():
+        fitting = [(one, order) for one in free if (order := _order(ones[one].values, other.values, kind))]
+        if fitting:
+            noise = [relative_noise(ones[one].values, order.laid_out(other.values)) for one, order in fitting]
+            found, order = fitting[int(np.argmin(noise))]
+            free.remove(found)
+            yield found, name, order
 
 
 def _order(one: "Reals", other: "Reals", kind: str) -> AxisOrder | None:

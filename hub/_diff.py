@@ -20,6 +20,7 @@ from hub._reference import samples_and_reference
 from hub._request import Request, Source, parse_source
 from hub._runner import Runner, session
 from hub._tally import cosine, decibels
+from hub._tasks import Subject
 from hub._unrun import check_here
 from hub.spec import (
     SQNR_CAP_DB,
@@ -39,6 +40,7 @@ from hub.spec import (
     SampleFolder,
     Signature,
     TensorSpec,
+    UnsupportedModel,
     UsageError,
 )
 
@@ -76,30 +78,13 @@ def diff(
         UsageError: The two take other inputs.
         HubError: One of them cannot be read or run.
     """
-    registry, events = Registry(), events or Silent()
-    request = Request(
-        source=parse_source(model), target="", numerics=Numerics.FP32, output="", test=data,
-        options=options or ConvertOptions(), fast=True,
-    )  # fmt: skip
-    with session(registry) as runner:
-        one = open_model(runner, request.source, request.options)
-        two = open_model(runner, Source(path=other), ConvertOptions())
-        for opened in (one, two):
-            check_here(registry, registry.runtime_for(opened.artifact.state.format), opened.summary)
-        receipt = read_receipt(Path(other), two.artifact)
-        start = _start(one, receipt) if receipt else None
-        if receipt and start == 0:
-            request = as_made(request, one, receipt)
-        made = [step.bindings for step in receipt.steps[start:]] if receipt and start is not None else None
-        chain = tuple(made) if made is not None else (bound(one.summary.signature, two.summary.signature),)
-        fix = two.summary.signature.is_static
-        events.started("running both models")
-        samples, reference = samples_and_reference(request, runner, one, fix=fix)
-        how = run_options(samples.options, chain=chain)
-        outputs, ran = runner.run(two.artifact, how, reference.inputs, chain)
+    events = events or Silent()
+    with session(Registry()) as runner:
+        between = open_both(runner, model, other, data, options or ConvertOptions(), events)
+        one, two, reference, (its_options, chain) = between.one, between.two, between.reference, between.terms
+        outputs, ran = runner.run(two.artifact, run_options(its_options, chain=chain), reference.inputs, chain)
         remarks = [] if reference.kind == "given" else [_random_words(two)]
-        between = _Between(request, runner, one, two, reference, (samples.options, chain))
-        inside, stand_in = between.inside(receipt if start == 0 else None, events, worst)
+        inside, stand_in = between.inside(events, worst)
         if stand_in:
             text = f"A's float form in {stand_in.state} was opened in its place, to look into layers as B has them"
             remarks.append(Remark("note", "stand-in-opened", text))
@@ -113,6 +98,28 @@ def diff(
             inside=inside,
             remarks=tuple(remarks),
         )
+
+
+def open_both(
+    runner: Runner, model: str, other: str, data: str, options: ConvertOptions, events: Events
+) -> "ModelPair":
+    """Open two models and run the first on the samples; see `diff`."""
+    request = Request(
+        source=parse_source(model), target="", numerics=Numerics.FP32, output="", test=data, options=options, fast=True
+    )
+    one = open_model(runner, request.source, request.options)
+    two = open_model(runner, Source(path=other), ConvertOptions())
+    for opened in (one, two):
+        check_here(runner.registry, runner.registry.runtime_for(opened.artifact.state.format), opened.summary)
+    receipt = read_receipt(Path(other), two.artifact)
+    start = _start(one, receipt) if receipt else None
+    if receipt and start == 0:
+        request = as_made(request, one, receipt)
+    made = [step.bindings for step in receipt.steps[start:]] if receipt and start is not None else None
+    chain = tuple(made) if made is not None else (bound(one.summary.signature, two.summary.signature),)
+    events.started("running both models")
+    samples, reference = samples_and_reference(request, runner, one, fix=two.summary.signature.is_static)
+    return ModelPair(request, runner, one, two, reference, (samples.options, chain), receipt if start == 0 else None)
 
 
 def _random_words(two: Opened) -> Remark:
@@ -136,7 +143,11 @@ def _start(one: Opened, receipt: Receipt) -> int | None:
     return 0 if like_source else None
 
 
-class _Between(msgspec.Struct, frozen=True):
+class _NothingInside(UnsupportedModel):
+    """There is nothing to look into."""
+
+
+class ModelPair(msgspec.Struct, frozen=True):
     """Two models that were run on the same samples, to be compared from inside.
 
     Attributes:
@@ -146,6 +157,7 @@ class _Between(msgspec.Struct, frozen=True):
         two: B.
         reference: The samples.
         terms: A's options with its sizes, and the changes from A's inputs and outputs to B's.
+        receipt: B's receipt, where A is what it begins with.
     """
 
     request: Request
@@ -154,38 +166,50 @@ class _Between(msgspec.Struct, frozen=True):
     two: Opened
     reference: Reference
     terms: tuple[ConvertOptions, Chain]
+    receipt: Receipt | None
 
-    def inside(self, receipt: Receipt | None, events: Events, worst: int) -> tuple[InsideDiff, ModelArtifact | None]:
+    def inside(self, events: Events, worst: int) -> tuple[InsideDiff, ModelArtifact | None]:
         """Compare, and say which model stood in for A where A shows no layers."""
+        try:
+            subjects, stand_in = self.subjects(events)
+            found = self.runner.inside_diff(*subjects, self.reference.inputs, most_samples=SAMPLES, worst=worst)
+        except _NothingInside as lack:
+            return InsideDiff(lack=lack.message), None
+        except HubError as error:
+            return InsideDiff(lack=f"the layers could not be compared: {error.message.splitlines()[0]}"), None
+        return found, stand_in
+
+    def subjects(self, events: Events) -> tuple[tuple[Subject, Subject], ModelArtifact | None]:
+        """Both as they are to be opened, and the model that stands in for A where A shows no layers.
+
+        Raises:
+            UnsupportedModel: There is nothing to look into.
+            HubError: What is to stand in cannot be made.
+        """
+        receipt = self.receipt
         formats = self.runner.registry.formats
         if not isinstance(formats[self.two.artifact.state.format], OpensInside):
             shows = ", ".join(sorted(name for name, item in formats.items() if isinstance(item, OpensInside)))
             lack = (
                 f"{self.two.artifact.state.format} shows no layers; those that do: {shows or 'none that is installed'}"
             )
-            return InsideDiff(lack=lack), None
+            raise _NothingInside(lack)
         own_chain: Chain = ()
         model, stand_in = self.one.artifact, None
-        try:
-            known = receipt and model.state.format != self.two.artifact.state.format and self._on_the_way(receipt)
-            if known or not isinstance(formats[model.state.format], OpensInside):
-                stand_in, own_chain = self._float_form(receipt, events)
-                model = stand_in
-            if model.sha256 == self.two.artifact.sha256:
-                lack = (
-                    "both are the same file" if not stand_in else f"A's float form in {model.state.format} is B itself"
-                )
-                return InsideDiff(lack=lack), None
-            events.started("comparing layers")
-            options, chain = self.terms
-            subjects = (
-                self.runner.subject(model, run_options(options, chain=own_chain), own_chain),
-                self.runner.subject(self.two.artifact, run_options(options, chain=chain), chain),
-            )
-            found = self.runner.inside_diff(*subjects, self.reference.inputs, most_samples=SAMPLES, worst=worst)
-        except HubError as error:
-            return InsideDiff(lack=f"the layers could not be compared: {error.message.splitlines()[0]}"), None
-        return found, stand_in
+        known = receipt and model.state.format != self.two.artifact.state.format and self._on_the_way(receipt)
+        if known or not isinstance(formats[model.state.format], OpensInside):
+            stand_in, own_chain = self._float_form(receipt, events)
+            model = stand_in
+        if model.sha256 == self.two.artifact.sha256:
+            same = f"A's float form in {model.state.format} is B itself" if stand_in else "both are the same file"
+            raise _NothingInside(same)
+        events.started("comparing layers")
+        options, chain = self.terms
+        subjects = (
+            self.runner.subject(model, run_options(options, chain=own_chain), own_chain),
+            self.runner.subject(self.two.artifact, run_options(options, chain=chain), chain),
+        )
+        return subjects, stand_in
 
     def _float_form(self, receipt: Receipt | None, events: Events) -> tuple[ModelArtifact, Chain]:
         """A's float form in B's format: what hub made on the way to B, or one that is made now.

@@ -99,6 +99,11 @@ class ShownModel(NamedTuple):
 
     def shown(self, names: Sequence[str], feeds: Iterable[Feeds]) -> Iterator[dict[str, "Reals"]]:
         """Tensors by name, as real numbers, sample by sample; what is fed is among what can be asked for."""
+        for given in self.stored(names, feeds):
+            yield {name: real_numbers(given[name], self.inside.tensors[name]) for name in names}
+
+    def stored(self, names: Sequence[str], feeds: Iterable[Feeds]) -> Iterator[dict[str, "npt.NDArray[np.generic]"]]:
+        """Likewise, as they are stored."""
         own = {tensor: name for name, tensor in self.inside.inputs.items()}
         asked = list(dict.fromkeys(name for name in names if name not in own))
         with contextlib.ExitStack() as stack:
@@ -107,7 +112,7 @@ class ShownModel(NamedTuple):
                 given = (inner.run(sample) if inner else {}) | {
                     own_name: sample[name] for own_name, name in own.items()
                 }
-                yield {name: real_numbers(given[name], self.inside.tensors[name]) for name in names}
+                yield {name: given[name] for name in names}
 
 
 def open_inside(
@@ -423,28 +428,35 @@ class InsideComparison:
         stack: contextlib.ExitStack,
     ) -> "Callable[[Feeds, dict[str, Reals]], dict[str, Reals]]":
         """Cut the first model's layers apart; gives what runs them on the second's tensors."""
-        model, tensors = self.one, self.one.inside.tensors
+        model = self.one
         if model.artifact.state.numerics is not Numerics.FP32:
             self.left_out["the first model is not float32, so its layers were not run apart"] = len(self.pairs)
             return lambda _feeds, _found: {}
-        makers, inputs = self.makers[0], {tensor: name for name, tensor in model.inside.inputs.items()}
-        layers = {read: makers[read.result].inputs[read.slot] for read, _, _ in fed}
+        inputs = {tensor: name for name, tensor in model.inside.inputs.items()}
+        reads = [read for read, _, _ in fed]
         results = [pair.one.tensor for pair in pairs if pair.one.tensor not in inputs]
-        file = model.reader.cut(Path(model.artifact.path), folder, results, list(layers), {})
+        file = model.reader.cut(Path(model.artifact.path), folder, results, reads, {})
         opened = model.runtime.open(msgspec.structs.replace(model.artifact, path=str(file)), model.options)
         session = stack.enter_context(contextlib.closing(opened))
 
         def run(feeds: Feeds, found: dict[str, "Reals"]) -> dict[str, "Reals"]:
-            fed_now = {}
-            for read, name, order in fed:
-                source = layers[read]
-                laid = order.laid_out(found[name]) if order else feeds[inputs[source]]
-                fed_now[read.fed] = laid.astype(tensors[source].dtype.value)
-            gives = session.run(fed_now) if results else {}
+            gives = session.run(self._laid_out(fed, feeds, found)) if results else {}
             given = {tensor: feeds[name] for tensor, name in inputs.items()} | {name: gives[name] for name in results}
             return {name: array.astype(np.float64) for name, array in given.items()}
 
         return run
+
+    def _laid_out(
+        self, fed: Sequence[tuple[Read, str, AxisOrder | None]], feeds: Feeds, found: Mapping[str, "Reals"]
+    ) -> dict[str, "npt.NDArray[np.generic]"]:
+        """What the first model's layers are to be fed, from its own inputs and the second's tensors."""
+        inputs = {tensor: name for name, tensor in self.one.inside.inputs.items()}
+        laid = {}
+        for read, name, order in fed:
+            source = self.makers[0][read.result].inputs[read.slot]
+            array = order.laid_out(found[name]) if order else feeds[inputs[source]]
+            laid[read.fed] = array.astype(self.one.inside.tensors[source].dtype.value)
+        return laid
 
     def _judged(self, pair: TensorPair, sums: _PairSums, constants: PairConstants) -> LayerDiff:
         """What is to be said of a pair."""

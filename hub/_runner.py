@@ -20,6 +20,7 @@ from hub._tasks import (
     DiffTask,
     ExplainTask,
     LocalTask,
+    ReduceTask,
     RunOutput,
     RunTask,
     SampleTask,
@@ -44,6 +45,7 @@ from hub.spec import (
     LocalReport,
     ModelArtifact,
     ModelSummary,
+    ReducedCase,
     Runtime,
     RuntimeOptions,
     State,
@@ -262,14 +264,32 @@ class Runner:
         self, one: Subject, other: Subject, samples: tuple[str, str], *, most_samples: int, worst: int
     ) -> InsideDiff:
         """Compare two models from inside, in the process of the second one's runtime."""
+        task = self._diff_task(one, other, samples, most_samples, worst)
+        key = key_of(self._subject_key("diff", (one, other), samples), most_samples, worst)
+        done = self.execute(key, lambda _: task, Place(process=self.registry.runtimes[other.runtime].process))
+        return msgspec.convert(done.result.value, InsideDiff)
+
+    def reduced(
+        self, one: Subject, other: Subject, samples: tuple[str, str], *, most_samples: int
+    ) -> tuple[Path, ReducedCase]:
+        """Cut out a layer that diverges, in the process of the second one's runtime; returns the folder, too."""
+
+        def build(folder: Path) -> Task:
+            (folder / "case").mkdir()
+            task = self._diff_task(one, other, samples, most_samples, 1)
+            return ReduceTask(diff=task, into=str(folder / "case"))
+
+        done = self.execute("", build, Place(process=self.registry.runtimes[other.runtime].process))
+        return done.folder / "case", msgspec.convert(done.result.value, ReducedCase)
+
+    def _diff_task(
+        self, one: Subject, other: Subject, samples: tuple[str, str], most_samples: int, worst: int
+    ) -> DiffTask:
         sides = [
             DiffSide(reader=reference_of(self.registry.formats[item.artifact.state.format]), subject=item)
             for item in (one, other)
         ]
-        task = DiffTask(one=sides[0], other=sides[1], samples=samples[0], most_samples=most_samples, worst=worst)
-        key = key_of(self._subject_key("diff", (one, other), samples), most_samples, worst)
-        done = self.execute(key, lambda _: task, Place(process=self.registry.runtimes[other.runtime].process))
-        return msgspec.convert(done.result.value, InsideDiff)
+        return DiffTask(one=sides[0], other=sides[1], samples=samples[0], most_samples=most_samples, worst=worst)
 
     def time(
         self, subjects: tuple[Subject, ...], samples: tuple[str, str], *, again: bool

@@ -129,7 +129,14 @@ class DiffTask(msgspec.Struct, frozen=True, kw_only=True, tag="diff"):
     worst: int
 
 
-Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask | LocalTask | DiffTask
+class ReduceTask(msgspec.Struct, frozen=True, kw_only=True, tag="reduce"):
+    """Compare two models from inside, and cut out a layer that diverges, into an empty folder. A `ReducedCase`."""
+
+    diff: DiffTask
+    into: str
+
+
+Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask | LocalTask | DiffTask | ReduceTask
 
 
 def who_does(task: Task) -> str:
@@ -143,8 +150,9 @@ def who_does(task: Task) -> str:
             return f"the session of {task.plugin}"
         case ExplainTask() | LocalTask():
             return f"the session of {task.subject.runtime}"
-        case TimeTask() | DiffTask():
-            subjects = task.subjects if isinstance(task, TimeTask) else (task.one.subject, task.other.subject)
+        case TimeTask() | DiffTask() | ReduceTask():
+            both = task.diff if isinstance(task, ReduceTask) else task
+            subjects = both.subjects if isinstance(both, TimeTask) else (both.one.subject, both.other.subject)
             return f"a session of {' or '.join(dict.fromkeys(subject.runtime for subject in subjects))}"
         case SampleTask():
             return f"the function {task.function}"

@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -38,6 +38,7 @@ from hub._tasks import (
     ExplainTask,
     Failure,
     LocalTask,
+    ReduceTask,
     RunOutput,
     RunTask,
     SampleTask,
@@ -58,6 +59,7 @@ from hub.spec import (
     InsideDiff,
     LocalReport,
     ModelSummary,
+    ReducedCase,
     Runtime,
     SampleFolder,
     Session,
@@ -65,6 +67,9 @@ from hub.spec import (
     StepOutput,
     write_sample,
 )
+
+if TYPE_CHECKING:
+    from hub._insides import ShownModel
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -217,11 +222,12 @@ def _local(task: LocalTask) -> LocalReport:
     return check.report(to_artifact(feeds, subject.chain) for feeds in SampleFolder(task.samples))
 
 
-def _diff(task: DiffTask) -> InsideDiff:
+@contextlib.contextmanager
+def _both(task: DiffTask) -> Iterator[tuple["ShownModel", "ShownModel", list[tuple[Feeds, Feeds]]]]:
     from hub._bindings import to_artifact
-    from hub._insides import InsideComparison, ShownModel, open_inside
+    from hub._insides import open_inside
 
-    def opened(side: DiffSide, stack: contextlib.ExitStack) -> ShownModel:
+    def opened(side: DiffSide, stack: contextlib.ExitStack) -> "ShownModel":
         runtime, subject = load_reference(side.subject.plugin)(), side.subject
         return open_inside(load_reference(side.reader)(), runtime, subject.artifact, subject.options, stack)
 
@@ -229,8 +235,21 @@ def _diff(task: DiffTask) -> InsideDiff:
     chains = (task.one.subject.chain, task.other.subject.chain)
     feeds = [(to_artifact(feeds, chains[0]), to_artifact(feeds, chains[1])) for feeds in samples]
     with contextlib.ExitStack() as stack:
-        one, other = opened(task.one, stack), opened(task.other, stack)
+        yield opened(task.one, stack), opened(task.other, stack), feeds
+
+
+def _diff(task: DiffTask) -> InsideDiff:
+    from hub._insides import InsideComparison
+
+    with _both(task) as (one, other, feeds):
         return InsideComparison(one, other, feeds, task.worst).report()
+
+
+def _reduce(task: ReduceTask) -> ReducedCase:
+    from hub._reduction import CaseSearch
+
+    with _both(task.diff) as (one, other, feeds):
+        return CaseSearch(one, other, feeds, task.diff.worst).find(Path(task.into))
 
 
 def _samples(task: SampleTask) -> int:
@@ -266,6 +285,7 @@ _HANDLERS: dict[type, Callable[[Any], Any]] = {
     ExplainTask: _explain,
     LocalTask: _local,
     DiffTask: _diff,
+    ReduceTask: _reduce,
 }
 
 

@@ -17,6 +17,10 @@ COMMANDS = {
     "verify": ("hub.cli.models", "Measure a result against its source."),
     "repair": ("hub.cli.repair", "Judge a result against its source, and make a right one where it is wrong."),
     "diff": ("hub.cli.diff", "Compare two models layer by layer: where they differ first, most, and why."),
+    "reduce": (
+        "hub.cli.reduce",
+        "Cut out the smallest part of a result that fails by itself, with a script to show it.",
+    ),
     "run": ("hub.cli.models", "Run a model on data and save its outputs."),
     "plugins": ("hub.cli.system", "List plugins, formats, edges and runtimes, the broken ones too."),
     "doctor": ("hub.cli.system", "Check the installation and say how to mend it."),

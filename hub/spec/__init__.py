@@ -10,6 +10,8 @@ from hub.spec.diffs import (
     LayerDiff,
     MatchedBy,
     OutputDiff,
+    ReducedCase,
+    ReduceReport,
     TensorDetail,
 )
 from hub.spec.edges import (
@@ -66,7 +68,7 @@ from hub.spec.errors import (
 from hub.spec.execution import ExecutedLayer, Execution, ExecutionReport, Explains, Share
 from hub.spec.expectations import Expectation, ExpectationKind, parse_expectations
 from hub.spec.hooks import CONTRACT_VERSION, ENTRY_POINT_GROUP, hookimpl
-from hub.spec.inside import InnerLayer, InnerTensor, Inside, OpensInside, Read, StoredConstant
+from hub.spec.inside import CutsOut, InnerLayer, InnerTensor, Inside, OpensInside, Read, StoredConstant
 from hub.spec.machine import Processor, processor
 from hub.spec.numerics import PREPARED, STATEFUL, STATIC, Numerics, State, form_satisfies
 from hub.spec.parts import Part, parts_of, quiet_parts_of, with_parts, with_quiet_parts
@@ -119,6 +121,7 @@ __all__ = [
     "CauseCode",
     "ConvertJob",
     "ConvertOptions",
+    "CutsOut",
     "DType",
     "DependencyMissing",
     "DescribeJob",
@@ -182,6 +185,8 @@ __all__ = [
     "QuantRecipe",
     "Read",
     "Receipt",
+    "ReduceReport",
+    "ReducedCase",
     "Remark",
     "RemarkCode",
     "RemarkKind",

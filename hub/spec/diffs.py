@@ -202,3 +202,45 @@ class DiffReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: tuple[OutputDiff, ...]
     inside: InsideDiff
     remarks: tuple[Remark, ...] = ()
+
+
+class ReducedCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A layer of B that fails by itself, beside the layers of A that it does the work of.
+
+    Attributes:
+        layer: The layer; None where no case was found.
+        parts: Layers of A and of B that are left.
+        sample: Which sample is fed, from 0: the one with the largest error.
+        sqnr_db: SQNR of B's part against A's part on it, as the script computes it.
+        least_db: What rounding to B's grids leaves of it, less a margin: with less the script exits with 1.
+        max_abs: Largest absolute difference.
+        lack: Why there is no case; empty where there is one.
+    """
+
+    layer: LayerDiff | None = None
+    parts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    sample: int = 0
+    sqnr_db: float = SQNR_CAP_DB
+    least_db: float = 0.0
+    max_abs: float = 0.0
+    lack: str = ""
+
+
+class ReduceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `hub reduce` found of two models.
+
+    Attributes:
+        model: A.
+        other: B.
+        stand_in: The model that was opened in A's place, computing the same, where A does not show its layers.
+        inputs: Where the samples came from.
+        case: What is left.
+        folder: Where it was written; empty where there was nothing to write.
+    """
+
+    model: ModelArtifact
+    other: ModelArtifact
+    stand_in: ModelArtifact | None = None
+    inputs: InputsKind
+    case: ReducedCase
+    folder: str = ""

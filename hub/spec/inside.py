@@ -137,3 +137,29 @@ class OpensInside(Protocol):
         Returns:
             The file, in the same format; it takes what is fed and nothing else.
         """
+
+
+@runtime_checkable
+class CutsOut(Protocol):
+    """A `Format` that can write a part of a model, also of a quantized one, for `hub reduce`.
+
+    Attributes:
+        script: Source of a Python function `run(path, feeds)`: it runs a file on arrays by name, in the order of its
+            inputs, and gives its first output, with the vendor's library and numpy alone: for a report to the vendor.
+    """
+
+    script: str
+
+    def part(self, path: Path, into: Path, inputs: "Mapping[str, Array]", output: str) -> Path:
+        """Write what computes a tensor from others, as the file has it. Runs in a worker.
+
+        Args:
+            path: The model.
+            into: An empty folder.
+            inputs: Tensors by `InnerTensor.name`, which are the part's inputs in this order and under these names, each
+                with an array that is to be fed, in the type and sizes that it is stored in.
+            output: Likewise the tensor. It hangs on `inputs` and constants alone.
+
+        Returns:
+            The file, in the same format.
+        """

@@ -48,6 +48,8 @@ def guilty(opened: Bench, mutant: Mutant) -> set[str]:
     """The layers that read what was changed, or give what has another range."""
     reader, where = opened.reader, mutant.where
     assert isinstance(reader, OpensInside)
+    if where.startswith("operator "):
+        return set()  # a relative has no name of its own in TFLite
     if opened.result.state.format == "tflite":
         where = unique_names(parse(read_bytes(mutant.path)).subgraphs[0])[int(where)]
     inside = reader.inside(mutant.path)
@@ -67,7 +69,9 @@ def guilty(opened: Bench, mutant: Mutant) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        pytest.param(name, target, id=f"{name}-{target}", marks=[pytest.mark.scheduled] * ((name, target) not in IN_CI))
+        pytest.param(
+            name, target, id=f"{name}-{target}", marks=[pytest.mark.scheduled] * ((name, target, "int8") not in IN_CI)
+        )
         for name in MODELS
         for target in TARGETS
     ],

@@ -79,7 +79,7 @@ class TfliteSites:
             return self._exchanged(model, int(site.where.split()[1]), into)
         tensor = model.subgraphs[0].tensors[int(site.where)]
         if scale is not None and tensor.quantization is not None:
-            tensor.quantization.scale = scale
+            tensor.quantization.scale = scale.astype(np.float32)
         if numbers is not None and site.numbers is not None:
             data = stored(numbers, site.numbers)
             model.buffers[tensor.buffer].data = np.frombuffer(data.tobytes(), np.uint8)

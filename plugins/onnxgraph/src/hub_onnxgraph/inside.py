@@ -241,6 +241,16 @@ def _holds_tensor(node: onnx.NodeProto) -> bool:
     return node.op_type == "Constant" and any(attribute.name == "value" for attribute in node.attribute)
 
 
+_SCRIPT = """def run(path, feeds):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)[0]
+"""
+
+
 class InsideOnnx:
     """What a format of ONNX files adds for the check layer by layer; see `hub.spec.OpensInside`."""
 
@@ -304,6 +314,30 @@ class InsideOnnx:
         graph.output.extend(helper.make_empty_tensor_value_info(name) for name in results)
         prune(graph)
         file = into / "cut.onnx"
+        onnx.save(model, file)
+        return file
+
+    script = _SCRIPT
+
+    @staticmethod
+    def part(path: Path, into: Path, inputs: Mapping[str, Array], output: str) -> Path:
+        """Writes what computes a tensor from others; see `hub.spec.CutsOut`."""
+        import onnx
+        from onnx import helper
+
+        model = onnx.load(path)
+        for node in model.graph.node:  # what made the inputs is not needed any more
+            for place, name in enumerate(node.output):
+                if name in inputs:
+                    node.output[place] = f"before {name}"
+        del model.graph.input[:], model.graph.output[:]
+        model.graph.input.extend(
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in inputs.items()
+        )
+        model.graph.output.append(helper.make_empty_tensor_value_info(output))
+        prune(model.graph)
+        file = into / "part.onnx"
         onnx.save(model, file)
         return file
 

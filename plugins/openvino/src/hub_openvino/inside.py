@@ -24,6 +24,14 @@ _NUMBERED = re.compile(r"[A-Z][A-Za-z]*_\d+")
 _NO_LAYERS = frozenset({"Parameter", "Result", "Constant", _QUANTIZE})
 
 
+_SCRIPT = """def run(path, feeds):
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(feeds)[0]
+"""
+
+
 class InsideOpenvino:
     """What `OpenvinoFormat` adds for the check layer by layer; see `hub.spec.OpensInside`."""
 
@@ -120,6 +128,32 @@ class InsideOpenvino:
             given.append(opset13.result(outputs[name]))
         file = into / "cut.xml"
         openvino.save_model(openvino.Model(given, parameters, "cut"), file, compress_to_fp16=False)
+        return file
+
+    script = _SCRIPT
+
+    @staticmethod
+    def part(path: Path, into: Path, inputs: Mapping[str, Array], output: str) -> Path:
+        """Writes what computes a tensor from others; see `hub.spec.CutsOut`."""
+        import openvino
+        from openvino import opset13
+
+        from hub_openvino.describe import read_model
+
+        model = read_model(path)
+        ports = {_name(port): port for node in model.get_ordered_ops() for port in node.outputs()}
+        parameters = []
+        for name, array in inputs.items():
+            port = ports[name]
+            parameter = opset13.parameter(list(array.shape), port.get_element_type(), name=f"fed {name}")
+            port.get_tensor().set_names(set())
+            parameter.output(0).get_tensor().set_names({name})
+            for reader in port.get_target_inputs():
+                reader.replace_source_output(parameter.output(0))
+            parameters.append(parameter)
+        part = openvino.Model([opset13.result(ports[output])], parameters, "part")
+        file = into / "part.xml"
+        openvino.save_model(part, file, compress_to_fp16=False)
         return file
 
 

@@ -26,6 +26,18 @@ _ROUNDING = ("QUANTIZE", "DEQUANTIZE")
 _BITS = {"int4": 4, "int8": 8, "uint8": 8, "int16": 16, "int32": 32, "int64": 64}
 
 
+_SCRIPT = """def run(path, feeds):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path)
+    interpreter.allocate_tensors()
+    for detail, array in zip(interpreter.get_input_details(), feeds.values(), strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+"""
+
+
 class InsideTflite:
     """What `TfliteFormat` adds for the check layer by layer; see `hub.spec.OpensInside`."""
 
@@ -102,18 +114,34 @@ class InsideTflite:
         fed = [place_of(read, None) for read in reads]
         for read, array in constants.items():
             place_of(read, array)
-        graph.inputs, graph.outputs = fed, [places[name] for name in results]
-        needed = set(graph.outputs)
-        kept = []
-        for operator in reversed(graph.operators):
-            if needed & set(numbers(operator.outputs)):
-                needed |= set(numbers(operator.inputs))
-                kept.append(operator)
-        graph.operators = kept[::-1]
-        model.signatureDefs = []
-        file = into / "cut.tflite"
-        file.write_bytes(to_bytes(model))
-        return file
+        return _written(model, fed, [places[name] for name in results], into / "cut.tflite")
+
+    script = _SCRIPT
+
+    def part(self, path: Path, into: Path, inputs: Mapping[str, Array], output: str) -> Path:
+        """Writes what computes a tensor from others; see `hub.spec.CutsOut`."""
+        model = parse(read_bytes(path), path)
+        places = {name: index for index, name in enumerate(unique_names(model.subgraphs[0]))}
+        return _written(model, [places[name] for name in inputs], [places[output]], into / "part.tflite")
+
+
+def _written(model: ModelT, inputs: list[int], outputs: list[int], file: Path) -> Path:
+    """Write what computes the outputs from the inputs, with none of what is not needed for it."""
+    graph = model.subgraphs[0]
+    graph.inputs, graph.outputs = inputs, outputs
+    needed, kept = set(outputs), []
+    for operator in reversed(graph.operators):
+        if (needed - set(inputs)) & set(numbers(operator.outputs)):
+            needed |= set(numbers(operator.inputs))
+            kept.append(operator)
+    graph.operators = kept[::-1]
+    held = {graph.tensors[index].buffer for index in needed | set(inputs) if index >= 0}
+    for index, buffer in enumerate(model.buffers):
+        if index not in held and graph is model.subgraphs[-1]:  # constants of other layers
+            buffer.data = None
+    model.signatureDefs = []
+    file.write_bytes(to_bytes(model))
+    return file
 
 
 def _tensor(tensor: TensorT, name: str, rounds: str, *, constant: bool) -> InnerTensor:
