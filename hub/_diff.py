@@ -143,10 +143,6 @@ def _start(one: Opened, receipt: Receipt) -> int | None:
     return 0 if like_source else None
 
 
-class _NothingInside(UnsupportedModel):
-    """There is nothing to look into."""
-
-
 class ModelPair(msgspec.Struct, frozen=True):
     """Two models that were run on the same samples, to be compared from inside.
 
@@ -173,8 +169,8 @@ class ModelPair(msgspec.Struct, frozen=True):
         try:
             subjects, stand_in = self.subjects(events)
             found = self.runner.inside_diff(*subjects, self.reference.inputs, most_samples=SAMPLES, worst=worst)
-        except _NothingInside as lack:
-            return InsideDiff(lack=lack.message), None
+        except UnsupportedModel as lack:
+            return InsideDiff(lack=lack.message.splitlines()[0]), None
         except HubError as error:
             return InsideDiff(lack=f"the layers could not be compared: {error.message.splitlines()[0]}"), None
         return found, stand_in
@@ -193,7 +189,7 @@ class ModelPair(msgspec.Struct, frozen=True):
             lack = (
                 f"{self.two.artifact.state.format} shows no layers; those that do: {shows or 'none that is installed'}"
             )
-            raise _NothingInside(lack)
+            raise UnsupportedModel(lack)
         own_chain: Chain = ()
         model, stand_in = self.one.artifact, None
         known = receipt and model.state.format != self.two.artifact.state.format and self._on_the_way(receipt)
@@ -202,7 +198,7 @@ class ModelPair(msgspec.Struct, frozen=True):
             model = stand_in
         if model.sha256 == self.two.artifact.sha256:
             same = f"A's float form in {model.state.format} is B itself" if stand_in else "both are the same file"
-            raise _NothingInside(same)
+            raise UnsupportedModel(same)
         events.started("comparing layers")
         options, chain = self.terms
         subjects = (
