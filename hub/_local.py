@@ -419,7 +419,7 @@ class _LayerSums(msgspec.Struct, kw_only=True):
         cautions: tuple[str, ...] = ()
         if cut_noise > bounds.cut_noise:
             cautions = (f"its range cuts off {cut:.1%} of the values, {cut_noise:.1%} of their power",)
-        excess = max(rms / bounds.rms_steps, far / bounds.far_share) if gross else 0.0
+        excess = min(_MOST_EXCESS, max(rms / bounds.rms_steps, far / bounds.far_share)) if gross else 0.0
         return msgspec.structs.replace(
             _finding(layer, tensor.name, what, steps=rms, far_share=far, cut_share=cut, excess=excess),
             failures=failures,
@@ -663,6 +663,7 @@ def _with_moved_biases(
         size = float(np.square(one).mean()) ** 0.5
         said = f"its means are {after:.2g} off by another bias than the float model's, {before:.2g} with the same"
         excess = (after - before) / (BIAS_SHARE * size) if size else _MOST_EXCESS
+        excess = min(excess, _MOST_EXCESS) if math.isfinite(excess) else 1.0  # infinite means say nothing: told
         failures = (said,) if excess > 1 else ()
         yield msgspec.structs.replace(parity, failures=failures, excess=excess, cautions=() if failures else (said,))
 
@@ -772,7 +773,7 @@ def _judge_constant(pair: _Pair, item: _Shared, stored: tuple[_Stored, _Stored],
     if not on_grid and over.any():
         failures = (f"off by up to {off.max():.3g}, its largest value is {np.abs(one).max():.3g}",)
     return _finding(
-        pair.layer, item.float_name, "constant", steps=steps, excess=min(excess, _MOST_EXCESS), failures=failures
+        pair.layer, item.float_name, "constant", steps=steps, excess=min(_MOST_EXCESS, excess), failures=failures
     )
 
 
