@@ -54,7 +54,7 @@ def measure_speed(runner: Runner, source: Opened, result: Candidate, reference: 
     names = list(subjects)
     baseline: TimedModel = "float" if "float" in subjects else "source"
     ratios = [row[names.index(baseline)] / row[names.index("result")] for row in rounds]
-    median = statistics.median(ratios)
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return Speed(
         timings=tuple(_timing(name, subject, rounds, names) for name, subject in subjects.items()),
         baseline=baseline,
@@ -64,6 +64,7 @@ def measure_speed(runner: Runner, source: Opened, result: Candidate, reference: 
         rounds=len(rounds),
         processor=str(processor()),
         cached=cached,
+        middle_half=(low, high),
         opposed=sum((ratio - 1) * (median - 1) < 0 for ratio in ratios),
     )
 
@@ -97,8 +98,10 @@ def check_speed(speed: Speed, least: float) -> None:
     """Refuse a result that is not fast enough.
 
     Raises:
-        TooSlow: The median speed-up is below `least`.
+        TooSlow: The median speed-up is below `least`, or the rounds differ too much to say and not all reach it.
     """
+    if least and speed.slowest < least and not speed.is_steady:
+        raise TooSlow(f"{speed} on {speed.processor}; {least:g}x is required", hint=BUSY)
     if least and speed.speedup < least:
         raise TooSlow(
             f"{speed}; {least:g}x is required, on {speed.processor}",
@@ -146,8 +149,8 @@ def deployed_words(runtime: str, execution: Execution | None, deployed: ParityRe
 def slow_words(speed: Speed, execution: Execution | None, numerics: str) -> tuple[Remark, ...]:
     """What must be said of a result that is not faster than what it came from, with the runtime's own reasons."""
     if not speed.is_told:
-        text = f"the speed of {numerics} {speed} on {speed.processor}: time it on a quiet machine"
-        return (Remark("warning", "speed-untold", text),)
+        text = f"the speed of {numerics} {speed} on {speed.processor}"
+        return (Remark("warning", "speed-untold", text, BUSY),)
     if speed.speedup >= 1:
         return ()
     why = _told(execution, "obstacle")
@@ -161,6 +164,8 @@ def _told(execution: Execution | None, kind: RemarkKind) -> str:
     said = (item for item in (execution.remarks if execution else ()) if item.kind == kind)
     return "; ".join(": ".join(filter(None, (item.text, item.hint))) for item in said)
 
+
+BUSY = "this machine is too busy to tell: time it on a quiet one, with --no-cache"
 
 CLEARLY = 0.95
 """A ratio of medians from here to 1 is within what paired runs of one model against itself differ by."""

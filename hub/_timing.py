@@ -1,8 +1,11 @@
 """Time several models in one process, in turns, so that all see the same weather. Runs in a worker."""
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from hub.spec import STEADY_SPREAD
 
 if TYPE_CHECKING:
     from hub.spec.calibration import Feeds
@@ -12,6 +15,10 @@ BUDGET_SECONDS = 1.2
 
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 15
+
+MOST_TRIES = 3
+"""So often the rounds are made where they do not agree with each other, as other work comes and goes."""
+
 TURN_SECONDS = 0.05
 """A turn repeats a fast model for about this long, so that the clock, the first cold call, and other work on the
 machine weigh little: of several runs one is undisturbed."""
@@ -34,8 +41,22 @@ def time_in_turns(calls: "Sequence[tuple[Call, Sequence[Feeds]]]") -> list[list[
     lengths = [_warm_up(run, samples) for run, samples in calls]
     repeats = [max(1, round(TURN_SECONDS / length)) for length in lengths]
     one_round = sum(length * count for length, count in zip(lengths, repeats, strict=True))
-    rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(BUDGET_SECONDS / one_round)))
-    return [_round(calls, repeats, backwards=number % 2 == 1) for number in range(rounds)]
+    count = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(BUDGET_SECONDS / one_round)))
+    rounds: list[list[float]] = []
+    for _ in range(MOST_TRIES):
+        rounds += [_round(calls, repeats, backwards=number % 2 == 1) for number in range(count)]
+        if _steady(rounds):
+            break
+    return rounds
+
+
+def _steady(rounds: Sequence[Sequence[float]]) -> bool:
+    """Whether the ratios between the models, round by round, lie together."""
+    for index in range(len(rounds[0]) - 1):
+        low, _, high = statistics.quantiles([row[index] / row[-1] for row in rounds], n=4, method="inclusive")
+        if high > STEADY_SPREAD * low:
+            return False
+    return True
 
 
 def _warm_up(run: Call, samples: "Sequence[Feeds]") -> float:

@@ -111,7 +111,8 @@ def convert_command(**values: Any) -> None:
         return
     from hub._plugins import Registry
     from hub._repeat import repeated
-    from hub.cli.render import Progress, show_receipt
+    from hub.cli.render import Progress
+    from hub.cli.summary import show_receipt
     from hub.spec import Remark
 
     registry = Registry()

@@ -44,7 +44,8 @@ def repair_command(**values: Any) -> None:
     from hub._api import repair_request
     from hub._plugins import Registry
     from hub._request import Request, Source, parse_source
-    from hub.cli.render import Progress, show_repair
+    from hub.cli.render import Progress
+    from hub.cli.summary import show_repair
 
     source = values["source"]
     request = Request(

@@ -77,6 +77,7 @@ from hub.spec.remarks import Remark, RemarkCode, RemarkKind
 from hub.spec.reports import (
     RECEIPT_VERSION,
     SQNR_CAP_DB,
+    STEADY_SPREAD,
     Accuracy,
     CalibrationRecord,
     ExecutionLevel,
@@ -111,6 +112,7 @@ __all__ = [
     "SQNR_CAP_DB",
     "STATEFUL",
     "STATIC",
+    "STEADY_SPREAD",
     "YES",
     "Accepts",
     "Accuracy",

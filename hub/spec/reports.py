@@ -226,6 +226,10 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float
 
 
+STEADY_SPREAD = 1.5
+"""Upper over lower quartile of paired ratios: on a quiet machine 1.02 to 1.1, beside one other busy process 1.2."""
+
+
 class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Models timed in one process, in turns, on the same inputs.
 
@@ -237,6 +241,7 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         fastest: The largest.
         rounds: Rounds; in each, every model has its turn.
         opposed: Rounds that say the opposite of the median: slower where that is above 1, faster where below.
+        middle_half: Lower and upper quartile of the ratios; receipts of older versions lack it.
         processor: The CPU, with what matters of its instruction sets.
         cached: Whether the figures are of an earlier run on this machine, on the same bytes.
     """
@@ -250,18 +255,19 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     processor: str
     cached: bool = False
     opposed: int = 0
+    middle_half: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        """`1.53x as fast as its float form (1.49 to 1.60, 15 rounds)`, or that the two could not be told apart."""
+        """`1.53x as fast as its float form (1.49 to 1.60, 15 rounds)`, or that the machine does not let it be told."""
         what = "its float form" if self.baseline == "float" else "the source"
         low, middle, high = (
             f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"  # noqa: PLR2004 no 0.00
             for ratio in (self.slowest, self.speedup, self.fastest)
         )
         span = f"{low} to {high}, {self.rounds} rounds"
-        return (
-            f"{middle}x as fast as {what} ({span})" if self.is_told else f"could not be told apart from {what} ({span})"
-        )
+        if self.is_told:
+            return f"{middle}x as fast as {what} ({span})"
+        return f"could not be {'told apart from' if self.is_steady else 'measured against'} {what} ({span})"
 
     @property
     def is_told(self) -> bool:
@@ -269,7 +275,12 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         A few odd rounds are other work on the machine: of 15 coins, 3 or fewer show the other side in 2 % of throws.
         """
-        return 4 * self.opposed <= self.rounds or self.fastest <= 2 * self.slowest
+        return self.is_steady and (4 * self.opposed <= self.rounds or self.fastest <= 2 * self.slowest)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the middle half of the rounds lies within `STEADY_SPREAD`: otherwise a ratio says nothing."""
+        return self.middle_half is None or self.middle_half[1] <= STEADY_SPREAD * self.middle_half[0]
 
 
 ExecutionLevel = Literal["run", "device-run", "aot-built"]

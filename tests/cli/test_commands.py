@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,9 +40,24 @@ def test_convert_says_what_was_done(hub: Hub, toy: Path, samples: Path, tmp_path
     output = tmp_path / "out.toybin"
     ran = hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output)
     assert ran.status == 0
-    for words in ("static int8", "toybin/int8", "held-out inputs", "smaller", str(output), "32 samples"):
-        assert words in ran.out, words
+    verdict, *rest = ran.out.splitlines()
+    figures = r"[\d.]+ dB(?: and top-1 [\d.]+%)? on \d+ held-out samples, .*[\d.]+x smaller.*"
+    assert re.fullmatch(f"✓ verified {output}: int8 toybin, {figures}", verdict)
+    assert "step  " not in ran.out
+    assert "-v, or out.toybin.hub.json" in rest[-1]
     assert "✓ binary → toybin/fp32" in ran.err
+
+
+def test_what_needs_attention_comes_next_and_the_figures_only_when_asked(
+    hub: Hub, toy: Path, samples: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.toybin"
+    ran = hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output, "-v")
+    kinds = [line.partition(" ")[0] for line in ran.out.splitlines()[1:]]
+    told = [kind for kind in kinds if kind in {"warning", "changed", "note", "inputs"}]
+    assert told == sorted(told, key=["warning", "changed", "note", "inputs"].index)
+    for words in ("static int8", "toybin/int8", "held-out inputs", "peak memory", "32 samples"):
+        assert words in ran.out, words
 
 
 def test_quiet_says_nothing(hub: Hub, toy: Path, tmp_path: Path) -> None:

@@ -89,6 +89,27 @@ def test_rounds_that_contradict_each_other_tell_nothing() -> None:
     assert str(speed(0.0004)).startswith("0.0004x as fast")
 
 
+def test_rounds_that_lie_far_apart_are_no_measurement() -> None:
+    """`7.39x (1.01 to 43.09)` was said of a model that is as fast as its float form."""
+    wild = msgspec.structs.replace(speed(7.39), slowest=1.01, fastest=43.09, middle_half=(2.0, 12.0))
+    (remark,) = slow_words(wild, None, "int8")
+    assert "int8 could not be measured against its float form (1.01 to 43.09, 9 rounds)" in remark.text
+    assert "too busy" in remark.hint
+    check_speed(wild, 1.01)  # every round says so
+    with pytest.raises(TooSlow, match="could not be measured"):
+        check_speed(wild, 1.2)
+    assert not slow_words(msgspec.structs.replace(wild, middle_half=(7.0, 8.0)), None, "int8")
+
+
+def test_rounds_are_made_again_while_they_do_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([1.0, 9.0, 1.0, 9.0, *[2.0] * 60])
+    monkeypatch.setattr("hub._timing._round", lambda *_, **__: [next(ratios), 1.0])
+    monkeypatch.setattr("hub._timing._warm_up", lambda *_: 0.3)
+    rounds = time_in_turns([(lambda _: None, []), (lambda _: None, [])])
+    assert len(rounds) == 3 * LEAST_ROUNDS
+    assert len(time_in_turns([(lambda _: None, []), (lambda _: None, [])])) == LEAST_ROUNDS
+
+
 def test_a_few_odd_rounds_hide_no_slow_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other work on the machine makes one round in ten an odd one; the median does not move by that."""
     ratios = [0.9] * 7 + [1.9, 0.5]
