@@ -56,7 +56,11 @@ if TYPE_CHECKING:
 
 
 def _limits(request: Request) -> Limits:
-    return Limits(seconds=request.step_timeout, memory_bytes=request.max_memory_mib << 20)
+    return Limits(
+        seconds=request.step_timeout,
+        memory_bytes=request.max_memory_mib << 20,
+        search_seconds=request.search_budget,
+    )
 
 
 def run_request(request: Request, registry: Registry, events: Events | None = None) -> Receipt:
@@ -141,6 +145,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
     weights: str | Path = "",
     options: ConvertOptions | None = None,
     require_speedup: float = 0.0,
+    search_budget: float = 0.0,
     runtime: str = "",
     strict: bool = False,
     fast: bool = False,
@@ -163,6 +168,8 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
         options: Shapes, constants, layouts.
         require_speedup: Least speed-up over the result's float form in its runtime (over the source where there is
             none); 0 for any.
+        search_budget: Seconds after which a step's search for a recipe ends with the best so far, as an interrupt ends
+            it; 0 for no bound.
         runtime: Who runs the result, by name; by default the runtime of the plugin that reads its format.
         strict: Refuse `int8-mixed` where `int8` is asked for.
         fast: Judge the result by its outputs alone, not layer by layer.
@@ -190,6 +197,7 @@ def convert(  # noqa: PLR0913 the whole request as keywords, like the command li
             policy=policy,
             announced=announced,
             require_speedup=require_speedup,
+            search_budget=search_budget,
             runtime=runtime,
             strict=strict,
             fast=fast,
@@ -281,6 +289,7 @@ def repair(  # noqa: PLR0913 the whole request as keywords, like the command lin
     example_inputs: Any = None,
     weights: str | Path = "",
     options: ConvertOptions | None = None,
+    search_budget: float = 0.0,
     runtime: str = "",
     strict: bool = False,
     force: bool = False,
@@ -301,6 +310,7 @@ def repair(  # noqa: PLR0913 the whole request as keywords, like the command lin
         example_inputs: For a live torch module.
         weights: For a builder.
         options: Shapes, constants, layouts, over those that the receipt names.
+        search_budget: As for `convert`.
         runtime: Who runs the result, by name.
         strict: Refuse `int8-mixed` in the place of `int8`.
         force: Replace the output.
@@ -325,6 +335,7 @@ def repair(  # noqa: PLR0913 the whole request as keywords, like the command lin
             calibration=_data_spec(calibration, Path(folder), "calibration"),
             test=_data_spec(test, Path(folder), "test"),
             policy=policy,
+            search_budget=search_budget,
             runtime=runtime,
             strict=strict,
             force=force,

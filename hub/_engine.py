@@ -1,5 +1,6 @@
 """The engine: from a request to a verified artifact and its receipt, or to an error with nothing left behind."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from hub._parity import POLICIES, accuracy, carried, describe_failures, no_evide
 from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt, unsteady_words
 from hub._reference import samples_and_reference, uncovered
-from hub._repeat import remember
+from hub._repeat import SEARCH_ENDED, remember
 from hub._request import Request, check_runtime, check_target
 from hub._requirements import versions_of
 from hub._routing import FROM_FLOAT, Plan, judge, make_plan
@@ -64,6 +65,7 @@ class Conversion:
         self._failures: list[RouteFailed] = []
         self._attempts: list[FailedAttempt] = []
         self._unheard: list[Remark] = []  # what plugins that watch failed to be told
+        self._cut_short = False  # whether a step was asked to end with the best so far
         self._wanted = request.numerics or Numerics.FP32
 
     def plan(self) -> tuple[Opened, Plan]:
@@ -171,7 +173,7 @@ class Conversion:
                     raise failed.error from failed
                 dead.add(failed.prefix)
                 open_only |= samples.guessed and isinstance(failed.error, ShapeNeeded)
-                if self._request.policy is None and not isinstance(failed.error, TooSlow):
+                if self._request.policy is None and not isinstance(failed.error, TooSlow) and not self._cut_short:
                     self._history.failed(failed.prefix, failed.error.message)
                 judged = failed.parity or isinstance(failed.error, TooSlow)
                 if judged and route[len(failed.prefix) - 1].edge.lossy:
@@ -179,6 +181,8 @@ class Conversion:
                 self._failures.append(failed)
                 self._attempts.append(failed.attempt(ids, self._runner.registry.edges[failed.prefix[-1]].title))
                 self._events.failed(self._attempts[-1])
+                if self._runner.interrupted:  # the best so far is not right, and no other route is wanted
+                    raise KeyboardInterrupt from failed
         offered = self._runner.registry.numerics_of(self._request.target, self._request.destination)
         noise = self._own_noise(opened, samples, reference)
         wrong_values = any(item.parity for item in self._attempts) and samples.calibration[0]
@@ -307,7 +311,17 @@ class Conversion:
             adapt_samples(self._runner, samples.calibration, before.chain) if edge.needs_calibration else ("", "")
         )
         name = self._request.destination.name if last else ""
-        converted = self._runner.convert(step, before.artifact, before.options, calibration, before.summary.files, name)
+        least = self._policy(before, edge, step.target.numerics).sqnr_min_db
+        needs = "" if least is None else f" (the gate asks for {least:g} dB)"
+        converted = self._runner.convert(
+            step,
+            before.artifact,
+            before.options,
+            calibration,
+            before.summary.files,
+            name,
+            told=lambda text: self._events.started(f"{step.title}: {text}{needs}"),
+        )
         summary = self._checked(before, step, converted)
         if last:
             goals = goals_of(self._request, self._runner.registry, self._wanted)
@@ -319,7 +333,7 @@ class Conversion:
             seconds=converted.done.result.seconds,
             peak_memory_bytes=converted.done.result.peak_memory_bytes,
             cached=converted.done.cached,
-            notes=converted.output.notes,
+            notes=(*converted.output.notes, *self._ended_early(step, converted)),
             bindings=converted.output.bindings,
             recipe=converted.output.recipe,
             lossy=edge.lossy or narrows(before.summary.state.numerics, summary.state.numerics),
@@ -348,6 +362,15 @@ class Conversion:
         self._unheard.extend(self._runner.registry.step_finished(record))
         self._events.finished(record)
         return msgspec.structs.replace(after, steps=(*before.steps, record))
+
+    def _ended_early(self, step: Step, converted: Converted) -> Iterator[Remark]:
+        """Say that a step's search was not gone through to its end."""
+        if not converted.done.cut_short:
+            return
+        self._cut_short = True
+        why = "you interrupted it" if self._runner.interrupted else f"after {self._request.search_budget:g} s"
+        text = f"the search of {step.title} was ended early, {why}: it gave the best that it had"
+        yield Remark("warning", SEARCH_ENDED, text, "convert again for the whole search")
 
     def _checked(self, before: Candidate, step: Step, converted: Converted) -> ModelSummary:
         """Check the declared effects; a cached step is checked again, which also guards the cache."""

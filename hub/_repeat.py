@@ -22,6 +22,9 @@ from hub._version import VERSION
 from hub.spec import Receipt, processor
 from hub.spec.hooks import ENTRY_POINT_GROUP
 
+SEARCH_ENDED = "search-ended-early"
+"""The code of the remark on a search that was not gone through to its end."""
+
 
 def repeated(request: Request) -> Receipt | None:
     """Deliver a conversion from the cache; None where it was not done before.
@@ -59,13 +62,14 @@ def remember(store: Store, request: Request, receipt: Receipt, artifact: Path, s
     """Keep a finished conversion, where all that it hangs on can be known before it is run again.
 
     Not kept are conversions of models with files beside them (a reader alone knows those), and those on whose way
-    something failed or could not be run here: that may go well the next time.
+    something failed, could not be run here or was ended early: that may go better the next time.
     """
     key = _key(request)
     if (
         not key
         or receipt.failed_attempts
         or receipt.not_run
+        or any(remark.code == SEARCH_ENDED for remark in receipt.remarks)
         or receipt.source.sha256 != sha256_model(Path(request.source.path))
     ):
         return

@@ -53,6 +53,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         force: Replace the output.
         use_cache: Whether finished steps may be taken from the cache.
         step_timeout: Seconds for one step.
+        search_budget: Seconds after which a step's search ends with the best so far, once it has one; 0 for no bound.
         max_memory_mib: Resident MiB for one step; 0 for no bound.
         random_samples: Samples drawn when there is no data.
     """
@@ -74,6 +75,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     force: bool = False
     use_cache: bool = True
     step_timeout: float = 1800.0
+    search_budget: float = 0.0
     max_memory_mib: int = 0
     random_samples: int = 4
 

@@ -31,7 +31,7 @@ from hub._tasks import (
 )
 from hub._toolchains import toolchain_python
 from hub._version import VERSION
-from hub._workers import Limits, Place, Workers
+from hub._workers import Limits, Place, Workers, ignore
 from hub.spec import (
     ConvertJob,
     ConvertOptions,
@@ -52,16 +52,18 @@ from hub.spec import (
     StepOutput,
     processor,
 )
+from hub.spec.watch import is_asked_to_end
 
 Check = Callable[[Path], None]
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished task: its folder, its result, and whether it came from the cache."""
+    """A finished task: its folder and result, whether it came from the cache, whether it was asked to end early."""
 
     folder: Path
     result: TaskResult
     cached: bool
+    cut_short: bool = False
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,23 +100,38 @@ class Runner:
         folder.mkdir()
         return folder
 
-    def execute(self, key: str, build: Callable[[Path], Task], place: Place, check: Check = lambda _: None) -> Done:
-        """Run a task, or take its result from the cache. An empty key is never cached.
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user interrupted a step, which then ended with the best so far."""
+        return self._workers.interrupted
 
-        `check` is called with the folder of a step that succeeded, and raises when the step has not kept a promise.
+    def execute(
+        self,
+        key: str,
+        build: Callable[[Path], Task],
+        place: Place,
+        check: Check = lambda _: None,
+        told: Callable[[str], None] = ignore,
+    ) -> Done:
+        """Run a task, or take its result from the cache. An empty key is never cached, nor what was asked to end early.
+
+        `check` is called with the folder of a step that succeeded, and raises when the step has not kept a promise;
+        `told` with what a step says of how it goes.
         """
         found = self.store.find(key) if key and self._use_cache else None
         if found:
             return Done(folder=self.store.place(key), result=found, cached=True)
         folder = self.folder()
         try:
-            result = self._workers.run(build(folder), folder, place)
+            result = self._workers.run(build(folder), folder, place, told)
             check(folder)
         except HubError as error:
             if (folder / "job.json").exists():
                 error.log = str(keep_failed(self.store, self.scratch, folder, place))
             raise
-        return Done(folder=self._keep(folder, key), result=result, cached=False)
+        cut_short = is_asked_to_end(folder)
+        kept = self._keep(folder, "" if cut_short else key)
+        return Done(folder=kept, result=result, cached=False, cut_short=cut_short)
 
     def _keep(self, folder: Path, key: str) -> Path:
         if not key:
@@ -144,7 +161,7 @@ class Runner:
             return self.describe(path, found, options)
         return summary
 
-    def convert(
+    def convert(  # noqa: PLR0913 what a step hangs on, and who is told
         self,
         step: Step,
         source: ModelArtifact,
@@ -152,6 +169,8 @@ class Runner:
         calibration: tuple[str, str],
         files: tuple[str, ...],
         name: str = "",
+        *,
+        told: Callable[[str], None] = ignore,
     ) -> Converted:
         """Run one edge, on a copy of its input.
 
@@ -162,6 +181,7 @@ class Runner:
             calibration: Folder of samples in the input's terms, and its fingerprint.
             files: Every file of the input.
             name: File name of the result, where it is to be published; side files are named after it.
+            told: Called with what it says of how it goes.
 
         Raises:
             EffectError: The step changed its input.
@@ -183,17 +203,18 @@ class Runner:
                 scratch=str(place / "scratch"),
                 options=options,
                 calibration=folder,
+                watch=str(place),
             )
             return ConvertTask(plugin=plugin.module, edge=edge.id, job=job)
 
         def check(place: Path) -> None:
             _check_untouched(edge.id, source, files, place)
 
-        done = self.execute(key, build, self._place(step, plugin), check)
+        done = self.execute(key, build, self._place(step, plugin), check, told)
         path = _written(done.folder / "out", wanted, exact=bool(name))
         if done.cached and not path.exists():  # its side files are named after another output
             self.store.forget(key)
-            return self.convert(step, source, options, calibration, files, name)
+            return self.convert(step, source, options, calibration, files, name, told=told)
         return Converted(path=path, output=msgspec.convert(done.result.value, StepOutput), done=done)
 
     def run(  # noqa: PLR0913 what a run hangs on

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
@@ -18,6 +19,7 @@ import psutil
 from hub._tasks import STACKS_SIGNAL, Task, TaskResult, who_does
 from hub.spec import StepCrashed, StepError, StepOutOfMemory, StepTimeout
 from hub.spec.errors import error_from_code
+from hub.spec.watch import StepProgress, ask_to_end, progress_of
 
 _POLL_SECONDS = 0.2
 
@@ -37,18 +39,60 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on one step: seconds, and bytes of resident memory (0 for none)."""
+    """Bounds on one step: seconds, bytes of resident memory, seconds of a search that has found something (0: none)."""
 
     seconds: float = 1800.0
     memory_bytes: int = 0
+    search_seconds: float = 0.0
+
+
+def ignore(_: str) -> None:
+    """Who is told how a step goes, where nobody wants to know."""
+
+
+class _StepSearch:
+    """What a running step tells of its search, which can be asked to end with the best so far, once."""
+
+    def __init__(self, folder: Path, seconds: float, told: Callable[[str], None]) -> None:
+        self._folder, self._seconds, self._told = folder, seconds, told
+        self._progress: StepProgress | None = None
+        self._since = 0.0
+        self._asked = False
+
+    def look(self) -> None:
+        """Hand on what it tells; ask it to end where its time is up."""
+        found = progress_of(self._folder)
+        if found is None or self._asked:
+            return
+        if found != self._progress:
+            self._told(found.text)
+        self._progress, self._since = found, self._since or time.monotonic()
+        if self._seconds and found.has_result and time.monotonic() - self._since > self._seconds:
+            self.end(f"{self._seconds:g} s are over")
+
+    def end(self, why: str) -> bool:
+        """Ask it to end. False where it was asked before, or has nothing to end with."""
+        found = progress_of(self._folder)
+        if self._asked or not (found and found.has_result):
+            return False
+        self._asked = True
+        ask_to_end(self._folder)
+        self._told(f"{why}: ending with the best so far")
+        return True
 
 
 class Workers:
-    """A pool with at most one process per place."""
+    """A pool with at most one process per place.
+
+    Attributes:
+        interrupted: Whether an interrupt (SIGINT) made a step end with the best so far. A second one, or one of a step
+            that has nothing yet, is raised as KeyboardInterrupt.
+    """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._running: dict[Place, subprocess.Popen[str]] = {}
+        self.interrupted = False
 
     def __enter__(self) -> Self:
         return self
@@ -67,8 +111,8 @@ class Workers:
             _kill(process)  # dead already: this closes its pipes
         self._running[place] = _spawn(place)
 
-    def run(self, task: Task, folder: Path, place: Place) -> TaskResult:
-        """Run a task in `folder` (job.json, log.txt, result.json).
+    def run(self, task: Task, folder: Path, place: Place, told: Callable[[str], None] = ignore) -> TaskResult:
+        """Run a task in `folder` (job.json, log.txt, result.json); `told` is called with how it says that it goes.
 
         Raises:
             StepCrashed: The process died.
@@ -79,19 +123,27 @@ class Workers:
         write_job(task, folder)
         self.start(place)
         try:
-            self._ask(self._running[place], folder, who_does(task))
+            self._ask(self._running[place], folder, who_does(task), told)
         except BaseException:
             _kill(self._running.pop(place))
             raise
         return _read_result(folder)
 
-    def _ask(self, process: "subprocess.Popen[str]", folder: Path, who: str) -> None:
-        start = time.monotonic()
+    def _ask(self, process: "subprocess.Popen[str]", folder: Path, who: str, told: Callable[[str], None]) -> None:
+        start, search = time.monotonic(), _StepSearch(folder, self._limits.search_seconds, told)
         with contextlib.suppress(BrokenPipeError):  # a dead worker is told by the missing answer below
             requests = cast("IO[str]", process.stdin)  # never None: the worker is started with pipes
             requests.write(f"{folder}\n")
             requests.flush()
-        while not _answered(process):
+        answered = False
+        while not answered:
+            try:
+                answered = _answered(process)
+                search.look()
+            except KeyboardInterrupt:
+                if not search.end("interrupted"):
+                    raise
+                self.interrupted = True
             if time.monotonic() - start > self._limits.seconds:
                 raise self._too_long(who, _innermost(process, folder / "log.txt"))
             self._watch_memory(process)

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hub.cli.options import GATE_OPTIONS, F, model_options, parse_options, parse_policy, runtime_option, verbosity
+from hub.cli.options import (
+    GATE_OPTIONS,
+    F,
+    model_options,
+    parse_options,
+    parse_policy,
+    runtime_option,
+    search_budget_option,
+    verbosity,
+)
 
 if TYPE_CHECKING:
     from hub._plugins import Registry
@@ -87,6 +96,7 @@ _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--fast", is_flag=True, help="Judge the result by its outputs alone, not layer by layer."),
     click.option("--no-cache", is_flag=True, help="Run every step again."),
     *GATE_OPTIONS,
+    search_budget_option,
     click.option("--step-timeout", type=float, default=1800.0, show_default=True, help="Seconds for one step."),
     click.option("--max-memory", type=int, default=0, metavar="MIB", help="Memory for one step; 0 for no bound."),
     click.option("--seed", type=int, default=0, show_default=True, help="For random inputs."),
@@ -176,6 +186,7 @@ def _request(values: dict[str, Any], registry: "Registry") -> "Request":
         force=values["force"],
         use_cache=not values["no_cache"],
         step_timeout=values["step_timeout"],
+        search_budget=values["search_budget"],
         max_memory_mib=values["max_memory"],
     )
 

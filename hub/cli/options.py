@@ -52,6 +52,15 @@ runtime_option = click.option(
 )
 
 
+search_budget_option = click.option(
+    "--search-budget",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="End a step's search for a recipe after this long with the best so far, as Ctrl-C does; 0 for no bound.",
+)
+
+
 def runtime_options(function: F) -> F:
     """Add the options that say how to run a model."""
     return _with(function, (runtime_option, *_RUNTIME_OPTIONS))

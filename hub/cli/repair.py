@@ -4,7 +4,15 @@ from typing import Any
 
 import click
 
-from hub.cli.options import gate_options, model_options, parse_options, parse_policy, runtime_option, verbosity
+from hub.cli.options import (
+    gate_options,
+    model_options,
+    parse_options,
+    parse_policy,
+    runtime_option,
+    search_budget_option,
+    verbosity,
+)
 
 
 @click.command("repair")
@@ -30,6 +38,7 @@ from hub.cli.options import gate_options, model_options, parse_options, parse_po
 @runtime_option
 @click.option("--strict", is_flag=True, help="Refuse int8-mixed in the place of int8.")
 @click.option("--no-cache", is_flag=True, help="Run every step again.")
+@search_budget_option
 @click.option("--step-timeout", type=float, default=1800.0, show_default=True, help="Seconds for one step.")
 @click.option("--max-memory", type=int, default=0, metavar="MIB", help="Memory for one step; 0 for no bound.")
 @gate_options
@@ -62,6 +71,7 @@ def repair_command(**values: Any) -> None:
         force=values["force"],
         use_cache=not values["no_cache"],
         step_timeout=values["step_timeout"],
+        search_budget=values["search_budget"],
         max_memory_mib=values["max_memory"],
     )
     with Progress(quiet=values["quiet"], verbose=values["verbose"]) as progress:

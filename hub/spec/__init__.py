@@ -101,6 +101,7 @@ from hub.spec.reports import (
 from hub.spec.runtime import KeepsState, RunsAsync, Runtime, RuntimeOptions, Session, ShowsIntermediates
 from hub.spec.tensors import Dim, DimRange, DType, QuantParams, Signature, TensorSpec
 from hub.spec.tools import cache_root, private_copy, run_tool
+from hub.spec.watch import StepWatch
 
 __all__ = [
     "ANY",
@@ -212,6 +213,7 @@ __all__ = [
     "StepOutput",
     "StepRecord",
     "StepTimeout",
+    "StepWatch",
     "StoreError",
     "StoredConstant",
     "Support",

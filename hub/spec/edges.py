@@ -122,6 +122,8 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         options: The request.
         calibration: Folder of samples (see `hub.spec.calibration.SampleFolder`); empty when there is none.
         scratch: An empty folder for anything else.
+        watch: For `hub.spec.StepWatch`, by which a step that searches for long tells how it goes, and hears that it is
+            to end with the best so far; empty where nobody waits.
     """
 
     target: State
@@ -130,6 +132,7 @@ class ConvertJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scratch: str
     options: ConvertOptions = ConvertOptions()
     calibration: str = ""
+    watch: str = ""
 
 
 class IoBinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

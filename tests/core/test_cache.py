@@ -15,9 +15,11 @@ import msgspec
 import psutil
 import pytest
 
+import hub as api
 from hub._store import Store, key_of
 from hub._tasks import Failure, TaskResult
 from hub.spec import StoreError
+from hub_toy.files import read as read_toy
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -297,3 +299,55 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(
     wait(lambda: not alive(worker))
     assert not output.parent.exists()
     assert not list((cache / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_an_interrupted_search_gives_the_best_so_far_and_a_second_interrupt_nothing(
+    faults: Faults, toy: Path, tmp_path: Path, *, times: int
+) -> None:
+    faults("search")
+    output, mark = tmp_path / "out.toybin", tmp_path / "mark"
+    run = start(toy, output, mark, "--json", "-v")
+    if times == 2:  # the second one before the step can answer the first
+        worker = psutil.Process(int(mark.read_text()))
+        worker.suspend()
+        run.send_signal(signal.SIGINT)
+        time.sleep(1)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    said = json.loads(out)
+    assert "interrupted: ending with the best so far" in err
+    if times == 2:
+        assert (run.returncode, said["error"]["code"]) == (130, "interrupted")
+        assert not output.exists()
+        return
+    assert run.returncode == 0
+    assert said["parity"]["passed"]
+    assert {"warning": "search-ended-early"} in [{item["kind"]: item["code"]} for item in said["remarks"]]
+    assert read_toy(output).arrays.keys() == read_toy(toy).arrays.keys()
+
+
+def test_an_interrupted_search_whose_best_is_wrong_leaves_nothing_and_tries_no_other_route(
+    faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("search-badly")
+    output, mark = tmp_path / "out" / "out.toybin", tmp_path / "mark"
+    run = start(toy, output, mark, "--json")
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    assert (run.returncode, json.loads(out)["error"]["code"]) == (130, "interrupted")
+    assert "planted fault: search-badly: the result is not the source's" in err
+    assert not output.parent.exists()
+
+
+def test_a_search_ends_with_the_best_so_far_when_its_time_is_over_and_is_not_kept(
+    faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("search")
+    for _ in range(2):
+        receipt = api.convert(
+            toy, "toybin", precision="fp16", output=tmp_path / "out.toybin", search_budget=0.3, force=True
+        )
+        warning = next(item for item in receipt.remarks if item.code == "search-ended-early")
+        assert "after 0.3 s" in warning.text
+        assert not receipt.steps[-1].cached

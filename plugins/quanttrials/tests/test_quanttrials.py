@@ -24,9 +24,11 @@ from hub.spec import (
     State,
     StepError,
     StepOutput,
+    StepWatch,
     UnsupportedModel,
     write_sample,
 )
+from hub.spec.watch import StepProgress, ask_to_end, progress_of
 from hub_quanttrials import JUDGED_SAMPLES, Judge, Noise, Shelf, Trial, Trials, check_claim, decibels, listed
 from hub_quanttrials.trials import GUIDED_TRIES, KEPT
 from hub_toy.files import ToyGraph, ToyLayer, ToyModel, ToyValue, read, write_binary
@@ -556,3 +558,40 @@ def test_a_guided_search_ends_where_nothing_helps() -> None:
     assert 1 <= len(found) <= GUIDED_TRIES
     assert all(trial.sqnr_db < 50 for trial in found)
     assert len({frozenset(trial.recipe) for trial in found}) == len(found)
+
+
+def test_a_search_that_is_to_end_tries_until_it_has_something_and_tells_each_trial(tmp_path: Path) -> None:
+    ask_to_end(tmp_path)
+    told: list[StepProgress | None] = []
+
+    def apply(level: float) -> Function:
+        told.append(progress_of(tmp_path))
+        if level > 1:
+            raise StepError("it cannot be applied")
+        return with_noise(level)
+
+    trials = Trials(Judge.of(Running(detector), samples()), apply, Running, watch=StepWatch(str(tmp_path)))
+    found = list(trials.results([2.0, 0.1, 0.01]))
+    assert [trial.recipe for trial in found] == [0.1]
+    assert told == [StepProgress(text="trial 1, 2.0"), StepProgress(text="trial 2, 0.1")]
+    words = trials.words(found[0])
+    assert progress_of(tmp_path) == StepProgress(text=f"trial 2, 0.1{words}", has_result=True)
+    assert [trial.recipe for trial in trials.results([0.1, 0.001])] == [0.1]  # what is known costs nothing
+    assert not list(trials.guided(planted()[0], len))
+
+
+def test_noise_is_not_measured_to_its_end_where_the_step_is_to_end(tmp_path: Path) -> None:
+    judge, watch = Judge.of(Running(detector), samples()), StepWatch(str(tmp_path))
+    watch.has_result = True
+    run = ramp(0.0, np.array([0.1, 0.1, 0.1]))
+
+    def ending(feeds: Feeds, source: int | None) -> Feeds:
+        if source == 1:
+            ask_to_end(tmp_path)
+        return run(feeds, source)
+
+    found = Noise.measure(("a", "b", "c"), judge, ending, 2, watch=watch)
+    assert (found.alone.sum(axis=1) > 0).tolist() == [True, True, False]
+    assert progress_of(tmp_path) == StepProgress(
+        text="measuring what rounding does at each of 3 places: 1 done", has_result=True
+    )

@@ -40,6 +40,7 @@ from hub.spec import (
     RuntimeOptions,
     SampleFolder,
     StepOutput,
+    StepWatch,
     Support,
     UnsupportedModel,
     Verdict,
@@ -96,6 +97,24 @@ def _slow(model: ToyModel, job: ConvertJob) -> None:
 def _slow_with_the_lock(model: ToyModel, job: ConvertJob) -> None:
     Path(os.environ["HUB_FAULTS_MARK"]).write_text(str(os.getpid()))
     ctypes.PyDLL(None).sleep(120)
+
+
+def _search(model: ToyModel, job: ConvertJob) -> None:
+    """Find a result in the first trial, and go on until it is asked to end."""
+    watch, end = StepWatch(job.watch), time.monotonic() + 60
+    watch.tell("trial 1")
+    watch.has_result = True
+    watch.tell("trial 1: 15.2 dB")
+    if mark := os.environ.get("HUB_FAULTS_MARK"):
+        Path(mark).write_text(str(os.getpid()))
+    while not watch.is_ending and time.monotonic() < end:
+        time.sleep(0.02)
+    _half(model, job)
+
+
+def _search_badly(model: ToyModel, job: ConvertJob) -> None:
+    arrays = {name: array * np.float32(1.5) for name, array in model.arrays.items()}
+    _search(msgspec.structs.replace(model, arrays=arrays), job)
 
 
 def _memory(model: ToyModel, job: ConvertJob) -> None:
@@ -312,6 +331,8 @@ FAULTS: dict[str, Fault] = {
     "hang-with-the-lock": _hang_with_the_lock,
     "slow": _slow,
     "slow-with-the-lock": _slow_with_the_lock,
+    "search": _search,
+    "search-badly": _search_badly,
     "memory": _memory,
     "nothing": _nothing,
     "text": _text,
@@ -373,6 +394,8 @@ def _edge(name: str) -> Edge:
         "picky": Numerics.INT8,
         "slow": Numerics.FP16,
         "slow-with-the-lock": Numerics.FP16,
+        "search": Numerics.FP16,
+        "search-badly": Numerics.FP16,
     }
     return Edge(
         id=f"faulty.{name}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hub.spec import DType, Numerics, QuantRecipe, Remark
+from hub.spec import DType, Numerics, QuantRecipe, Remark, StepWatch
 from hub_onnxquant.placement import Extent, Placement, place
 from hub_onnxquant.qdq import Scheme, insert
 from hub_onnxquant.ranges import METHODS, Range
@@ -26,9 +26,15 @@ StaticTrial = Trial[Recipe, "ModelProto"]
 StaticTrials = Trials[Recipe, "ModelProto"]
 
 
-def trials_of(source: QuantizerSource) -> StaticTrials:
-    """What one step tries."""
-    return Trials(source.judge, lambda recipe: apply(source, recipe), source.session, known=source.known)
+def trials_of(source: QuantizerSource, watch: str = "") -> StaticTrials:
+    """What one step tries; `watch` as in its job."""
+    return Trials(
+        source.judge,
+        lambda recipe: apply(source, recipe),
+        source.session,
+        known=source.known,
+        watch=StepWatch(watch),
+    )
 
 
 def ranges_of(source: QuantizerSource, placement: Placement, method: str) -> dict[str, Range]:
@@ -106,7 +112,8 @@ def mixed(
     placement = place(source.model, recipe.extent, recipe.kept)
     if len(placement.products) < 2:  # noqa: PLR2004 - with the only one in float nothing would be in integers
         return start
-    noise = measure_noise(source, placement, ranges_of(source, placement, recipe.method), recipe.scheme)
+    ranges = ranges_of(source, placement, recipe.method)
+    noise = measure_noise(source, placement, ranges, recipe.scheme, trials.watch)
     hurt = [min(map(decibels, noise.signal, powers)) for powers in noise.alone]
     order = sorted(range(len(hurt)), key=lambda index: hurt[index])
     worst = ", ".join(f"{noise.names[index]} {hurt[index]:.1f} dB" for index in order[:3])

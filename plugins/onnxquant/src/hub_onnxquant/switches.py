@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
+    from hub.spec import StepWatch
     from hub_onnxquant.qdq import Range, Scheme
     from hub_onnxquant.source import QuantizerSource
 
@@ -135,7 +136,13 @@ def _rounded_weights(node: NodeProto, slot: int, writer: QdqWriter) -> str:
     return writer.constant(f"{node.input[slot]}/rounded", real)
 
 
-def measure_noise(source: QuantizerSource, placement: Placement, ranges: Mapping[str, Range], scheme: Scheme) -> Noise:
+def measure_noise(
+    source: QuantizerSource,
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    scheme: Scheme,
+    watch: StepWatch | None = None,
+) -> Noise:
     """Measures what each layer of a placement does; giving it back to float costs its multiplications.
 
     Raises:
@@ -144,7 +151,7 @@ def measure_noise(source: QuantizerSource, placement: Placement, ranges: Mapping
     model, names = with_switches(source.model, placement, ranges, scheme)
     session = source.session(model)
     costs = _costs(source.model, names)
-    noise = measured_noise(source.judge, names, lambda feeds, on: session.run({**feeds, _SWITCH: on}), costs)
+    noise = measured_noise(source.judge, names, lambda feeds, on: session.run({**feeds, _SWITCH: on}), costs, watch)
     session.close()
     return noise
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+from hub.spec import StepWatch
 from hub_quanttrials.judge import Judge, decibels
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Noise:
     costs: Powers
 
     @classmethod
-    def measure(
+    def measure(  # noqa: PLR0913 what is measured, how, and who is told
         cls,
         names: Sequence[str],
         judge: Judge,
@@ -57,6 +58,8 @@ class Noise:
         used: int,
         costs: Sequence[float] = (),
         ties: Flags | None = None,
+        *,
+        watch: StepWatch | None = None,
     ) -> Noise:
         """Runs the model on samples without any source, and with one at a time.
 
@@ -70,6 +73,7 @@ class Noise:
             used: Samples to run, spread evenly over the judge's.
             costs: [places]; all the same without.
             ties: [sources, places]; each place is a source without.
+            watch: Is told how it goes. Where it asks to end, sources that are not measured yet count as none.
         """
         import numpy as np
 
@@ -81,6 +85,10 @@ class Noise:
         rest = np.sum([list(judge.noises(place, outputs).values()) for place, outputs in bare.items()], axis=0)
         beside, alone = replace(judge, expected=bare), np.zeros((len(tied), len(signal)))
         for source, place in product(range(len(tied)), places):
+            if watch and place == places[0]:
+                if watch.is_ending:
+                    break
+                watch.tell(f"measuring what rounding does at each of {len(tied)} places: {source} done")
             alone[source] += list(beside.noises(place, run(judge.samples[place], source)).values())
         most = _WHOLLY_WRONG * signal + 1e-30
         rest, alone = (np.minimum(np.nan_to_num(powers, nan=np.inf), most) for powers in (rest, alone))

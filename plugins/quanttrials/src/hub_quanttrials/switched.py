@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hub.spec import StepWatch
 from hub_quanttrials.judge import Judge
 from hub_quanttrials.noise import Noise
 
@@ -22,7 +23,11 @@ _MOST_RUNS = 400
 
 
 def measured_noise(
-    judge: Judge, names: Sequence[str], run: Callable[[Feeds, Switches], Feeds], costs: Sequence[float] = ()
+    judge: Judge,
+    names: Sequence[str],
+    run: Callable[[Feeds, Switches], Feeds],
+    costs: Sequence[float] = (),
+    watch: StepWatch | None = None,
 ) -> Noise:
     """Runs a model with one place switched on at a time.
 
@@ -31,10 +36,12 @@ def measured_noise(
         names: The places.
         run: Runs a sample; with [places] switches, true for integers.
         costs: As for `Noise.measure`.
+        watch: The same.
     """
     import numpy as np
 
     count = len(names)
     switches = np.vstack([np.eye(count, dtype=bool), np.zeros((1, count), bool)])
     used = max(1, min(_MOST_SAMPLES, _MOST_RUNS // (count + 1)))
-    return Noise.measure(names, judge, lambda feeds, on: run(feeds, switches[-1 if on is None else on]), used, costs)
+    chosen: Callable[[Feeds, int | None], Feeds] = lambda feeds, on: run(feeds, switches[-1 if on is None else on])  # noqa: E731
+    return Noise.measure(names, judge, chosen, used, costs, watch=watch)

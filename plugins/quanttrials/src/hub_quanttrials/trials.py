@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from hub.spec import HubError, Remark, Session, StepError, UnsupportedModel, UsageError
+from hub.spec import HubError, Remark, Session, StepError, StepWatch, UnsupportedModel, UsageError
 from hub_quanttrials.judge import Judge
 from hub_quanttrials.noise import Noise
 
@@ -58,6 +58,7 @@ class Trials(Generic[Recipe, Model]):
         open: Opens what `apply` gave.
         budget: Recipes to try at most.
         known: Trials of earlier steps on the same float model and samples: see `Shelf`.
+        watch: Is told how it goes. Where it asks to end, nothing more is tried that is not known.
         notes: A line for every recipe, with what it came to.
         failures: Why recipes gave nothing.
     """
@@ -67,9 +68,11 @@ class Trials(Generic[Recipe, Model]):
     open: Callable[[Model], Session]
     budget: int = BUDGET
     known: dict[Recipe, Trial[Recipe, Model]] = field(default_factory=dict)
+    watch: StepWatch = field(default_factory=StepWatch)
     notes: list[Remark] = field(default_factory=list)
     failures: list[HubError] = field(default_factory=list)
     _spent: int = 0
+    _highest: float = -math.inf
 
     def best(self, recipes: Iterable[Recipe], goal_db: float = GOAL_DB) -> Trial[Recipe, Model]:
         """Returns the first trial that reaches the goal, else the best; the first that works where nothing is judged.
@@ -113,7 +116,7 @@ class Trials(Generic[Recipe, Model]):
         text = f"rounding at {len(noise.alone)} places, one at a time; dB that the worst leave alone: {noise.words()}"
         self.notes.append(Remark("note", "rounding-measured", text))
         aim, tried = goal_db + _AIM_DB, {frozenset[str]()}
-        while aim < goal_db + _FURTHEST_DB and len(tried) <= GUIDED_TRIES:
+        while aim < goal_db + _FURTHEST_DB and len(tried) <= GUIDED_TRIES and not self.watch.is_ending:
             names = noise.to_remove(aim)
             if frozenset(names) in tried:
                 aim += _LEAST_RISE_DB
@@ -153,17 +156,25 @@ class Trials(Generic[Recipe, Model]):
         return found
 
     def _outcome(self, recipe: Recipe) -> Trial[Recipe, Model] | HubError | None:
-        """None when the budget is spent."""
+        """None when the budget is spent, or the step is to end."""
         if self._spent >= self.budget:
             text = f"{self.budget} recipes are all that one step tries: {recipe} was not tried"
             self.notes.append(Remark("note", "recipes-all-tried", text))
             return None
+        if recipe not in self.known and self.watch.is_ending:
+            return None
         self._spent += 1  # also for a known one, so that a step's result does not hang on the steps before
+        best = f"; best so far {self._highest:.1f} dB" if math.isfinite(self._highest) else ""
+        self.watch.tell(f"trial {self._spent}, {recipe}{best}")
         try:
-            return self.attempt(recipe)
+            trial = self.attempt(recipe)
         except (StepError, UnsupportedModel, UsageError) as error:
             self.failures.append(error)
             return error
+        self._highest = max(self._highest, trial.merit)
+        self.watch.has_result = True
+        self.watch.tell(f"trial {self._spent}, {recipe}{self.words(trial)}")
+        return trial
 
     def attempt(self, recipe: Recipe) -> Trial[Recipe, Model]:
         """Applies and judges one recipe, without a note; from an earlier step where that tried it.

@@ -21,6 +21,7 @@ from hub.spec import (
     QuantRecipe,
     Remark,
     StepOutput,
+    StepWatch,
     Support,
     UnsupportedModel,
     Verdict,
@@ -92,7 +93,8 @@ def _guided(name: str, rules: Callable[[], list[QuantRule]]) -> Search:
             mixed = base.model.report.numerics is Numerics.INT8_MIXED
             if mixed and base.sqnr_db >= GOAL_DB:
                 return
-            noise = measure_noise(source.content, base.model.content, source.judge, shared_weights(source))
+            shared = shared_weights(source)
+            noise = measure_noise(source.content, base.model.content, source.judge, shared, trials.watch)
 
             def without(names: tuple[str, ...], noise: Noise = noise) -> RuleSet:
                 spared = sum(not name.endswith(WEIGHTS) for name in names)
@@ -139,6 +141,7 @@ def run(job: ConvertJob, name: str, title: str, numerics: Numerics, search: Sear
         lambda recipe: quantize(source, recipe.rules),
         lambda made: LiteRtSession(made.content),
         known=source.known,
+        watch=StepWatch(job.watch),
     )
     results = list(search(source, trials))
     if not results:

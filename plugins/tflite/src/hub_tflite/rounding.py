@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from hub.spec import Feeds
+    from hub.spec import Feeds, StepWatch
     from hub_tflitefile.tables import Bytes, ModelT, OperatorT, SubGraphT
 
     Reals = npt.NDArray[np.float64]
@@ -45,7 +45,13 @@ _MOVERS = MOVE_OPERATORS | {"MAX_POOL_2D"}
 _INT8 = frozenset({"int8", "uint8"})
 
 
-def measure_noise(source: bytes, quantized: bytes, judge: Judge, shared: Sequence[frozenset[str]] = ()) -> Noise:
+def measure_noise(
+    source: bytes,
+    quantized: bytes,
+    judge: Judge,
+    shared: Sequence[frozenset[str]] = (),
+    watch: StepWatch | None = None,
+) -> Noise:
     """Runs the float model with one activation rounded at a time.
 
     Weights are all as the quantized file stores them, unless that alone is near what is to be reached: then what those
@@ -56,6 +62,7 @@ def measure_noise(source: bytes, quantized: bytes, judge: Judge, shared: Sequenc
         quantized: What the quantizer made of it, whose layers are named as the source's.
         judge: Gives the samples, and measures.
         shared: Layers that can only go back to float together.
+        watch: As for `Noise.measure`.
 
     Returns:
         Layers are named by their first output.
@@ -63,7 +70,7 @@ def measure_noise(source: bytes, quantized: bytes, judge: Judge, shared: Sequenc
     Raises:
         StepError: LiteRT does not run the model with rounding in it.
     """
-    probe = _RoundingProbe(parse(source), parse(quantized), judge)
+    probe = _RoundingProbe(parse(source), parse(quantized), judge, watch)
     noise = probe.of_activations(shared)
     return noise if noise.rest_db >= _WEIGHTS_DB else noise.joined(*probe.of_weights())
 
@@ -71,10 +78,10 @@ def measure_noise(source: bytes, quantized: bytes, judge: Judge, shared: Sequenc
 class _RoundingProbe:
     """The float model, with rounding of activations by steps that it is given, and of any of its weights."""
 
-    def __init__(self, model: ModelT, quantized: ModelT, judge: Judge) -> None:
+    def __init__(self, model: ModelT, quantized: ModelT, judge: Judge, watch: StepWatch | None) -> None:
         import numpy as np
 
-        self._model, self._judge = model, judge
+        self._model, self._judge, self._watch = model, judge, watch
         graph = self._graph = interface_of(model).graph
         integer = {layer.name for layer in precision_report(quantized).layers if layer.precision in _INT8}
         named = {layer_name(graph, operator): operator for operator in graph.operators}
@@ -119,7 +126,7 @@ class _RoundingProbe:
                 steps[on] = self._steps[on]
                 return session.run({**feeds, _STEPS: steps})
 
-            return Noise.measure([*self._layers], self._judge, run, self._used, self._costs, ties)
+            return Noise.measure([*self._layers], self._judge, run, self._used, self._costs, ties, watch=self._watch)
 
     def of_weights(self) -> tuple[Noise, list[int], list[int]]:
         """Of each layer's weights beside float activations; the layers' places, and how many weights there are."""
@@ -139,7 +146,7 @@ class _RoundingProbe:
                 return opened[row].run({**feeds, _STEPS: steps})
 
             names = [[*self._layers][readers[index]] + WEIGHTS for index in weights]
-            noise = Noise.measure(names, self._judge, run, self._used)
+            noise = Noise.measure(names, self._judge, run, self._used, watch=self._watch)
         sizes = [math.prod(numbers(self._graph.tensors[index].shape)) for index in weights]
         return noise, [readers[index] for index in weights], sizes
 

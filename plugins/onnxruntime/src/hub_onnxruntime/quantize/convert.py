@@ -78,7 +78,7 @@ def _symmetric() -> tuple[Scheme, Remark]:
 def _whole(job: ConvertJob, choose: Callable[[], tuple[Scheme, Remark]]) -> Made:
     source = _open_calibrated(job)
     scheme, said = choose()
-    trials = static.trials_of(source)
+    trials = static.trials_of(source, job.watch)
     best = static.best(source, trials, scheme)
     recipe = static.record(source, best.recipe, Numerics.INT8)
     took = recipe_taken(f"{best.recipe}: {best.sqnr_db:.1f} dB")
@@ -88,7 +88,7 @@ def _whole(job: ConvertJob, choose: Callable[[], tuple[Scheme, Remark]]) -> Made
 def _mixed(job: ConvertJob) -> Made:
     source = _open_calibrated(job)
     scheme, said = _fitting()
-    trials = static.trials_of(source)
+    trials = static.trials_of(source, job.watch)
     best = static.best(source, trials, scheme)
     others = [node.name for node in source.model.graph.node if node.op_type in RECURRENT_OPERATORS]
     if best.sqnr_db < GOAL_DB or not others:
@@ -104,7 +104,7 @@ def _wide(job: ConvertJob) -> Made:
     source = _open_calibrated(job)
     raised, notes = raise_opset(source.model, BLOCKS_OPSET)
     source = replace(source, model=typed_copy(raised))
-    trials = static.trials_of(source)
+    trials = static.trials_of(source, job.watch)
     best = static.best(source, trials, Scheme("int16", "int8"))
     recipe = static.record(source, best.recipe, Numerics.INT16X8)
     return Made(best.model, recipe, [*source.notes, *notes, *trials.notes])

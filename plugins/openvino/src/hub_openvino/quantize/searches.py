@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import CalibrationError, ConvertJob, DType, Numerics, QuantRecipe, Remark, StepOutput, processor
+from hub.spec import (
+    CalibrationError,
+    ConvertJob,
+    DType,
+    Numerics,
+    QuantRecipe,
+    Remark,
+    StepOutput,
+    StepWatch,
+    processor,
+)
 from hub_openvino.quantize.recipes import (
     PER_CHANNEL_MARGIN_DB,
     RECURRENT,
@@ -95,7 +105,7 @@ def most_layers(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
         return
     from hub_openvino.quantize.sparing import measure_noise
 
-    noise, whole = measure_noise(source, base.model.model), base.recipe
+    noise, whole = measure_noise(source, base.model.model, trials.watch), base.recipe
     yield from trials.guided(noise, lambda removed: Spared(base=whole, removed=removed, total=len(noise.names)))
 
 
@@ -157,7 +167,11 @@ def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_
         raise CalibrationError(f"{what} needs calibration samples", hint="give some: --calibration DATA")
     source = open_float(job.source.path, job.scratch, job.calibration if needs_samples else "")
     trials: IrTrials = Trials(
-        source.judge, lambda recipe: apply(source, recipe), lambda made: source.session(made.model), known=source.known
+        source.judge,
+        lambda recipe: apply(source, recipe),
+        lambda made: source.session(made.model),
+        known=source.known,
+        watch=StepWatch(job.watch),
     )
     results = list(search(source, trials))
     if not results:

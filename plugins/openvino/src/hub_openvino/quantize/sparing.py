@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hub.spec import StepWatch
 from hub_openvino.quantize.float_ir import FloatIr
 from hub_quanttrials import Noise, measured_noise
 
@@ -31,7 +32,7 @@ def quantizers(model: openvino.Model) -> list[openvino.Node]:
     return found
 
 
-def measure_noise(source: FloatIr, quantized: openvino.Model) -> Noise:
+def measure_noise(source: FloatIr, quantized: openvino.Model, watch: StepWatch | None = None) -> Noise:
     """Run the model with one quantizer switched on at a time.
 
     Raises:
@@ -39,7 +40,7 @@ def measure_noise(source: FloatIr, quantized: openvino.Model) -> Noise:
     """
     model, names = _with_switches(quantized)
     session = source.session(model, [_SWITCH])
-    noise = measured_noise(source.judge, names, lambda feeds, on: session.run({**feeds, _SWITCH: on}))
+    noise = measured_noise(source.judge, names, lambda feeds, on: session.run({**feeds, _SWITCH: on}), watch=watch)
     session.close()
     return noise
 

@@ -104,14 +104,14 @@ EDGES: tuple[Edge, ...] = (
         "int8",
         "int8 as TensorRT takes it",
         Numerics.INT8,
-        lambda job: integers(job.source.path, job.calibration, Numerics.INT8),
+        lambda job: integers(job.source.path, job.calibration, job.watch, Numerics.INT8),
         check=takes_without_recurrence,
     ),
     _edge(
         "int8-mixed",
         "int8 as TensorRT takes it, fragile layers in float",
         Numerics.INT8_MIXED,
-        lambda job: integers(job.source.path, job.calibration, Numerics.INT8_MIXED),
+        lambda job: integers(job.source.path, job.calibration, job.watch, Numerics.INT8_MIXED),
         cost=1.5,
     ),
     *_both("fp16", "float16", Numerics.FP16, lambda path, samples: half_floats(path, samples, HalfType.FLOAT16)),
@@ -121,7 +121,7 @@ EDGES: tuple[Edge, ...] = (
         "fp8",
         "fp8 E4M3 as TensorRT takes it",
         Numerics.FP8,
-        lambda job: integers(job.source.path, job.calibration, Numerics.FP8),
+        lambda job: integers(job.source.path, job.calibration, job.watch, Numerics.FP8),
     ),
 )
 """Float ONNX to the precision ONNX that an engine is built of: format `onnx`, form `tensorrt`."""

@@ -77,12 +77,13 @@ def recipe_taken(words: str) -> Remark:
     return Remark("note", "recipe-taken", f"took {words}")
 
 
-def integers(path: str, calibration: str, claimed: Numerics) -> Precise:
+def integers(path: str, calibration: str, watch: str, claimed: Numerics) -> Precise:
     """Quantizes activations and weights, by the best of the ways of drawing ranges.
 
     Args:
         path: The prepared float model.
         calibration: Folder of samples.
+        watch: As in `hub.spec.ConvertJob`.
         claimed: INT8 or FP8, for every product; or INT8_MIXED, which leaves those that int8 hurts most in float.
 
     Raises:
@@ -99,7 +100,7 @@ def integers(path: str, calibration: str, claimed: Numerics) -> Precise:
     source.watch()
     left |= dict.fromkeys(static.unseen(source), "the samples give it no value")
     _check_any(source.model, left)
-    trials = static.trials_of(source)
+    trials = static.trials_of(source, watch)
     best = static.best(source, trials, SCHEMES[claimed], Extent.INPUTS, tuple(left))
     whole = float_products(best.model)
     if claimed is Numerics.INT8_MIXED and (best.sqnr_db < GOAL_DB or not whole):
