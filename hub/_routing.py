@@ -2,7 +2,8 @@
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -33,6 +34,10 @@ from hub.spec import (
 MAX_ROUTES = 16
 """Routes tried at most: past a dozen engines the next one is not what helps."""
 
+
+MOST_ALIKE = {1: 6, 2: 3}
+"""Length of a beginning -> how many routes to a goal share it, where others are to be had: sixteen that all begin with
+an edge that fails on the model are one try, and the engine that works is never reached."""
 
 ROUTES_BEFORE_THE_NEXT_GOAL = 3
 """Routes to a goal that has another behind it: one quantizer on a fourth engine's graph is rarely what helps."""
@@ -172,15 +177,18 @@ def _routes(
     found: set[tuple[str, ...]] = set()
     for goal in goals:
         room = behind if goal == goals[-1] else ROUTES_BEFORE_THE_NEXT_GOAL
-        for route in simple_routes(steps, summary.state, goal, keep_dynamic=keep, asked=asked):
-            ids = tuple(step.edge.id for step in route)
-            if ids in found:
-                continue
-            found.add(ids)
-            yield route
-            room -= 1
-            if not room:
-                break
+        first: list[Route] = []
+        for most_alike in (MOST_ALIKE, {}):  # what is left over goes to routes that begin as others do
+            ways = simple_routes(steps, summary.state, goal, keep_dynamic=keep, asked=asked, most_alike=most_alike)
+            for route in ways:
+                ids = tuple(step.edge.id for step in route)
+                if ids in found:
+                    continue
+                if len(first) == room:
+                    break
+                found.add(ids)
+                first.append(route)
+        yield from first
 
 
 class _Move(NamedTuple):
@@ -306,14 +314,17 @@ def simple_routes(
     *,
     keep_dynamic: ConvertOptions | None = None,
     asked: Asked = frozenset(),
+    most_alike: Mapping[int, int] = MappingProxyType({}),
 ) -> Iterator[Route]:
     """Yield routes that visit no state twice: fewest lossy steps, then cost, then edge ids.
 
     Among routes that are as lossy, those on which the target's own format is quantized come first: a backend's own
     quantization is made for its kernels. With `keep_dynamic`, the options of a request whose model has open dimensions,
     those on which every dimension stays open come next.
-    Every option of `asked` is carried out by an edge of the route.
+    Every option of `asked` is carried out by an edge of the route. Of routes that begin with the same edges no more are
+    yielded than `most_alike` says for beginnings of that length.
     """
+    alike: Counter[tuple[str, ...]] = Counter()
     leaving: dict[tuple[State, Asked], list[_Move]] = {}
     for move in _moves(steps, start, goal, asked):  # an edge that leads nowhere near would be tried behind every other
         leaving.setdefault((move.step.source, move.before), []).append(move)
@@ -323,7 +334,12 @@ def simple_routes(
     while heap:
         lossy, foreign, fixed, cost, names, done, route = heapq.heappop(heap)
         here = route[-1].target if route else start
+        ids = tuple(edge_id for edge_id, _ in names)
+        beginnings = [ids[:length] for length in most_alike if length <= len(ids)]
+        if any(alike[beginning] >= most_alike[len(beginning)] for beginning in beginnings):
+            continue
         if here.satisfies(goal) and done == asked:
+            alike.update(beginnings)
             yield route
             continue
         seen = {start, *(step.target for step in route)}

@@ -325,6 +325,17 @@ def test_the_number_of_routes_is_bounded(registry: Registry) -> None:
     assert len(plan(registry, *many).routes) == MAX_ROUTES
 
 
+def test_an_engine_that_costs_more_is_reached_although_many_routes_begin_with_the_cheapest(registry: Registry) -> None:
+    """Sixteen routes that all begin with an edge that fails on the model are one try."""
+    many = [edge(f"t.{number:02d}", B, D) for number in range(40)]
+    found = ids(
+        plan(registry, edge("t.exporter", A, B), *many, edge("t.other", A, C), edge("t.last", C, D, cost=90)).routes
+    )
+    assert len(found) == MAX_ROUTES
+    assert found[6] == ["t.other", "t.last"]
+    assert [route[0] for route in found] == ["t.exporter"] * 6 + ["t.other"] + ["t.exporter"] * 9
+
+
 def test_a_plan_is_the_same_every_time(registry: Registry) -> None:
     offer = [edge(f"t.{number}", A, B if number % 2 else D, lossy=number == 3) for number in range(6)]
     first = plan(registry, GOOD, *offer)
