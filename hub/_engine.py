@@ -48,6 +48,7 @@ from hub.spec import (
     ShapeNeeded,
     StepError,
     StepRecord,
+    StoreError,
     TooSlow,
     UnsupportedModel,
     UsageError,
@@ -169,7 +170,8 @@ class Conversion:
             try:
                 return self._take(opened, route, samples, reference)
             except RouteFailed as failed:
-                if isinstance(failed.error, NothingCompared):  # samples that prove nothing do on no other route
+                # samples that prove nothing do on no other route, and none has more room on the disk
+                if isinstance(failed.error, NothingCompared | StoreError):
                     raise failed.error from failed
                 dead.add(failed.prefix)
                 open_only |= samples.guessed and isinstance(failed.error, ShapeNeeded)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from hub._disk import full_disk_told
 from hub._failures import keep_failed
 from hub._files import copy_model, is_copy_of, sha256_model
 from hub._plugins import Plugin, Registry, libraries_of, package_of, reference_of, source_digest
@@ -403,5 +404,5 @@ def _check_untouched(edge_id: str, source: ModelArtifact, files: tuple[str, ...]
 def session(registry: Registry, *, limits: Limits | None = None, use_cache: bool = True) -> Iterator[Runner]:
     """A runner with its cache, its processes and its scratch folder."""
     store = Store()
-    with store.scratch() as scratch, Workers(limits) as workers:
+    with full_disk_told(), store.scratch() as scratch, Workers(limits) as workers:
         yield Runner(registry, store, workers, scratch, use_cache=use_cache)

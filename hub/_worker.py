@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from hub._disk import HINT, full_words, is_full
 from hub._tasks import (
     STACKS_SIGNAL,
     ConvertTask,
@@ -65,6 +66,7 @@ from hub.spec import (
     Session,
     StepError,
     StepOutput,
+    StoreError,
     write_sample,
 )
 
@@ -295,6 +297,8 @@ def _attempt(task: Any) -> tuple[Any, Failure | None]:
     except HubError as error:
         return None, _failure(error.code, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 the process boundary: whatever a framework raises becomes a report
+        if is_full(error):
+            return None, _failure(StoreError.code, full_words(error), HINT)
         return None, _failure("step-failed", f"{type(error).__name__}: {error}", "")
 
 

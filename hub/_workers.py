@@ -16,8 +16,9 @@ from typing import IO, Self, cast
 import msgspec
 import psutil
 
+from hub._disk import HINT, full_words, no_room
 from hub._tasks import STACKS_SIGNAL, Task, TaskResult, who_does
-from hub.spec import StepCrashed, StepError, StepOutOfMemory, StepTimeout
+from hub.spec import StepCrashed, StepError, StepOutOfMemory, StepTimeout, StoreError
 from hub.spec.errors import error_from_code
 from hub.spec.watch import StepProgress, ask_to_end, progress_of
 
@@ -118,14 +119,17 @@ class Workers:
             StepCrashed: The process died.
             StepTimeout: It ran past its time.
             StepOutOfMemory: It went past its memory.
-            HubError: What the task raised, with its own code.
+            StoreError: The process died, and the disk is full.
+        HubError: What the task raised, with its own code.
         """
         write_job(task, folder)
         self.start(place)
         try:
             self._ask(self._running[place], folder, who_does(task), told)
-        except BaseException:
+        except BaseException as error:
             _kill(self._running.pop(place))
+            if isinstance(error, StepCrashed) and no_room(folder):
+                raise StoreError(full_words(error), hint=HINT) from error
             raise
         return _read_result(folder)
 

@@ -1,5 +1,6 @@
 """Planted faults: each is caught, named with its values, and leaves nothing at the output path."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from hub._disk import full_disk_told
 from hub._goals import RouteFailed, all_failed
 from hub._reference import beyond
 from hub.cli.executed import shortened
-from hub.spec import Numerics, StepError, UnsupportedModel, VerificationError, write_sample
+from hub.spec import Numerics, StepError, StoreError, UnsupportedModel, VerificationError, write_sample
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -84,6 +86,24 @@ def test_a_step_that_dies_is_a_coded_error_with_a_log(
     assert {"job.json", "log.txt", "reproduce.py"} <= {path.name for path in Path(error["log"]).iterdir()}
     if case.fault in {"segfault", "hang", "hang-with-the-lock"}:
         assert "(most recent call first)" in Path(error["log"], "log.txt").read_text()
+
+
+def test_a_full_disk_is_told_as_such_and_no_other_route_is_tried(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("full-disk", "raise", alone=True)
+    error = refused(hub, toy, tmp_path / "out.toybin")
+    assert (error["code"], error["exit_status"]) == ("store", 7)
+    assert "no room is left on the disk" in error["message"]
+    assert "HUB_CACHE_DIR" in error["hint"]
+    assert "attempts" not in error
+
+
+def test_a_full_disk_in_hubs_own_process_is_no_defect_of_hub(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no room is left on the disk"), full_disk_told():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError), full_disk_told():
+        (tmp_path / "absent").read_bytes()
 
 
 def test_every_lie_is_found_out_and_the_sound_route_is_taken(

@@ -5,6 +5,7 @@ $HUB_FAULTS names the faults on offer. They are cheaper than the sound edge, so 
 # ruff: noqa: ARG001, T201 - the faults share one signature, and one of them prints
 
 import ctypes
+import errno
 import functools
 import os
 import signal
@@ -298,6 +299,11 @@ def _raise(model: ToyModel, job: ConvertJob) -> None:
     raise LookupError("tensor 17 has no producer")
 
 
+def _full_disk(model: ToyModel, job: ConvertJob) -> None:
+    """As frameworks tell it: their own error, with the system's behind it or in its words."""
+    raise RuntimeError("write failed") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), job.output)
+
+
 def _claim_open(model: ToyModel, job: ConvertJob) -> None:
     """Write a program for one size, whose reader calls the size open."""
     write_liar(Path(job.output), model, Claim(batch=Dim(symbol="s40")))
@@ -360,6 +366,7 @@ FAULTS: dict[str, Fault] = {
     "picky": _sluggish,
     "refuse": _refuse,
     "raise": _raise,
+    "full-disk": _full_disk,
     "calibrated": _calibrated,
     "returns-none": _reverse,
     "says-true": _reverse,
