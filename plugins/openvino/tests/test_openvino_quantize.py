@@ -32,7 +32,7 @@ from hub_openvino.describe import describe, read_model
 from hub_openvino.ir import read_ir
 from hub_openvino.quantize import float_ir, recipes, searches, sparing, tool
 from hub_openvino.quantize.edges import QUANTIZING
-from hub_quanttrials import Trial, Trials
+from hub_quanttrials import WEIGHTS, Trial, Trials
 from plugins.openvino.tests import openvino_models as models
 from tests.zoo import data, fetch
 
@@ -328,6 +328,40 @@ def test_noises_of_single_quantizers_add_up(voice: Source, tmp_path: Path) -> No
     after = sparing.without(model, removed)
     assert len(sparing.quantizers(after)) == len(noise.names) - len(removed)
     assert opened.judge.sqnr_db(opened.session(after)) > before + 1
+
+
+def test_weights_go_back_to_float_where_they_alone_leave_too_little(
+    voice: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparing, "WEIGHTS_DB", 200.0)
+    opened, _ = trials_of(voice, tmp_path)
+    static = recipes.static_recipes(Processor(name="", features=frozenset({"avx2"})))[1]
+    base = recipes.recurrent_in_float(static)
+    made = searches.apply(opened, base)
+    noise = sparing.measure_noise(opened, made.model)
+    operands = sparing.float_operands(opened.model(), made.model)
+    weights = [name for name in noise.names if name.endswith(WEIGHTS)]
+    assert [name.removesuffix(WEIGHTS) for name in weights] == [*operands]
+    assert operands
+    assert noise.rest_db > 90  # without quantizers and integer weights it is the float model
+    names = tuple(node.friendly_name for node in sparing.quantizers(made.model))
+    spared = recipes.Spared(base=base, removed=names, total=len(names), float_weights=(*operands,))
+    opened.known[base] = Trial(base, made, 0.0)
+    bare = searches.apply(opened, spared)
+    assert opened.judge.sqnr_db(opened.session(bare.model)) > 90
+    assert bare.found.numerics is Numerics.FP32
+    chosen = noise.to_remove(noise.rest_db - 30)
+    assert any(name.endswith(WEIGHTS) for name in chosen)
+
+
+def test_layers_keep_the_names_that_the_float_model_has(tmp_path: Path) -> None:
+    """By which they are found in it."""
+    path = models.saved(models.network(), tmp_path / "net.xml")
+    opened = float_ir.FloatIr(path=path, inputs=["x"], outputs=["y"], scratch=tmp_path)
+    before = {node.friendly_name for node in opened.model().get_ops() if "Conv" in node.get_type_name()}
+    assert before
+    opened.read(model := opened.model())
+    assert {node.friendly_name for node in model.get_ops() if "Conv" in node.get_type_name()} == before
 
 
 @pytest.mark.parametrize(("feature", "words"), [("avx2", {"enable", "first_layer_only"}), ("avx512_vnni", {"disable"})])

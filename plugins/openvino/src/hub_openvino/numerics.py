@@ -36,7 +36,7 @@ _OPERANDS: Mapping[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Places of the inputs that are multiplied, where they are not the first two."""
 
-_MOVES = frozenset({
+MOVE_OPERATORS = frozenset({
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Split", "VariadicSplit", "Slice", "StridedSlice", "Tile", "Pad",
     "Broadcast", "DepthToSpace", "SpaceToDepth", "BatchToSpace", "SpaceToBatch", "ShuffleChannels", "ReverseSequence",
     "MaxPool", "ReduceMax", "Gather",
@@ -111,7 +111,7 @@ class IrOperands:
     def _from(self, source: IrLayer) -> IrOperand:
         if source.is_constant:
             return IrOperand(_stored_kind(source), stored=True)
-        if source.type in _MOVES:
+        if source.type in MOVE_OPERATORS:
             return self.of(source, 0)
         rule = self._rules.get(source.type)
         return rule(source) if rule else IrOperand(_kind(_result(source)))
@@ -144,7 +144,7 @@ class IrOperands:
     def _is_fed(self, node: IrLayer) -> bool:
         """Whether a layer's values come from an input of the model, moved at most."""
         source = self._graph.source(node, 0)
-        while source is not None and source.type in _MOVES:
+        while source is not None and source.type in MOVE_OPERATORS:
             source = self._graph.source(source, 0)
         return source is None or source.type == "Parameter"
 

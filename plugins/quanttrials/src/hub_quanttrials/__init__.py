@@ -7,15 +7,17 @@ on other samples and with code of its own.
 
 from hub_quanttrials.claim import check_claim, listed
 from hub_quanttrials.judge import JUDGED_SAMPLES, Judge, decibels
-from hub_quanttrials.noise import Noise
+from hub_quanttrials.noise import WEIGHTS, Noise
 from hub_quanttrials.shelf import Shelf
 from hub_quanttrials.switched import measured_noise
-from hub_quanttrials.trials import BUDGET, GOAL_DB, Trial, Trials
+from hub_quanttrials.trials import BUDGET, GOAL_DB, WEIGHTS_DB, Trial, Trials
 
 __all__ = [
     "BUDGET",
     "GOAL_DB",
     "JUDGED_SAMPLES",
+    "WEIGHTS",
+    "WEIGHTS_DB",
     "Judge",
     "Noise",
     "Shelf",

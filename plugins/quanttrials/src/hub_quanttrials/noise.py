@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     Powers = npt.NDArray[np.float64]
     Flags = npt.NDArray[np.bool_]
 
+WEIGHTS = " (weights)"
+"""Behind a layer's name: the place of its stored weights, beside that of its activations."""
+
 _WHOLLY_WRONG = 1e6  # times the signal: what noise that is not finite counts as
+_TOLD = 10  # times that a measurement tells how far it is
 _OVER_REST = 10**0.05  # 0.5 dB above what stays without any place: closer to it, removing gains next to nothing
 
 
@@ -85,9 +89,9 @@ class Noise:
         rest = np.sum([list(judge.noises(place, outputs).values()) for place, outputs in bare.items()], axis=0)
         beside, alone = replace(judge, expected=bare), np.zeros((len(tied), len(signal)))
         for source, place in product(range(len(tied)), places):
-            if watch and place == places[0]:
-                if watch.is_ending:
-                    break
+            if watch and watch.is_ending:
+                break
+            if watch and place == places[0] and source % math.ceil(len(tied) / _TOLD) == 0:
                 watch.tell(f"measuring what rounding does at each of {len(tied)} places: {source} done")
             alone[source] += list(beside.noises(place, run(judge.samples[place], source)).values())
         most = _WHOLLY_WRONG * signal + 1e-30

@@ -15,6 +15,9 @@ GOAL_DB = 20.0
 """Where a recipe is good enough: hub's int8 gate asks for 13 dB on held-out samples, and 7 dB is a margin for
 other data and other processors."""
 
+WEIGHTS_DB = GOAL_DB + 6
+"""What int8 weights alone must leave so that they are no concern."""
+
 BUDGET = 32
 """Recipes that one step tries at most; the longest search of hub's own plugins comes to 20. A number of recipes and not
 of seconds, so that the same input gives the same result on a slow machine."""

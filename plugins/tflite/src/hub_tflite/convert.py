@@ -26,7 +26,7 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
-from hub_quanttrials import GOAL_DB, Noise, Trials, check_claim, listed
+from hub_quanttrials import GOAL_DB, WEIGHTS, Noise, Trials, check_claim, listed
 from hub_tflite import recipes
 from hub_tflite.calibrate import METHOD
 from hub_tflite.float16_constants import halve_constants
@@ -49,7 +49,7 @@ from hub_tflite.quantize import (
 )
 from hub_tflite.recipes import QuantRule, RuleSet
 from hub_tflite.rewrite import ALWAYS, STATIC, drop_unused
-from hub_tflite.rounding import WEIGHTS, measure_noise
+from hub_tflite.rounding import measure_noise
 from hub_tflite.runtime import LiteRtSession
 from hub_tflitefile.schema import parse, read, to_bytes
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hub.spec import IoBinding, Remark, SampleFolder, StepError
-from hub_quanttrials import Judge, Shelf, Trial, decibels
+from hub_quanttrials import WEIGHTS, Judge, Shelf, Trial, decibels
 from hub_tflite.biases import fit_biases
 from hub_tflite.calibrate import CalibratedTensors, observe, statistics
 from hub_tflite.numerics import PrecisionReport, precision_report
 from hub_tflite.recipes import KEEP, OPERATOR_WORDS, PRODUCTS, WEIGHTS8, QuantRule, RuleSet, integer_border, only
 from hub_tflite.rewrite import Rewrite, apply, drop_unused, rename
-from hub_tflite.rounding import WEIGHTS
 from hub_tflite.runtime import LiteRtSession
 from hub_tflitefile.interface import interface_of, quant_params
 from hub_tflitefile.schema import (

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from hub_quanttrials import GOAL_DB, Judge, Noise
+from hub_quanttrials import WEIGHTS, WEIGHTS_DB, Judge, Noise
 from hub_tflite.numerics import MOVE_OPERATORS, layer_name, precision_report
 from hub_tflite.rewrite import add_tensor, new_operator
 from hub_tflite.runtime import LiteRtSession
@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
     Reals = npt.NDArray[np.float64]
 
-WEIGHTS = " (weights)"
 _STEPS = "hub_steps"
-_WEIGHTS_DB = GOAL_DB + 6
-"""What int8 weights alone must leave so that they are no concern."""
-
 _TINY = 2.0**-20  # of an int8 step: float32 holds what is rounded to it as it is
 _WORK = 4e11
 """Multiplications that the measurement may take: samples are left out of it, down to one, in large models."""
@@ -72,7 +68,7 @@ def measure_noise(
     """
     probe = _RoundingProbe(parse(source), parse(quantized), judge, watch)
     noise = probe.of_activations(shared)
-    return noise if noise.rest_db >= _WEIGHTS_DB else noise.joined(*probe.of_weights())
+    return noise if noise.rest_db >= WEIGHTS_DB else noise.joined(*probe.of_weights())
 
 
 class _RoundingProbe:

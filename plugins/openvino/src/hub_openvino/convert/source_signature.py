@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -196,14 +196,15 @@ def _name(
             yield IoBinding(direction=direction, source=spec.name, target=spec.name, dtype=kind, reason=reason)
 
 
-def number_names(model: openvino.Model) -> None:
+def number_names(model: openvino.Model, known: Collection[str] = ()) -> None:
     """Name the layers that OpenVINO named itself after their tensors, or number them by their place in this model.
 
     It numbers them by a counter of the process (`Multiply_7849`), so that the same conversion would give another file
-    each time, and a list of layers to leave out would fit only one of them.
+    each time, and a list of layers to leave out would fit only one of them. What is `known`, as of the model that this
+    one was made of, stays as it is.
     """
     inner = (node for node in model.get_ordered_ops() if node.get_type_name() not in {"Parameter", "Result"})
-    nodes = [node for node in inner if _NUMBERED.search(node.friendly_name)]
+    nodes = [node for node in inner if node.friendly_name not in known and _NUMBERED.search(node.friendly_name)]
     taken = {node.friendly_name for node in model.get_ordered_ops()}
     counts: dict[str, int] = {}
     for node in nodes:

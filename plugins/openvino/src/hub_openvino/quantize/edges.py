@@ -70,7 +70,7 @@ QUANTIZING = (
     _edge("int8", "NNCF, static int8, every layer", Numerics.INT8, every_layer, needs_samples=True),
     _edge(
         "int8-mixed",
-        "NNCF, static int8, activations that int8 breaks in float",
+        "NNCF, static int8, what int8 breaks in float",
         Numerics.INT8_MIXED,
         most_layers,
         needs_samples=True,

@@ -81,6 +81,7 @@ class FloatIr:
         samples: Every calibration sample.
         judge: Judges results on some of them; on nothing where there are none.
         known: What earlier edges of the same run made of it.
+        kinds: Its operators.
     """
 
     path: Path
@@ -90,12 +91,13 @@ class FloatIr:
     samples: list[Feeds] = field(default_factory=list)
     judge: Judge = field(default_factory=Judge)
     known: dict[Recipe, IrTrial] = field(default_factory=dict)
+    kinds: frozenset[str] = frozenset()
 
     def read(self, model: openvino.Model) -> QuantizedIr:
-        """What the IR's reader says of a model, whose layers are numbered first: its words name them."""
+        """What the IR's reader says of a model, whose new layers are numbered first: its words name them."""
         from hub_openvino.convert.source_signature import number_names, save
 
-        number_names(model)
+        number_names(model, {node.friendly_name for node in self.model().get_ops()})
         target = self.scratch / "tried.xml"
         save(model, target)
         return QuantizedIr(model, find_numerics(read_ir(target)))
@@ -151,7 +153,13 @@ def _open(path: str, calibration: str) -> FloatIr:
     if found.is_quantized or found is Numerics.FP8:
         raise AlreadyQuantized(f"{Path(path).name} is {found.value} already", hint="start from the float32 model")
     model = read_model(Path(path))
-    source = FloatIr(path=Path(path), inputs=input_names(model), outputs=output_names(model), scratch=Path(path).parent)
+    source = FloatIr(
+        path=Path(path),
+        inputs=input_names(model),
+        outputs=output_names(model),
+        scratch=Path(path).parent,
+        kinds=frozenset(node.get_type_name() for node in model.get_ops()),
+    )
     if calibration:
         source.samples = list(SampleFolder(calibration))
         for feeds in source.samples:

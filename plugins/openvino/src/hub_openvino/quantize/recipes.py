@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 
 from hub.spec import Processor
@@ -44,25 +45,29 @@ class Static:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spared:
-    """A static recipe whose result loses the quantizers that hurt most.
+    """A static recipe whose result loses the quantizers that hurt most, and the int8 weights of some layers.
 
     Attributes:
         base: The recipe.
         removed: Quantizers that are taken out.
         total: Quantizers that there were.
+        float_weights: Layers that get their float weights back.
     """
 
     base: Static
     removed: tuple[str, ...]
     total: int
+    float_weights: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.base}, {len(self.removed)} of {self.total} quantizers taken out"
+        exact = f", {len(self.float_weights)} layers with float weights" if self.float_weights else ""
+        return f"{self.base}, {len(self.removed)} of {self.total} quantizers taken out{exact}"
 
     @property
     def settings(self) -> dict[str, object]:
         """As plain data."""
-        return {**self.base.settings, "removed_quantizers": list(self.removed)}
+        weights = {"float_weights": list(self.float_weights)} if self.float_weights else {}
+        return {**self.base.settings, "removed_quantizers": list(self.removed), **weights}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +129,16 @@ class WeightRecipe:
 
 Recipe = Static | Spared | Controlled | WeightRecipe
 
+DEPTHWISE = "GroupConvolution"
+
 PER_CHANNEL_MARGIN_DB = 1.0
 """By how much ranges per channel must win: they were fitted to the judged samples."""
 
 DEFAULTS = Static(name="NNCF's defaults")
 
 
-def static_recipes(processor: Processor) -> tuple[Static, ...]:
-    """Recipes for int8 weights and activations, NNCF's defaults first.
+def static_recipes(processor: Processor, kinds: Collection[str] = (DEPTHWISE,)) -> tuple[Static, ...]:
+    """Recipes for int8 weights and activations, NNCF's defaults first; `kinds` are the model's operators.
 
     Without VNNI, x86 kernels add pairs of u8 x s8 products in int16: weights in half of the range cannot saturate
     there (a digits LSTM: 26 dB with full range in all but the first layer, 46 dB with half), at one bit of weight
@@ -139,7 +146,8 @@ def static_recipes(processor: Processor) -> tuple[Static, ...]:
 
     NNCF's ranges per channel in front of depthwise convolutions may fit the calibration samples too well: an image
     network has 16.1 dB with them and 16.0 without on the photographs it was calibrated on, 8.6 and 14.0 dB on others.
-    A text detector gains 3 dB by them, so they are tried last and must win by `PER_CHANNEL_MARGIN_DB`.
+    A text detector gains 3 dB by them, so they are tried last and must win by `PER_CHANNEL_MARGIN_DB`. A model without
+    such convolutions is the same with them.
     """
     saturates = processor.has_integer_dot is False and "avx2" in processor.features
     words = ", weights in half of their range" if saturates else ""
@@ -158,7 +166,8 @@ def static_recipes(processor: Processor) -> tuple[Static, ...]:
         per_tensor=True,
     )
     extremes = replace(own, name=f"{own.name}, ranges from extremes", min_max=True)
-    return DEFAULTS, own, transformer, extremes, replace(own, name=f"{own.name}, ranges per channel", per_tensor=False)
+    per_channel = replace(own, name=f"{own.name}, ranges per channel", per_tensor=False)
+    return DEFAULTS, own, transformer, extremes, *((per_channel,) if DEPTHWISE in kinds else ())
 
 
 RECURRENT = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell")
@@ -173,7 +182,6 @@ def recurrent_in_float(recipe: Static) -> Static:
 
 
 INT8_WEIGHTS = WeightRecipe(name="8 bits, asymmetric", mode="int8_asym")
-DEPTHWISE = "GroupConvolution"
 INT8_BUT_DEPTHWISE = replace(INT8_WEIGHTS, name="8 bits but in depthwise convolutions", float_types=(DEPTHWISE,))
 INT8_DYNAMIC = replace(INT8_WEIGHTS, name="8 bits, activations on the fly in groups of 32", dynamic_group=32)
 INT4_GROUPS = WeightRecipe(name="4 bits, asymmetric, groups of 32", mode="int4_asym", group_size=32)

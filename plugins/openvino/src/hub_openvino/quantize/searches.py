@@ -29,7 +29,7 @@ from hub_openvino.quantize.recipes import (
     recurrent_in_float,
     static_recipes,
 )
-from hub_quanttrials import GOAL_DB, Trials, check_claim, listed
+from hub_quanttrials import GOAL_DB, WEIGHTS, Trials, check_claim, listed
 
 if TYPE_CHECKING:
     import openvino
@@ -63,7 +63,9 @@ def apply(source: FloatIr, recipe: Recipe) -> QuantizedIr:
 
     if isinstance(recipe, Spared):
         base = source.known[recipe.base].model if recipe.base in source.known else apply(source, recipe.base)
-        return source.read(sparing.without(base.model, recipe.removed))
+        operands = sparing.float_operands(source.model(), base.model) if recipe.float_weights else {}
+        spared = {layer: operands[layer] for layer in recipe.float_weights}
+        return source.read(sparing.without(base.model, recipe.removed, spared))
     if isinstance(recipe, WeightRecipe):
         return source.read(tool.compress(source.model(), source.arrays(), recipe))
     if isinstance(recipe, Static):
@@ -80,10 +82,10 @@ def apply(source: FloatIr, recipe: Recipe) -> QuantizedIr:
     return source.read(model)
 
 
-def every_layer(_: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
+def every_layer(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
     """Static int8 in all layers, until one is good or four are hopeless."""
     best = -math.inf
-    for tries, trial in enumerate(trials.results(static_recipes(processor())), start=1):
+    for tries, trial in enumerate(trials.results(static_recipes(processor(), source.kinds)), start=1):
         yield trial
         best = max(best, trial.merit)
         transformer = isinstance(trial.recipe, Static) and trial.recipe.transformer
@@ -93,8 +95,8 @@ def every_layer(_: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
 
 
 def most_layers(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
-    """The recipes again; from the best result the quantizers that hurt most are taken out, step by step."""
-    bases = list(trials.results(map(_for_mixed(source), static_recipes(processor()))))
+    """The recipes again; from the best result the quantizers and weights that hurt most are taken out, step by step."""
+    bases = list(trials.results(map(_for_mixed(source), static_recipes(processor(), source.kinds))))
     yield from bases
     if not bases:
         return
@@ -106,12 +108,18 @@ def most_layers(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
     from hub_openvino.quantize.sparing import measure_noise
 
     noise, whole = measure_noise(source, base.model.model, trials.watch), base.recipe
-    yield from trials.guided(noise, lambda removed: Spared(base=whole, removed=removed, total=len(noise.names)))
+    total = sum(not name.endswith(WEIGHTS) for name in noise.names)
+
+    def spared(names: tuple[str, ...]) -> Spared:
+        exact = tuple(name.removesuffix(WEIGHTS) for name in names if name.endswith(WEIGHTS))
+        removed = tuple(name for name in names if not name.endswith(WEIGHTS))
+        return Spared(base=whole, removed=removed, total=total, float_weights=exact)
+
+    yield from trials.guided(noise, spared)
 
 
 def _for_mixed(source: FloatIr) -> Callable[[Static], Static]:
-    kinds = {node.get_type_name() for node in source.model().get_ops()}
-    return recurrent_in_float if kinds & set(RECURRENT) else lambda recipe: recipe
+    return recurrent_in_float if source.kinds & set(RECURRENT) else lambda recipe: recipe
 
 
 def controlled(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
