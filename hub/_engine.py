@@ -16,7 +16,7 @@ from hub._identify import identify
 from hub._local import describe_local
 from hub._measure import Reference, adapt_samples, measure, measure_local, outputs_of, self_noise
 from hub._opening import Opened, check_submodule, open_model
-from hub._parity import POLICIES, accuracy, carried, describe_failures, no_evidence
+from hub._parity import POLICIES, accuracy, carried, describe_failures, gate_of, no_evidence
 from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt, unsteady_words
 from hub._reference import samples_and_reference, uncovered
@@ -227,7 +227,7 @@ class Conversion:
                 refusal = UnsupportedModel(verdict.reason, hint=verdict.hint)
                 raise RouteFailed(prefix, refusal, refused=True)
             try:
-                candidate = self._step(candidate, step, samples, reference, last=planned is route[-1])
+                candidate = self._step(opened, candidate, step, samples, reference, last=planned is route[-1])
             except HubError as error:
                 raise RouteFailed(prefix, error) from error
             parity = candidate.steps[-1].parity
@@ -305,7 +305,9 @@ class Conversion:
     def _keeps_dynamic(self, route: tuple[Step, ...]) -> bool:
         return all(step.edge.keeps(self._request.options) for step in route)
 
-    def _step(self, before: Candidate, step: Step, samples: Samples, reference: Reference, *, last: bool) -> Candidate:
+    def _step(  # noqa: PLR0913 a step's whole surroundings
+        self, opened: Opened, before: Candidate, step: Step, samples: Samples, reference: Reference, *, last: bool
+    ) -> Candidate:
         """Run one edge, check what it declared, measure what it computes."""
         edge = step.edge
         self._events.started(f"{step.title}: {step.source} to {step.target}")
@@ -356,7 +358,7 @@ class Conversion:
         here = registry.runs_here(runtime, summary)
         if here:
             self._events.started(f"comparing {summary.state} with the source")
-            policy = self._policy(before, edge, summary.state.numerics)
+            policy = self._policy(opened.summary, before, edge, summary.state.numerics)
             record = msgspec.structs.replace(record, parity=measure(self._runner, after, reference, policy))
         else:
             not_run = built_only(registry, before, edge, after, here, last=last)
@@ -396,13 +398,13 @@ class Conversion:
         _effects.check_signature(edge, before.summary.signature, summary.signature, bindings, before.options)
         return msgspec.structs.replace(summary, state=state)
 
-    def _policy(self, before: Candidate, edge: Edge, numerics: Numerics) -> ParityPolicy:
+    def _policy(self, source: ModelSummary, before: Candidate, edge: Edge, numerics: Numerics) -> ParityPolicy:
         """The user's gate, the precision's, or a tighter one for a precision that the source has and keeps."""
         own = self._request.policy
         if own and numerics == self._wanted:
             return msgspec.structs.replace(own, numerics=numerics)
         kept = before.summary.state.numerics == numerics and not any(step.lossy for step in before.steps)
-        return carried(numerics) if kept and not edge.lossy else POLICIES[numerics]
+        return carried(numerics) if kept and not edge.lossy else gate_of(source, numerics)
 
     def _performance(self, opened: Opened, result: Candidate, reference: Reference) -> Performance:
         """How the result is executed, and how fast it is where that was asked for or is the point of the result."""

@@ -12,7 +12,7 @@ from hub._engine import Conversion
 from hub._events import Silent
 from hub._measure import Reference, compare_layers, measure
 from hub._opening import Opened, open_model
-from hub._parity import POLICIES, describe_failures
+from hub._parity import describe_failures, gate_of
 from hub._request import Request, Source
 from hub._runner import Runner
 from hub.spec import ConvertOptions, HubError, LocalReport, ModelArtifact, Numerics, Receipt, VerificationError
@@ -79,7 +79,7 @@ def _step_again(runner: Runner, claim: Claim, index: int) -> ModelArtifact:
     steps = claim.result.steps[:index]
     again = open_model(runner, Source(path=steps[-1].artifact.path), ConvertOptions())
     made = msgspec.structs.replace(claim.result, artifact=again.artifact, summary=again.summary, steps=steps)
-    found = measure(runner, made, claim.reference, POLICIES[Numerics.FP32])
+    found = measure(runner, made, claim.reference, gate_of(claim.opened.summary, Numerics.FP32))
     if not found.passed:
         message = f"it is not the source's: {describe_failures(found) or found.unproved}"
         raise VerificationError(message, hint="verify against the source that the receipt names")

@@ -23,8 +23,14 @@ from hub.spec import (
 )
 from hub.spec.errors import error_from_code
 
-_COUNTED_OTHERWISE = {Numerics.INT8_MIXED: (Numerics.INT8,), Numerics.INT8_DYNAMIC: (Numerics.INT8_WEIGHTS,)}
-"""What a source's own precision may be called in another format: ONNX counts the layers that multiply, TFLite all."""
+_AS_IT_IS = {
+    Numerics.INT8_MIXED: (Numerics.INT8,),
+    Numerics.INT8_DYNAMIC: (Numerics.INT8_WEIGHTS,),
+    Numerics.FP16: (Numerics.FP32,),
+    Numerics.BF16: (Numerics.FP32,),
+}
+"""What a source's own precision may be in another format: ONNX counts the layers that multiply, TFLite all of them; and
+half precision is written in float32 where a format has no half, such as Keras."""
 
 _ROUNDING = 0.1
 """Relative error of an output that no precision's rounding explains; 0.67 was measured with two inputs swapped."""
@@ -49,7 +55,7 @@ def goals_of(request: Request, registry: Registry, wanted: Numerics) -> tuple[St
     if wanted == Numerics.INT8 and not request.strict:
         behind = [Numerics.INT8_MIXED, *([Numerics.INT8_DYNAMIC] if request.require_speedup else [])]
     elif request.numerics is None:
-        behind = _COUNTED_OTHERWISE.get(wanted, ())
+        behind = _AS_IT_IS.get(wanted, ())
     return tuple(State(format=name, numerics=item, form=form) for item in (wanted, *behind))
 
 

@@ -13,6 +13,7 @@ from hub.spec import (
     DType,
     EffectError,
     InputsKind,
+    ModelSummary,
     NoEvidence,
     NothingCompared,
     Numerics,
@@ -83,6 +84,21 @@ POLICIES: dict[Numerics, ParityPolicy] = {
     Numerics.FP8: _bounds(Numerics.FP8, 13, 0.95, "E4M3 rounds at 6e-2 (30 dB a layer)"),
 }
 """The gate of each precision. `docs/reference/gates.md` is generated from this table."""
+
+
+def gate_of(source: ModelSummary, numerics: Numerics) -> ParityPolicy:
+    """The gate of a result in some precision.
+
+    A source that computes in half precision is itself off by half's rounding, which a float32 result of it has not: no
+    more can be asked of the two than of a half model. One that only stores its weights narrow (`fp16-weights`) computes
+    in float32.
+    """
+    halves = [word for word in (Numerics.BF16, Numerics.FP16) if any(layer.precision == word for layer in source.layers)]
+    if numerics != Numerics.FP32 or not halves:
+        return POLICIES[numerics]
+    plain = POLICIES[halves[0]]
+    why = f"the source rounds to {halves[0].value} at each layer, the result does not: {plain.source}"
+    return msgspec.structs.replace(plain, numerics=numerics, source=why)
 
 
 def carried(numerics: Numerics) -> ParityPolicy:

@@ -15,7 +15,7 @@ from hub_onnxgraph.numerics import layers_of, numerics_of, operator_key
 from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of
 from hub_onnxruntime.files import external_files, load_structure
 from hub_onnxruntime.findings import DTYPES, FINDERS, ORT_FINDERS, external_findings, size_findings
-from hub_onnxruntime.float64 import is_double_inside
+from hub_onnxruntime.float32 import other_floats
 from hub_onnxruntime.large import forget_data, size_on_disk
 from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators
 from hub_onnxruntime.ort_file import load_ort, ort_version
@@ -61,11 +61,11 @@ def is_static_form(model: onnx.ModelProto) -> bool:
 def is_prepared_form(model: onnx.ModelProto) -> bool:
     """Whether importers can start from it: a recent opset, standard operators only, no functions, every rank known.
 
-    Open dims, `If`, `Loop` and `Scan` may be in it. Float64 is left at the border only.
+    Open dims, `If`, `Loop` and `Scan` may be in it. Other floats than float32 are left at the border only.
     """
     recent = opset_of(model) >= MIN_OPSET and not model.functions
     ranked = all(info.shape is not None for info in inputs_of(model.graph))
-    return recent and ranked and not custom_operators(model) and not is_double_inside(model)
+    return recent and ranked and not custom_operators(model) and not other_floats(model)
 
 
 def is_runtime_form(model: onnx.ModelProto) -> bool:

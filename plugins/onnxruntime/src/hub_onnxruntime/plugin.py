@@ -19,6 +19,7 @@ from hub.spec import (
     IoBinding,
     ModelSummary,
     ModelUnreadable,
+    Numerics,
     Runtime,
     StepOutput,
     Support,
@@ -86,6 +87,18 @@ PREPARE_DYNAMIC = msgspec.structs.replace(
     keeps_dynamic=True,
     title="ONNX preparation, dynamic dims kept",
 )
+_HALF = (Accepts(format="onnx", numerics=(Numerics.FP16, Numerics.BF16)),)
+# What they give is no longer rounded to half at each layer: the core holds it against the source by half's gate.
+WIDEN = msgspec.structs.replace(
+    PREPARE, id="onnx.widen", accepts=_HALF, adopts=True, title="ONNX preparation, half precision in float32"
+)
+WIDEN_DYNAMIC = msgspec.structs.replace(
+    PREPARE_DYNAMIC,
+    id="onnx.widen-dynamic",
+    accepts=_HALF,
+    adopts=True,
+    title="ONNX preparation, half precision in float32, dynamic dims kept",
+)
 
 
 @hookimpl
@@ -97,7 +110,7 @@ def hub_register_formats() -> list[Format]:
 @hookimpl
 def hub_register_edges() -> list[Edge]:
     """Offers the preparation, ONNX Runtime's optimization, onnx2tf, and the quantization."""
-    return [PREPARE, PREPARE_DYNAMIC, *OPTIMIZING, ONNX2TF, *QUANTIZING]
+    return [PREPARE, PREPARE_DYNAMIC, WIDEN, WIDEN_DYNAMIC, *OPTIMIZING, ONNX2TF, *QUANTIZING]
 
 
 @hookimpl

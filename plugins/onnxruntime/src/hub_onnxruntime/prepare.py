@@ -18,7 +18,7 @@ from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxruntime import large
 from hub_onnxruntime.describe import is_prepared_form, is_static_form
 from hub_onnxruntime.files import check, external_files, external_tensors, load, load_structure, save
-from hub_onnxruntime.float64 import is_double_inside, narrow_float64
+from hub_onnxruntime.float32 import compute_in_float32, other_floats
 from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
 from hub_onnxruntime.large import lighten, move_out, opened, size_on_disk, write_large
 from hub_onnxruntime.operators import CONTROL_FLOW, MIN_OPSET, custom_operators
@@ -254,9 +254,9 @@ def _rework(
     oracle = Oracle(source, [random_feeds(proto, seed, sizes) | frozen for sizes in sizes_to_try(proto)], scratch)
     proto, said = _simplified(proto, oracle, scratch)
     notes += oracle.notes + said
-    if is_double_inside(proto):
+    if other_floats(proto):
         model = opened(infer(proto), scratch)
-        notes += narrow_float64(model)
+        notes += compute_in_float32(model)
         proto = move_out(model, scratch / "narrowed.data") if loaded.light else proto_of(model)
     del proto.graph.value_info[:]
     proto = infer(proto)

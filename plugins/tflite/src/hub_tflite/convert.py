@@ -29,7 +29,7 @@ from hub.spec import (
 from hub_quanttrials import GOAL_DB, WEIGHTS, Noise, Trials, check_claim, listed
 from hub_tflite import recipes
 from hub_tflite.calibrate import METHOD
-from hub_tflite.float16_constants import halve_constants
+from hub_tflite.float16_constants import halve_constants, widen_constants
 from hub_tflite.numerics import precision_report
 from hub_tflite.quantize import (
     TOOL,
@@ -220,6 +220,25 @@ def run_half(job: ConvertJob) -> StepOutput:
     return StepOutput(notes=tuple(notes), recipe=_HALF_RECIPE)
 
 
+def run_widen(job: ConvertJob) -> StepOutput:
+    """Stores the float16 constants of `job.source.path` in float32.
+
+    Raises:
+        ModelUnreadable: The file is corrupt.
+        UnsupportedModel: An operator takes float16 by itself.
+    """
+    model = read(job.source.path)
+    notes = widen_constants(model)
+    drop_unused(model)
+    content = to_bytes(model)
+    report = precision_report(parse(content))
+    if report.numerics is not Numerics.FP32:
+        left = [f"{layer.operator} {layer.name}" for layer in report.layers if layer.precision == "fp16-weights"]
+        raise UnsupportedModel(f"float16 reaches {listed(left)} otherwise than through a DEQUANTIZE")
+    Path(job.output).write_bytes(content)
+    return StepOutput(notes=tuple(notes))
+
+
 _HALF_RECIPE = QuantRecipe(
     name="fp16", tool="hub-tflite", numerics=Numerics.FP16, weights=DType.FLOAT16, activations=DType.FLOAT32,
     granularity="per-tensor",
@@ -256,6 +275,18 @@ def _edge(name: str, title: str, numerics: Numerics, search: Search, cost: float
 
 
 QUANTIZING = (
+    Edge(
+        id="tflite.widen",
+        accepts=(Accepts(format="tflite", numerics=(Numerics.FP16,)),),
+        gives=Gives(format="tflite"),
+        convert=run_widen,
+        adopts=True,
+        keeps_dynamic=True,
+        requires=("ai-edge-litert",),
+        process="tflite",
+        cost=0.1,
+        title="float16 weights in float32",
+    ),
     Edge(
         id="tflite.fp16",
         accepts=_FLOAT,
@@ -341,4 +372,4 @@ QUANTIZING = (
         cost=2.0,
     ),
 )
-"""float16 weights, and one edge for each way of quantizing."""
+"""From float16 weights to float32 ones and back, and one edge for each way of quantizing."""
