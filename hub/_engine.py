@@ -16,7 +16,7 @@ from hub._identify import identify
 from hub._local import describe_local
 from hub._measure import Reference, adapt_samples, measure, measure_local, outputs_of, self_noise
 from hub._opening import Opened, check_submodule, open_model
-from hub._parity import POLICIES, accuracy, carried, describe_failures, gate_of, no_evidence
+from hub._parity import POLICIES, accuracy, describe_failures, gate_of, no_evidence
 from hub._precision import prove_float32
 from hub._receipt import Proof, make_receipt, unsteady_words
 from hub._reference import samples_and_reference, uncovered
@@ -305,7 +305,7 @@ class Conversion:
     def _keeps_dynamic(self, route: tuple[Step, ...]) -> bool:
         return all(step.edge.keeps(self._request.options) for step in route)
 
-    def _step(  # noqa: PLR0913 a step's whole surroundings
+    def _step(
         self, opened: Opened, before: Candidate, step: Step, samples: Samples, reference: Reference, *, last: bool
     ) -> Candidate:
         """Run one edge, check what it declared, measure what it computes."""
@@ -404,7 +404,7 @@ class Conversion:
         if own and numerics == self._wanted:
             return msgspec.structs.replace(own, numerics=numerics)
         kept = before.summary.state.numerics == numerics and not any(step.lossy for step in before.steps)
-        return carried(numerics) if kept and not edge.lossy else gate_of(source, numerics)
+        return gate_of(source, numerics, carries=kept and not edge.lossy)
 
     def _performance(self, opened: Opened, result: Candidate, reference: Reference) -> Performance:
         """How the result is executed, and how fast it is where that was asked for or is the point of the result."""

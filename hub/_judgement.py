@@ -9,7 +9,7 @@ from hub._float_form import Claim, layers_proved
 from hub._local import layers_words
 from hub._measure import measure, outputs_of
 from hub._opening import Opened, choose_runtime, open_model
-from hub._parity import accuracy, carried, describe_failures, gate_of
+from hub._parity import accuracy, describe_failures, gate_of
 from hub._precision import prove_float32
 from hub._receipt import unsteady_words
 from hub._reference import samples_and_reference
@@ -52,7 +52,7 @@ def judge(
     request = as_made(request, opened, receipt) if receipt else request
     fix = result.summary.signature.is_static
     samples, reference = samples_and_reference(request, runner, opened, fix=fix)
-    usual = carried(numerics) if opened.summary.state.numerics == numerics else gate_of(opened.summary, numerics)
+    usual = gate_of(opened.summary, numerics, carries=opened.summary.state.numerics == numerics)
     gate = msgspec.structs.replace(request.policy, numerics=numerics) if request.policy else usual
     made = Candidate(
         artifact=result.artifact,

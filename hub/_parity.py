@@ -86,16 +86,18 @@ POLICIES: dict[Numerics, ParityPolicy] = {
 """The gate of each precision. `docs/reference/gates.md` is generated from this table."""
 
 
-def gate_of(source: ModelSummary, numerics: Numerics) -> ParityPolicy:
-    """The gate of a result in some precision.
+def gate_of(source: ModelSummary, numerics: Numerics, *, carries: bool = False) -> ParityPolicy:
+    """The gate of a result in some precision; `carries` where it keeps the source's own (see `carried`).
 
     A source that computes in half precision is itself off by half's rounding, which a float32 result of it has not: no
     more can be asked of the two than of a half model. One that only stores its weights narrow (`fp16-weights`) computes
     in float32.
     """
-    halves = [word for word in (Numerics.BF16, Numerics.FP16) if any(layer.precision == word for layer in source.layers)]
+    halves = [
+        word for word in (Numerics.BF16, Numerics.FP16) if any(layer.precision == word for layer in source.layers)
+    ]
     if numerics != Numerics.FP32 or not halves:
-        return POLICIES[numerics]
+        return carried(numerics) if carries else POLICIES[numerics]
     plain = POLICIES[halves[0]]
     why = f"the source rounds to {halves[0].value} at each layer, the result does not: {plain.source}"
     return msgspec.structs.replace(plain, numerics=numerics, source=why)

@@ -72,8 +72,8 @@ def _face(face: npt.NDArray[np.float64], random: np.random.Generator) -> Float32
     return np.asarray(large, np.float32)[..., None] / 127.5 - 1
 
 
-def _with_faces(side: int) -> Maker:
-    """Photographs with a real face in every second one; ``input`` float32 [N, side, side, 3] in -1..1."""
+def _with_faces(name: str, side: int) -> Maker:
+    """Photographs with a real face in every second one; float32 [N, side, side, 3] in -1..1."""
 
     def make(part: Part, count: int, random: np.random.Generator) -> Feeds:
         faces = np.load(fetch.path("faces"), allow_pickle=False)[:100].reshape(2, 50, 25, 25)[PARTS.index(part)]
@@ -84,7 +84,7 @@ def _with_faces(side: int) -> Maker:
             top, left = random.integers(side - wide, size=2)
             face = np.asarray(grey.resize((wide, wide), Image.Resampling.BICUBIC))
             images[number, top : top + wide, left : left + wide] = face[..., None]
-        return {"input": images.astype(np.float32) / 127.5 - 1}
+        return {name: images.astype(np.float32) / 127.5 - 1}
 
     return make
 
@@ -248,8 +248,8 @@ MAKERS: dict[str, Maker] = {
     "ocr_rec": ocr_rec,
     "ocr_cls": ocr_cls,
     "magika_onnx": magika,
-    "blazeface_tflite": _with_faces(128),
-    "blazeface_far_tflite": _with_faces(192),
+    "blazeface_tflite": _with_faces("input", 128),
+    "blazeface_far_tflite": _with_faces("input_1", 192),
     "efficientnet": efficientnet,
     "minilm": minilm,
     "mobilenet_keras": mobilenet,

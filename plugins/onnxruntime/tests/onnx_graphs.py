@@ -99,3 +99,33 @@ def external(path: Path, location: str, *, write: bool = True) -> Path:
     if write:
         (path.parent / location).write_bytes(raw)
     return path
+
+
+HALF_WEIGHTS = [np.random.default_rng(0).standard_normal(shape).astype(np.float16) for shape in ((16, 16), (16, 32))]
+
+
+def half_network(kind: str, border: int = FLOAT) -> Any:
+    """Two products with a ReLU behind each.
+
+    Args:
+        kind: `both` are computed in float16; the `first` alone, the second has weights in float32; or none, and the
+            weights are `stored` in it.
+        border: Element type of input and output.
+    """
+    nodes, now, kind_now = [], "x", border
+    for place in range(2):
+        wanted = TensorProto.FLOAT16 if (place == 0 and kind == "first") or kind == "both" else FLOAT
+        weight = f"w{place}"
+        if wanted != kind_now:
+            nodes.append(helper.make_node("Cast", [now], [f"cast{place}"], to=wanted))
+            now, kind_now = f"cast{place}", wanted
+        if kind == "stored":
+            nodes.append(helper.make_node("Cast", [weight], [f"{weight}_float"], to=FLOAT))
+            weight = f"{weight}_float"
+        nodes.append(helper.make_node("MatMul", [now, weight], [f"product{place}"]))
+        nodes.append(helper.make_node("Relu", [f"product{place}"], [f"active{place}"]))
+        now = f"active{place}"
+    nodes.append(helper.make_node("Cast", [now], ["y"], to=border))
+    second = HALF_WEIGHTS[1].astype(np.float32) if kind == "first" else HALF_WEIGHTS[1]
+    stored = {"w0": HALF_WEIGHTS[0], "w1": second}
+    return model(nodes, [value("x", ["n", 16], border)], [value("y", ["n", 32], border)], stored)

@@ -111,11 +111,12 @@ def _updates() -> Iterator[Handmade]:
     yield densify()
 
 
-def densify() -> Handmade:
-    """A constant in compressed rows, unpacked and added to."""
+def densify(*, half: bool = False) -> Handmade:
+    """A constant in compressed rows, unpacked and added to; with `half` stored in float16."""
     made = Graph()
     full = np.float32([[0, 2, 0, 0], [0, 0, 0, 0], [5, 0, 0, 7]])
-    stored = made.constant("stored", np.float32([2, 5, 7]))
+    values = np.float32([2, 5, 7])
+    stored = made.constant("stored", values.astype(np.float16), "FLOAT16") if half else made.constant("stored", values)
     made.tensors[stored].shape = [3, 4]
     vector = code_of("SparseIndexVector", "Int32Vector")
     made.tensors[stored].sparsity = new(
@@ -134,7 +135,10 @@ def densify() -> Handmade:
         ],
     )
     x, dense, y = made.tensor("x", (3, 4)), made.tensor("dense", (3, 4)), made.tensor("y", (3, 4))
-    made.add("DENSIFY", [stored], [dense])
+    unpacked = made.tensor("unpacked", (3, 4), "FLOAT16") if half else dense
+    made.add("DENSIFY", [stored], [unpacked])
+    if half:
+        made.add("DEQUANTIZE", [unpacked], [dense], "DequantizeOptions")
     made.add("ADD", [x, dense], [y], "AddOptions")
     return Handmade("DENSIFY", made.model([x], [y]), (full,))
 

@@ -42,7 +42,9 @@ def compute_in_float32(model: ir.Model) -> list[Remark]:
     notes = []
     wide = _retyped(model, {ir.DataType.DOUBLE})
     if wide.stored or wide.values:
-        text = f"computed float64 inside the graph in float32 ({wide.stored} stored tensors, {wide.casts} casts removed)"
+        text = (
+            f"computed float64 inside the graph in float32 ({wide.stored} stored tensors, {wide.casts} casts removed)"
+        )
         notes.append(Remark("note", "float64-narrowed", text))
     if wide.clamped:
         text = f"clamped {wide.clamped} float64 constants to float32's range"
@@ -72,8 +74,8 @@ def _retyped(model: ir.Model, kinds: set[ir.DataType]) -> RetypedCounts:
     from onnx_ir.passes.common import NameFixPass
 
     graph = model.graph
-    inputs = [(value, value.dtype) for value in graph.inputs if value.dtype in kinds]
-    outputs = [(value, value.dtype) for value in graph.outputs if value.dtype in kinds]
+    inputs = [(value, value.dtype) for value in graph.inputs if value.dtype and value.dtype in kinds]
+    outputs = [(value, value.dtype) for value in graph.outputs if value.dtype and value.dtype in kinds]
     stored, values, clamped = 0, 0, 0
     for inner in list(model.graphs()):
         for value in inner.initializers.values():
@@ -136,7 +138,7 @@ def _retype_attributes(node: ir.Node, kinds: set[ir.DataType]) -> tuple[int, int
     return clamped, stored
 
 
-TypedValues = Iterable[tuple["ir.Value", "ir.DataType | None"]]
+TypedValues = Iterable[tuple["ir.Value", "ir.DataType"]]
 
 
 def _cast_at_signature(graph: ir.Graph, inputs: TypedValues, outputs: TypedValues) -> None:
@@ -149,11 +151,10 @@ def _cast_at_signature(graph: ir.Graph, inputs: TypedValues, outputs: TypedValue
         value.replace_all_uses_with(inner)
         graph.insert_before(graph[0], _cast(value, inner, ir.DataType.FLOAT))
     for value, kind in outputs:
-        to = kind or ir.DataType.FLOAT
-        outer = ir.Value(name=value.name, type=ir.TensorType(to), shape=value.shape)
+        outer = ir.Value(name=value.name, type=ir.TensorType(kind), shape=value.shape)
         graph.outputs[graph.outputs.index(value)] = outer
         value.name = f"{value.name}_float32"
-        graph.append(_cast(value, outer, to))
+        graph.append(_cast(value, outer, kind))
 
 
 def _cast(source: ir.Value, target: ir.Value, to: ir.DataType) -> ir.Node:

@@ -20,6 +20,7 @@ from hub.spec import (
     ModelSummary,
     ModelUnreadable,
     Numerics,
+    Remark,
     Runtime,
     StepOutput,
     Support,
@@ -54,6 +55,9 @@ def takes_dynamic(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     return takes_standard(summary, options)
 
 
+_HALVES = (Numerics.FP16, Numerics.BF16)
+
+
 def _prepare(job: ConvertJob) -> StepOutput:
     """Writes the form of the target. See `hub_onnxruntime.prepare`."""
     options = job.options
@@ -64,7 +68,11 @@ def _prepare(job: ConvertJob) -> StepOutput:
         IoBinding(direction="input", source=name, target="", constant=value, reason=f"frozen to {value}")
         for name, value in done.frozen.items()
     )
-    return StepOutput(notes=tuple(done.notes), bindings=tuple(bindings))
+    notes = done.notes
+    halves = job.source.state.numerics in _HALVES and not any(note.code == "half-widened" for note in notes)
+    if halves:  # the simplifier has folded the casts behind them
+        notes.append(Remark("note", "half-widened", "weights in half precision are stored in float32, exactly"))
+    return StepOutput(notes=tuple(notes), bindings=tuple(bindings))
 
 
 PREPARE = Edge(
@@ -87,7 +95,7 @@ PREPARE_DYNAMIC = msgspec.structs.replace(
     keeps_dynamic=True,
     title="ONNX preparation, dynamic dims kept",
 )
-_HALF = (Accepts(format="onnx", numerics=(Numerics.FP16, Numerics.BF16)),)
+_HALF = (Accepts(format="onnx", numerics=_HALVES),)
 # What they give is no longer rounded to half at each layer: the core holds it against the source by half's gate.
 WIDEN = msgspec.structs.replace(
     PREPARE, id="onnx.widen", accepts=_HALF, adopts=True, title="ONNX preparation, half precision in float32"

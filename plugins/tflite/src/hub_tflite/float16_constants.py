@@ -1,4 +1,4 @@
-"""float16 constants with a DEQUANTIZE behind each, the form that every TFLite runtime takes: written, and taken back."""
+"""float16 constants with a DEQUANTIZE behind each, which every TFLite runtime takes: written, and taken back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def halve_constants(model: ModelT) -> list[Remark]:
 
 
 def widen_constants(model: ModelT) -> list[Remark]:
-    """Stores in float32 what a DEQUANTIZE makes of a float16 constant, and in full what a DENSIFY makes of a sparse one.
+    """Stores what a DEQUANTIZE makes of a float16 constant, and a DENSIFY of a sparse one.
 
     Exact: every float16 is a float32, and the runtime computes with the same numbers before and after. The operators
     go; one whose result is an output of its graph stays.
@@ -64,10 +64,11 @@ def widen_constants(model: ModelT) -> list[Remark]:
     count = 0
     for graph in model.subgraphs:
         outputs = set(numbers(graph.outputs))
-        kept = []
-        for operator in graph.operators:  # in order of execution: a DENSIFY comes before the DEQUANTIZE behind it
-            if not outputs.isdisjoint(numbers(operator.outputs)) or not _written_out(model, graph, operator):
-                kept.append(operator)
+        kept = [  # in order of execution: a DENSIFY comes before the DEQUANTIZE behind it
+            operator
+            for operator in graph.operators
+            if not outputs.isdisjoint(numbers(operator.outputs)) or not _written_out(model, graph, operator)
+        ]
         count += len(graph.operators) - len(kept)
         graph.operators = kept
     return [Remark("note", "constants-widened", f"{count} DEQUANTIZE and DENSIFY became float32 constants, exactly")]
