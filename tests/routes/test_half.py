@@ -49,7 +49,7 @@ def digits(folder: Path) -> Path:
 def test_float16_weights_to_a_format_that_has_none(digits: Path, folder: Path) -> None:
     receipt = hub.convert(digits, "keras", test=folder / "test.npz", output=folder / "digits.keras", fast=True)
     assert receipt.result.state.numerics is Numerics.FP32
-    assert {"constants-widened", "half-widened"} & {note.code for step in receipt.steps for note in step.notes}
+    assert {"constants-widened", "half-weights-widened"} & {note.code for step in receipt.steps for note in step.notes}
     assert worst_db(receipt) > 100
 
 

@@ -71,7 +71,7 @@ def _prepare(job: ConvertJob) -> StepOutput:
     notes = done.notes
     halves = job.source.state.numerics in _HALVES and not any(note.code == "half-widened" for note in notes)
     if halves:  # the simplifier has folded the casts behind them
-        notes.append(Remark("note", "half-widened", "weights in half precision are stored in float32, exactly"))
+        notes.append(Remark("note", "half-weights-widened", "weights in half precision are stored in float32, exactly"))
     return StepOutput(notes=tuple(notes), bindings=tuple(bindings))
 
 
