@@ -28,7 +28,7 @@ PLUGINS = [
         "tflitefile",
         "torchprogram",
         "pytorch",
-        "keras[cpu,torch]",
+        "keras[cpu,onnx,torch]",
         "onnxruntime",
         "openvino",
         "tensorrt[rtx]",
