@@ -12,6 +12,7 @@ from hub._runner import Runner
 from hub._shapes import check_affordable
 from hub.spec import (
     ConvertOptions,
+    ForeignModel,
     HubError,
     Identification,
     ModelArtifact,
@@ -37,13 +38,22 @@ def open_model(runner: Runner, source: Source, options: ConvertOptions) -> Opene
     Raises:
         ModelNotFound: Nothing is there.
         ModelUnreadable: It is not a model that a plugin reads.
+        ForeignModel: A builder's model is no installed plugin's.
         UnsupportedModel: Its reader found something that blocks every conversion.
         UsageError: The sizes of the request are beyond this machine's memory: some readers make an example of them.
     """
     check_affordable(options.shapes | {name: tuple(size.best for size in r) for name, r in options.ranges.items()})
     path = _builder_file(runner, source, options) if source.builder else Path(source.path)
     found = identify(path, runner.registry)
-    summary = runner.describe(path, found, options)
+    try:
+        summary = runner.describe(path, found, options)
+    except ForeignModel as told:
+        saved = runner.build(source.builder, source.weights, runner.folder())
+        if not saved:
+            raise
+        shutil.rmtree(told.log)
+        path = Path(saved)
+        summary = runner.describe(path, identify(path, runner.registry), options)
     blockers = [finding for finding in summary.findings if finding.kind == "blocker"]
     if blockers:
         error = UnsupportedModel("; ".join(finding.text for finding in blockers), hint=blockers[0].hint)

@@ -15,6 +15,7 @@ from hub._requirements import versions_of
 from hub._steps import Step
 from hub._store import Store, key_of
 from hub._tasks import (
+    BuildTask,
     ConvertTask,
     DescribeTask,
     DiffSide,
@@ -338,6 +339,11 @@ class Runner:
         """Call a user's function for samples, in a worker."""
         task = SampleTask(function=function, search_path=str(Path.cwd()), folder=str(folder), limit=1024)
         return int(self.execute("", lambda _: task, Place(process="user")).result.value)
+
+    def build(self, builder: str, weights: str, folder: Path) -> str:
+        """Call a user's builder in a worker, and save what it returns; the path, empty where no plugin knows it."""
+        task = BuildTask(builder=builder, weights=weights, search_path=str(Path.cwd()), folder=str(folder))
+        return str(self.execute("", lambda _: task, Place(process="user")).result.value)
 
     def artifact(self, path: Path, state: State, summary: ModelSummary) -> ModelArtifact:
         """Hash a model and put it together with what its reader says."""

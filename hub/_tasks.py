@@ -71,6 +71,18 @@ class SampleTask(msgspec.Struct, frozen=True, kw_only=True, tag="samples"):
     limit: int
 
 
+class BuildTask(msgspec.Struct, frozen=True, kw_only=True, tag="build"):
+    """Call a builder whose model the first reader does not know, and save that by the plugin that does, into a folder.
+
+    Gives the saved model's path, or an empty one where no plugin knows it.
+    """
+
+    builder: str
+    weights: str
+    search_path: str
+    folder: str
+
+
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """A model as it is to be opened: by which runtime, how, and the changes from the source's inputs to its own."""
 
@@ -136,7 +148,18 @@ class ReduceTask(msgspec.Struct, frozen=True, kw_only=True, tag="reduce"):
     into: str
 
 
-Task = DescribeTask | ConvertTask | RunTask | SampleTask | TimeTask | ExplainTask | LocalTask | DiffTask | ReduceTask
+Task = (
+    DescribeTask
+    | ConvertTask
+    | RunTask
+    | SampleTask
+    | BuildTask
+    | TimeTask
+    | ExplainTask
+    | LocalTask
+    | DiffTask
+    | ReduceTask
+)
 
 
 def who_does(task: Task) -> str:
@@ -154,8 +177,8 @@ def who_does(task: Task) -> str:
             both = task.diff if isinstance(task, ReduceTask) else task
             subjects = both.subjects if isinstance(both, TimeTask) else (both.one.subject, both.other.subject)
             return f"a session of {' or '.join(dict.fromkeys(subject.runtime for subject in subjects))}"
-        case SampleTask():
-            return f"the function {task.function}"
+        case SampleTask() | BuildTask():
+            return f"the function {task.function if isinstance(task, SampleTask) else task.builder}"
 
 
 class RunOutput(msgspec.Struct, frozen=True, kw_only=True):

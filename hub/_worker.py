@@ -32,6 +32,7 @@ import msgspec
 from hub._disk import HINT, full_words, is_full
 from hub._tasks import (
     STACKS_SIGNAL,
+    BuildTask,
     ConvertTask,
     DescribeTask,
     DiffSide,
@@ -67,6 +68,7 @@ from hub.spec import (
     StepError,
     StepOutput,
     StoreError,
+    UsageError,
     write_sample,
 )
 
@@ -278,11 +280,24 @@ def _call(reference: str) -> Iterable[Any]:
     return produced
 
 
+def _build(task: BuildTask) -> str:
+    from hub._plugins import Registry
+
+    sys.path.insert(0, task.search_path)
+    hooks, model = Registry().manager.hook, load_reference(task.builder)()
+    if task.weights and not any(hooks.hub_load_weights(model=model, weights=Path(task.weights))):
+        message = f"no plugin loads weights into the {type(model).__name__} of {task.builder}"
+        raise UsageError(message, hint="load them in the builder itself, and leave out --weights")
+    saved = hooks.hub_save_live_model(model=model, folder=Path(task.folder), example_inputs=None)
+    return str(next((path for path in saved if path), ""))
+
+
 _HANDLERS: dict[type, Callable[[Any], Any]] = {
     DescribeTask: _describe,
     ConvertTask: _convert,
     RunTask: _run,
     SampleTask: _samples,
+    BuildTask: _build,
     TimeTask: _time,
     ExplainTask: _explain,
     LocalTask: _local,

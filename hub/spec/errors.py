@@ -53,6 +53,12 @@ class ModelUnreadable(UsageError):
     code = "model-unreadable"
 
 
+class ForeignModel(UsageError):
+    """Code gave a model of another framework than the one whose reader ran it: the others are asked."""
+
+    code = "foreign-model"
+
+
 class ModelRefused(UsageError):
     """Reading the model would execute code that came with it (pickle, Lambda layer), and nobody allowed that."""
 

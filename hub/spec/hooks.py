@@ -63,5 +63,10 @@ def hub_save_live_model(model: Any, folder: Path, example_inputs: Any) -> Path |
 
 
 @hookspec
+def hub_load_weights(model: Any, weights: Path) -> bool | None:
+    """Load a file of weights, all of them, into a live model of this plugin's framework; None when it is not yours."""
+
+
+@hookspec
 def hub_step_finished(record: StepRecord) -> None:
     """Be told that a step finished."""

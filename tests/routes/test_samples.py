@@ -114,6 +114,33 @@ def test_builder_with_weights_equals_the_exported_program(tmp_path: Path) -> Non
     )
 
 
+def test_a_keras_builder_with_weights_equals_the_saved_model(tmp_path: Path) -> None:
+    convert("samples.digits_keras.train:convolutional", tmp_path / "b.tflite", "--weights", KERAS / "digits.keras")
+    assert accuracy_of(tmp_path / "b.tflite", KERAS / "test.npz", "image") >= 0.97
+
+
+@pytest.mark.parametrize(
+    ("builder", "weights", "code", "words"),
+    [
+        ("builtins:dict", None, "foreign-model", "returned dict, not an nn.Module"),
+        ("builtins:dict", "digits_torch/digits.safetensors", "usage", "no plugin loads weights into the dict"),
+        (
+            "samples.digits_keras.train:lstm",
+            "digits_keras/digits.keras",
+            "model-unreadable",
+            "digits.keras does not fit the builder's model",
+        ),
+    ],
+)
+def test_a_builder_of_something_else_is_refused(
+    tmp_path: Path, builder: str, weights: str | None, code: str, words: str
+) -> None:
+    more = ("--weights", ROOT / "samples" / weights) if weights else ()
+    error = run_hub("convert", builder, "--to", "tflite", "-o", tmp_path / "out.tflite", *more, status=2)["error"]
+    assert error["code"] == code
+    assert words in error["message"]
+
+
 def test_calibration_from_images_and_held_out(tmp_path: Path) -> None:
     images = ROOT / "samples" / "digits" / "calibration_images"
     spec = f"{images}/?size=8x8&scale=1/255&mean=0&std=1&channels=gray&layout=nchw"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hub.spec import Edge, Format, Identification, Runtime, hookimpl
+from hub.spec import Edge, Format, Identification, ModelUnreadable, Runtime, hookimpl
 
 _DETAIL = {"keras-zip": ".keras archive", "hdf5": "HDF5", "savedmodel": "TensorFlow SavedModel"}
 
@@ -45,6 +45,20 @@ def hub_identify_format(path: Path, header: bytes) -> Identification | None:
         return None
     form = "savedmodel" if kind == "savedmodel" else ""
     return Identification(format="keras", form=form, detail=_DETAIL[kind])
+
+
+@hookimpl
+def hub_load_weights(model: object, weights: Path) -> bool | None:
+    """Load `.weights.h5`, `.h5` or `.keras` into a `keras.Model`."""
+    keras = sys.modules.get("keras")
+    if keras is None or not isinstance(model, keras.Model):
+        return None
+    try:
+        model.load_weights(weights)
+    except (ValueError, OSError, KeyError) as error:
+        hint = "the weights are of another architecture, or no .weights.h5, .h5 or .keras"
+        raise ModelUnreadable(f"{weights.name} does not fit the builder's model: {error}", hint=hint) from error
+    return True
 
 
 @hookimpl

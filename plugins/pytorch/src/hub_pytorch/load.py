@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from hub.spec import (
     DType,
+    ForeignModel,
     ModelNotFound,
     ModelRefused,
     ModelUnreadable,
@@ -110,7 +111,8 @@ def build(reference: ModelReference) -> tuple[torch.nn.Module, ExampleInputs]:
     made = import_builder(reference)()
     module, *rest = made if isinstance(made, tuple) else (made,)
     if not isinstance(module, torch.nn.Module):
-        raise ModelNotFound(f"the builder {reference.builder!r} returned {type(module).__name__}, not an nn.Module")
+        message = f"the builder {reference.builder!r} returned {type(module).__name__}, not an nn.Module"
+        raise ForeignModel(message, hint="return a torch.nn.Module, or a model of another installed plugin's framework")
     if reference.weights:
         load_weights(module, Path(reference.weights))
     return pick_submodule(module.eval(), reference.submodule), _example(rest, reference.builder)
