@@ -315,7 +315,7 @@ class Conversion:
             adapt_samples(self._runner, samples.calibration, before.chain) if edge.needs_calibration else ("", "")
         )
         name = self._request.destination.name if last else ""
-        least = self._policy(before, edge, step.target.numerics).sqnr_min_db
+        least = self._policy(opened.summary, before, edge, step.target.numerics).sqnr_min_db
         needs = "" if least is None else f" (the gate asks for {least:g} dB)"
         converted = self._runner.convert(
             step,
