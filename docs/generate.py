@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from docs.remarks import said_remarks
-from hub._local import BOUNDS, FAR_STEPS, MOST_BYTES, SAMPLES, LocalBounds
+from hub._layer_bounds import BOUNDS, FAR_STEPS, LocalBounds
+from hub._local import MOST_BYTES, SAMPLES
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
 from hub.cli import cli

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hub._local import LocalBounds
+from hub._layer_bounds import LocalBounds
 from hub._matching import AxisOrder, axis_orders, best_order, relative_noise
 from hub.spec import CauseCode, DiffCause, StoredConstant
 

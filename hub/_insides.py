@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from hub._causes import STRUCTURAL, PairConstants, hold_constants, result_causes, with_odd_orders
-from hub._local import BOUNDS, LocalBounds, grid_along, real_numbers
+from hub._grids import ErrorSums, LaidGrid, real_numbers
+from hub._layer_bounds import BOUNDS, LocalBounds
 from hub._matching import (
     SURE,
     AxisOrder,
@@ -144,58 +145,6 @@ class TensorPair(NamedTuple):
     def layers(self) -> tuple[InnerLayer, InnerLayer]:
         """The layers that give it."""
         return self.one.layer, self.other.layer
-
-
-class _PairSums(msgspec.Struct, kw_only=True):
-    """Running sums over samples, of one pair of tensors; powers in float64."""
-
-    count: int = 0
-    signal: float = 0.0
-    noise: float = 0.0
-    own_signal: float = 0.0
-    own_noise: float = 0.0
-    own_steps: float = 0.0
-    cut_noise: float = 0.0
-    cut: int = 0
-    ends: int = 0
-
-    def add(self, one: "Reals", wanted: "Reals | None", found: "Reals", grid: "_GridAsLaid | None") -> None:
-        """Add a sample: the first model's tensor, what its layer gives on the second's inputs, and the second's."""
-        self.count += found.size
-        self.signal += float(np.square(one).sum())
-        self.noise += float(np.square(found - one).sum())
-        if grid:
-            low, high = (found <= grid.low + grid.scale / 4), (found >= grid.high - grid.scale / 4)
-            ends = (low & (grid.low != 0)) | (high & (grid.high != 0))  # a rectifier's zero is no end that cuts
-            self.ends += int(np.count_nonzero(ends))
-        if wanted is None:
-            return
-        self.own_signal += float(np.square(wanted).sum())
-        self.own_noise += float(np.square(found - wanted).sum())
-        if grid:
-            kept = np.clip(wanted, grid.low, grid.high)
-            self.own_steps += float(np.square((found - kept) / grid.scale).sum())
-            self.cut_noise += float(np.square(wanted - kept).sum())
-            self.cut += int(np.count_nonzero(np.abs(wanted - kept) > grid.scale))
-
-
-class _GridAsLaid(NamedTuple):
-    """A grid of the second model, its numbers laid out as the first model's tensor, or for all of it."""
-
-    scale: "Reals"
-    low: "Reals"
-    high: "Reals"
-
-    @classmethod
-    def of(cls, tensor: InnerTensor, pair: TensorPair) -> "_GridAsLaid | None":
-        """The grid of a tensor; none where it has none."""
-        if tensor.quant is None:
-            return None
-        scale, zero_point = grid_along(tensor, len(pair.other.shape))
-        if scale.size > 1:
-            scale, zero_point = (np.broadcast_to(item, pair.other.shape) for item in (scale, zero_point))
-            scale, zero_point = pair.order.laid_out(scale), pair.order.laid_out(zero_point)
-        return cls(scale, (tensor.low - zero_point) * scale, (tensor.high - zero_point) * scale)
 
 
 def is_real(tensor: InnerTensor) -> bool:
@@ -390,16 +339,17 @@ class InsideComparison:
     def _moves(self, name: str) -> bool:
         return not self.other.inside.tensors[name].constant
 
-    def _sums(self, pairs: Sequence[TensorPair]) -> dict[int, _PairSums]:
+    def _sums(self, pairs: Sequence[TensorPair]) -> dict[int, tuple[ErrorSums, ErrorSums]]:
         """Sum up the error of some tensors over the samples, in the whole run and of each layer by itself."""
-        sums = {pair.place: _PairSums() for pair in pairs}
+        sums = {pair.place: (ErrorSums(), ErrorSums()) for pair in pairs}
         for one, wanted, found in self._runs(pairs):
             for pair in pairs:
                 tensor = self.other.inside.tensors[pair.other.tensor]
                 laid = pair.order.laid_out(found[pair.other.tensor])
-                sums[pair.place].add(
-                    one[pair.one.tensor], wanted.get(pair.one.tensor), laid, _GridAsLaid.of(tensor, pair)
-                )
+                grid = LaidGrid.of(tensor, pair.other.shape, pair.order.laid_out)
+                for total, before in zip(sums[pair.place], (one, wanted), strict=True):
+                    if pair.one.tensor in before:
+                        total.add(before[pair.one.tensor], laid, grid)
             if time.monotonic() > self.start + SECONDS:
                 break
         return sums
@@ -458,13 +408,14 @@ class InsideComparison:
             laid[read.fed] = array.astype(self.one.inside.tensors[source].dtype.value)
         return laid
 
-    def _judged(self, pair: TensorPair, sums: _PairSums, constants: PairConstants) -> LayerDiff:
-        """What is to be said of a pair."""
+    def _judged(self, pair: TensorPair, sums: tuple[ErrorSums, ErrorSums], constants: PairConstants) -> LayerDiff:
+        """What is to be said of a pair, from its error in the whole run and that of its layer by itself."""
         grid = self.other.inside.tensors[pair.other.tensor].quant
-        local = _sqnr_db(sums.own_signal, sums.own_noise) if sums.own_signal or sums.own_noise else None
-        cut_power = sums.cut_noise / sums.own_signal if sums.own_signal else 0.0
+        whole, own = sums
+        local = _sqnr_db(own.signal, own.noise) if own.signal or own.noise else None
+        cut_power = own.cut_noise / own.signal if own.signal else 0.0
         sound = local is not None and local >= self.sound_db
-        size = (sums.own_signal / sums.count) ** 0.5
+        size = (own.signal / whole.count) ** 0.5
         corrected = BIAS_SHARE * size if self.sound_db == SOUND_INTEGERS_DB else 0.0
         causes, diverges = [], local is not None and not sound
         for cause, moved, noise in constants.causes:
@@ -478,15 +429,16 @@ class InsideComparison:
             ):
                 causes.append(cause)
                 diverges |= not (cause.code in STRUCTURAL and constants.folded)
-        if cut_power > CUT_POWER or (sums.cut_noise > sums.own_noise / 2 and cut_power > CUT_POWER / 100):
-            share = sums.cut / sums.count
+        if cut_power > CUT_POWER or (own.cut_noise > own.noise / 2 and cut_power > CUT_POWER / 100):
+            share = own.cut / own.count
             text = f"its range cuts off {share:.2%} of the values, {cut_power:.2%} of their power"
             causes.append(DiffCause(code="range-cuts", text=text))
             diverges |= cut_power > CUT_POWER
-        if grid and sums.ends / sums.count > SATURATED and (local is None or sums.cut / sums.count > CUT_POWER):
-            text = f"{sums.ends / sums.count:.1%} of the values lie at the ends of its range"
+        ends, cut = whole.ends / whole.count, own.cut / whole.count
+        if grid and ends > SATURATED and (local is None or cut > CUT_POWER):
+            text = f"{ends:.1%} of the values lie at the ends of its range"
             causes.append(DiffCause(code="saturated", text=text))
-        accumulated = _sqnr_db(sums.signal, sums.noise)
+        accumulated = _sqnr_db(whole.signal, whole.noise)
         return LayerDiff(
             place=pair.place,
             layer=pair.other.layer.name,
@@ -500,8 +452,8 @@ class InsideComparison:
             axes=pair.order.back,
             accumulated_db=accumulated,
             local_db=local,
-            saturated_share=sums.ends / sums.count if grid else None,
-            cut_share=sums.cut / sums.count if grid and local is not None else None,
+            saturated_share=ends if grid else None,
+            cut_share=cut if grid and local is not None else None,
             diverges=diverges if local is not None else accumulated < self.sound_db,
             causes=tuple(causes),
         )
@@ -569,7 +521,7 @@ def _detail(pair: TensorPair, tensor: InnerTensor, before: "Reals", behind: "Rea
         channels = tuple(
             round(_sqnr_db(float(s), float(n)), 2) for s, n in zip(signal, noise.sum(axis=rest), strict=True)
         )
-    grid = _GridAsLaid.of(tensor, pair)
+    grid = LaidGrid.of(tensor, pair.other.shape, pair.order.laid_out)
     return TensorDetail(
         place=pair.place,
         edges=tuple(edges.tolist()),

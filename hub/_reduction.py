@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from hub._causes import paired_constants
+from hub._grids import grid_along, real_numbers
 from hub._insides import SOUND_DB, InsideComparison, ShownModel, TensorPair, is_real
-from hub._local import grid_along, real_numbers
 from hub._matching import INPUT
 from hub._tally import decibels
 from hub.spec import CutsOut, Feeds, InnerLayer, LayerDiff, Numerics, Read, ReducedCase, UnsupportedModel

@@ -17,7 +17,7 @@ import pytest
 from hub._causes import HeldConstant, constant_cause, hold_constants, result_causes
 from hub._diff import bound, output_diffs
 from hub._insides import InsideComparison, open_inside
-from hub._local import LocalBounds
+from hub._layer_bounds import LocalBounds
 from hub._matching import InnerResult, best_order, match, result_of
 from hub._page import write_page
 from hub.spec import (

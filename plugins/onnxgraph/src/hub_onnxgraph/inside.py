@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _SUFFIXES = ("/quantized", "/dequantized", "_quantized", "_QuantizeLinear_Output", "_DequantizeLinear_Output")
 """What hub's and ONNX Runtime's quantizers put behind a tensor's name."""
 
+_GRID_SUFFIXES = (*_SUFFIXES, "_q_to_dq")
+"""What they put behind the name of what lies on a grid; a float tensor's own name may end so."""
+
 _HALF_PREFIX, _HALF_SUFFIX = "InsertedPrecisionFreeCast_", "/float16"
 """What hub's fp16 puts behind a name, and what ONNX Runtime puts before one where it moves a cast over a layer."""
 
@@ -43,6 +46,8 @@ _FIXED = frozenset(
         "Resize",
         "Split",
         "Tile",
+        "ReduceMax",
+        "ReduceMin",
     }
 )
 """Operators that keep the grid of their first input where they work on integers."""
@@ -92,6 +97,14 @@ FUSED: dict[str, _Fused] = {
 """Integer operators of ONNX and of ONNX Runtime's `com.microsoft`, by their own documentation."""
 
 
+_RAW = {"ConvInteger": 0, "MatMulInteger": -1}
+"""Integer products whose scale is applied behind them, as ONNX Runtime writes them, and the axis of their channels."""
+
+_RECURRENT = "DynamicQuantizeLSTM"
+_RECURRENT_SLOTS = 8
+"""Inputs that it has in common with LSTM; behind them are scale and zero point of the two weights."""
+
+
 class _Reading:
     """A main graph, read once."""
 
@@ -111,6 +124,8 @@ class _Reading:
         self.types = {value.name: value.type.tensor_type.elem_type for value in values}
         self.types |= {name: tensor.data_type for name, tensor in self.stored.items()}
         floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+        self.makers = {name: node for node in graph.node for name in node.output}
+        self.readers = {name: node for node in graph.node for name in node.input}
         for node in graph.node:
             given, gives = (node.input[0] if node.input else ""), node.output[0]
             if _holds_tensor(node):
@@ -145,6 +160,8 @@ class _Reading:
             if how.result:
                 self.grids |= {name: _Grid(f"{inputs[1]} {inputs[4]}", "", 0) for name in bias}
             inputs = [inputs[place] for place, _, _ in how.operands] + bias
+        elif node.op_type in _RAW or node.op_type == _RECURRENT:
+            inputs = self._with_scales_apart(node)
         elif node.op_type == "QLinearConcat":  # Y_scale, Y_zero_point, then each operand with its own
             self.grids[node.output[0]] = _Grid(inputs[0], inputs[1])
             inputs = inputs[2::3]
@@ -158,6 +175,29 @@ class _Reading:
                 outputs=tuple(name for name in node.output if name),
             )
         )
+
+    def _with_scales_apart(self, node: onnx.NodeProto) -> list[str]:
+        """Keep the grids of weights whose scales are read elsewhere; what is left of the inputs."""
+        inputs = list(node.input)
+        if node.op_type == _RECURRENT:
+            for place, scale in ((1, _RECURRENT_SLOTS), (2, _RECURRENT_SLOTS + 2)):
+                if inputs[place] in self.stored:  # one scale for each direction
+                    self.grids[inputs[place]] = _Grid(inputs[scale], inputs[scale + 1], 0)
+            return inputs[:_RECURRENT_SLOTS]
+        scale_name = self._scale_behind(node) if inputs[1] in self.stored else ""
+        if scale_name:
+            zero_point = inputs[3] if len(inputs) > 3 else ""  # noqa: PLR2004 the weights'
+            self.grids[inputs[1]] = _Grid(scale_name, zero_point, _RAW[node.op_type])
+        return inputs[:3]
+
+    def _scale_behind(self, node: onnx.NodeProto) -> str:
+        """The weights' scale: products are cast to float and multiplied by the two scales' product; else empty."""
+        cast = self.readers.get(node.output[0])
+        product = self.readers.get(cast.output[0]) if cast is not None and cast.op_type == "Cast" else None
+        if cast is None or product is None or product.op_type != "Mul":
+            return ""
+        scales = next((self.makers.get(name) for name in product.input if name != cast.output[0]), None)
+        return next((name for name in scales.input if name in self.stored), "") if scales is not None else ""
 
     def inside(self) -> Inside:
         """The graph as its readers see it: a result that is only read rounded is given rounded."""
@@ -188,8 +228,9 @@ class _Reading:
 
     def _tensor(self, name: str) -> InnerTensor:
         grid, stands_for, rounds = self.grids.get(name), name, self.source.get(name, "")
-        while name not in self.stored and name not in self.drawn and stands_for.endswith(_SUFFIXES):
-            stands_for = next(stands_for.removesuffix(word) for word in _SUFFIXES if stands_for.endswith(word))
+        words = _GRID_SUFFIXES if grid else _SUFFIXES
+        while name not in self.stored and name not in self.drawn and stands_for.endswith(words):
+            stands_for = next(stands_for.removesuffix(word) for word in words if stands_for.endswith(word))
         stands_for = stands_for.removeprefix(_HALF_PREFIX).removesuffix(_HALF_SUFFIX)
         kind = dtype_name(self.types.get(name, 1))
         dtype = DType(kind) if kind in {*DType} else DType.UNKNOWN

@@ -1,0 +1,84 @@
+"""The artifacts of the verdict's score: `python -m tests.faults.corpus FOLDER [MODEL/TARGET/PRECISION...]`.
+
+Each is converted, with its receipt, into a folder of its model; what is there already is left.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from hub._api import session
+from hub._engine import Conversion
+from hub._events import Silent
+from hub._plugins import Registry
+from hub._request import Request, parse_source
+from hub.spec import ConvertOptions, HubError, Numerics
+from tests.faults import nets
+from tests.faults.score import SUFFIXES
+from tests.zoo import backends
+from tests.zoo.cells import CASES, fetched_flags
+from tests.zoo.data import DataSet
+
+PRECISIONS = {
+    "onnxruntime": ("int8", "int8-dynamic", "fp16"),
+    "openvino": ("int8", "int8-weights", "fp16"),
+    "tflite": ("int8", "int8-dynamic", "fp16"),
+}
+TUNED_ON = frozenset({"digits-torch", "digits-keras", "digits-lstm", "emotion", "ocr-cls", "vad-onnx"})
+"""Models on whose artifacts bounds of the verdict were chosen."""
+
+HELD_OUT = (*nets.NETS, "digits-gru", "magika", "mobilenet-v2", "efficientnet-lite0", "ocr-det")
+
+
+def request(folder: Path, name: str, target: str, precision: str) -> Request:
+    """What makes one artifact; the model and its data are written once."""
+    place = folder / name
+    if name in nets.NETS:
+        file, given = place / f"{name}.pt2", {}
+        model = str(file if file.exists() else nets.write(name, place))
+        data = DataSet(place / "calibration.npz", place / "test.npz")
+    else:
+        case = backends.MODELS.get(name) or CASES[name]
+        flags = fetched_flags(case)
+        given = dict(zip(flags[::2], flags[1::2], strict=True))
+        model, data = case.model(backends.place_of(case, folder)), backends.samples_of(case, folder)
+    constants = {"sr": 16000.0} if "--constant" in given else {}
+    return Request(
+        source=parse_source(model, given.get("--weights", "")),
+        target=target,
+        numerics=Numerics(precision),
+        output=str(place / f"{target}.{precision}{SUFFIXES[target]}"),
+        options=ConvertOptions(constants=constants),
+        calibration=str(data.calibration),
+        test=str(data.test),
+        fast=True,
+        force=True,
+    )
+
+
+def main() -> None:
+    """Make all of them, or those that are named."""
+    folder = Path(sys.argv[1])
+    every = [
+        f"{name}/{target}/{precision}"
+        for name in (*HELD_OUT, *sorted(TUNED_ON))
+        for target, precisions in PRECISIONS.items()
+        for precision in precisions
+    ]
+    with session(Registry()) as runner:
+        for cell in sys.argv[2:] or every:
+            begun = time.monotonic()
+            try:
+                wanted = request(folder, *cell.split("/"))
+                if not Path(wanted.output).exists():
+                    Conversion(wanted, runner, Silent()).run()
+            except HubError as error:
+                print(f"no {cell}: {error.message[:300]}", flush=True)  # noqa: T201 a program for people
+                continue
+            print(f"{cell}: {time.monotonic() - begun:.0f} s", flush=True)  # noqa: T201 a program for people
+
+
+if __name__ == "__main__":
+    main()
