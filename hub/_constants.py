@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Reals = npt.NDArray[np.float64]
 
 MOST_EXCESS = 1e6
-BIAS_SHARE = 0.3
+BIAS_SHARE = 0.2
 """Of a layer's mean signal, by which another bias may move its means away from the float model's."""
 
 _HUGE = 1e4
@@ -113,13 +113,13 @@ def with_moved_biases(
         pair, item = shared[index]
         one, other = given[pair.layer.outputs[0]]
         float_values = stored[0][item.float_name].values
-        by = (item.order.laid_out(stored[1][item.name].values) - float_values).reshape(-1)
-        axis = _axis_of_bias(pair, float_values.shape, one.shape)
-        if axis is None:
+        by = item.order.laid_out(stored[1][item.name].values) - float_values
+        along = _along(pair, float_values.shape, one.shape)
+        if along is None:
             yield parity
             continue
-        rest = tuple(place for place in range(one.ndim) if place != axis)
-        off = other.mean(axis=rest) - one.mean(axis=rest)
+        rest = tuple(place for place, size in enumerate(along) if size == 1)
+        off, by = (other - one).mean(axis=rest, keepdims=True), by.reshape(along)
         after, before = float(np.square(off).mean()) ** 0.5, float(np.square(off - by).mean()) ** 0.5
         if after < before:
             yield msgspec.structs.replace(parity, failures=(), excess=0.0)
@@ -132,11 +132,12 @@ def with_moved_biases(
         yield msgspec.structs.replace(parity, failures=failures, excess=excess, cautions=() if failures else (said,))
 
 
-def _axis_of_bias(pair: LayerPair, shape: tuple[int, ...], given: tuple[int, ...]) -> int | None:
-    """The axis of a layer's result along which its bias lies; None where it is not one number a channel."""
-    size = math.prod(shape)
-    if len(shape) > 1:  # as it broadcasts
-        axis = len(given) - len(shape) + next((place for place, one in enumerate(shape) if one == size), len(shape))
+def _along(pair: LayerPair, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What a layer adds, in the shape that broadcasts over its result; None where it does not."""
+    along = [1] * len(given)
+    if len(shape) == 1:
+        along[1 if pair.layer.operator.startswith("Conv") else -1] = shape[0]
     else:
-        axis = 1 if pair.layer.operator.startswith("Conv") else len(given) - 1
-    return axis if 0 <= axis < len(given) and given[axis] == size else None
+        along[len(given) - len(shape) :] = shape
+    fits = len(along) == len(given) and all(size in {1, most} for size, most in zip(along, given, strict=True))
+    return tuple(along) if fits else None

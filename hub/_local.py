@@ -101,7 +101,7 @@ def _judge_result(
     if gross and far > bounds.far_share:
         failures += (f"{far:.1%} of the values are more than {FAR_STEPS:g} steps off",)
     cautions: tuple[str, ...] = ()
-    if cut_noise > bounds.cut_noise:
+    if cut_noise > bounds.cut_noise and not pair.joint:  # else what is read there may be read otherwise beside it
         cautions = (f"its range cuts off {cut:.1%} of the values, {cut_noise:.1%} of their power",)
     excess = min(MOST_EXCESS, max(rms / bounds.rms_steps, far / bounds.far_share)) if gross else 0.0
     return msgspec.structs.replace(

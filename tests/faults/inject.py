@@ -121,7 +121,7 @@ SCALES: dict[Role, dict[str, float]] = {
 
 
 def mutants(sites: FaultSites, into: Path, most: int, seed: int = 0) -> Iterator[Mutant]:
-    """Plant each kind of fault at `most` sites, drawn by `seed`; a change that changes nothing is none."""
+    """Plant each kind of fault at `most` sites, drawn by `seed`; a change that changes nothing, or no more than rounding, is none."""
     draw = random.Random(seed)  # noqa: S311 which sites are hit
     every = sites.all()
     for role, changes in FAULTS.items():
@@ -132,7 +132,7 @@ def mutants(sites: FaultSites, into: Path, most: int, seed: int = 0) -> Iterator
                 if numbers is None or not numbers.size:
                     continue
                 new = change(numbers.astype(np.float64))
-                if new.shape == numbers.shape and not np.array_equal(new, numbers):
+                if new.shape == numbers.shape and not _rounds_alike(role, numbers, new):
                     yield Mutant(kind, site.where, sites.planted(site, _fresh(into), numbers=new))
         for kind, factor in SCALES[role].items():
             for site in draw.sample(own, min(most, len(own))):
@@ -141,6 +141,12 @@ def mutants(sites: FaultSites, into: Path, most: int, seed: int = 0) -> Iterator
                 elif site.numbers is not None:
                     yield Mutant(kind, site.where, sites.planted(site, _fresh(into), numbers=site.numbers * factor))
     yield from _relatives(every, sites, into, 2 * most, draw)
+
+
+def _rounds_alike(role: Role, numbers: Numbers, new: Numbers) -> bool:
+    """Whether a change changes nothing, or moves the integers of a bias by no more than a step, which rounding may."""
+    whole = role == "bias" and np.array_equal(numbers, np.rint(numbers))
+    return bool(np.abs(np.rint(new) - numbers).max() <= 1) if whole else np.array_equal(new, numbers)
 
 
 def _relatives(

@@ -37,8 +37,12 @@ from tests.faults.inject import FaultSites, Mutant, mutants
 SUFFIXES = {"tflite": ".tflite", "onnxruntime": ".onnx", "openvino": ".xml"}
 
 
-Equivalence = Literal["", "equal", "below rounding"]
-"""Why a mutant is no fault: its outputs are the sound artifact's, or nearer to them than a tenth of their rounding."""
+Equivalence = Literal["", "equal", "below rounding", "no worse range"]
+"""Why a mutant is no fault: its outputs are the sound artifact's, or nearer to them than a tenth of their rounding.
+
+A range is the quantizer's choice: another one, with finer steps, is no fault where the outputs are as near to the float
+model's as they were.
+"""
 
 _LOST = 1e6
 """Excess of what is NaN, or does not run."""
@@ -131,7 +135,7 @@ class Bench:
         except HubError:
             return _LOST
 
-    def equivalence(self, name: str) -> Equivalence:
+    def equivalence(self, name: str, kind: str) -> Equivalence:
         """Whether a mutant is no fault, on the samples and on noise as wide as those."""
         off: dict[str, np.ndarray] = {}
         for kind in ("", " noise"):
@@ -140,10 +144,14 @@ class Bench:
                 for output, array in one.items():
                     wide = sound[output].astype(np.float64)
                     powers = [np.square(wide - other).sum() for other in (array, real[output])]
-                    off[output] = off.get(output, np.zeros(2)) + powers
-        if not any(mutated for mutated, _ in off.values()):
+                    powers.append(np.square(array - real[output].astype(np.float64)).sum())
+                    off[output] = off.get(output, np.zeros(3)) + powers
+        if not any(mutated for mutated, _, _ in off.values()):
             return "equal"
-        return "below rounding" if all(mutated <= 0.01 * own for mutated, own in off.values()) else ""
+        if all(mutated <= 0.01 * own for mutated, own, _ in off.values()):
+            return "below rounding"
+        ranges = kind.startswith("range") and all(now <= own for _, own, now in off.values())
+        return "no worse range" if ranges else ""
 
     def judge(self, mutant: Mutant) -> Judged | None:
         """Judge a mutant; None where the runtime refuses to open it."""
@@ -152,7 +160,7 @@ class Bench:
             outputs = self._run(model, mutant.path.parent.name)
         except (HubError, RuntimeError, ValueError):  # runtimes say no in their own ways
             return None
-        equivalence = self.equivalence(outputs.name)
+        equivalence = self.equivalence(outputs.name, mutant.kind)
         if equivalence:
             return Judged(mutant, equivalence, 0.0, 0.0, told=False)
         report = self.layers(model)
