@@ -121,7 +121,7 @@ SCALES: dict[Role, dict[str, float]] = {
 
 
 def mutants(sites: FaultSites, into: Path, most: int, seed: int = 0) -> Iterator[Mutant]:
-    """Plant each kind of fault at `most` sites, drawn by `seed`; a change that changes nothing, or no more than rounding, is none."""
+    """Plant each kind of fault at `most` sites, drawn by `seed`; what changes no more than rounding is none."""
     draw = random.Random(seed)  # noqa: S311 which sites are hit
     every = sites.all()
     for role, changes in FAULTS.items():

@@ -138,8 +138,8 @@ class Bench:
     def equivalence(self, name: str, kind: str) -> Equivalence:
         """Whether a mutant is no fault, on the samples and on noise as wide as those."""
         off: dict[str, np.ndarray] = {}
-        for kind in ("", " noise"):
-            models = (SampleFolder(self.folder / f"{model}{kind}") for model in (name, "sound", "float"))
+        for where in ("", " noise"):
+            models = (SampleFolder(self.folder / f"{model}{where}") for model in (name, "sound", "float"))
             for one, sound, real in zip(*models, strict=True):
                 for output, array in one.items():
                     wide = sound[output].astype(np.float64)
