@@ -35,7 +35,7 @@ from hub_onnxruntime.operators import ONNXRUNTIME
 from hub_onnxruntime.optimize import OPTIMIZING
 from hub_onnxruntime.ort_file import is_ort
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
-from hub_onnxruntime.quantize.convert import QUANTIZING
+from hub_onnxruntime.quantize.convert import EQUALIZING, QUANTIZING
 from hub_onnxruntime.runtime import OrtRuntime
 
 
@@ -118,7 +118,7 @@ def hub_register_formats() -> list[Format]:
 @hookimpl
 def hub_register_edges() -> list[Edge]:
     """Offers the preparation, ONNX Runtime's optimization, onnx2tf, and the quantization."""
-    return [PREPARE, PREPARE_DYNAMIC, WIDEN, WIDEN_DYNAMIC, *OPTIMIZING, ONNX2TF, *QUANTIZING]
+    return [PREPARE, PREPARE_DYNAMIC, WIDEN, WIDEN_DYNAMIC, *OPTIMIZING, ONNX2TF, *QUANTIZING, *EQUALIZING]
 
 
 @hookimpl

@@ -17,6 +17,7 @@ from hub.spec import (
     ModelSummary,
     Numerics,
     Remark,
+    SampleFolder,
     StepOutput,
     Support,
     UnsupportedModel,
@@ -25,6 +26,7 @@ from hub.spec import (
 from hub_onnxgraph.graphs import raise_opset
 from hub_onnxgraph.numerics import find_numerics
 from hub_onnxquant import static
+from hub_onnxquant.equalize import equalize
 from hub_onnxquant.placement import PRODUCTS, products_of
 from hub_onnxquant.qdq import Scheme, Signedness
 from hub_onnxquant.source import QuantizerSource, typed_copy
@@ -47,6 +49,9 @@ from hub_onnxruntime.quantize.narrow import (
 )
 from hub_onnxruntime.quantize.source import open_source
 from hub_quanttrials import GOAL_DB, check_claim, listed
+
+EQUALIZED_FORM = "equalized"
+"""Form of a float32 model whose convolutions pass on channels of one range."""
 
 RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
 
@@ -167,12 +172,13 @@ def _edge(  # noqa: PLR0913 - a row of the table below
     *,
     cost: float = 1.0,
     form: str = "",
+    starts: str = PREPARED,
     check: Callable[[ModelSummary, ConvertOptions], Verdict] = takes,
 ) -> Edge:
     """An edge of this module; `cost` orders those with the same target."""
     return Edge(
         id=f"onnx.{name}",
-        accepts=(Accepts(format="onnx", form=PREPARED),),
+        accepts=(Accepts(format="onnx", form=starts),),
         gives=Gives(format="onnx", numerics=numerics, form=form),
         convert=lambda job: _written(job, title, numerics, make),
         check=check,
@@ -183,9 +189,70 @@ def _edge(  # noqa: PLR0913 - a row of the table below
         process="onnx",
         cost=cost,
         title=title,
-        formerly=(f"onnx.{name}-open",),
+        formerly=(f"onnx.{name}-open",) if starts == PREPARED else (),
     )
 
+
+def _equalize(job: ConvertJob) -> StepOutput:
+    """Brings channels to one range; see `hub_onnxquant.equalize`.
+
+    Raises:
+        HubError: As `open_source`; or there is nothing to equalize.
+    """
+    source = open_source(job.source.path, job.calibration)
+    model = type(source.model).FromString(source.model.SerializeToString())
+    pairs = equalize(model, SampleFolder(job.calibration))
+    if not pairs:
+        raise UnsupportedModel(
+            "there is nothing to equalize: no two convolutions in a row, with at most Relu or pools between, of which "
+            "the first gives channels of other ranges"
+        )
+    del model.graph.value_info[:]
+    save(model, Path(job.output))
+    text = f"{len(pairs)} pairs of convolutions pass on channels of one range, exactly as before in float: "
+    text += listed([f"{pair.first.name} > {pair.second.name}" for pair in pairs])
+    return StepOutput(notes=(*source.notes, Remark("note", "channels-equalized", text)))
+
+
+def takes_pairs(summary: ModelSummary, options: ConvertOptions) -> Verdict:
+    """Refuses a model without two convolutions."""
+    if summary.operators.get("Conv", 0) < 2:  # noqa: PLR2004 - a pair
+        return Verdict(support=Support.NEVER, reason="channels are equalized between convolutions, and it has no two")
+    return takes(summary, options)
+
+
+EQUALIZING = (
+    Edge(
+        id="onnx.equalize",
+        accepts=(Accepts(format="onnx", form=PREPARED),),
+        gives=Gives(format="onnx", form=EQUALIZED_FORM),
+        convert=_equalize,
+        check=takes_pairs,
+        needs_calibration=True,
+        keeps_dynamic=True,
+        requires=("onnx>=1.17", ONNXRUNTIME),
+        process="onnx",
+        cost=0.2,
+        title="channels equalized",
+    ),
+    _edge(
+        "int8-equalized",
+        "static int8, channels equalized",
+        Numerics.INT8,
+        lambda job: _whole(job, _fitting),
+        cost=1.2,
+        starts=EQUALIZED_FORM,
+        check=takes_without_recurrence,
+    ),
+    _edge(
+        "int8-mixed-equalized",
+        "static int8, channels equalized, fragile layers in float",
+        Numerics.INT8_MIXED,
+        _mixed,
+        starts=EQUALIZED_FORM,
+    ),
+)
+"""Where whole int8 of the model as it is is wrong: with channels of one range, and before layers go back to float."""
 
 QUANTIZING = (
     _edge("int8", "static int8", Numerics.INT8, lambda job: _whole(job, _fitting), check=takes_without_recurrence),
