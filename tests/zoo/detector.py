@@ -46,6 +46,41 @@ def scenes(count: int, size: int, seed: int) -> tuple[Floats, Floats, npt.NDArra
     return images, boxes, kinds
 
 
+def detections(found: Floats, least: float = 0.5) -> list[tuple[int, Floats]]:
+    """Class and box of each thing in one scene's output [4 + CLASSES, cells]; of those that overlap, the best."""
+    scores, kinds = found[4:].max(0), found[4:].argmax(0)
+    kept: list[tuple[int, Floats]] = []
+    for cell in np.argsort(-scores, kind="stable"):
+        if scores[cell] < least:
+            break
+        if all(kind != kinds[cell] or overlap(box, found[:4, cell]) < least for kind, box in kept):
+            kept.append((int(kinds[cell]), found[:4, cell]))
+    return kept
+
+
+def overlap(one: Floats, other: Floats) -> float:
+    """Intersection over union of two boxes of centre and size."""
+    low = np.maximum(one[:2] - one[2:] / 2, other[:2] - other[2:] / 2)
+    high = np.minimum(one[:2] + one[2:] / 2, other[:2] + other[2:] / 2)
+    both = float(np.prod(np.maximum(high - low, 0)))
+    return both / (float(np.prod(one[2:]) + np.prod(other[2:])) - both)
+
+
+def f1(outputs: Floats, boxes: Floats, kinds: npt.NDArray[np.int64]) -> float:
+    """F1 score of outputs [n, 4 + CLASSES, cells] on scenes: the class is right, and half of the boxes overlaps."""
+    right = told = there = 0
+    for found, truth, classes in zip(outputs, boxes, kinds, strict=True):
+        left = [(int(kind), box) for kind, box in zip(classes, truth, strict=True) if kind >= 0]
+        there += len(left)
+        for kind, box in detections(found):
+            told += 1
+            best = max(left, key=lambda item: (item[0] == kind) * overlap(item[1], box), default=None)
+            if best and best[0] == kind and overlap(best[1], box) >= 0.5:
+                right += 1
+                left = [item for item in left if item is not best]
+    return 2 * right / max(1, told + there)
+
+
 def conv(given: int, gives: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
     """Convolution, normalisation, SiLU."""
     layer = nn.Conv2d(given, gives, kernel, stride, kernel // 2, bias=False)

@@ -350,6 +350,9 @@ def test_weights_go_back_to_float_where_they_alone_leave_too_little(
     bare = searches.apply(opened, spared)
     assert opened.judge.sqnr_db(opened.session(bare.model)) > 90
     assert bare.found.numerics is Numerics.FP32
+    (moved,) = sparing.bias_corrections(opened.model(), made.model).values()  # NNCF moves the bias of one layer here
+    assert 0.01 < moved < 0.1
+    assert not sparing.bias_corrections(opened.model(), bare.model)
     chosen = noise.to_remove(noise.rest_db - 30)
     assert any(name.endswith(WEIGHTS) for name in chosen)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from hub.spec import (
     CalibrationError,
     ConvertJob,
@@ -170,6 +172,7 @@ def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_
     """
     from hub_openvino.convert.source_signature import save
     from hub_openvino.quantize.float_ir import open_float
+    from hub_openvino.quantize.sparing import bias_corrections
 
     if needs_samples and not job.calibration:
         raise CalibrationError(f"{what} needs calibration samples", hint="give some: --calibration DATA")
@@ -189,10 +192,15 @@ def run(job: ConvertJob, what: str, claimed: Numerics, search: Search, *, needs_
     left = best.model.found.left_float if not isinstance(best.recipe, WeightRecipe) else ()
     text = f"{len(left)} layers multiply in float: {listed(left)}"
     said = [Remark("note", "layers-in-float", text)] if left else []
-    return StepOutput(
-        notes=(*trials.notes, *said, *_dynamic_notes(best.recipe)),
-        recipe=_record(best.recipe, claimed, len(source.samples), left),
-    )
+    recipe = _record(best.recipe, claimed, len(source.samples), left)
+    if not isinstance(best.recipe, WeightRecipe) and (moved := bias_corrections(source.model(), best.model.model)):
+        worst = max(moved, key=lambda name: moved[name])
+        text = (
+            f"biases of {len(moved)} layers were moved to undo int8's mean error, by {moved[worst]:g} at most: {worst}"
+        )
+        said.append(Remark("note", "biases-corrected", text))
+        recipe = msgspec.structs.replace(recipe, settings=recipe.settings | {"bias_corrections": moved})
+    return StepOutput(notes=(*trials.notes, *said, *_dynamic_notes(best.recipe)), recipe=recipe)
 
 
 def _dynamic_notes(recipe: Recipe) -> list[Remark]:

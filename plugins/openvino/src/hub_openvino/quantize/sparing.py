@@ -51,11 +51,19 @@ def _moving(model: openvino.Model) -> set[str]:
 
 
 class FloatOperand(NamedTuple):
-    """A stored operand as it was before it was quantized: who reads it, at which place, and its values."""
+    """A stored operand that quantization changed.
+
+    Attributes:
+        reader: Who reads it: the layer itself, or what adds its bias.
+        place: At which place.
+        values: Its values in the float model.
+        now: What stands for them.
+    """
 
     reader: str
     place: int
     values: Array
+    now: Array
 
 
 def float_operands(source: openvino.Model, quantized: openvino.Model) -> dict[str, list[FloatOperand]]:
@@ -63,6 +71,26 @@ def float_operands(source: openvino.Model, quantized: openvino.Model) -> dict[st
 
     Left out are layers whose weights were scaled on the way, as those in front of them were then too (SmoothQuant).
     """
+    import numpy as np
+
+    def is_rounded(item: FloatOperand) -> bool:
+        return bool(np.sum((item.now - item.values) ** 2) <= _SCALED * np.sum(item.values**2))
+
+    changed = _changed_operands(source, quantized)
+    return {layer: items for layer, items in changed.items() if items[0].reader == layer and is_rounded(items[0])}
+
+
+def bias_corrections(source: openvino.Model, quantized: openvino.Model) -> dict[str, float]:
+    """Layer -> by how much its bias was moved at most, to undo the mean error of its int8 weights and inputs."""
+    moved = {
+        layer: [float(abs(item.now - item.values).max()) for item in items if item.reader != layer]
+        for layer, items in _changed_operands(source, quantized).items()
+    }
+    return {layer: float(f"{max(found):.4g}") for layer, found in moved.items() if found}
+
+
+def _changed_operands(source: openvino.Model, quantized: openvino.Model) -> dict[str, list[FloatOperand]]:
+    """Multiplying layer -> its weights and its bias, where they are not the float model's any more."""
     import numpy as np
 
     model, before = quantized.clone(), {node.friendly_name: node for node in source.get_ops()}
@@ -78,13 +106,10 @@ def float_operands(source: openvino.Model, quantized: openvino.Model) -> dict[st
     after = {node.friendly_name: node for node in model.get_ops()}
     now, then = (_values([nodes[name].input_value(place) for _, name, place in places]) for nodes in (after, before))
     found: dict[str, list[FloatOperand]] = {}
-    scaled: set[str] = set()
     for (layer, reader, place), new, old in zip(places, now, then, strict=True):
         if new.shape == old.shape and np.issubdtype(old.dtype, np.floating) and not np.array_equal(new, old):
-            found.setdefault(layer, []).append(FloatOperand(reader, place, old))
-        if reader == layer and (new.shape != old.shape or np.sum((new - old) ** 2) > _SCALED * np.sum(old**2)):
-            scaled.add(layer)
-    return {layer: items for layer, items in found.items() if layer not in scaled and items[0].reader == layer}
+            found.setdefault(layer, []).append(FloatOperand(reader, place, old, new))
+    return found
 
 
 def _values(ports: Sequence[openvino.Output]) -> list[Array]:
