@@ -25,7 +25,7 @@ from hub_openvino.quantize.recipes import (
     INT8_DYNAMIC,
     INT8_WEIGHTS,
 )
-from hub_openvino.quantize.searches import Search, compressed, controlled, every_layer, most_layers, run
+from hub_openvino.quantize.searches import Search, compressed, every_layer, most_layers, most_layers_higher, run
 from hub_openvino.silence import silence_telemetry
 
 
@@ -36,7 +36,7 @@ def takes_depthwise(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     return takes_unblocked(summary, options)
 
 
-def _edge(
+def _edge(  # noqa: PLR0913 - a row of the table below
     name: str,
     title: str,
     numerics: Numerics,
@@ -44,6 +44,7 @@ def _edge(
     *,
     needs_samples: bool = False,
     cost: float = 1.0,
+    formerly: tuple[str, ...] = (),
 ) -> Edge:
     def convert(job: ConvertJob) -> StepOutput:
         silence_telemetry()
@@ -62,6 +63,7 @@ def _edge(
         process="openvino",
         cost=cost,
         title=title,
+        formerly=formerly,
     )
 
 
@@ -76,12 +78,13 @@ QUANTIZING = (
         needs_samples=True,
     ),
     _edge(
-        "int8-mixed-controlled",
-        "NNCF's accuracy control",
+        "int8-mixed-higher",
+        "NNCF, static int8, what int8 breaks in float, to a higher goal",
         Numerics.INT8_MIXED,
-        controlled,
+        most_layers_higher,
         needs_samples=True,
         cost=3.0,
+        formerly=("openvino.int8-mixed-controlled",),
     ),
     _edge("int8-weights", "NNCF, int8 weights", Numerics.INT8_WEIGHTS, compressed(INT8_WEIGHTS)),
     _edge(

@@ -15,7 +15,7 @@ from hub_openvino.failures import FAILURES, reason_of
 from hub_openvino.ir import read_ir
 from hub_openvino.numerics import FoundNumerics, find_numerics
 from hub_openvino.quantize.recipes import Recipe
-from hub_quanttrials import Judge, Shelf, Trial
+from hub_quanttrials import Judge, Noise, Shelf, Trial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +82,7 @@ class FloatIr:
         judge: Judges results on some of them; on nothing where there are none.
         known: What earlier edges of the same run made of it.
         kinds: Its operators.
+        noises: Recipe -> what each place of its result does.
     """
 
     path: Path
@@ -92,6 +93,7 @@ class FloatIr:
     judge: Judge = field(default_factory=Judge)
     known: dict[Recipe, IrTrial] = field(default_factory=dict)
     kinds: frozenset[str] = frozenset()
+    noises: dict[Recipe, Noise] = field(default_factory=dict)
 
     def read(self, model: openvino.Model) -> QuantizedIr:
         """What the IR's reader says of a model, whose new layers are numbered first: its words name them."""

@@ -71,22 +71,6 @@ class Spared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Controlled:
-    """A static recipe under NNCF's accuracy control, which takes layers back into float until the goal is reached."""
-
-    base: Static
-    goal_db: float
-
-    def __str__(self) -> str:
-        return f"accuracy control, {self.base}"
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """As plain data."""
-        return {"accuracy_control": {**asdict(self.base), "goal_db": self.goal_db}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightRecipe:
     """Arguments of `nncf.compress_weights`.
 
@@ -127,7 +111,7 @@ class WeightRecipe:
         return {"compress_weights": asdict(self)}
 
 
-Recipe = Static | Spared | Controlled | WeightRecipe
+Recipe = Static | Spared | WeightRecipe
 
 DEPTHWISE = "GroupConvolution"
 

@@ -23,7 +23,6 @@ from hub.spec import (
 from hub_openvino.quantize.recipes import (
     PER_CHANNEL_MARGIN_DB,
     RECURRENT,
-    Controlled,
     Recipe,
     Spared,
     Static,
@@ -34,8 +33,6 @@ from hub_openvino.quantize.recipes import (
 from hub_quanttrials import GOAL_DB, WEIGHTS, Trials, check_claim, listed
 
 if TYPE_CHECKING:
-    import openvino
-
     from hub_openvino.quantize.float_ir import FloatIr, IrTrial, QuantizedIr
 
 GOOD_DB = 30.0
@@ -48,8 +45,8 @@ _TRIES = 4
 """Recipes before that is said, the one with ranges from extremes among them: it made 23.9 dB of a detector with scores
 up to 0.05 beside boxes, where those before it, which clip, came to 1.4 dB at most."""
 
-_EXACT_DB = 100.0
-"""What accuracy control is told of an exact match; float noise between two compilations is near 110 dB."""
+_HIGHER_DB = 8.0
+"""By how much the goal is raised where what reached it was refused: other samples are harder than the judged ones."""
 
 IrTrials = Trials[Recipe, "QuantizedIr"]
 Search = Callable[["FloatIr", IrTrials], "Iterator[IrTrial]"]
@@ -70,18 +67,7 @@ def apply(source: FloatIr, recipe: Recipe) -> QuantizedIr:
         return source.read(sparing.without(base.model, recipe.removed, spared))
     if isinstance(recipe, WeightRecipe):
         return source.read(tool.compress(source.model(), source.arrays(), recipe))
-    if isinstance(recipe, Static):
-        return source.read(tool.quantize(source.model(), source.arrays(), recipe))
-
-    from hub_openvino.quantize.float_ir import IrSession
-
-    def metric(compiled: openvino.CompiledModel) -> float:
-        session = IrSession(compiled, source.inputs, source.outputs)
-        return min(source.judge.sqnr_db(session, tool.CONTROL_SAMPLES), _EXACT_DB)
-
-    drop = _EXACT_DB - recipe.goal_db
-    model = tool.quantize_controlled(source.model(), source.arrays(), recipe.base, metric, allowed_drop=drop)
-    return source.read(model)
+    return source.read(tool.quantize(source.model(), source.arrays(), recipe))
 
 
 def every_layer(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
@@ -96,20 +82,23 @@ def every_layer(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
             return
 
 
-def most_layers(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
+def most_layers(source: FloatIr, trials: IrTrials, goal_db: float = GOAL_DB) -> Iterator[IrTrial]:
     """The recipes again; from the best result the quantizers and weights that hurt most are taken out, step by step."""
     bases = list(trials.results(map(_for_mixed(source), static_recipes(processor(), source.kinds))))
     yield from bases
     if not bases:
         return
     base = max(bases, key=merit)
-    if base.sqnr_db >= GOAL_DB and base.model.found.numerics is Numerics.INT8_MIXED:
+    if base.sqnr_db >= goal_db and base.model.found.numerics is Numerics.INT8_MIXED:
         return
     if not isinstance(base.recipe, Static):
         return
     from hub_openvino.quantize.sparing import measure_noise
 
-    noise, whole = measure_noise(source, base.model.model, trials.watch), base.recipe
+    whole = base.recipe
+    noise = source.noises.get(whole) or measure_noise(source, base.model.model, trials.watch)
+    if not trials.watch.is_ending:  # else it is not whole
+        source.noises[whole] = noise
     total = sum(not name.endswith(WEIGHTS) for name in noise.names)
 
     def spared(names: tuple[str, ...]) -> Spared:
@@ -117,17 +106,16 @@ def most_layers(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
         removed = tuple(name for name in names if not name.endswith(WEIGHTS))
         return Spared(base=whole, removed=removed, total=total, float_weights=exact)
 
-    yield from trials.guided(noise, spared)
+    yield from trials.guided(noise, spared, goal_db)
 
 
 def _for_mixed(source: FloatIr) -> Callable[[Static], Static]:
     return recurrent_in_float if source.kinds & set(RECURRENT) else lambda recipe: recipe
 
 
-def controlled(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
-    """NNCF's accuracy control on the SQNR of the outputs."""
-    base = _for_mixed(source)(static_recipes(processor())[2])
-    return trials.results([Controlled(base=base, goal_db=GOAL_DB + 1)])
+def most_layers_higher(source: FloatIr, trials: IrTrials) -> Iterator[IrTrial]:
+    """The same to a higher goal."""
+    return most_layers(source, trials, GOAL_DB + _HIGHER_DB)
 
 
 def compressed(*recipes: WeightRecipe) -> Search:
@@ -214,7 +202,7 @@ def _dynamic_notes(recipe: Recipe) -> list[Remark]:
 def _record(recipe: Recipe, numerics: Numerics, samples: int, left: tuple[str, ...]) -> QuantRecipe:
     from hub_openvino.quantize.tool import tool_version
 
-    base = recipe.base if isinstance(recipe, Spared | Controlled) else recipe
+    base = recipe.base if isinstance(recipe, Spared) else recipe
     static = base if isinstance(base, Static) else None
     grouped = isinstance(base, WeightRecipe) and base.group_size > 0
     return QuantRecipe(

@@ -99,55 +99,6 @@ def _arguments(nncf: ModuleType, recipe: Static) -> dict[str, object]:
     }
 
 
-def quantize_controlled(
-    model: openvino.Model,
-    samples: Samples,
-    recipe: Static,
-    metric: Callable[[openvino.CompiledModel], float],
-    *,
-    allowed_drop: float,
-) -> openvino.Model:
-    """Quantize, and take layers back into float until `metric` of the compiled model drops by no more than allowed.
-
-    Raises:
-        StepError: NNCF fails.
-    """
-    nncf = nncf_module()
-    from nncf.quantization.advanced_parameters import AdvancedAccuracyRestorerParameters
-
-    arguments = _arguments(nncf, recipe)
-    arguments["advanced_quantization_parameters"] = arguments.pop("advanced_parameters")
-    bounded = AdvancedAccuracyRestorerParameters(
-        max_num_iterations=CONTROL_ROUNDS, ranking_subset_size=CONTROL_SAMPLES, num_ranking_workers=1
-    )
-    data, few = nncf.Dataset(list(samples)), nncf.Dataset(list(samples[:CONTROL_SAMPLES]))
-
-    def work() -> openvino.Model:
-        return nncf.quantize_with_accuracy_control(
-            model,
-            data,
-            few,
-            lambda compiled, _: _per_sample(metric(compiled)),
-            max_drop=allowed_drop,
-            subset_size=len(samples),
-            advanced_accuracy_restorer_parameters=bounded,
-            **arguments,
-        )
-
-    return guarded(work, model, "accuracy control")
-
-
-def _per_sample(value: float) -> tuple[float, list[float]]:
-    """The metric of all samples stands for each: NNCF would measure one after the other otherwise."""
-    return value, [value] * CONTROL_SAMPLES
-
-
-CONTROL_ROUNDS = 30
-"""Groups of quantizers that accuracy control takes back at most; each costs one compilation and a few runs."""
-CONTROL_SAMPLES = 4
-"""Samples on which accuracy control measures and ranks."""
-
-
 def compress(model: openvino.Model, samples: Samples, recipe: WeightRecipe) -> openvino.Model:
     """Store weights in 8 or 4 bits, and say in the file whether activations are quantized on the fly.
 
