@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -355,6 +356,18 @@ def test_weights_go_back_to_float_where_they_alone_leave_too_little(
     assert not sparing.bias_corrections(opened.model(), bare.model)
     chosen = noise.to_remove(noise.rest_db - 30)
     assert any(name.endswith(WEIGHTS) for name in chosen)
+
+
+def test_the_next_step_goes_on_from_what_was_made_of_a_copy_that_is_gone(tmp_path: Path) -> None:
+    """Every step has a copy of its own: without that each opened the model and tried every recipe anew."""
+    samples = feed(tmp_path / "samples", x=np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32))
+    made = models.saved(models.network(), tmp_path / "one" / "net.xml")
+    copy = Path(shutil.copytree(made.parent, tmp_path / "other")) / made.name
+    first = float_ir.open_float(str(made), str(tmp_path), str(samples))
+    shutil.rmtree(made.parent)
+    second = float_ir.open_float(str(copy), str(tmp_path), str(samples))
+    assert second is first
+    assert second.judge.sqnr_db(second.session(second.model())) > 100
 
 
 def test_layers_keep_the_names_that_the_float_model_has(tmp_path: Path) -> None:

@@ -333,10 +333,19 @@ def test_the_shelf_holds_until_a_file_changes(tmp_path: Path) -> None:
     first = get()
     assert get() is first
     assert get("other") is not first
-    for file in (model, side, tmp_path / "samples" / "00000000.npz"):
+    for file in (model, side):
         before = get()
-        os.utime(file, ns=(1, 1))
+        file.write_bytes(file.read_bytes()[::-1])
         assert get() is not before
+    before = get()
+    os.utime(tmp_path / "samples" / "00000000.npz", ns=(1, 1))
+    assert get() is not before
+    copy = tmp_path / "copy"  # as every step has one of its own
+    copy.mkdir()
+    for file in (model, side):
+        (copy / file.name).write_bytes(file.read_bytes())
+    before = get()
+    assert shelf.get(object, copy / model.name, tmp_path / "samples", "") is before
     (tmp_path / "other.txt").write_text("not a side file")
     before = get()
     shelf.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -15,7 +16,8 @@ class Shelf(Generic[Held]):
     """Holds the last thing made, until its files or settings are others.
 
     hub tries int8 and then, where that fails its gate, int8-mixed in the same process: the second finds the float model
-    opened, the samples run, and what was tried already.
+    opened, the samples run, and what was tried already. Each step has its own copy of the model, which is gone when
+    the step is done: what is held must not read it again.
     """
 
     def __init__(self) -> None:
@@ -28,13 +30,14 @@ class Shelf(Generic[Held]):
 
         Args:
             make: Makes it.
-            model: The model's file or folder; a file's side files, whose names start with its stem, count too.
+            model: The model's file or folder, known by its bytes; a file's side files, whose names start with its stem,
+                count too.
             calibration: Folder of samples; empty for none.
             settings: Whatever else it hangs on.
         """
-        files = [*_files(Path(model)), *(SampleFolder(calibration).files if calibration else ())]
-        stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-        key = (str(model), str(calibration), settings, stamps)
+        samples = SampleFolder(calibration).files if calibration else ()
+        stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in samples)
+        key = (settings, stamps, tuple(_contents(Path(model))))
         if self._held is None or self._held[0] != key:
             self._held = None  # let go first: two float models need not fit into memory
             self._held = key, make()
@@ -45,8 +48,10 @@ class Shelf(Generic[Held]):
         self._held = None
 
 
-def _files(model: Path) -> Iterator[Path]:
-    places = model.rglob("*") if model.is_dir() else model.parent.glob("*")
-    yield from sorted(
-        file for file in places if file.is_file() and (model.is_dir() or file.name.startswith(model.stem))
-    )
+def _contents(model: Path) -> Iterator[tuple[str, str]]:
+    """Place in the model's folder and hash of each of its files."""
+    folder = model if model.is_dir() else model.parent
+    for file in sorted(folder.rglob("*") if model.is_dir() else folder.glob("*")):
+        if file.is_file() and (model.is_dir() or file.name.startswith(model.stem)):
+            with file.open("rb") as opened:
+                yield str(file.relative_to(folder)), hashlib.file_digest(opened, "sha256").hexdigest()

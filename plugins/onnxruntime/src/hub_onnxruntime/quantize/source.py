@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,9 @@ def open_source(path: str, calibration: str = "") -> QuantizerSource:
     Raises:
         HubError: The model cannot be read or run, is quantized already, or the samples do not fit.
     """
-    return _SHELF.get(lambda: _open(path, calibration), path, calibration)
+    source = _SHELF.get(lambda: _open(path, calibration), path, calibration)
+    source.session = _opener(path)  # the step before had another copy, which is gone
+    return source
 
 
 _SHELF: Shelf[QuantizerSource] = Shelf()
@@ -90,11 +93,12 @@ def _open(path: str, calibration: str) -> QuantizerSource:
     name_nodes(model)
     samples = SampleFolder(calibration) if calibration else None
     judge = random_judge(Path(path), structure) if samples is None else Judge.of(OrtSession(path), samples)
+    return QuantizerSource(typed(model), notes, calibration, len(samples or ()), judge, _opener(path), tool())
 
-    def session(result: ModelProto) -> OrtSession:
-        return OrtSession(path, content=result.SerializeToString())
 
-    return QuantizerSource(typed(model), notes, calibration, len(samples or ()), judge, session, tool())
+def _opener(path: str) -> Callable[[ModelProto], OrtSession]:
+    """Opens results, with the external data beside the source."""
+    return lambda result: OrtSession(path, content=result.SerializeToString())
 
 
 def random_judge(path: Path, model: ModelProto) -> Judge:

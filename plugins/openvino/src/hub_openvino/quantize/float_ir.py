@@ -141,7 +141,7 @@ def open_float(path: str, scratch: str, calibration: str) -> FloatIr:
         CalibrationError: A sample does not fit the model.
     """
     source = _SHELF.get(lambda: _open(path, calibration), path, calibration)
-    source.scratch = Path(scratch)
+    source.path, source.scratch = Path(path), Path(scratch)  # those of the step before are gone
     return source
 
 
