@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from hub.spec import ConvertJob, ConvertOptions, Dim, DType, ModelArtifact, ModelRefused, Signature, State, TensorSpec
 from hub_torchprogram import (
@@ -22,6 +23,7 @@ from hub_torchprogram import (
     save_exported,
     stored_names,
 )
+from hub_torchprogram.program import output_names
 
 
 class Scaled(torch.nn.Module):
@@ -69,6 +71,22 @@ def test_a_file_of_another_writer_has_no_names_of_hub(tmp_path: Path) -> None:
         "output_0",
         "output_1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("returned", "names"),
+    [
+        (1, ("output",)),
+        ((1,), ("output",)),
+        ((1, (2, 3)), ("output_0", "output_1", "output_2")),
+        ({"logits": 1, "cache": (2, 3)}, ("logits", "cache_0", "cache_1")),
+        ((1, {"state": 2}), ("output_0", "state")),
+        ({"a": [1], "a_0": 2}, ("output_0", "output_1")),  # two would be called a_0
+    ],
+)
+def test_outputs_are_named_by_their_keys(returned: object, names: tuple[str, ...]) -> None:
+    paths = [path for path, _ in pytree.tree_flatten_with_path(returned)[0]]
+    assert output_names(paths) == names
 
 
 def test_the_border_that_was_asked_for(file: Path) -> None:

@@ -107,12 +107,22 @@ def flat_outputs(value: object) -> tuple[tuple[str, ...], tuple[torch.Tensor, ..
 
 
 def output_names(paths: Sequence[pytree.KeyPath]) -> tuple[str, ...]:
-    """Names for outputs at these places of a return value: keys and fields; positions where there is nothing else."""
+    """Names for outputs at these places of a return value: `logits`, `cache_0`; by position where a name is no key.
+
+    What a value holds at its top is named by its keys and fields, and by its position where it is a plain tuple; below
+    that positions count too. Where two names come to the same, all are named by position.
+    """
     if len(paths) == 1 and not any(map(_key_name, paths[0])):
         return ("output",)
-    names = ["_".join(filter(None, map(_key_name, path))) for path in paths]
-    unnamed = all(not name for name in names) or len(set(names)) < len(names) or "" in names
-    return tuple(f"output_{index}" for index in range(len(names))) if unnamed else tuple(names)
+    names = [_path_name(path) or f"output_{index}" for index, path in enumerate(paths)]
+    return tuple(f"output_{index}" for index in range(len(names))) if len(set(names)) < len(names) else tuple(names)
+
+
+def _path_name(path: pytree.KeyPath) -> str:
+    if not any(map(_key_name, path)):
+        return ""
+    below = [_key_name(key) or str(getattr(key, "idx", "")) for key in path[1:]]
+    return "_".join(filter(None, (_key_name(path[0]) if path else "", *below)))
 
 
 def _key_name(key: pytree.KeyEntry) -> str:
