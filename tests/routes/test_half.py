@@ -79,17 +79,16 @@ def test_a_model_partly_in_float16(folder: Path) -> None:
     assert worst_db(receipt) > 55  # ONNX Runtime may take the casts out, and then rounds no more than float32
 
 
+CELLS = [
+    *((name, target, "fp32", 100) for name in ("blazeface_tflite", "blazeface_far_tflite") for target in SUFFIXES),
+    ("blazeface_tflite", "keras", None, 100),
+    *(("blazeface_tflite", target, "int8", 16) for target in SUFFIXES if target != "keras"),  # Keras has no integers
+]
+
+
 @pytest.mark.real
 @pytest.mark.scheduled
-@pytest.mark.parametrize(
-    ("target", "precision", "least_db"),
-    [
-        *((target, "fp32", 100) for target in SUFFIXES),
-        ("keras", None, 100),
-        *((target, "int8", 16) for target in SUFFIXES if target != "keras"),  # Keras has no integers
-    ],
-)
-@pytest.mark.parametrize("name", ["blazeface_tflite", "blazeface_far_tflite"])
+@pytest.mark.parametrize(("name", "target", "precision", "least_db"), CELLS)
 def test_blazeface(name: str, target: str, precision: str | None, least_db: float, folder: Path) -> None:
     place = folder / name
     if not place.exists():

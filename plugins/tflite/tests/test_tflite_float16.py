@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from hub.spec import ConvertJob, Edge, ModelArtifact, Numerics, UnsupportedModel
-from hub_tflite.convert import QUANTIZING
+from hub_tflite.convert import QUANTIZING, WIDEN
 from hub_tflite.describe import describe_file
 from hub_tflite.runtime import VARIANTS, LiteRtSession
 from hub_tflitefile.schema import code_of, operator_counts, read
 from plugins.tflite.tests import tflite_graphs as graphs
 from plugins.tflite.tests.tflite_handmade import densify
 
-EDGES = {edge.id: edge for edge in QUANTIZING}
+(HALVE,) = (edge for edge in QUANTIZING if edge.id == "tflite.fp16")
 
 
 def convert(edge: Edge, source: Path) -> Path:
@@ -32,9 +32,9 @@ def convert(edge: Edge, source: Path) -> Path:
 
 @pytest.mark.parametrize("middle", ["RELU", "MASKED"])  # a mask that float16 cannot hold: the file is half in half
 def test_the_same_bits(middle: str, tmp_path: Path) -> None:
-    half = convert(EDGES["tflite.fp16"], graphs.save(graphs.classifier(middle), tmp_path / "digits.tflite"))
+    half = convert(HALVE, graphs.save(graphs.classifier(middle), tmp_path / "digits.tflite"))
     assert describe_file(half).state.numerics is Numerics.FP16
-    wide = convert(EDGES["tflite.widen"], half)
+    wide = convert(WIDEN, half)
     summary = describe_file(wide)
     assert summary.state.numerics is Numerics.FP32
     assert "DEQUANTIZE" not in operator_counts(read(wide))
@@ -48,7 +48,7 @@ def test_the_same_bits(middle: str, tmp_path: Path) -> None:
 
 def test_sparse_constants_are_written_in_full(tmp_path: Path) -> None:
     source = graphs.save(densify(half=True).model, tmp_path / "sparse.tflite")
-    wide = convert(EDGES["tflite.widen"], source)
+    wide = convert(WIDEN, source)
     assert operator_counts(read(wide)) == {"ADD": 1}
     x = np.arange(12, dtype=np.float32).reshape(3, 4) / 7
     (before,), (after,) = (LiteRtSession(file.read_bytes()).run({"x": x}).values() for file in (source, wide))
@@ -67,4 +67,4 @@ def test_rows_looked_up_in_float16_are_refused(tmp_path: Path) -> None:
     made.add("CAST", [rows], [real], "CastOptions", inDataType=code_of("TensorType", "FLOAT16"), outDataType=0)
     source = graphs.save(made.model([ids], [real]), tmp_path / "table.tflite")
     with pytest.raises(UnsupportedModel, match="float16 reaches GATHER rows"):
-        convert(EDGES["tflite.widen"], source)
+        convert(WIDEN, source)

@@ -22,8 +22,8 @@ from hub.spec import (
 from hub_tflite.convert import QUANTIZING
 from hub_tflite.describe import describe_file
 from hub_tflite.inside import InsideTflite
-from hub_tflite.quantize import in_float, layers, open_float, quantize, shared_weights
-from hub_tflite.recipes import STATIC8, everywhere, products
+from hub_tflite.quantize import in_float, joined_outputs, layers, open_float, quantize, shared_weights
+from hub_tflite.recipes import STATIC8, everywhere, only, products
 from hub_tflite.rewrite import STATIC
 from hub_tflite.rounding import measure_noise
 from hub_tflite.runtime import VARIANTS, LiteRtSession
@@ -155,19 +155,27 @@ def precisions(path: Path) -> dict[str, str]:
 
 
 def test_scores_beside_boxes_are_split_off(tmp_path: Path, samples: Path) -> None:
-    """One scale for both has steps of more than a score; the search takes apart where they meet, and no product."""
+    """One scale for both has steps of more than a score: where they meet stays in float, and no product does."""
     source = graphs.save(graphs.detector_head(), tmp_path / "head.tflite")
     expected = scores(source)
-    whole, _ = convert("tflite.int8", source, samples)
+    whole = tmp_path / "whole.tflite"
+    whole.write_bytes(quantize(open_float(source, STATIC, str(samples)), everywhere(STATIC8)).content)
     assert sqnr_db(expected[:, 4:], scores(whole)[:, 4:]) < 5
-    result, output = convert("tflite.int8-mixed", source, samples)
+    result, output = convert("tflite.int8", source, samples)
+    assert describe_file(result).state.numerics is Numerics.INT8
     found = precisions(result)
-    assert found["hidden"] == found["logits"] == "int8"
-    assert found[graphs.OUTPUT] == "fp32"
+    assert {name for name, word in found.items() if word == "fp32"} == {graphs.OUTPUT}
     for variant in VARIANTS:
         assert sqnr_db(expected[:, 4:], scores(result, variant)[:, 4:]) > 20
         assert sqnr_db(expected[:, :4], scores(result, variant)[:, :4]) > 20
-    assert [note.code for note in output.notes].count("rounding-measured") == 1
+    assert [note.code for note in output.notes].count("rounding-measured") == 0
+
+
+def test_outputs_of_one_range_stay_joined_in_integers(tmp_path: Path, samples: Path) -> None:
+    source = open_float(graphs.save(graphs.detector_head(), tmp_path / "head.tflite"), STATIC, str(samples))
+    assert [rule.layers for rule in joined_outputs(source)] == [only([graphs.OUTPUT])]
+    source.observed["boxes"] = source.observed["likely"]
+    assert not joined_outputs(source)
 
 
 def test_a_foreseen_noise_is_the_trials(tmp_path: Path, samples: Path) -> None:

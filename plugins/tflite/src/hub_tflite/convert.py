@@ -42,6 +42,7 @@ from hub_tflite.quantize import (
     in_float,
     inner_rules,
     integer_border_rules,
+    joined_outputs,
     open_float,
     quantize,
     shared_weights,
@@ -78,7 +79,7 @@ def _whole(scheme: str) -> Search:
         if names:
             reason = f"stand-ins for infinity in {', '.join(names[:3])} have no place in an integer range"
             raise UnsupportedModel(reason, hint="--precision int8-mixed leaves such layers in float")
-        yield from _one("every layer", lambda: recipes.everywhere(scheme))(source, trials)
+        yield from _one("every layer", lambda: [*recipes.everywhere(scheme), *joined_outputs(source)])(source, trials)
 
     return search
 
@@ -87,7 +88,7 @@ def _guided(name: str, rules: Callable[[], list[QuantRule]]) -> Search:
     """Gives back to float the layers whose rounding hurts the outputs most for the time that float takes."""
 
     def search(source: FloatFile, trials: Trials[RuleSet, Quantized]) -> Iterator[TfliteTrial]:
-        start = (*rules(), *_inner(source), *unfit_rules(source))
+        start = (*rules(), *_inner(source), *joined_outputs(source), *unfit_rules(source))
         for base in trials.results([RuleSet(name, start)]):
             yield base
             mixed = base.model.report.numerics is Numerics.INT8_MIXED
@@ -274,19 +275,21 @@ def _edge(name: str, title: str, numerics: Numerics, search: Search, cost: float
     )
 
 
+WIDEN = Edge(
+    id="tflite.widen",
+    accepts=(Accepts(format="tflite", numerics=(Numerics.FP16,)),),
+    gives=Gives(format="tflite"),
+    convert=run_widen,
+    adopts=True,
+    keeps_dynamic=True,
+    requires=("ai-edge-litert",),
+    process="tflite",
+    cost=0.1,
+    title="float16 weights in float32",
+)
+"""In front of every other edge for a file with float16 weights."""
+
 QUANTIZING = (
-    Edge(
-        id="tflite.widen",
-        accepts=(Accepts(format="tflite", numerics=(Numerics.FP16,)),),
-        gives=Gives(format="tflite"),
-        convert=run_widen,
-        adopts=True,
-        keeps_dynamic=True,
-        requires=("ai-edge-litert",),
-        process="tflite",
-        cost=0.1,
-        title="float16 weights in float32",
-    ),
     Edge(
         id="tflite.fp16",
         accepts=_FLOAT,
@@ -372,4 +375,4 @@ QUANTIZING = (
         cost=2.0,
     ),
 )
-"""From float16 weights to float32 ones and back, and one edge for each way of quantizing."""
+"""float16 weights, and one edge for each way of quantizing."""

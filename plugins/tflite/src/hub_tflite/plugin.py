@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Numerics, Runtime, hookimpl
-from hub_tflite.convert import QUANTIZING
+from hub_tflite.convert import QUANTIZING, WIDEN
 from hub_tflite.describe import FORMAT, describe_file
 from hub_tflite.inside import InsideTflite
 from hub_tflite.runtime import LiteRtRuntime
@@ -34,7 +34,7 @@ def hub_register_formats() -> list[Format]:
 @hookimpl
 def hub_register_edges() -> list[Edge]:
     """Offers the quantization edges and those to ONNX."""
-    return [*QUANTIZING, IMPORTER, TF2ONNX]
+    return [WIDEN, *QUANTIZING, IMPORTER, TF2ONNX]
 
 
 @hookimpl

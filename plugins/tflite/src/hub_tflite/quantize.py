@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -79,6 +79,11 @@ class FloatFile:
 
 
 _SHELF: Shelf[FloatFile] = Shelf()
+
+_JOINS_OR_MOVES = frozenset({"CONCATENATION", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS"})
+
+_APART = 16.0
+"""Ratio of ranges from which on one scale leaves the smaller with four bits of eight."""
 
 
 def open_float(path: str | Path, rewrites: tuple[Rewrite, ...], calibration: str = "") -> FloatFile:
@@ -211,6 +216,31 @@ def in_float(source: FloatFile, names: Iterable[str]) -> list[QuantRule]:
         for layer in found
         if layer.outputs and layer.outputs[0] in wanted
     ]
+
+
+def joined_outputs(source: FloatFile) -> list[QuantRule]:
+    """Rules that keep in float where values of other ranges meet in an output, and what moves them from there on.
+
+    One scale for boxes in pixels and for scores has steps of more than a score: a detector's scores came out at 0 dB,
+    and at 25.5 with this one operator in float, which costs nothing.
+    """
+    graph, _, outputs = interface_of(source.model)
+    found = {name: layer for layer in layers(source.model, source.model.subgraphs[:1]) for name in layer.outputs}
+    names = (text(graph.tensors[index].name) for _, index in outputs)
+    return in_float(source, [met for name in names for met in _where_ranges_meet(name, found, source.observed)])
+
+
+def _where_ranges_meet(
+    name: str, found: Mapping[str, QuantizableLayer], observed: Mapping[str, CalibratedTensors]
+) -> list[str]:
+    layer = found.get(name)
+    if layer is None or layer.operator not in _JOINS_OR_MOVES:
+        return []
+    given = sorted(layer.activations - {*layer.outputs})
+    tops = [max(-observed[one].low, observed[one].high) for one in given if one in observed]
+    apart = layer.operator == "CONCATENATION" and max(tops, default=0.0) > _APART * min(tops, default=0.0)
+    below = [met for one in given for met in _where_ranges_meet(one, found, observed)]
+    return [layer.outputs[0], *below] if apart or below else []
 
 
 def unfit_rules(source: FloatFile) -> list[QuantRule]:
