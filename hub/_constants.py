@@ -24,6 +24,7 @@ _HUGE = 1e4
 """What stands for minus infinity in masks, which a narrower type keeps as its own largest number."""
 
 _INT4_LEVELS = 8
+_INT32_END = 2**31 - 3
 _BIAS_SLOT = 2  # of convolutions and products that add one themselves
 
 
@@ -48,7 +49,8 @@ def judge_constant(
         rest = tuple(place for place, size in enumerate(by_channel) if size == 1)
         least, most = levels.min(axis=rest, keepdims=True), levels.max(axis=rest, keepdims=True)
         beyond = ((levels > most - 1.5) & (one > other.values)) | ((levels < least + 1.5) & (one < other.values))
-        cut = beyond & (one * other.values > 0)
+        ends = (most > least) | (np.abs(levels) > _INT32_END)  # a single number is no end of anything
+        cut = beyond & ends & (one * other.values > 0) & (np.abs(one) > np.abs(other.values))
         cut_power = float(np.square(off[cut]).sum()) / (float(np.square(one).sum()) or 1.0)
         in_steps = over / step
         steps = float(np.max(in_steps, where=~cut, initial=0))

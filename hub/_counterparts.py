@@ -139,9 +139,9 @@ def _likeness(item: SharedConstant, stored: tuple[Stored, Stored]) -> tuple[bool
     """Whether a constant is near the float one, and whether most of its values are the float ones, rounded."""
     other = stored[1][item.name]
     one = item.there(stored[0][item.float_name].values, other.values.shape)
-    off = np.abs(one - other.values)
-    tolerance = ROUNDED * np.abs(other.step) + 1e-6 * np.abs(one) + 1e-12
-    return relative_noise(one, other.values) < ALIKE, bool(np.mean(off <= tolerance) > 1 / 2)
+    tolerance = ROUNDED * np.abs(other.step) + 1e-6 * np.abs(np.nan_to_num(one)) + 1e-12
+    rounded = (one == other.values) | (np.abs(np.nan_to_num(one) - np.nan_to_num(other.values)) <= tolerance)
+    return relative_noise(one, other.values) < ALIKE, bool(np.mean(rounded) > 1 / 2)
 
 
 class LayerGraphs:

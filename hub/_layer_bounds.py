@@ -35,7 +35,7 @@ class LocalBounds(NamedTuple):
     sqnr_min_db: float = 80.0
     plain_min_db: float = 70.0
     joint_min_db: float = 20.0
-    inner_min_db: float = 20.0
+    inner_min_db: float = 30.0
 
 
 FAR_STEPS = 2.0
@@ -47,7 +47,7 @@ BOUNDS: dict[Numerics, LocalBounds] = {
         relative=2**-11, smallest=2e-7, sqnr_min_db=50, plain_min_db=45, joint_min_db=45, inner_min_db=45
     ),
     Numerics.BF16: LocalBounds(relative=2**-8, sqnr_min_db=35, plain_min_db=30, joint_min_db=30, inner_min_db=30),
-    Numerics.INT8_DYNAMIC: LocalBounds(constant_steps=0.65, scale_smallest=2**-25, sqnr_min_db=25, inner_min_db=25),
+    Numerics.INT8_DYNAMIC: LocalBounds(constant_steps=0.65, scale_smallest=2**-25, sqnr_min_db=25),
     Numerics.INT8_WEIGHTS: LocalBounds(constant_steps=0.65, scale_smallest=2**-25),
     Numerics.INT4_WEIGHTS: LocalBounds(constant_steps=0.65, scale_smallest=2**-25, joint_min_db=8),
     Numerics.FP8: LocalBounds(sqnr_min_db=25, plain_min_db=25),

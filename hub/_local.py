@@ -368,5 +368,8 @@ def layers_words(local: LocalReport) -> str:
         wrong = f"{local.failed} of {local.layers + local.constants} comparisons failed"
         return f"{local.layers} of {local.of} were held against the float model's, on {samples}: {wrong}{against}"
     sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
-    joint = f" ({local.joint} of them several at once, with constants of their own)" if local.joint else ""
-    return f"{sound}{joint}, on {samples}; their {local.constants} constants are the float ones, rounded{against}"
+    joint = f" ({local.joint} of them several at once)" if local.joint else ""
+    left = "".join(
+        f"; {number} left out, so that nothing is known of them: {why}" for why, number in local.left_out.items()
+    )
+    return f"{sound}{joint}{left}, on {samples}; their {local.constants} constants are the float ones, rounded{against}"

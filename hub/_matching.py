@@ -248,7 +248,11 @@ def axis_orders(shape: tuple[int, ...], other: tuple[int, ...]) -> Iterator[Axis
 
 
 def relative_noise(one: "Reals", other: "Reals") -> float:
-    """Power of the difference over that of the first; infinite where that is zero and the other not."""
+    """Power of the difference over that of the first; infinite where that is zero and the other not.
+
+    Infinite numbers count as zero.
+    """
+    one, other = (np.nan_to_num(array, posinf=0, neginf=0) for array in (one, other))
     signal, noise = float(np.square(one).sum()), float(np.square(one - other).sum())
     return noise / signal if signal else float("inf") if noise else 0.0
 

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from hub import _local
-from hub._local import LayerCheck, describe_local
+from hub._constants import judge_constant
+from hub._counterparts import LayerGraphs, LayerPair
+from hub._layer_bounds import LocalBounds
+from hub._local import LayerCheck, describe_local, layers_words
 from hub.spec import (
     DescribeJob,
     DType,
@@ -210,6 +213,7 @@ def test_what_cannot_be_compared_is_counted_with_its_reason(tmp_path: Path) -> N
     report = checked(tmp_path, added)
     assert (report.failed, report.layers, report.of) == (0, 3, 4)
     assert report.left_out == {"no layer of the float model gives what it gives": 1}
+    assert "1 left out, so that nothing is known of them" in layers_words(report)
     alone = checked(tmp_path, SOUND, FLOAT | {"refuses": "y"})
     assert alone.left_out == {"the float model's layer does not run alone": 1}
 
@@ -260,6 +264,75 @@ def test_layers_without_names_are_told_apart_by_their_constants(tmp_path: Path) 
     turned = [["MatMul", ["x", "v"], "a"], ["MatMul", ["x", "w"], "b"], ["Sub", ["b", "a"], "c"]]
     report = checked(tmp_path, source | {"layers": turned, "outputs": ["c"], "numbered": True}, source)
     assert (report.failed, report.layers, report.of) == (0, 3, 3)
+
+
+def test_a_layer_whose_axes_moved_is_known_by_its_own_name() -> None:
+    """The tensors are called otherwise and turned; the layers keep their names."""
+    graphs = LayerGraphs(_turned_inside("m", "y"), _turned_inside("m turned", "y turned"))
+    one = DRAW.normal(size=(2, 3, 4))
+    turned = one.transpose(0, 2, 1)
+    graphs.lay_out({"m": one, "y": one + 1}, {"m turned": turned, "y turned": turned + 1})
+    assert [pair.layer.outputs for pair in graphs.pairs()] == [("m turned",), ("y turned",)]
+    assert np.array_equal(graphs.laid_out("m turned", turned), one)
+    other = LayerGraphs(_turned_inside("m", "y"), _turned_inside("m turned", "y turned"))
+    other.lay_out({"m": one, "y": one}, {"m turned": -turned, "y turned": one[:1]})
+    assert not other.orders  # another tensor
+
+
+def _turned_inside(middle: str, last: str) -> Inside:
+    tensors = {name: InnerTensor(name=name, stands_for=name, dtype=DType.FLOAT32) for name in ("x", middle, last)}
+    layers = (
+        InnerLayer(name="first", operator="Relu", inputs=("x",), outputs=(middle,)),
+        InnerLayer(name="second", operator="Relu", inputs=(middle,), outputs=(last,)),
+    )
+    return Inside(layers=layers, tensors=tensors, inputs={"x": "x"})
+
+
+def test_a_sum_that_was_fused_into_the_layer_behind_it_is_known_by_its_second_result() -> None:
+    float_inside, fused = _turned_inside("m", "y"), _turned_inside("y", "m")
+    one = fused.layers[0]
+    result = Inside(
+        layers=(InnerLayer(name="both", operator="Fused", inputs=one.inputs, outputs=("y", "m")),),
+        tensors=fused.tensors,
+        inputs=fused.inputs,
+    )
+    graphs = LayerGraphs(float_inside, result)
+    assert {name: layer.outputs[0] for name, layer in graphs.matched.items()} == {"y": "y", "m": "m"}
+    assert [(len(pair.part), len(pair.inner)) for pair in graphs.pairs()] == [(1, 0), (1, 0)]
+
+
+def test_constants_are_held_also_where_axes_are_turned_and_layers_compared_jointly() -> None:
+    """An integer product beside the float one: its weights are turned, and its scale is a constant of its own."""
+    product = InnerLayer(name="y", operator="Gemm", inputs=("x", "w"), outputs=("y",))
+    integer = InnerLayer(name="p", operator="MatMulInteger", inputs=("q", "w turned"), outputs=("p",))
+    scaled = InnerLayer(name="s", operator="Mul", inputs=("p", "scale"), outputs=("y",))
+    order = Read("y", 1)
+    pair = LayerPair((product,), scaled, ((order, "w"),), ("w turned", "scale"), False, (integer,), rounded=True)  # noqa: FBT003
+    weights = np.rint(DRAW.normal(size=(4, 6)) / 0.01) * 0.01 + 0.002
+    rounded = np.rint(weights.T / 0.01) * 0.01
+    scale = StoredConstant(np.array(0.01), np.zeros(()))
+    stored = (
+        {"w": StoredConstant(weights, np.zeros(()))},
+        {
+            "w turned": StoredConstant(rounded, np.array(0.01)),
+            "scale": scale,
+        },
+    )
+    held = pair.with_constants(stored)
+    assert (held.joint, held.held, [item.name for item in held.shared]) == (True, True, ["w turned"])
+    assert judge_constant(held, held.shared[0], stored, LocalBounds()).excess < 1
+    rounded[2] = 0
+    assert judge_constant(held, pair.with_constants(stored).shared[0], stored, LocalBounds()).failures
+    folded = stored[0], stored[1] | {"w turned": StoredConstant(rounded * 3, np.array(0.03))}
+    assert not pair.with_constants(folded).shared  # something else is in it
+
+
+def test_minus_infinity_is_itself() -> None:
+    layer = InnerLayer(name="y", operator="Max", inputs=("x", "c"), outputs=("y",))
+    pair = LayerPair((layer,), layer, ((Read("y", 1), "c"),), ("c",), False)  # noqa: FBT003
+    lowest = {"c": StoredConstant(np.full((1,), -np.inf), np.zeros(()))}
+    shared = pair.with_constants((lowest, lowest)).shared
+    assert not judge_constant(pair, shared[0], (lowest, lowest), LocalBounds()).failures
 
 
 def test_the_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ PRECISIONS = ("int8", "int8-dynamic", "fp16")
 IN_CI = {
     ("digits-torch", "tflite", "int8"),
     ("digits-keras", "onnxruntime", "int8"),
-    ("digits-torch", "tflite", "fp16"),
 }
 TOLD = {("digits-keras", "openvino", "int8"): 2}
 """Layers of sound artifacts of which something is told: NNCF moves two biases for the worse."""

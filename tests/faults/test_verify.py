@@ -39,6 +39,7 @@ def test_layers_are_held_against_the_step_of_the_conversion(converted: Path) -> 
     assert not hub.verify(SOURCE, str(converted), data=str(TORCH / "test.npz"), fast=True).local
 
 
+@pytest.mark.scheduled  # the last test holds against the same model
 def test_a_file_without_a_receipt_is_held_against_what_hub_makes_of_the_source(converted: Path, tmp_path: Path) -> None:
     file = Path(shutil.copy(converted, tmp_path))
     report = _verified(file, str(TORCH / "test.npz"))
