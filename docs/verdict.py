@@ -27,14 +27,15 @@ refused, or where the user is told of the layer.
 """
 _TABLE = """## By precision and backend
 
-First the {tuned} artifacts on whose models bounds were chosen ({tuned_models}), then the {held_out} of models that were
-held out: small networks of usual kinds that are trained on digits, and real ones. {first}
+First the {tuned} artifacts on whose models bounds were chosen ({tuned_models}),
+then the {held_out} of models that were held out, which are small networks of usual kinds, trained on digits.
+{first}
 
 *Outputs*: what the gate of the outputs catches alone. *With layers*: with the check layer by layer, which `--fast`
 leaves out. *False alarms*: sound artifacts that are refused.
 
 | models | precision | backend | artifacts | faults | outputs | with layers | false alarms | layers compared |
-|---|---|---|---|---|---|---|---|
+|---|---|---|---|---|---|---|---|---|
 """
 _CURVE = """
 ## When the bounds are scaled
@@ -61,9 +62,8 @@ Measured with `python -m tests.faults.curve`; a part of it, with a floor, is tes
 TUNED_ON = frozenset({"digits-torch", "digits-keras", "digits-lstm", "emotion", "ocr-cls", "vad-onnx"})
 """Models on whose artifacts bounds of the verdict were chosen."""
 
-_FIRST = """When those were scored first, with everything as
-it was, 477 of 505 faults were caught in 42 artifacts, and 6 sound ones were refused:
-[decision 82](adr/0082-held-out-models.md) says what that was, and how it was mended."""
+_FIRST = """When such were scored first, with everything as it was, 477 of 505 faults were caught in 42 artifacts,
+and 6 sound ones were refused: [decision 82](adr/0082-held-out-models.md) says what that was, and how it was mended."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
