@@ -6,7 +6,7 @@ from hub._bindings import options_for
 from hub._candidate import Candidate
 from hub._effects import check_bindings
 from hub._float_form import Claim, layers_proved
-from hub._local import layers_words
+from hub._layer_bounds import layers_words
 from hub._measure import measure, outputs_of
 from hub._opening import Opened, choose_runtime, open_model
 from hub._parity import accuracy, describe_failures, gate_of

@@ -1,8 +1,8 @@
-"""How far a layer of a sound result may be off the float model's, by precision."""
+"""How far a layer of a sound result may be off the float model's, by precision; and what was found, in words."""
 
 from typing import NamedTuple
 
-from hub.spec import Numerics
+from hub.spec import LocalReport, Numerics
 
 
 class LocalBounds(NamedTuple):
@@ -53,3 +53,20 @@ BOUNDS: dict[Numerics, LocalBounds] = {
     Numerics.FP8: LocalBounds(sqnr_min_db=25, plain_min_db=25),
 }
 """Where constants are rounded to another float type, or layers round what they are given by themselves."""
+
+
+def layers_words(local: LocalReport) -> str:
+    """What was found layer by layer, or why nothing was."""
+    if local.lack:
+        return f"not held against the float model's: {local.lack}"
+    against = f"; the float model is {local.against}" if local.against else ""
+    samples = f"{local.samples} sample{'s' if local.samples > 1 else ''}"
+    if local.failed:
+        wrong = f"{local.failed} of {local.layers + local.constants} comparisons failed"
+        return f"{local.layers} of {local.of} were held against the float model's, on {samples}: {wrong}{against}"
+    sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
+    joint = f" ({local.joint} of them several at once)" if local.joint else ""
+    left = "".join(
+        f"; {number} left out, so that nothing is known of them: {why}" for why, number in local.left_out.items()
+    )
+    return f"{sound}{joint}{left}, on {samples}; their {local.constants} constants are the float ones, rounded{against}"

@@ -356,20 +356,3 @@ def describe_local(report: LocalReport) -> str:
     what = {"constant": "a constant of it", "result": "what it gives", "rounding": "what it reads", "wiring": "it"}
     failures = ", ".join(first.failures)
     return f"the layer {first.layer} ({first.operator}) is not the float model's: {what[first.what]}: {failures}{more}"
-
-
-def layers_words(local: LocalReport) -> str:
-    """What was found layer by layer, or why nothing was."""
-    if local.lack:
-        return f"not held against the float model's: {local.lack}"
-    against = f"; the float model is {local.against}" if local.against else ""
-    samples = f"{local.samples} sample{'s' if local.samples > 1 else ''}"
-    if local.failed:
-        wrong = f"{local.failed} of {local.layers + local.constants} comparisons failed"
-        return f"{local.layers} of {local.of} were held against the float model's, on {samples}: {wrong}{against}"
-    sound = f"{local.layers} of {local.of} compute what the float model's do, within their own rounding"
-    joint = f" ({local.joint} of them several at once)" if local.joint else ""
-    left = "".join(
-        f"; {number} left out, so that nothing is known of them: {why}" for why, number in local.left_out.items()
-    )
-    return f"{sound}{joint}{left}, on {samples}; their {local.constants} constants are the float ones, rounded{against}"

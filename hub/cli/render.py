@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from hub._local import layers_words
+from hub._layer_bounds import layers_words
 from hub._plugins import Registry
 from hub._requirements import missing_requirements
 from hub.cli.executed import decibel_words as _db

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from hub._local import layers_words
+from hub._layer_bounds import layers_words
 from hub.cli.executed import decibel_words, result_facts, sentence, shortened
 from hub.cli.render import (
     accuracy_words,

@@ -11,8 +11,8 @@ import pytest
 from hub import _local
 from hub._constants import judge_constant
 from hub._counterparts import LayerGraphs, LayerPair
-from hub._layer_bounds import LocalBounds
-from hub._local import LayerCheck, describe_local, layers_words
+from hub._layer_bounds import LocalBounds, layers_words
+from hub._local import LayerCheck, describe_local
 from hub.spec import (
     DescribeJob,
     DType,
