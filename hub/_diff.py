@@ -1,8 +1,7 @@
 """`hub diff`: two models on the same samples, from outside and from inside."""
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from hub._judgement import as_made
 from hub._local import SAMPLES
 from hub._measure import Reference, run_options
 from hub._opening import Opened, open_model
+from hub._pairing import SignaturePairs, paired
 from hub._plugins import Registry
 from hub._receipt import read_receipt
 from hub._reference import samples_and_reference
@@ -27,10 +27,8 @@ from hub.spec import (
     ConvertOptions,
     DiffCause,
     DiffReport,
-    DType,
     HubError,
     InsideDiff,
-    IoBinding,
     ModelArtifact,
     Numerics,
     OpensInside,
@@ -39,16 +37,11 @@ from hub.spec import (
     Remark,
     SampleFolder,
     Signature,
-    TensorSpec,
     UnsupportedModel,
-    UsageError,
 )
 
 CLOSE = 0.1
 """Relative error (root of noise over signal) below which one output is taken for another."""
-
-_USUAL = ((0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 1), (0, 2, 3, 4, 1), (0, 4, 1, 2, 3))
-"""Orders of axes that formats differ in: channels first and last."""
 
 
 def diff(
@@ -83,7 +76,7 @@ def diff(
         between = open_both(runner, model, other, data, options or ConvertOptions(), events)
         one, two, reference, (its_options, chain) = between.one, between.two, between.reference, between.terms
         outputs, ran = runner.run(two.artifact, run_options(its_options, chain=chain), reference.inputs, chain)
-        remarks = [] if reference.kind == "given" else [_random_words(two)]
+        remarks = [*between.told] if reference.kind == "given" else [_random_words(two), *between.told]
         inside, stand_in = between.inside(events, worst)
         if stand_in:
             text = f"A's float form in {stand_in.state} was opened in its place, to look into layers as B has them"
@@ -116,10 +109,18 @@ def open_both(
     if receipt and start == 0:
         request = as_made(request, one, receipt)
     made = [step.bindings for step in receipt.steps[start:]] if receipt and start is not None else None
-    chain = tuple(made) if made is not None else (bound(one.summary.signature, two.summary.signature),)
+    found = SignaturePairs((), {}, ())
+    if made is None:
+        frozen = request.options.constants
+        found = paired(one.summary.signature, two.summary.signature, frozen)
+        request = msgspec.structs.replace(
+            request, options=msgspec.structs.replace(options, shapes={**found.shapes} | options.shapes)
+        )
+    chain = tuple(made) if made is not None else (found.bindings,)
     events.started("running both models")
     samples, reference = samples_and_reference(request, runner, one, fix=two.summary.signature.is_static)
-    return ModelPair(request, runner, one, two, reference, (samples.options, chain), receipt if start == 0 else None)
+    begun = receipt if start == 0 else None
+    return ModelPair(request, runner, one, two, reference, (samples.options, chain), begun, found.told)
 
 
 def _random_words(two: Opened) -> Remark:
@@ -154,6 +155,7 @@ class ModelPair(msgspec.Struct, frozen=True):
         reference: The samples.
         terms: A's options with its sizes, and the changes from A's inputs and outputs to B's.
         receipt: B's receipt, where A is what it begins with.
+        told: How inputs and outputs were paired where no receipt tells.
     """
 
     request: Request
@@ -163,6 +165,7 @@ class ModelPair(msgspec.Struct, frozen=True):
     reference: Reference
     terms: tuple[ConvertOptions, Chain]
     receipt: Receipt | None
+    told: tuple[Remark, ...] = ()
 
     def inside(self, events: Events, worst: int) -> tuple[InsideDiff, ModelArtifact | None]:
         """Compare, and say which model stood in for A where A shows no layers."""
@@ -233,61 +236,6 @@ class ModelPair(msgspec.Struct, frozen=True):
             ):
                 return place
         return 0
-
-
-def bound(one: Signature, other: Signature) -> tuple[IoBinding, ...]:
-    """How inputs and outputs of one model are another's: by name, else by their order, axes as sizes say.
-
-    Raises:
-        UsageError: They take other inputs.
-    """
-    found = []
-    for direction in ("input", "output"):
-        ones, others = ((item.inputs if direction == "input" else item.outputs) for item in (one, other))
-        if direction == "input" and len(ones) != len(others):
-            message = f"A takes {', '.join(map(str, ones))}; B takes {', '.join(map(str, others))}"
-            raise UsageError(message, hint="compare models of the same inputs, or freeze some of A's: --constant")
-        for source, target in _in_pairs(ones, others):
-            binding = _binding(direction == "input", source, target)
-            found += [binding] if binding else []
-    return tuple(found)
-
-
-def _in_pairs(ones: Sequence[TensorSpec], others: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, TensorSpec]]:
-    named = {spec.name: spec for spec in others}
-    if all(spec.name in named for spec in ones):
-        yield from ((spec, named[spec.name]) for spec in ones)
-    else:
-        yield from zip(ones, others, strict=False)
-
-
-def _binding(is_input: bool, one: TensorSpec, other: TensorSpec) -> IoBinding | None:
-    """The change from one to the other; None for none."""
-    sizes, wanted = list(map(str, one.shape)), list(map(str, other.shape))
-    permutation: tuple[int, ...] = ()
-    if len(sizes) != len(wanted):
-        raise UsageError(f"A has {one}, B has {other}", hint="compare models of the same inputs and outputs")
-    fixed = one.is_static and other.is_static
-    if fixed and sizes != wanted:
-        orders = (*(order for order in _USUAL if len(order) == len(sizes)), *itertools.permutations(range(len(sizes))))
-        fitting = [order for order in orders if [sizes[axis] for axis in order] == wanted]
-        if not fitting:
-            raise UsageError(f"A has {one}, B has {other}", hint="compare models of the same inputs and outputs")
-        permutation = fitting[0]
-    if one.quant and not other.quant:
-        raise UsageError(f"A has {one}, which holds integers, B has {other}", hint="give the two the other way round")
-    quant = other.quant if other.quant and not one.quant and other.dtype is not DType.FLOAT32 else None
-    if one.name == other.name and one.dtype == other.dtype and not permutation:
-        return None
-    return IoBinding(
-        direction="input" if is_input else "output",
-        source=one.name,
-        target=other.name,
-        dtype=other.dtype if other.dtype != one.dtype else None,
-        permutation=permutation,
-        scale=quant.scale[0] if quant else 0.0,
-        zero_point=quant.zero_point[0] if quant else 0,
-    )
 
 
 def _names(signature: Signature, chain: Chain) -> dict[str, str]:

@@ -9,6 +9,7 @@ from hub._float_form import Claim, layers_proved
 from hub._layer_bounds import layers_words
 from hub._measure import measure, outputs_of
 from hub._opening import Opened, choose_runtime, open_model
+from hub._pairing import SignaturePairs, paired
 from hub._parity import accuracy, describe_failures, gate_of
 from hub._precision import prove_float32
 from hub._receipt import unsteady_words
@@ -48,8 +49,14 @@ def judge(
     """
     opened = open_model(runner, request.source, request.options)
     check_here(runner.registry, choose_runtime(runner.registry, result.artifact, request.runtime), result.summary)
-    _check_pair(opened, result, receipt)
-    request = as_made(request, opened, receipt) if receipt else request
+    if receipt:
+        _check_pair(opened, result, receipt)
+        request, found = as_made(request, opened, receipt), SignaturePairs((), {}, ())
+    else:
+        asked, who = request.options, (request.source.label, result.artifact.path)
+        found = paired(opened.summary.signature, result.summary.signature, asked.constants, who=who)
+        sizes = msgspec.structs.replace(asked, shapes={**found.shapes} | asked.shapes)
+        request = msgspec.structs.replace(request, options=sizes)
     fix = result.summary.signature.is_static
     samples, reference = samples_and_reference(request, runner, opened, fix=fix)
     usual = gate_of(opened.summary, numerics, carries=opened.summary.state.numerics == numerics)
@@ -59,6 +66,7 @@ def judge(
         summary=result.summary,
         options=samples.options,
         steps=receipt.steps if receipt else (),
+        paired=found.bindings,
         runtime=request.runtime,
     )
     try:
@@ -80,7 +88,7 @@ def judge(
     unsteady = (unsteady_words(reference.unsteady),) if reference.unsteady else ()
     layers = report.local.remarks if report.local else ()
     return msgspec.structs.replace(
-        report, remarks=(*_other_source(request.source, opened, receipt), *unsteady, *layers)
+        report, remarks=(*_other_source(request.source, opened, receipt), *found.told, *unsteady, *layers)
     )
 
 
@@ -138,24 +146,21 @@ def as_made(request: Request, opened: Opened, receipt: Receipt) -> Request:
     return msgspec.structs.replace(request, options=options)
 
 
-def _check_pair(source: Opened, result: Opened, receipt: Receipt | None) -> None:
-    """Refuse two models of which one cannot be made of the other: they take other inputs.
+def _check_pair(source: Opened, result: Opened, receipt: Receipt) -> None:
+    """Refuse a source that takes other inputs than the one that the result was made of.
 
     Raises:
         UsageError: With the inputs of both.
     """
     takes = [spec.name for spec in source.summary.signature.inputs]
-    wanted = [spec.name for spec in (receipt.source if receipt else result.artifact).signature.inputs]
+    wanted = [spec.name for spec in receipt.source.signature.inputs]
     if set(wanted) <= set(takes):
         return
-    what = "was made of a model that takes" if receipt else "takes"
-    hint = (
-        f"give the model that it was made of: {receipt.source.path}"
-        if receipt
-        else "give the model that it was made of; or, if inputs were renamed, it has no receipt beside it: bring that"
+    message = (
+        f"{result.artifact.path} was made of a model that takes {', '.join(wanted)}; "
+        f"{source.artifact.path} takes {', '.join(takes)}"
     )
-    message = f"{result.artifact.path} {what} {', '.join(wanted)}; {source.artifact.path} takes {', '.join(takes)}"
-    raise UsageError(message, hint=hint)
+    raise UsageError(message, hint=f"give the model that it was made of: {receipt.source.path}")
 
 
 def _other_source(source: Source, opened: Opened, receipt: Receipt | None) -> tuple[Remark, ...]:

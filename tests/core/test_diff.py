@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from hub._causes import HeldConstant, constant_cause, hold_constants, result_causes
-from hub._diff import bound, output_diffs
+from hub._diff import output_diffs
 from hub._insides import InsideComparison, open_inside
 from hub._layer_bounds import LocalBounds
 from hub._matching import InnerResult, best_order, match, result_of
 from hub._page import write_page
+from hub._pairing import paired
 from hub.spec import (
     SQNR_CAP_DB,
     DiffReport,
@@ -164,12 +165,51 @@ def spec(name: str, *shape: int) -> TensorSpec:
 
 def test_models_without_a_receipt_are_fed_by_name_or_order_and_by_size() -> None:
     one = Signature(inputs=(spec("x", 1, 3, 8, 8),), outputs=(spec("y", 1, 10),))
-    assert not bound(one, one)
+    assert not paired(one, one).bindings
     other = Signature(inputs=(spec("image", 1, 8, 8, 3),), outputs=(spec("y", 1, 10),))
-    (binding,) = bound(one, other)
+    (binding,) = paired(one, other).bindings
     assert (binding.source, binding.target, binding.permutation) == ("x", "image", (0, 2, 3, 1))
     with pytest.raises(UsageError, match="B has"):
-        bound(one, Signature(inputs=(spec("image", 1, 8, 9, 3),), outputs=()))
+        paired(one, Signature(inputs=(spec("image", 1, 8, 9, 3),), outputs=()))
+
+
+def test_renamed_inputs_and_outputs_are_paired_by_stem_by_sizes_and_last_by_place() -> None:
+    outputs = spec("scores", 1, 10), spec("boxes", 1, 4), spec("left", 1, 7), spec("right", 1, 7)
+    one = Signature(inputs=(spec("x", 1, 8), spec("mask", 1, 8)), outputs=outputs)
+    theirs = tuple(spec(f"Call:{place}", 1, size) for place, size in enumerate((4, 7, 7, 10)))
+    stems = spec("serving_default_mask:0", 1, 8), spec("serving_default_x:0", 1, 8)
+    found = paired(one, Signature(inputs=stems, outputs=theirs[3:] + theirs[:3]))
+    assert {item.source: item.target for item in found.bindings} == {
+        "x": "serving_default_x:0",
+        "mask": "serving_default_mask:0",
+        "scores": "Call:3",
+        "boxes": "Call:0",
+        "left": "Call:1",
+        "right": "Call:2",
+    }
+    (remark,) = found.told
+    assert (remark.kind, remark.code) == ("warning", "paired-without-receipt")
+    assert "left is B's Call:1 (by its place alone" in remark.text
+    sure = Signature(inputs=one.inputs, outputs=one.outputs[:3])
+    (remark,) = paired(sure, Signature(inputs=stems, outputs=theirs[::2] + theirs[3:])).told
+    assert remark.kind == "note"
+
+
+def test_sizes_that_one_fixes_are_what_both_are_fed() -> None:
+    free = TensorSpec(name="x", dtype=DType.FLOAT32, shape=(Dim.of("batch"), *map(Dim.of, (3, 8, 8))))
+    fixed = Signature(inputs=(spec("x", 2, 8, 8, 3),), outputs=(spec("y", 2, 10),))
+    found = paired(Signature(inputs=(free,), outputs=(spec("y", 2, 10),)), fixed)
+    assert found.shapes == {"x": (2, 3, 8, 8)}
+    assert found.bindings[0].permutation == (0, 2, 3, 1)
+
+
+def test_a_frozen_input_is_none_of_the_others() -> None:
+    one = Signature(inputs=(spec("x", 1, 8), spec("rate", 1)), outputs=(spec("y", 1, 10),))
+    other = Signature(inputs=one.inputs[:1], outputs=one.outputs)
+    (binding,) = paired(one, other, {"rate": 16000}).bindings
+    assert (binding.source, binding.target, binding.constant) == ("rate", "", 16000)
+    with pytest.raises(UsageError, match="A takes"):
+        paired(one, other)
 
 
 def test_a_format_without_layers_is_compared_by_its_outputs(hub: Hub, toy: Path, samples: Path, tmp_path: Path) -> None:
