@@ -1,8 +1,10 @@
 """From a path to a format, by header bytes; nothing is executed."""
 
+import contextlib
 from pathlib import Path
 
 from hub._plugins import Registry
+from hub._request import did_you_mean
 from hub.spec import Identification, ModelNotFound, ModelUnreadable
 
 HEADER_BYTES = 1 << 16
@@ -16,7 +18,7 @@ def read_header(path: Path) -> bytes:
         ModelUnreadable: It cannot be read, or is empty.
     """
     if not _exists(path):
-        raise ModelNotFound(f"there is no file or folder {path}", hint=f"look around: ls {path.parent or '.'}")
+        raise ModelNotFound(f"there is no file or folder {path}", hint=_near(path))
     if path.is_dir():
         return b""
     try:
@@ -55,6 +57,16 @@ def identify(path: Path, registry: Registry) -> Identification:
     if found:
         return found[0]
     raise _unknown(path, registry, header)
+
+
+def _near(path: Path) -> str:
+    """What a mistyped name may have meant, else where to look."""
+    folder = next(folder for folder in path.parents if folder.is_dir())
+    with contextlib.suppress(OSError):
+        near = did_you_mean(path.name, [entry.name for entry in folder.iterdir()])
+        if folder == path.parent and near.startswith("did you mean"):
+            return f"{near} (in {folder}/)"
+    return f"look around: ls {folder}"
 
 
 _IMPOSTORS = (

@@ -51,11 +51,11 @@ def judge(
     check_here(runner.registry, choose_runtime(runner.registry, result.artifact, request.runtime), result.summary)
     if receipt:
         _check_pair(opened, result, receipt)
-        request, found = as_made(request, opened, receipt), SignaturePairs((), {}, ())
+        request, pairs = as_made(request, opened, receipt), SignaturePairs((), {}, ())
     else:
         asked, who = request.options, (request.source.label, result.artifact.path)
-        found = paired(opened.summary.signature, result.summary.signature, asked.constants, who=who)
-        sizes = msgspec.structs.replace(asked, shapes={**found.shapes} | asked.shapes)
+        pairs = paired(opened.summary.signature, result.summary.signature, asked.constants, who=who)
+        sizes = msgspec.structs.replace(asked, shapes={**pairs.shapes} | asked.shapes)
         request = msgspec.structs.replace(request, options=sizes)
     fix = result.summary.signature.is_static
     samples, reference = samples_and_reference(request, runner, opened, fix=fix)
@@ -66,7 +66,7 @@ def judge(
         summary=result.summary,
         options=samples.options,
         steps=receipt.steps if receipt else (),
-        paired=found.bindings,
+        paired=pairs.bindings,
         runtime=request.runtime,
     )
     try:
@@ -88,7 +88,7 @@ def judge(
     unsteady = (unsteady_words(reference.unsteady),) if reference.unsteady else ()
     layers = report.local.remarks if report.local else ()
     return msgspec.structs.replace(
-        report, remarks=(*_other_source(request.source, opened, receipt), *found.told, *unsteady, *layers)
+        report, remarks=(*_other_source(request.source, opened, receipt), *pairs.told, *unsteady, *layers)
     )
 
 

@@ -100,9 +100,13 @@ def _completed(result: str, asked: Request, found: State, receipt: Receipt | Non
     """The request that makes the result once more: the user's words, and behind them the receipt's.
 
     Raises:
-        UsageError: The source is not known.
+        UsageError: The source is not known, or the samples that the receipt names are gone.
     """
     data = receipt.calibration if receipt else None
+    judged_on = data.test or ("" if asked.calibration else data.spec) if data and not asked.test else ""
+    if not _is_there(judged_on):  # on other samples the verdict would be another
+        message = f"the samples that the receipt of {result} names are not there: {judged_on}"
+        raise UsageError(message, hint=f"name some to judge on: hub repair {shlex.quote(result)} --test DATA")
     state = receipt.result.state if receipt else found
     path = Path(result)
     return msgspec.structs.replace(
@@ -112,8 +116,8 @@ def _completed(result: str, asked: Request, found: State, receipt: Receipt | Non
         numerics=state.numerics,
         output=asked.output or str(path.with_name(f"{path.stem}.repaired{path.suffix}")),
         options=_over(receipt.options, asked.options) if receipt else asked.options,
-        calibration=asked.calibration or _still_there(data.spec if data else ""),
-        test=asked.test or _still_there(data.test if data else ""),
+        calibration=asked.calibration or (data.spec if data and _is_there(data.spec) else ""),
+        test=asked.test or (data.test if data else ""),
         policy=asked.policy or (_own_gate(receipt) if receipt else None),
     )
 
@@ -169,5 +173,6 @@ def _over(made: ConvertOptions, asked: ConvertOptions) -> ConvertOptions:
     )
 
 
-def _still_there(spec: str) -> str:
-    return spec if spec and (Path(spec).exists() or ":" in spec) else ""
+def _is_there(spec: str) -> bool:
+    """Whether data can be had; none is, and what has a colon is a function's or has a query, and is not looked for."""
+    return not spec or ":" in spec or Path(spec.partition("?")[0]).exists()

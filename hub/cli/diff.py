@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -52,7 +53,9 @@ def diff_command(**values: Any) -> None:
 
         write_page(report, page)
     if values["as_json"]:
-        print_json(report)
+        first = report.inside.first
+        inside = {"inside": {**msgspec.to_builtins(report.inside), "first": first}}
+        print_json(msgspec.to_builtins(report) | inside)
     elif not values["quiet"]:
         _show(out(), report, count=values["layers"], verbose=values["verbose"])
         if page:

@@ -43,6 +43,16 @@ def test_a_gate_of_the_users_own_is_no_history(hub: Hub, faults: Faults, toy: Pa
     assert planned(hub, toy)["routes"][0] == ["faulty.slightly-wrong"]
 
 
+def test_what_went_wrong_by_the_usual_gate_says_nothing_of_another(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("slightly-wrong")
+    assert convert(hub, toy, tmp_path / "first.toybin").status == 0
+    assert planned(hub, toy)["routes"][0] == ["toy.bin"]
+    loose = convert(hub, toy, tmp_path / "loose.toybin", "--max-relative", "0.9").json
+    assert loose["steps"][0]["edge"] == "faulty.slightly-wrong"
+
+
 def test_a_failed_edge_is_still_tried_where_nothing_else_leads_there(
     hub: Hub, faults: Faults, toy: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import hub as python_interface
-from hub.spec import NoEvidence
 from hub_toy.files import ToyModel, read, write_binary
 
 Hub = Callable[..., Any]
@@ -116,11 +115,24 @@ def test_without_a_receipt_the_user_names_source_and_data(
     assert ran.json["receipt"]["result"]["state"]["numerics"] == "int8"
 
 
-def test_data_that_is_gone_proves_nothing(hub: Hub, samples: Path, converted: Path) -> None:
+def test_data_that_is_gone_is_asked_for(hub: Hub, samples: Path, converted: Path) -> None:
     spoil(converted)
-    samples.unlink()
-    ran = hub("repair", converted, "--json")
-    assert ran.status == NoEvidence.exit_status, ran.out
+    moved = samples.rename(samples.with_name("moved.npz"))
+    gone = hub("repair", converted, "--json").error
+    assert gone["code"] == "usage"
+    assert f"not there: {samples}" in gone["message"]
+    assert f"hub repair {converted} --test DATA" in gone["hint"]
+    assert hub("repair", converted, "--calibration", moved).status == 0
+
+
+def test_test_data_that_is_gone_is_not_silently_replaced(hub: Hub, toy: Path, samples: Path, tmp_path: Path) -> None:
+    output, test = tmp_path / "tested.toybin", samples.with_name("test.npz")
+    test.write_bytes(samples.read_bytes())
+    words = ("--int8", "--calibration", samples, "--test", test, "-o", output)
+    assert hub("convert", toy, "--to", "toybin", *words).status == 0
+    test.unlink()
+    assert f"not there: {test}" in hub("repair", output, "--json").error["message"]
+    assert hub("repair", output, "--test", samples).status == 0
 
 
 def test_options_of_the_conversion_are_kept(hub: Hub, toy: Path, tmp_path: Path, samples: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 import hub
@@ -67,3 +68,22 @@ def test_a_step_that_is_another_model_is_not_believed(converted: Path, tmp_path:
     report = _verified(file, str(TORCH / "test.npz"))
     assert report.local
     assert report.local.against == "what hub makes of the source in tflite"
+
+
+def test_a_file_of_tensorflows_own_converter_with_int8_ends_is_judged(tmp_path: Path) -> None:
+    """Its ends have other names, and integers in the place of real numbers."""
+    import keras
+    import tensorflow as tf
+
+    folder, file = TORCH.with_name("digits_keras"), tmp_path / "theirs.tflite"
+    images = np.load(folder / "calibration.npz")
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(folder / "digits.keras"))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([row[None].astype(np.float32)] for row in images[images.files[0]][:50])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    file.write_bytes(converter.convert())
+    report = hub.verify(str(folder / "digits.keras"), str(file), data=str(folder / "test.npz"), fast=True)
+    assert report.passed
+    told = next(remark for remark in report.remarks if remark.code == "paired-without-receipt")
+    assert "int8 in steps of" in told.text
