@@ -70,6 +70,7 @@ def test_a_step_that_is_another_model_is_not_believed(converted: Path, tmp_path:
     assert report.local.against == "what hub makes of the source in tflite"
 
 
+@pytest.mark.filterwarnings("ignore:Statistics for quantized inputs:UserWarning")  # TensorFlow's converter, always
 def test_a_file_of_tensorflows_own_converter_with_int8_ends_is_judged(tmp_path: Path) -> None:
     """Its ends have other names, and integers in the place of real numbers."""
     import keras
