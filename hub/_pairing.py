@@ -67,8 +67,11 @@ def paired(
                 sizes = pair.other.fixed_shape
                 shapes[pair.one.name] = tuple(sizes[axis] for axis in back) if back else sizes
     text = f"no receipt says which input and output is which: {'; '.join(told)}"
-    hint = "give models whose inputs and outputs have the same names, if these are others" if guessed else ""
-    remark = Remark("warning" if guessed else "note", "paired-without-receipt", text, hint)
+    if guessed:
+        hint = "give models whose inputs and outputs have the same names, if these are others"
+        remark = Remark("warning", "paired-by-place", text, hint)
+    else:
+        remark = Remark("note", "paired-without-receipt", text)
     return SignaturePairs(tuple(bindings), shapes, (remark,) if told else ())
 
 

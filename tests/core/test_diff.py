@@ -188,7 +188,7 @@ def test_renamed_inputs_and_outputs_are_paired_by_stem_by_sizes_and_last_by_plac
         "right": "Call:2",
     }
     (remark,) = found.told
-    assert (remark.kind, remark.code) == ("warning", "paired-without-receipt")
+    assert (remark.kind, remark.code) == ("warning", "paired-by-place")
     assert "left is B's Call:1 (by its place alone" in remark.text
     sure = Signature(inputs=one.inputs, outputs=one.outputs[:3])
     (remark,) = paired(sure, Signature(inputs=stems, outputs=theirs[::2] + theirs[3:])).told
