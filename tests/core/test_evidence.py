@@ -329,14 +329,17 @@ def test_convert_and_verify_end_with_no_evidence_and_write_nothing(
     assert told.json["unproved"].startswith("y moves by")
 
 
-def test_the_evidence_is_one_line_and_with_v_all_of_it(
+def test_the_evidence_is_in_the_first_line_and_with_v_all_of_it(
     hub: Callable[..., Any], toy: Path, samples: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.toybin"
     ran = hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output)
     assert ran.status == 0, ran.err
-    assert len([line for line in ran.out.splitlines() if line.startswith("evidence")]) == 1
-    assert "gate of int8" not in ran.out
+    assert " dB" in ran.out.splitlines()[0]
+    assert "\nevidence" not in ran.out
+    told = hub("verify", toy, output, "--data", samples).out
+    assert len([line for line in told.splitlines() if line.startswith("evidence")]) == 1
+    assert "gate of int8" not in told
     assert "gate of int8" in hub("verify", toy, output, "--data", samples, "-v").out
 
 

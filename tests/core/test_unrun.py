@@ -51,8 +51,9 @@ def test_without_its_device_a_result_is_built_and_never_called_verified(hub: Hub
 
 def test_the_terminal_says_that_it_was_not_run_and_what_was_proved(hub: Hub, offer: Offer, toy: Path) -> None:
     offer("build")
-    ran = hub("convert", toy, "--to", "absent", "-o", toy.with_name("out.absent"))
+    ran = hub("convert", toy, "--to", "absent", "-o", toy.with_name("out.absent"), "-v")
     assert ran.status == 0
+    assert ran.out.startswith("• built, not run ")
     assert "built here and NOT run" in ran.out
     assert "no abacus is plugged in" in ran.out
     assert "toybin/fp32 in numpy, passed the gate: SQNR" in ran.out

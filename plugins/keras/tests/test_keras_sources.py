@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hub.spec import ConvertOptions, ModelRefused, ModelUnreadable, Numerics, State, StepError, UnsupportedModel
-from hub_keras.plugin import hub_save_live_model
+from hub_keras.plugin import hub_load_weights, hub_save_live_model
 from plugins.keras.tests import keras_cases as cases
 from plugins.keras.tests import keras_networks as networks
 
@@ -226,3 +226,20 @@ def test_layers_can_be_looked_into(network: Network) -> None:
     assert seen["conv2d"].shape == (1, 32, 32, 8)
     with pytest.raises(StepError, match="no layer nonsense"):
         session.intermediate(feeds, ("nonsense",))
+
+
+def test_weights_are_loaded_whole_or_refused(tmp_path: Path) -> None:
+    import keras
+
+    def made(units: int) -> keras.Model:
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(units)])
+
+    source, same, other = made(2), made(2), made(4)
+    weights = tmp_path / "w.weights.h5"
+    source.save_weights(weights)
+    assert hub_load_weights(same, weights)
+    for had, has in zip(source.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(had, has)
+    with pytest.raises(ModelUnreadable, match="does not fit the builder's model"):
+        hub_load_weights(other, weights)
+    assert hub_load_weights({}, weights) is None
