@@ -29,6 +29,11 @@ def to_source(outputs: Feeds, chain: Chain) -> Feeds:
     return outputs
 
 
+def to_reals(arrays: Feeds, bindings: tuple[IoBinding, ...], direction: str) -> Feeds:
+    """Turn a model's own integers into the numbers that they stand for; see `SignaturePairs.own`."""
+    return _backward(arrays, _of(bindings, direction))
+
+
 def options_for(options: ConvertOptions, bindings: tuple[IoBinding, ...]) -> ConvertOptions:
     """A request's options in the terms of the model that a step made: it may have renamed or moved its inputs."""
     bound = _of(bindings, "input")

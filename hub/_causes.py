@@ -76,11 +76,15 @@ class ConstantCause(NamedTuple):
         cause: What it is.
         moved: By how much it is moved (root mean square), where it lies on no grid.
         noise: Power of the difference over that of the first model's.
+        largest: By how much a value of it is moved at most, where it lies on no grid.
+        vector: Whether it has values along one axis at most, as a bias has.
     """
 
     cause: DiffCause
     moved: float = math.inf
     noise: float = 0.0
+    largest: float = math.inf
+    vector: bool = False
 
 
 class PairConstants(NamedTuple):
@@ -112,14 +116,15 @@ def hold_constants(
     pairs = list(paired_constants(ones, others, kind=kind))
     for found, name, order in pairs:
         other = others[name]
-        one, step = ones[found].values, order.laid_out(np.broadcast_to(other.step, other.values.shape))
-        tolerance = step * bounds.constant_steps + np.abs(one) * bounds.relative + bounds.smallest
-        cause = constant_cause(HeldConstant(found, one, order.laid_out(other.values), tolerance))
+        one, laid = ones[found].values, order.laid_out(other.values)
+        steps = order.laid_out(np.broadcast_to(other.step, other.values.shape)) + np.abs(ones[found].step)
+        tolerance = steps * bounds.constant_steps + np.abs(one) * bounds.relative + bounds.smallest
+        cause = constant_cause(HeldConstant(found, one, laid, tolerance))
         if cause:
-            moved = (
-                math.inf if other.step.any() else float(np.sqrt(np.square(one - order.laid_out(other.values)).mean()))
-            )
-            causes.append(ConstantCause(cause, moved, relative_noise(one, order.laid_out(other.values))))
+            off = np.abs(one - laid) if not other.step.any() else np.full((), math.inf)
+            vector = sum(size > 1 for size in one.shape) <= 1
+            moved, largest = float(np.sqrt(np.square(off).mean())), float(off.max(initial=0))
+            causes.append(ConstantCause(cause, moved, relative_noise(one, laid), largest, vector))
         if kind and not cause:
             possible = tuple(item.order for item in axis_orders(one.shape, other.values.shape))
             orders.append(ConstantOrder(found, kind, order.order, possible))

@@ -25,6 +25,7 @@ _HUGE = 1e4
 
 _INT4_LEVELS = 8
 _INT32_END = 2**31 - 3
+_BYTE_LEVELS = 255
 _BIAS_SLOT = 2  # of convolutions and products that add one themselves
 
 
@@ -49,7 +50,8 @@ def judge_constant(
         rest = tuple(place for place, size in enumerate(by_channel) if size == 1)
         least, most = levels.min(axis=rest, keepdims=True), levels.max(axis=rest, keepdims=True)
         beyond = ((levels > most - 1.5) & (one > other.values)) | ((levels < least + 1.5) & (one < other.values))
-        ends = (most > least) | (np.abs(levels) > _INT32_END)  # a single number is no end of anything
+        narrow = np.maximum(np.abs(least), np.abs(most)) <= _BYTE_LEVELS  # what int32 holds it does not cut off
+        ends = ((most > least) & narrow) | (np.abs(levels) > _INT32_END)  # a single number is no end of anything
         cut = beyond & ends & (one * other.values > 0) & (np.abs(one) > np.abs(other.values))
         cut_power = float(np.square(off[cut]).sum()) / (float(np.square(one).sum()) or 1.0)
         in_steps = over / step

@@ -1,5 +1,6 @@
 """`hub diff`: two models on the same samples, from outside and from inside."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,7 @@ from hub._bindings import Chain
 from hub._events import Events, Silent
 from hub._float_form import float_conversion
 from hub._judgement import as_made
-from hub._local import SAMPLES
-from hub._measure import Reference, run_options
+from hub._measure import Reference, in_reals, run_options
 from hub._opening import Opened, open_model
 from hub._pairing import SignaturePairs, paired
 from hub._plugins import Registry
@@ -20,7 +20,7 @@ from hub._reference import samples_and_reference
 from hub._request import Request, Source, parse_source
 from hub._runner import Runner, session
 from hub._tally import cosine, decibels
-from hub._tasks import Subject
+from hub._tasks import KnownChanges, Subject
 from hub._unrun import check_here
 from hub.spec import (
     SQNR_CAP_DB,
@@ -76,8 +76,10 @@ def diff(
         between = open_both(runner, model, other, data, options or ConvertOptions(), events)
         one, two, reference, (its_options, chain) = between.one, between.two, between.reference, between.terms
         outputs, ran = runner.run(two.artifact, run_options(its_options, chain=chain), reference.inputs, chain)
-        remarks = [*between.told] if reference.kind == "given" else [_random_words(two), *between.told]
-        inside, stand_in = between.inside(events, worst)
+        told = between.found.told
+        remarks = [*told] if reference.kind == "given" else [_random_words(two), *told]
+        compared = tuple(output_diffs(reference.outputs, outputs, _names(one.summary.signature, chain)))
+        inside, stand_in = between.inside(events, worst, _swapped(compared))
         if stand_in:
             text = f"A's float form in {stand_in.state} was opened in its place, to look into layers as B has them"
             remarks.append(Remark("note", "stand-in-opened", text))
@@ -87,7 +89,7 @@ def diff(
             stand_in=stand_in,
             inputs=reference.kind,
             samples=ran.samples,
-            outputs=tuple(output_diffs(reference.outputs, outputs, _names(one.summary.signature, chain))),
+            outputs=compared,
             inside=inside,
             remarks=tuple(remarks),
         )
@@ -119,8 +121,9 @@ def open_both(
     chain = tuple(made) if made is not None else (found.bindings,)
     events.started("running both models")
     samples, reference = samples_and_reference(request, runner, one, fix=two.summary.signature.is_static)
+    reference = in_reals(runner, reference, found.own)
     begun = receipt if start == 0 else None
-    return ModelPair(request, runner, one, two, reference, (samples.options, chain), begun, found.told)
+    return ModelPair(request, runner, one, two, reference, (samples.options, chain), begun, found, _known(receipt))
 
 
 def _random_words(two: Opened) -> Remark:
@@ -128,6 +131,23 @@ def _random_words(two: Opened) -> Remark:
     if two.summary.state.numerics.needs_calibration:
         text += "; they may lie outside of the ranges that B was calibrated for"
     return Remark("warning", "diff-on-random-inputs", text, "give real samples: --data DATA")
+
+
+def _known(receipt: Receipt | None) -> KnownChanges:
+    """What a receipt tells of constants that are others than the float model's on purpose."""
+    if receipt is None:
+        return KnownChanges()
+    moves: dict[str, float] = {}
+    for recipe in (step.recipe for step in receipt.steps if step.recipe):
+        with contextlib.suppress(msgspec.ValidationError):  # settings are the tool's own words
+            moves |= msgspec.convert(recipe.settings.get("bias_corrections", {}), dict[str, float])
+    return KnownChanges(corrections=moves)
+
+
+def _swapped(outputs: tuple[OutputDiff, ...]) -> frozenset[str]:
+    """Names of outputs that are in each other's place: of what is inside they say nothing."""
+    swapped = [item for item in outputs if any(cause.code == "outputs-swapped" for cause in item.causes)]
+    return frozenset(name for item in swapped for name in (item.output, item.other))
 
 
 def _start(one: Opened, receipt: Receipt) -> int | None:
@@ -155,7 +175,8 @@ class ModelPair(msgspec.Struct, frozen=True):
         reference: The samples.
         terms: A's options with its sizes, and the changes from A's inputs and outputs to B's.
         receipt: B's receipt, where A is what it begins with.
-        told: How inputs and outputs were paired where no receipt tells.
+        found: How inputs and outputs were paired where no receipt tells.
+        known: What B's receipt tells of its constants.
     """
 
     request: Request
@@ -165,13 +186,15 @@ class ModelPair(msgspec.Struct, frozen=True):
     reference: Reference
     terms: tuple[ConvertOptions, Chain]
     receipt: Receipt | None
-    told: tuple[Remark, ...] = ()
+    found: SignaturePairs
+    known: KnownChanges
 
-    def inside(self, events: Events, worst: int) -> tuple[InsideDiff, ModelArtifact | None]:
-        """Compare, and say which model stood in for A where A shows no layers."""
+    def inside(self, events: Events, worst: int, renamed: frozenset[str]) -> tuple[InsideDiff, ModelArtifact | None]:
+        """Compare, and say which model stood in for A where A shows no layers; some names say nothing."""
+        known = msgspec.structs.replace(self.known, renamed=renamed)
         try:
             subjects, stand_in = self.subjects(events)
-            found = self.runner.inside_diff(*subjects, self.reference.inputs, most_samples=SAMPLES, worst=worst)
+            found = self.runner.inside_diff(subjects, self.reference.inputs, known, worst=worst)
         except UnsupportedModel as lack:
             return InsideDiff(lack=lack.message.splitlines()[0]), None
         except HubError as error:
@@ -193,12 +216,12 @@ class ModelPair(msgspec.Struct, frozen=True):
                 f"{self.two.artifact.state.format} shows no layers; those that do: {shows or 'none that is installed'}"
             )
             raise UnsupportedModel(lack)
-        own_chain: Chain = ()
+        own_chain: Chain = (self.found.own,) if self.found.own else ()
         model, stand_in = self.one.artifact, None
         known = receipt and model.state.format != self.two.artifact.state.format and self._on_the_way(receipt)
         if known or not isinstance(formats[model.state.format], OpensInside):
-            stand_in, own_chain = self._float_form(receipt, events)
-            model = stand_in
+            stand_in, made = self._float_form(receipt, events)
+            model, own_chain = stand_in, (*own_chain, *made)
         if model.sha256 == self.two.artifact.sha256:
             same = f"A's float form in {model.state.format} is B itself" if stand_in else "both are the same file"
             raise UnsupportedModel(same)

@@ -110,8 +110,9 @@ class Conversion:
         plan = msgspec.structs.replace(plan, remarks=told)
         if request.options.submodule:
             check_submodule(self._runner, opened, request.options)
-        self._history = History(self._runner.store, registry, opened.artifact.sha256)
-        if not request.use_cache or request.policy:  # what went wrong did so by another gate than the user's own
+        gate = request.policy or POLICIES[self._wanted]
+        self._history = History(self._runner.store, registry, opened.artifact.sha256, gate)
+        if not request.use_cache:
             return opened, plan
         routes, reasons = self._history.order(plan.routes)
         return opened, msgspec.structs.replace(plan, routes=routes, history=reasons)
@@ -175,7 +176,7 @@ class Conversion:
                     raise failed.error from failed
                 dead.add(failed.prefix)
                 open_only |= samples.guessed and isinstance(failed.error, ShapeNeeded)
-                if self._request.policy is None and not isinstance(failed.error, TooSlow) and not self._cut_short:
+                if not isinstance(failed.error, TooSlow) and not self._cut_short:
                     self._history.failed(failed.prefix, failed.error.message)
                 judged = failed.parity or isinstance(failed.error, TooSlow)
                 if judged and route[len(failed.prefix) - 1].edge.lossy:

@@ -8,15 +8,16 @@ from hub._plugins import Registry, source_digest
 from hub._requirements import versions_of
 from hub._steps import Step
 from hub._store import Store, key_of
-from hub.spec import Remark
+from hub.spec import ParityPolicy, Remark
 
 
 class FailedRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A route's first edges, up to the one that failed; why; and the tools and the plugin of that edge, by version."""
+    """A route's first edges up to the one that failed, why, by which gate; that edge's tools and plugin, by version."""
 
     prefix: tuple[str, ...]
     reason: str
     tools: dict[str, str]
+    gate: str = ""
 
 
 class History:
@@ -26,12 +27,16 @@ class History:
         store: The cache, in whose folder the history lies.
         registry: To tell failures of other versions of the tools, which count no more.
         sha256: The model's.
+        gate: What results are judged by: by another one they may be right.
     """
 
-    def __init__(self, store: Store, registry: Registry, sha256: str) -> None:
+    def __init__(self, store: Store, registry: Registry, sha256: str, gate: ParityPolicy) -> None:
         self._registry = registry
         self._path = store.root / "history" / f"{key_of(sha256)[:32]}.json"
-        self._failures = {item.prefix: item for item in self._read()}
+        self._gate = key_of(gate)[:16]
+        found = self._read()
+        self._others = [item for item in found if item.gate != self._gate]
+        self._failures = {item.prefix: item for item in found if item.gate == self._gate}
 
     def _read(self) -> list[FailedRoute]:
         try:
@@ -61,7 +66,9 @@ class History:
 
     def failed(self, prefix: tuple[str, ...], reason: str) -> None:
         """Remember a failure."""
-        self._failures[prefix] = FailedRoute(prefix=prefix, reason=reason[:300], tools=self._tools(prefix[-1]))
+        self._failures[prefix] = FailedRoute(
+            prefix=prefix, reason=reason[:300], tools=self._tools(prefix[-1]), gate=self._gate
+        )
         self._write()
 
     def passed(self, route: tuple[str, ...]) -> None:
@@ -75,5 +82,5 @@ class History:
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         staged = self._path.with_suffix(f".{key_of(id(self))[:8]}")
-        staged.write_bytes(msgspec.json.encode(list(self._failures.values())))
+        staged.write_bytes(msgspec.json.encode([*self._others, *self._failures.values()]))
         staged.replace(self._path)

@@ -28,6 +28,7 @@ from hub._matching import (
     root_of,
 )
 from hub._tally import decibels
+from hub._tasks import NOTHING_KNOWN, KnownChanges
 from hub.spec import (
     SQNR_CAP_DB,
     DiffCause,
@@ -59,7 +60,13 @@ S = TypeVar("S")
 K = TypeVar("K")
 T = TypeVar("T")
 LAYERS_AT_ONCE = 32
-"""Layers whose results are in memory together."""
+"""Layers whose results are in memory together, however large they are."""
+
+VALUES_AT_ONCE = 2**22
+"""Values up to which more layers are: opening a model of thousands of tiny ones for each few takes minutes."""
+
+SMALL_BYTES = 2**25
+"""Of smaller files all constants are read at once."""
 
 SECONDS = 120.0
 """After so long the layers that are left see one sample each."""
@@ -86,6 +93,8 @@ BIAS_SHARE = 0.1
 """Of a layer's size, by which a constant on no grid may be moved in a model with integers: they correct biases."""
 
 SATURATED = 0.05
+ROUNDED_MOVE = 1e-3
+"""Receipts name a move by four digits."""
 
 
 class ShownModel(NamedTuple):
@@ -152,6 +161,10 @@ def is_real(tensor: InnerTensor) -> bool:
     return tensor.dtype.is_float or tensor.quant is not None
 
 
+def _values(pair: TensorPair) -> int:
+    return math.prod(pair.one.shape)
+
+
 def _sqnr_db(signal: float, noise: float) -> float:
     return decibels(signal, noise) if np.isfinite(noise) else -SQNR_CAP_DB
 
@@ -159,8 +172,15 @@ def _sqnr_db(signal: float, noise: float) -> float:
 class InsideComparison:
     """Compares two models from inside; made once for each pair."""
 
-    def __init__(self, one: ShownModel, other: ShownModel, feeds: Sequence[tuple[Feeds, Feeds]], worst: int) -> None:
-        self.one, self.other, self.feeds, self.worst = one, other, feeds, worst
+    def __init__(
+        self,
+        one: ShownModel,
+        other: ShownModel,
+        feeds: Sequence[tuple[Feeds, Feeds]],
+        worst: int,
+        known: KnownChanges = NOTHING_KNOWN,
+    ) -> None:
+        self.one, self.other, self.feeds, self.worst, self.known = one, other, feeds, worst, known
         self.left_out: Counter[str] = Counter()
         self.start = time.monotonic()
         self.same_format = one.artifact.state.format == other.artifact.state.format
@@ -178,8 +198,10 @@ class InsideComparison:
             return InsideDiff(of=of, left_out=dict(self.left_out), lack="no tensor of one is found in the other")
         self.pairs = {pair.one.tensor: pair for pair in pairs}
         self.taken = {pair.other.tensor for pair in pairs}
-        constants = with_odd_orders(self._groups(pairs, self._constants))
-        sums = self._groups(pairs, self._sums)
+        files = [Path(model.artifact.path) for model in (self.one, self.other)]
+        small = all(file.is_file() and file.stat().st_size < SMALL_BYTES for file in files)
+        constants = with_odd_orders(self._groups(pairs, self._constants, lambda _: 0 if small else VALUES_AT_ONCE))
+        sums = self._groups(pairs, self._sums, _values)
         layers = [
             self._judged(pair, sums[pair.place], constants.get(pair.place, PairConstants()))
             for pair in pairs
@@ -187,7 +209,7 @@ class InsideComparison:
         ]
         found = InsideDiff(layers=tuple(layers), of=of, samples=len(self.feeds))
         places = {layer.place for layer in (found.first, *found.worst(self.worst)) if layer}
-        looked_at = self._groups([pair for pair in pairs if pair.place in places], self._looked_at)
+        looked_at = self._groups([pair for pair in pairs if pair.place in places], self._looked_at, _values)
         explained = tuple(
             msgspec.structs.replace(
                 layer, causes=(*layer.causes, *self._results_causes(layer, looked_at[layer.place][0]))
@@ -199,10 +221,21 @@ class InsideComparison:
         details = tuple(detail for _, detail in looked_at.values())
         return msgspec.structs.replace(found, layers=explained, details=details, left_out=dict(self.left_out))
 
-    def _groups(self, items: Sequence[S], work: Callable[[Sequence[S]], Mapping[K, T]]) -> dict[K, T]:
-        """Do something with some items at a time; a group that a framework fails on is halved, down to one item."""
+    def _groups(
+        self, items: Sequence[S], work: Callable[[Sequence[S]], Mapping[K, T]], values: Callable[[S], int]
+    ) -> dict[K, T]:
+        """Do something with some items at a time; a group that a framework fails on is halved, down to one item.
+
+        `values` tells how many values an item has in memory.
+        """
         found: dict[K, T] = {}
-        waiting = [items[start : start + LAYERS_AT_ONCE] for start in range(0, len(items), LAYERS_AT_ONCE)]
+        waiting: list[Sequence[S]] = []
+        start = held = 0
+        for place, item in enumerate(items):
+            held += values(item)
+            if place + 1 == len(items) or (place + 1 - start >= LAYERS_AT_ONCE and held >= VALUES_AT_ONCE):
+                waiting.append(items[start : place + 1])
+                start, held = place + 1, 0
         while waiting:
             some = waiting.pop(0)
             try:
@@ -219,12 +252,22 @@ class InsideComparison:
 
         def shown(layers: Sequence[InnerLayer]) -> dict[str, InnerResult]:
             given = next(model.shown([layer.outputs[0] for layer in layers], [self.feeds[0][side]]))
-            return {layer.name: result_of(model.inside, layer, given[layer.outputs[0]]) for layer in layers}
+            return {
+                layer.name: result_of(model.inside, layer, given[layer.outputs[0]], self.known.renamed)
+                for layer in layers
+            }
 
         inside = model.inside
         layers = (*input_layers(inside), *inside.layers)
         real = [layer for layer in layers if layer.outputs and is_real(inside.tensors[layer.outputs[0]])]
-        return list(self._groups(real, shown).values())
+        found: dict[str, InnerResult] = {}
+        start, count = 0, LAYERS_AT_ONCE
+        while start < len(real):  # how large results are is known once they are there
+            found |= (some := self._groups(real[start : start + count], shown, lambda _: 0))
+            start += count
+            largest = max((math.prod(item.shape) for item in some.values()), default=VALUES_AT_ONCE)
+            count = max(LAYERS_AT_ONCE, min(4 * count, VALUES_AT_ONCE // max(largest, 1)))
+        return list(found.values())
 
     def _ordered(self, ones: Sequence[InnerResult], others: Sequence[InnerResult], found: Matches) -> list[TensorPair]:
         """Matches with the order of axes: that of most tensors of a rank; in another format where it fits as well."""
@@ -232,7 +275,7 @@ class InsideComparison:
             TensorPair(place, ones[place], others[other], by, next(axis_orders(ones[place].shape, others[other].shape)))
             for place, (other, by) in found.items()
         ]
-        noises = self._groups(plain, self._noise_by_order)
+        noises = self._groups(plain, self._noise_by_order, _values)
         votes: dict[int, Counter[tuple[int, ...]]] = {}
         for pair in plain:
             best = min(noises.get(pair.place, {}).items(), key=lambda item: item[1], default=None)
@@ -416,18 +459,31 @@ class InsideComparison:
         cut_power = own.cut_noise / own.signal if own.signal else 0.0
         sound = local is not None and local >= self.sound_db
         size = (own.signal / whole.count) ** 0.5
-        corrected = BIAS_SHARE * size if self.sound_db == SOUND_INTEGERS_DB else 0.0
+        integers = self.sound_db == SOUND_INTEGERS_DB
+        corrected = BIAS_SHARE * size if integers else 0.0
+        correction = self._correction(pair)
+        told = [item for item in constants.causes if integers and item.largest <= correction]
+        if told and not sound:  # what the correction alone moves is no error
+            left = own.noise - own.count * sum(item.moved**2 for item in told)
+            sound = _sqnr_db(own.signal, max(left, 0.0)) >= self.sound_db
         causes, diverges = [], local is not None and not sound
-        for cause, moved, noise in constants.causes:
-            if moved < corrected:
+        for item in constants.causes:
+            cause, noise = item.cause, item.noise
+            if item in told:
+                text = f"a bias is moved by up to {item.largest:.3g}, by the bias correction that B's receipt tells of"
+                causes.append(DiffCause(code="bias-moved", text=text))
+            elif item.moved < corrected:
                 text = (
-                    f"a constant on no grid is moved by {moved / size:.1%} of the layer's size, as means are corrected"
+                    f"a constant on no grid is moved by {item.moved / size:.1%} of the layer's size, as means are "
+                    "corrected"
                 )
                 causes.append(DiffCause(code="bias-moved", text=text))
             elif cause.code == "norm-folded" or not (
                 sound and (constants.folded or self._is_made_up_for(cause, noise, local or 0.0))
             ):
-                causes.append(cause)
+                perhaps = integers and self.known.corrections is None and item.vector and math.isfinite(item.largest)
+                doubt = "; it may be a bias correction, as no receipt tells" if perhaps else ""
+                causes.append(DiffCause(code=cause.code, text=f"{cause.text}{doubt}"))
                 diverges |= not (cause.code in STRUCTURAL and constants.folded)
         if cut_power > CUT_POWER or (own.cut_noise > own.noise / 2 and cut_power > CUT_POWER / 100):
             share = own.cut / own.count
@@ -457,6 +513,13 @@ class InsideComparison:
             diverges=diverges if local is not None else accumulated < self.sound_db,
             causes=tuple(causes),
         )
+
+    def _correction(self, pair: TensorPair) -> float:
+        """By how much a quantizer says to have moved what a layer adds, or what the layers before it multiply."""
+        known = self.known.corrections or {}
+        makers = [self.makers[1].get(name) for name in pair.other.layer.inputs]
+        names = [pair.other.layer.name, *(maker.name for maker in makers if maker)]
+        return max(known.get(name, 0.0) for name in names) * (1 + ROUNDED_MOVE)
 
     def _is_made_up_for(self, cause: DiffCause, noise: float, local_db: float) -> bool:
         """Whether a file of another format keeps a constant otherwise, and the layer is right all the same."""

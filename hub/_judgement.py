@@ -7,7 +7,7 @@ from hub._candidate import Candidate
 from hub._effects import check_bindings
 from hub._float_form import Claim, layers_proved
 from hub._layer_bounds import layers_words
-from hub._measure import measure, outputs_of
+from hub._measure import in_reals, measure, outputs_of
 from hub._opening import Opened, choose_runtime, open_model
 from hub._pairing import SignaturePairs, paired
 from hub._parity import accuracy, describe_failures, gate_of
@@ -59,6 +59,7 @@ def judge(
         request = msgspec.structs.replace(request, options=sizes)
     fix = result.summary.signature.is_static
     samples, reference = samples_and_reference(request, runner, opened, fix=fix)
+    reference = in_reals(runner, reference, pairs.own)
     usual = gate_of(opened.summary, numerics, carries=opened.summary.state.numerics == numerics)
     gate = msgspec.structs.replace(request.policy, numerics=numerics) if request.policy else usual
     made = Candidate(

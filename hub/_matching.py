@@ -5,7 +5,7 @@ the same tensor has the same quantiles whatever the order of its axes, and round
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -77,15 +77,15 @@ def input_layers(inside: Inside) -> list[InnerLayer]:
     ]
 
 
-def result_of(inside: Inside, layer: InnerLayer, array: "Reals") -> InnerResult:
-    """A layer's first result, with its values on the first sample."""
+def result_of(inside: Inside, layer: InnerLayer, array: "Reals", meaningless: Collection[str] = ()) -> InnerResult:
+    """A layer's first result, with its values on the first sample; some names say nothing of what it is."""
     tensor = inside.tensors[root_of(inside, layer.outputs[0])]
     names = {name for name in (tensor.stands_for, layer.name) if name and not name.isdigit()}
     kept = np.nan_to_num(array.ravel(), posinf=0, neginf=0)
     return InnerResult(
         layer=layer,
         tensor=layer.outputs[0],
-        names=frozenset(names),
+        names=frozenset(names.difference(meaningless)),
         sizes=tuple(sorted(size for size in array.shape if size > 1)),
         shape=array.shape,
         quantiles=np.quantile(kept, np.linspace(0, 1, QUANTILES)) if kept.size else np.zeros(QUANTILES),
@@ -103,22 +103,34 @@ def match(ones: Sequence[InnerResult], others: Sequence[InnerResult]) -> Matches
         _add_named(found, ones, others, names)
     likeness = _likeness(ones, others)
     near = _mutual(likeness)
-    moves = [one.kind in _LAYOUT for one in ones], [other.kind in _LAYOUT for other in others]
-
-    def by_value(one: int, other: int) -> float:
-        odd = moves[0][one] != moves[1][other]  # of a layer and its transposed copy the layer is meant
-        return float(near[one, other]) - ALIKE - _ODD * odd
-
-    _add_in_order(found, (len(ones), len(others)), by_value, "value")
+    moves = [np.array([item.kind in _LAYOUT for item in both], bool) for both in (ones, others)]
+    odd = moves[0][:, None] != moves[1][None, :]  # of a layer and its transposed copy the layer is meant
+    _add_in_order(found, near - ALIKE - _ODD * odd, "value")
     _add_sure(found, near)
-    gaps = _Gaps(found)
-
-    def by_place(one: int, other: int) -> float:
-        same = ones[one].sizes == others[other].sizes and ones[one].kind == others[other].kind
-        return float(same and gaps.same(one, other))
-
-    _add_in_order(found, (len(ones), len(others)), by_place, "place")
+    kinds = _numbered(ones, others, lambda item: (item.sizes, item.kind))
+    before = [
+        np.searchsorted(sorted(places), range(len(both)))
+        for places, both in zip(_sides(found), (ones, others), strict=True)
+    ]
+    same = [one[:, None] == other[None, :] for one, other in (kinds, before)]
+    _add_in_order(found, (same[0] & same[1]).astype(float), "place")
     return dict(sorted(found.items()))
+
+
+def _sides(found: Matches) -> tuple[list[int], list[int]]:
+    """Places of either model that are matched."""
+    return list(found), [other for other, _ in found.values()]
+
+
+def _numbered(
+    ones: Sequence[InnerResult], others: Sequence[InnerResult], what: Callable[[InnerResult], Hashable]
+) -> "tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]":
+    """The same number for what is the same, so that arrays can be compared."""
+    numbers: dict[Hashable, int] = {}
+    one, other = (
+        np.array([numbers.setdefault(what(item), len(numbers)) for item in both], np.intp) for both in (ones, others)
+    )
+    return one, other
 
 
 def _tensor_names(result: InnerResult) -> frozenset[str]:
@@ -154,9 +166,10 @@ def _likeness(ones: Sequence[InnerResult], others: Sequence[InnerResult]) -> "Re
     if not others:
         return found
     quantiles = np.stack([other.quantiles for other in others])
+    sizes = _numbered(ones, others, lambda item: item.sizes)
     for place, one in enumerate(ones):
         spread = float(one.quantiles.std())
-        same = np.array([other.sizes == one.sizes and bool(one.sizes) for other in others])
+        same = (sizes[1] == sizes[0][place]) & bool(one.sizes)
         if spread and same.any():
             distance = np.abs(quantiles[same] - one.quantiles).mean(axis=1) / spread
             found[place, same] = np.clip(1 - distance, 0, 1)
@@ -171,14 +184,15 @@ def _mutual(likeness: "Reals") -> "Reals":
     return np.where(1 - likeness <= 2 * (1 - best) + _ODD / 2, likeness, 0)
 
 
-def _add_in_order(found: Matches, counts: tuple[int, int], score: Callable[[int, int], float], by: MatchedBy) -> None:
+def _add_in_order(found: Matches, score: "Reals", by: MatchedBy) -> None:
     """Match what is left so that the order is kept and the sum of positive scores is largest (Needleman and Wunsch)."""
-    taken = {other for other, _ in found.values()}
-    ones = [place for place in range(counts[0]) if place not in found]
-    others = [place for place in range(counts[1]) if place not in taken]
+    ones, others = (
+        [place for place in range(count) if place not in taken]
+        for count, taken in zip(score.shape, map(set, _sides(found)), strict=True)
+    )
     if not ones or not others:
         return
-    scores = np.array([[max(score(one, other), 0.0) for other in others] for one in ones])
+    scores = np.maximum(score[np.ix_(ones, others)], 0.0)
     best = np.zeros((len(ones) + 1, len(others) + 1))
     for row in range(len(ones)):
         diagonal = best[row, :-1] + scores[row]
@@ -202,18 +216,6 @@ def _add_sure(found: Matches, likeness: "Reals") -> None:
         if one not in found and len(free) == 1:
             found[one] = int(free[0]), "value"
             taken.add(int(free[0]))
-
-
-class _Gaps:
-    """Where places stand between the matches that are found."""
-
-    def __init__(self, found: Matches) -> None:
-        self._ones = sorted(found)
-        self._others = sorted(other for other, _ in found.values())
-
-    def same(self, one: int, other: int) -> bool:
-        """Whether as many matches stand before either."""
-        return bool(np.searchsorted(self._ones, one) == np.searchsorted(self._others, other))
 
 
 class AxisOrder(NamedTuple):

@@ -6,16 +6,18 @@ from typing import Any
 
 import msgspec
 
-from hub._bindings import Chain, declared_dtypes, is_dropped, keeps_state, to_artifact
+from hub._bindings import Chain, declared_dtypes, is_dropped, keeps_state, to_artifact, to_reals
 from hub._candidate import Candidate
 from hub._inputs import one_step_up
 from hub._parity import compare
 from hub._runner import Runner
 from hub._shapes import check_affordable
+from hub._store import key_of
 from hub.spec import (
     ConvertOptions,
     HubError,
     InputsKind,
+    IoBinding,
     LocalReport,
     ModelArtifact,
     Numerics,
@@ -77,6 +79,31 @@ def reference_of(
     constant = tuple(name for name, found in digests.items() if several and len(found) == 1)
     return Reference(
         inputs=inputs, kind=kind, outputs=outputs, runtime=runtime.name, constant=constant, unsteady=ran.unsteady
+    )
+
+
+def in_reals(runner: Runner, reference: Reference, own: tuple[IoBinding, ...]) -> Reference:
+    """A reference whose samples and outputs are the real numbers that the source's integers stand for.
+
+    Two models with integers at their ends have scales of their own: what is alike in both is what they stand for.
+
+    Args:
+        runner: To lend folders.
+        reference: As the source takes and gives it.
+        own: From real numbers to its integers; see `SignaturePairs.own`.
+    """
+    if not own:
+        return reference
+    folders = []
+    for direction, folder in (("input", reference.inputs[0]), ("output", str(reference.outputs))):
+        folders.append(into := runner.folder())
+        for index, arrays in enumerate(SampleFolder(folder)):
+            write_sample(into, index, to_reals(arrays, own, direction))
+    return msgspec.structs.replace(
+        reference,
+        inputs=(str(folders[0]), key_of(reference.inputs[1], own)),
+        outputs=folders[1],
+        others=tuple(in_reals(runner, other, own) for other in reference.others),
     )
 
 

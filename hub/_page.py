@@ -11,6 +11,7 @@ from hub.spec import SQNR_CAP_DB, DependencyMissing, DiffReport, InsideDiff, Out
 
 if TYPE_CHECKING:
     from bokeh.model import Model
+    from bokeh.models import Range1d
     from bokeh.plotting import figure
 
 MOST_DB = 140.0
@@ -20,6 +21,9 @@ LEAST_DB = -20.0
 
 FAR_DB = 10.0
 """A channel that has ten times the noise of the middle one is marked."""
+
+LEFT = 72
+"""Pixels left of every drawing, for its numbers: so the places of two that stand above each other line up."""
 
 MOST_LEVELS = 300
 """Levels of a grid that can be told apart in a drawing."""
@@ -50,9 +54,10 @@ def write_page(report: DiffReport, path: Path) -> None:
 
     inside = report.inside
     by_place = {layer.place: layer for layer in inside.layers}
-    drawn: dict[str, Model] = {"graph": graph_chart(inside)} if inside.layers else {}
+    drawn: dict[str, Model] = {"graph": (graph := graph_chart(inside))} if inside.layers else {}
     if any(layer.saturated_share is not None for layer in inside.layers):
-        drawn["saturation"] = saturation_chart(inside)
+        drawn["saturation"] = (ranges := saturation_chart(inside))
+        graph.x_range = ranges.x_range = _places(inside)  # what is moved in one moves in the other
     details = sorted(inside.details, key=lambda detail: by_place[detail.place].added_db)
     for detail in details:
         drawn[f"histogram {detail.place}"] = histogram_chart(detail)
@@ -100,7 +105,15 @@ def _figure(height: int, title: str, across: str, up: str) -> "figure":
     )  # fmt: skip
     chart.toolbar.logo = None
     chart.min_border_right = 16
+    chart.min_border_left = LEFT
     return chart
+
+
+def _places(inside: InsideDiff) -> "Range1d":
+    from bokeh.models import Range1d
+
+    places = [layer.place for layer in inside.layers]
+    return Range1d(start=min(places) - 1, end=max(places) + 1)
 
 
 def graph_chart(inside: InsideDiff) -> "figure":

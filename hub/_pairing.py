@@ -3,7 +3,9 @@
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from hub.spec import DType, IoBinding, Remark, Signature, TensorSpec, UsageError
 
@@ -20,11 +22,14 @@ class SignaturePairs(NamedTuple):
         bindings: Everything that is not simply the same.
         shapes: Sizes of the first model's inputs that the second fixes.
         told: How those were found that have another name, axes or element type.
+        own: From real numbers to the first model's own integers: `bindings` begin with the numbers that these stand
+            for, as the second may have another scale for them, or none.
     """
 
     bindings: tuple[IoBinding, ...]
     shapes: Mapping[str, tuple[int, ...]]
     told: tuple[Remark, ...]
+    own: tuple[IoBinding, ...] = ()
 
 
 class _Pair(NamedTuple):
@@ -48,6 +53,8 @@ def paired(
         UsageError: They take other inputs.
     """
     frozen = frozen or {}
+    own = tuple(_own_integers(one))
+    one = Signature(inputs=tuple(map(_real, one.inputs)), outputs=tuple(map(_real, one.outputs)))
     given = [spec for spec in one.inputs if spec.name not in frozen or spec.name in {s.name for s in other.inputs}]
     if len(given) != len(other.inputs):
         message = f"{who[0]} takes {', '.join(map(str, given))}; {who[1]} takes {', '.join(map(str, other.inputs))}"
@@ -72,7 +79,28 @@ def paired(
         remark = Remark("warning", "paired-by-place", text, hint)
     else:
         remark = Remark("note", "paired-without-receipt", text)
-    return SignaturePairs(tuple(bindings), shapes, (remark,) if told else ())
+    return SignaturePairs(tuple(bindings), shapes, (remark,) if told else (), own)
+
+
+def _holds_integers(spec: TensorSpec) -> bool:
+    return spec.quant is not None and not spec.dtype.is_float and len(spec.quant.scale) == 1
+
+
+def _own_integers(signature: Signature) -> Iterator[IoBinding]:
+    sides: tuple[tuple[Literal["input", "output"], tuple[TensorSpec, ...]], ...]
+    sides = ("input", signature.inputs), ("output", signature.outputs)
+    for direction, spec in ((direction, spec) for direction, specs in sides for spec in specs):
+        if spec.quant and _holds_integers(spec):
+            scale, zero_point = spec.quant.scale[0], spec.quant.zero_point[0]
+            yield IoBinding(
+                direction=direction, source=spec.name, target=spec.name, dtype=spec.dtype, scale=scale,
+                zero_point=zero_point,
+            )  # fmt: skip
+
+
+def _real(spec: TensorSpec) -> TensorSpec:
+    """What integers stand for, as a tensor."""
+    return msgspec.structs.replace(spec, dtype=DType.FLOAT32, quant=None) if _holds_integers(spec) else spec
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
@@ -152,11 +180,8 @@ def _binding(is_input: bool, pair: _Pair, who: tuple[str, str]) -> IoBinding | N
     order = next(_orders(one, other), None)
     if order is None:
         raise _other(one, other, who)
-    if one.quant and not other.quant:
-        message = f"{who[0]} has {one}, which holds integers, {who[1]} has {other}"
-        raise UsageError(message, hint="give the two the other way round")
     permutation = () if order == tuple(range(len(order))) else order
-    quant = other.quant if other.quant and not one.quant and other.dtype is not DType.FLOAT32 else None
+    quant = other.quant if _holds_integers(other) else None
     if one.name == other.name and one.dtype == other.dtype and not permutation:
         return None
     return IoBinding(

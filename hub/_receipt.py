@@ -89,7 +89,7 @@ def make_receipt(
         hub_version=VERSION,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         requested=wanted,
-        source=source.artifact,
+        source=msgspec.structs.replace(source.artifact, path=request.source.builder or source.artifact.path),
         result=msgspec.structs.replace(result.artifact, path=str(request.destination.absolute())),
         route=Route(edges=tuple(step.edge for step in result.steps), left_out=plan.left_out),
         steps=result.steps,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hub._diff import open_both
 from hub._events import Events, Silent
-from hub._local import SAMPLES
 from hub._plugins import Registry
 from hub._requirements import versions_of
 from hub._runner import Runner, session
@@ -50,7 +49,7 @@ def reduce(  # noqa: PLR0913 what a request is made of
     with session(Registry()) as runner:
         both = open_both(runner, model, other, data, options or ConvertOptions(), events or Silent())
         subjects, stand_in = both.subjects(events or Silent())
-        made, case = runner.reduced(*subjects, both.reference.inputs, most_samples=SAMPLES)
+        made, case = runner.reduced(subjects, both.reference.inputs, both.known)
         if case.layer:
             a, b = (subject.artifact for subject in subjects)
             (made / "README.md").write_text(_readme(runner, case, a, b), encoding="utf-8")

@@ -14,7 +14,7 @@ from hub._opening import Opened, open_model
 from hub._parity import describe_failures, no_evidence
 from hub._plugins import Registry
 from hub._receipt import read_receipt
-from hub._request import Request, Source
+from hub._request import Request, Source, parse_source
 from hub._runner import Runner
 from hub.spec import (
     ConvertOptions,
@@ -133,6 +133,10 @@ def _source(result: str, receipt: Receipt | None) -> Source:
     if receipt is None:
         raise UsageError(f"{result} has no receipt beside it that names its source", hint=hint)
     named = receipt.source
+    if parse_source(named.path).builder:  # code is run where the user names it, not where a file does
+        hint = f"give it yourself: hub repair {shlex.quote(result)} --source {shlex.quote(named.path)}"
+        message = f"{result} was made of what {named.path} returns; hub runs that code only where you name it"
+        raise UsageError(message, hint=hint)
     if not Path(named.path).exists():
         raise ModelNotFound(f"the source that the receipt of {result} names is not there: {named.path}", hint=hint)
     return Source(path=named.path)

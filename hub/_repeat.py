@@ -78,8 +78,7 @@ def remember(store: Store, request: Request, receipt: Receipt, artifact: Path, s
         publish(artifact, encode_receipt(receipt), folder / "out" / artifact.name, side)
         receipt_path(folder / "out" / artifact.name).rename(folder / "receipt.json")
         (folder / "result.json").write_bytes(msgspec.json.encode(TaskResult(seconds=0.0, peak_memory_bytes=0)))
-        store.forget(key)
-        store.keep(folder, key)
+        store.keep(folder, key, replace=True)
 
 
 def _inputs(request: Request) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from hub._tasks import (
     DiffSide,
     DiffTask,
     ExplainTask,
+    KnownChanges,
     LocalTask,
     ReduceTask,
     RunOutput,
@@ -138,9 +139,7 @@ class Runner:
     def _keep(self, folder: Path, key: str) -> Path:
         if not key:
             return folder
-        if not self._use_cache:
-            self.store.forget(key)
-        return self.store.keep(folder, key)
+        return self.store.keep(folder, key, replace=not self._use_cache)
 
     def describe(self, path: Path, found: Identification, options: ConvertOptions) -> ModelSummary:
         """Have the format's reader describe a model; from the cache only while its files are there, as long as then."""
@@ -214,9 +213,9 @@ class Runner:
 
         done = self.execute(key, build, self._place(step, plugin), check, told)
         path = _written(done.folder / "out", wanted, exact=bool(name))
-        if done.cached and not path.exists():  # its side files are named after another output
-            self.store.forget(key)
-            return self.convert(step, source, options, calibration, files, name, told=told)
+        if done.cached and not path.exists():  # its side files are named after another output, which a run may need
+            done = self.execute(key_of(key, wanted), build, self._place(step, plugin), check, told)
+            path = done.folder / "out" / wanted
         return Converted(path=path, output=msgspec.convert(done.result.value, StepOutput), done=done)
 
     def run(  # noqa: PLR0913 what a run hangs on
@@ -284,35 +283,35 @@ class Runner:
         return msgspec.convert(done.result.value, LocalReport)
 
     def inside_diff(
-        self, one: Subject, other: Subject, samples: tuple[str, str], *, most_samples: int, worst: int
+        self, both: tuple[Subject, Subject], samples: tuple[str, str], known: KnownChanges, *, worst: int
     ) -> InsideDiff:
         """Compare two models from inside, in the process of the second one's runtime."""
-        task = self._diff_task(one, other, samples, most_samples, worst)
-        key = key_of(self._subject_key("diff", (one, other), samples), most_samples, worst)
-        done = self.execute(key, lambda _: task, Place(process=self.registry.runtimes[other.runtime].process))
+        task = self._diff_task(both, samples, known, worst)
+        key = key_of(self._subject_key("diff", both, samples), worst, known.corrections, sorted(known.renamed))
+        done = self.execute(key, lambda _: task, Place(process=self.registry.runtimes[both[1].runtime].process))
         return msgspec.convert(done.result.value, InsideDiff)
 
     def reduced(
-        self, one: Subject, other: Subject, samples: tuple[str, str], *, most_samples: int
+        self, both: tuple[Subject, Subject], samples: tuple[str, str], known: KnownChanges
     ) -> tuple[Path, ReducedCase]:
         """Cut out a layer that diverges, in the process of the second one's runtime; returns the folder, too."""
 
         def build(folder: Path) -> Task:
             (folder / "case").mkdir()
-            task = self._diff_task(one, other, samples, most_samples, 1)
+            task = self._diff_task(both, samples, known, 1)
             return ReduceTask(diff=task, into=str(folder / "case"))
 
-        done = self.execute("", build, Place(process=self.registry.runtimes[other.runtime].process))
+        done = self.execute("", build, Place(process=self.registry.runtimes[both[1].runtime].process))
         return done.folder / "case", msgspec.convert(done.result.value, ReducedCase)
 
     def _diff_task(
-        self, one: Subject, other: Subject, samples: tuple[str, str], most_samples: int, worst: int
+        self, both: tuple[Subject, Subject], samples: tuple[str, str], known: KnownChanges, worst: int
     ) -> DiffTask:
         sides = [
             DiffSide(reader=reference_of(self.registry.formats[item.artifact.state.format]), subject=item)
-            for item in (one, other)
+            for item in both
         ]
-        return DiffTask(one=sides[0], other=sides[1], samples=samples[0], most_samples=most_samples, worst=worst)
+        return DiffTask(one=sides[0], other=sides[1], samples=samples[0], worst=worst, known=known)
 
     def time(
         self, subjects: tuple[Subject, ...], samples: tuple[str, str], *, again: bool

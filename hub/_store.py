@@ -50,7 +50,10 @@ class Store:
         return self._objects / key[:2] / key
 
     def find(self, key: str) -> TaskResult | None:
-        """Look up a finished step; a damaged entry is removed and counts as absent."""
+        """Look up a finished step; a damaged entry counts as absent, and the next that is kept takes its place.
+
+        It is not removed: what looks damaged may be what another run is putting there just now.
+        """
         folder = self.place(key)
         if not folder.exists():
             return None
@@ -59,14 +62,12 @@ class Store:
             intact = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=dict[str, str]) == _hashes(folder)
         except (OSError, msgspec.DecodeError):
             intact = False
-        if not intact or result.failure:
-            self.forget(key)
-            return None
-        return result
+        return result if intact and not result.failure else None
 
     def forget(self, key: str) -> None:
-        """Drop an entry."""
-        shutil.rmtree(self.place(key), ignore_errors=True)
+        """Drop an entry, by one rename: nobody sees half of it."""
+        with self.scratch() as aside, contextlib.suppress(OSError):
+            self.place(key).rename(aside / key)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -77,13 +78,21 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def keep(self, folder: Path, key: str) -> Path:
-        """Move a finished step's folder in, by one rename; when another run was faster, its result is used."""
+    def keep(self, folder: Path, key: str, *, replace: bool = False) -> Path:
+        """Move a finished step's folder in, by one rename; when another run was faster, its result is used.
+
+        With `replace` it takes the place of what is there, which another run may be reading: that finds the same files
+        under the same names before and after.
+        """
         place = self.place(key)
         try:
             (folder / _MANIFEST).write_bytes(msgspec.json.encode(_hashes(folder)))
             place.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(place)
+            with self.scratch() as aside:
+                if replace or self.find(key) is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        place.rename(aside / key)
+                folder.rename(place)
         except OSError as error:
             if not (place / "result.json").exists():
                 raise StoreError(f"could not keep a step in the cache: {error}", hint="free disk space") from error

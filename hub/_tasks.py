@@ -131,14 +131,29 @@ class DiffSide(msgspec.Struct, frozen=True, kw_only=True):
     subject: Subject
 
 
+class KnownChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the second of two models before it is looked into.
+
+    Attributes:
+        corrections: Layer -> by how much its bias was moved at most, on purpose; None where no receipt tells.
+        renamed: Names that say nothing of what a tensor is, as outputs are in each other's place.
+    """
+
+    corrections: dict[str, float] | None = None
+    renamed: frozenset[str] = frozenset()
+
+
+NOTHING_KNOWN = KnownChanges()
+
+
 class DiffTask(msgspec.Struct, frozen=True, kw_only=True, tag="diff"):
     """Compare two models from inside on the first samples, and look closely at the worst tensors. An `InsideDiff`."""
 
     one: DiffSide
     other: DiffSide
     samples: str
-    most_samples: int
     worst: int
+    known: KnownChanges = NOTHING_KNOWN
 
 
 class ReduceTask(msgspec.Struct, frozen=True, kw_only=True, tag="reduce"):

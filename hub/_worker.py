@@ -230,12 +230,13 @@ def _local(task: LocalTask) -> LocalReport:
 def _both(task: DiffTask) -> Iterator[tuple["ShownModel", "ShownModel", list[tuple[Feeds, Feeds]]]]:
     from hub._bindings import to_artifact
     from hub._insides import open_inside
+    from hub._local import SAMPLES
 
     def opened(side: DiffSide, stack: contextlib.ExitStack) -> "ShownModel":
         runtime, subject = load_reference(side.subject.plugin)(), side.subject
         return open_inside(load_reference(side.reader)(), runtime, subject.artifact, subject.options, stack)
 
-    samples = itertools.islice(SampleFolder(task.samples), task.most_samples)
+    samples = itertools.islice(SampleFolder(task.samples), SAMPLES)
     chains = (task.one.subject.chain, task.other.subject.chain)
     feeds = [(to_artifact(feeds, chains[0]), to_artifact(feeds, chains[1])) for feeds in samples]
     with contextlib.ExitStack() as stack:
@@ -246,14 +247,14 @@ def _diff(task: DiffTask) -> InsideDiff:
     from hub._insides import InsideComparison
 
     with _both(task) as (one, other, feeds):
-        return InsideComparison(one, other, feeds, task.worst).report()
+        return InsideComparison(one, other, feeds, task.worst, task.known).report()
 
 
 def _reduce(task: ReduceTask) -> ReducedCase:
     from hub._reduction import CaseSearch
 
     with _both(task.diff) as (one, other, feeds):
-        return CaseSearch(one, other, feeds, task.diff.worst).find(Path(task.into))
+        return CaseSearch(one, other, feeds, task.diff.worst, task.diff.known).find(Path(task.into))
 
 
 def _samples(task: SampleTask) -> int:

@@ -75,8 +75,11 @@ def _show(console: Console, report: DiffReport, *, count: int, verbose: bool) ->
 
 
 def _facts(report: DiffReport) -> Iterator[tuple[str, str]]:
+    for text in report.swapped:
+        yield "swapped", f"[bold red]{escape(text)}[/]"
     for output in sorted(report.outputs, key=lambda item: item.sqnr_db):
-        said = "".join(f"; [bold]{escape(cause.text)}[/]" for cause in output.causes)
+        others = [cause.text for cause in output.causes if cause.code != "outputs-swapped"]
+        said = "".join(f"; [bold]{escape(text)}[/]" for text in others)
         figures = f"SQNR {_db(output.sqnr_db)}, cosine {output.cosine:.5f}, largest difference {output.max_abs:.3g}"
         yield "output", f"{escape(output.output)}: {figures}{said}"
     inside = report.inside

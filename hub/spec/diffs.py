@@ -203,6 +203,12 @@ class DiffReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inside: InsideDiff
     remarks: tuple[Remark, ...] = ()
 
+    @property
+    def swapped(self) -> tuple[str, ...]:
+        """Which outputs are in each other's place, in words: it explains more than any layer does."""
+        causes = (cause for output in self.outputs for cause in output.causes)
+        return tuple(cause.text for cause in causes if cause.code == "outputs-swapped")
+
 
 class ReducedCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A layer of B that fails by itself, beside the layers of A that it does the work of.
