@@ -13,7 +13,7 @@ from hub._float_form import float_conversion
 from hub._judgement import as_made
 from hub._measure import Reference, in_reals, run_options
 from hub._opening import Opened, open_model
-from hub._pairing import SignaturePairs, paired
+from hub._pairing import SignaturePairs, hold_alike, paired
 from hub._plugins import Registry
 from hub._receipt import read_receipt
 from hub._reference import samples_and_reference
@@ -159,6 +159,7 @@ def _start(one: Opened, receipt: Receipt) -> int | None:
     takes = {spec.name for spec in one.summary.signature.inputs}
     like_source = (
         one.artifact.state.format == receipt.source.state.format
+        and hold_alike(one.summary.signature, receipt.source.signature)
         and {spec.name for spec in receipt.source.signature.inputs} <= takes
     )  # a builder's model, or one that was trained further
     return 0 if like_source else None

@@ -5,8 +5,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -159,8 +160,16 @@ def check_side_files(side: Iterable[Path], destination: Path, *, force: bool, in
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
-    """The receipt as JSON for people and machines."""
-    return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
+    """The receipt as JSON for people and machines, with the digest that tells one that was edited."""
+    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(receipt))
+    whole = msgspec.json.encode(said | {"digest": receipt_digest(said)})
+    return msgspec.json.format(whole, indent=2) + b"\n"
+
+
+def receipt_digest(said: Mapping[str, Any]) -> str:
+    """Hash what a receipt says, however it is laid out; its digest itself is no part of that."""
+    rest = {name: value for name, value in said.items() if name != "digest"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="deterministic")).hexdigest()
 
 
 def publish(artifact: Path, receipt: bytes, destination: Path, side: Sequence[Path] = ()) -> None:

@@ -1,5 +1,7 @@
 """A result that somebody made, held against its source: what `hub verify` says and `hub repair` starts from."""
 
+from pathlib import Path
+
 import msgspec
 
 from hub._bindings import options_for
@@ -9,10 +11,10 @@ from hub._float_form import Claim, layers_proved
 from hub._layer_bounds import layers_words
 from hub._measure import in_reals, measure, outputs_of
 from hub._opening import Opened, choose_runtime, open_model
-from hub._pairing import SignaturePairs, paired
+from hub._pairing import SignaturePairs, hold_alike, paired
 from hub._parity import accuracy, describe_failures, gate_of
 from hub._precision import prove_float32
-from hub._receipt import unsteady_words
+from hub._receipt import edited_words, unsteady_words
 from hub._reference import samples_and_reference
 from hub._request import Request, Source
 from hub._runner import Runner
@@ -49,9 +51,10 @@ def judge(
     """
     opened = open_model(runner, request.source, request.options)
     check_here(runner.registry, choose_runtime(runner.registry, result.artifact, request.runtime), result.summary)
-    if receipt:
-        _check_pair(opened, result, receipt)
-        request, pairs = as_made(request, opened, receipt), SignaturePairs((), {}, ())
+    made_of = receipt if receipt and hold_alike(opened.summary.signature, receipt.source.signature) else None
+    if made_of:
+        _check_pair(opened, result, made_of)
+        request, pairs = as_made(request, opened, made_of), SignaturePairs((), {}, ())
     else:
         asked, who = request.options, (request.source.label, result.artifact.path)
         pairs = paired(opened.summary.signature, result.summary.signature, asked.constants, who=who)
@@ -66,7 +69,7 @@ def judge(
         artifact=result.artifact,
         summary=result.summary,
         options=samples.options,
-        steps=receipt.steps if receipt else (),
+        steps=made_of.steps if made_of else (),
         paired=pairs.bindings,
         runtime=request.runtime,
     )
@@ -88,8 +91,10 @@ def judge(
         report = msgspec.structs.replace(report, accuracy=found, passed=report.passed and not found.failure)
     unsteady = (unsteady_words(reference.unsteady),) if reference.unsteady else ()
     layers = report.local.remarks if report.local else ()
+    edited = edited_words(Path(result.artifact.path)) if receipt else ()
     return msgspec.structs.replace(
-        report, remarks=(*_other_source(request.source, opened, receipt), *pairs.told, *unsteady, *layers)
+        report,
+        remarks=(*edited, *_other_source(request.source, opened, receipt), *pairs.told, *unsteady, *layers),
     )
 
 

@@ -86,6 +86,15 @@ def _holds_integers(spec: TensorSpec) -> bool:
     return spec.quant is not None and not spec.dtype.is_float and len(spec.quant.scale) == 1
 
 
+def hold_alike(one: Signature, other: Signature) -> bool:
+    """Whether inputs and outputs of one name hold integers of the same scale in both, or in none."""
+    held = [
+        {spec.name: spec.quant for spec in (*item.inputs, *item.outputs) if _holds_integers(spec)}
+        for item in (one, other)
+    ]
+    return held[0] == held[1]
+
+
 def _own_integers(signature: Signature) -> Iterator[IoBinding]:
     sides: tuple[tuple[Literal["input", "output"], tuple[TensorSpec, ...]], ...]
     sides = ("input", signature.inputs), ("output", signature.outputs)

@@ -12,7 +12,7 @@ import msgspec
 
 from hub._bindings import Chain
 from hub._candidate import Candidate
-from hub._files import receipt_path
+from hub._files import receipt_digest, receipt_path
 from hub._goals import wanted_numerics
 from hub._measure import Reference
 from hub._opening import Opened
@@ -332,6 +332,19 @@ def read_receipt(artifact: Path, found: ModelArtifact | None) -> Receipt | None:
         message = f"{artifact} is not the file that its receipt describes: sha256 {found.sha256[:12]}…, receipt "
         raise UsageError(f"{message}{receipt.result.sha256[:12]}…", hint=hint)
     return receipt
+
+
+def edited_words(artifact: Path) -> tuple[Remark, ...]:
+    """What is to be said of an artifact's receipt that is not as hub wrote it: its word counts all the same.
+
+    It guards against a slip, not against malice: who edits a receipt can hash it too.
+    """
+    file = receipt_path(artifact)
+    said = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    if said.get("digest", "") in {"", receipt_digest(said)}:  # earlier versions wrote none
+        return ()
+    text = f"the receipt {file} was changed after hub wrote it; its options, inputs and outputs are taken as it stands"
+    return (Remark("warning", "receipt-edited", text, "convert again, if nobody meant to change it"),)
 
 
 def _check(receipt: Receipt) -> None:

@@ -13,7 +13,7 @@ from hub._local import describe_local
 from hub._opening import Opened, open_model
 from hub._parity import describe_failures, no_evidence
 from hub._plugins import Registry
-from hub._receipt import read_receipt
+from hub._receipt import edited_words, read_receipt
 from hub._request import Request, Source, parse_source
 from hub._runner import Runner
 from hub.spec import (
@@ -70,9 +70,10 @@ def mend(result: str, request: Request, runner: Runner, events: Events) -> Repai
         raise UsageError(message, hint="give --calibration DATA")
     changed = receipt is not None and not report.broken and receipt.result.sha256 != report.result.sha256
     later = "; it is not the file that its receipt describes" if changed else ""
+    edited = edited_words(Path(result)) if receipt else ()
     told = Remark("note", "made-in-place", f"made in place of {result}, of which {_why(report)}{later}")
     events.started(f"making another in place of {result}, of which {_why(report)}{later}")
-    again = Conversion(msgspec.structs.replace(request, announced=(told,)), runner, events).run()
+    again = Conversion(msgspec.structs.replace(request, announced=(told, *edited)), runner, events).run()
     return msgspec.structs.replace(report, receipt=again)
 
 

@@ -46,6 +46,7 @@ def repeated(request: Request) -> Receipt | None:
         return None
     receipt = msgspec.structs.replace(
         receipt,
+        digest="",
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         result=msgspec.structs.replace(receipt.result, path=str(request.destination.absolute())),
         steps=tuple(msgspec.structs.replace(step, cached=True) for step in receipt.steps),

@@ -402,6 +402,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     was measured in pinned float32, `deployed` with what the runtime does by itself on this machine. A result that was
     `aot-built` has no `parity`: nothing of it was run, and `not_run` says why, and what was proved in its place.
     `target` and `options` are what was asked for, so that it can be asked for again; older receipts lack them.
+    `digest` hashes all the rest of the file, so that an edited one is told: `hub verify` and `hub repair` take its word
+    and say so. A builder's model has the builder, `package.module:function`, as the path of its `source`.
     """
 
     receipt_version: int
@@ -427,6 +429,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     environment: dict[str, str] = {}
     target: str = ""
     options: ConvertOptions = ConvertOptions()
+    digest: str = ""
 
 
 class RepairReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

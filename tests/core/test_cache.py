@@ -206,6 +206,32 @@ def test_a_store_keeps_successes_only(tmp_path: Path) -> None:
         assert store.find(key_of(number)) == found
 
 
+def kept(store: Store, text: str, *, replace: bool = False) -> Path:
+    with store.scratch() as scratch:
+        folder = scratch / "001"
+        (folder / "out").mkdir(parents=True)
+        (folder / "out/model").write_text(text)
+        (folder / "result.json").write_bytes(msgspec.json.encode(TaskResult(seconds=1.0, peak_memory_bytes=2)))
+        return store.keep(folder, key_of("a step"), replace=replace)
+
+
+def test_what_a_run_reads_stays_while_another_replaces_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    place = kept(store, "first")
+    assert kept(store, "slower") == place
+    assert (place / "out/model").read_text() == "first"
+    kept(store, "anew", replace=True)
+    assert (place / "out/model").read_text() == "anew"
+    (place / "out/model").write_text("damaged")
+    assert store.find(key_of("a step")) is None
+    assert place.exists()  # what looks damaged may be what another run puts there
+    kept(store, "whole")
+    assert (place / "out/model").read_text() == "whole"
+    store.forget(key_of("a step"))
+    assert not place.exists()
+    assert not list((tmp_path / "cache/scratch").iterdir())
+
+
 def test_a_cache_that_cannot_be_made_is_a_store_error(hub: Hub, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUB_CACHE_DIR", str(toy / "below-a-file"))
     ran = hub("convert", toy, "--to", "toybin", "--json")

@@ -14,13 +14,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from hub._bindings import to_artifact, to_reals, to_source
 from hub._causes import HeldConstant, constant_cause, hold_constants, result_causes
 from hub._diff import output_diffs
 from hub._insides import InsideComparison, open_inside
 from hub._layer_bounds import LocalBounds
 from hub._matching import InnerResult, best_order, match, result_of
 from hub._page import write_page
-from hub._pairing import paired
+from hub._pairing import hold_alike, paired
+from hub._tasks import NOTHING_KNOWN, KnownChanges
 from hub.spec import (
     SQNR_CAP_DB,
     DiffReport,
@@ -32,6 +34,7 @@ from hub.spec import (
     InsideDiff,
     ModelArtifact,
     Numerics,
+    QuantParams,
     RuntimeOptions,
     Signature,
     State,
@@ -39,7 +42,8 @@ from hub.spec import (
     TensorSpec,
     UsageError,
 )
-from tests.core.test_local import FLOAT, LAYERS, SOUND, ChainFormat, ChainRuntime, W
+from tests.conftest import classifier, write_toy
+from tests.core.test_local import FLOAT, LAYERS, SOUND, B, ChainFormat, ChainRuntime, W
 
 DRAW = np.random.default_rng(1)
 Hub = Callable[..., Any]
@@ -101,6 +105,15 @@ def test_constants_of_other_formats_are_laid_out_alike() -> None:
     assert held.orders[0].order == (0, 3, 1, 2)
 
 
+def test_two_files_with_grids_of_their_own_hold_the_same_constant() -> None:
+    one, other = (
+        StoredConstant(np.rint(KERNEL / step) * step, np.full(shape, step))
+        for step, shape in ((0.03, ()), (0.005, (8, 1, 1, 1)))
+    )
+    for pair in ((one, other), (other, one)):
+        assert not hold_constants({"w": pair[0]}, {"w": pair[1]}, LocalBounds(), kind="").causes
+
+
 RESULT = DRAW.normal(size=(2, 1, 8, 6, 6))
 
 
@@ -120,7 +133,12 @@ def test_what_is_wrong_with_a_result_is_named(code: str, changed: Any) -> None:
     assert not list(result_causes(RESULT, DRAW.normal(size=RESULT.shape)))
 
 
-def compared(folder: Path, other: dict[str, Any], numerics: Numerics = Numerics.INT8) -> InsideDiff:
+def compared(
+    folder: Path,
+    other: dict[str, Any],
+    numerics: Numerics = Numerics.INT8,
+    known: KnownChanges = NOTHING_KNOWN,
+) -> InsideDiff:
     models = []
     for name, model, kind in (("one", FLOAT, Numerics.FP32), ("other", other, numerics)):
         file = folder / f"{name}.json"
@@ -131,7 +149,7 @@ def compared(folder: Path, other: dict[str, Any], numerics: Numerics = Numerics.
     feeds = [{"x": DRAW.normal(size=(8, 4)).astype(np.float32)} for _ in range(4)]
     with contextlib.ExitStack() as stack:
         opened = [open_inside(ChainFormat(), ChainRuntime(), model, RuntimeOptions(), stack) for model in models]
-        return InsideComparison(opened[0], opened[1], [(feed, feed) for feed in feeds], 2).report()
+        return InsideComparison(opened[0], opened[1], [(feed, feed) for feed in feeds], 2, known).report()
 
 
 def test_a_sound_model_has_no_layer_that_diverges(tmp_path: Path) -> None:
@@ -157,6 +175,98 @@ def test_the_first_layer_that_diverges_is_named_with_its_cause(
     first = compared(tmp_path, SOUND | changes).first
     assert first
     assert (first.layer, first.causes[0].code) == (layer, code)
+
+
+def test_a_bias_that_its_receipt_tells_to_be_moved_is_not_blamed(tmp_path: Path) -> None:
+    moved = SOUND | {"constants": SOUND["constants"] | {"b": (B + np.array([0.5, -0.5, 0.4, 0])).tolist()}}
+    first = compared(tmp_path, moved).first
+    assert first
+    assert first.causes[0].code == "constant-differs"
+    assert "may be a bias correction" in first.causes[0].text
+    unmoved = compared(tmp_path, moved, known=KnownChanges(corrections={"m": 0.1})).first
+    assert unmoved
+    assert "bias correction" not in unmoved.causes[0].text
+    known = compared(tmp_path, moved, known=KnownChanges(corrections={"m": 0.5}))
+    assert known.first is None
+    (cause,) = next(layer for layer in known.layers if layer.layer == "y").causes
+    assert cause.code == "bias-moved"
+    assert "up to 0.5" in cause.text
+
+
+def test_names_of_swapped_outputs_say_nothing_of_what_is_inside() -> None:
+    left, right = (DRAW.normal(size=(1, 8)) * size for size in (1, 9))
+    ones = results(("left", "Gemm", left), ("right", "Gemm", right))
+    others = results(("left", "Gemm", right), ("right", "Gemm", left))
+    assert match(ones, others) == {0: (0, "name"), 1: (1, "name")}
+    nameless = [[item._replace(names=frozenset()) for item in both] for both in (ones, others)]
+    assert {one: other for one, (other, by) in match(*nameless).items() if by == "value"}.items() <= {
+        0: 1,
+        1: 0,
+    }.items()
+
+
+def test_outputs_in_each_others_place_are_said_first(hub: Hub, twin: Path, tmp_path: Path) -> None:
+    content = json.loads(twin.read_text())
+    names = {"sum": "bent", "bent": "sum"}
+    for layer in content["layers"]:
+        layer["output"] = names.get(layer["output"], layer["output"])
+        layer["inputs"] = [names.get(name, name) for name in layer["inputs"]]
+    other = write_toy(tmp_path / "other.toy", content)
+    ran = hub("diff", twin, other)
+    assert ran.status == 0, ran.err
+    assert ran.out.splitlines()[0].split(maxsplit=1)[0] == "swapped"
+    assert "B's output bent is A's sum" in ran.out.splitlines()[0]
+
+
+def test_an_open_batch_is_compared_at_what_the_other_fixes(hub: Hub, toy: Path, tmp_path: Path) -> None:
+    fixed = write_toy(tmp_path / "fixed.toy", classifier(2))
+    for one, other in ((toy, fixed), (fixed, toy)):
+        (output,) = hub("diff", one, other, "--json").json["outputs"]
+        assert output["sqnr_db"] == SQNR_CAP_DB
+        assert output["elements"] % (2 * 3) == 0
+
+
+def test_what_diverges_first_is_in_the_json_too(
+    hub: Hub, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hub("diff", toy, toy, "--json").json["inside"]["first"] is None
+    found = compared(tmp_path, SOUND | {"grids": SOUND["grids"] | {"m": (-40, 40)}})
+    model = ModelArtifact(
+        path="a.chain", state=State(format="chain", numerics=Numerics.FP32),
+        signature=Signature(inputs=(), outputs=()), sha256="", size_bytes=1,
+    )  # fmt: skip
+    report = DiffReport(model=model, other=model, inputs="given", samples=4, outputs=(), inside=found)
+    monkeypatch.setattr("hub._diff.diff", lambda *_, **__: report)
+    assert hub("diff", toy, toy, "--json").json["inside"]["first"]["layer"] == "m"
+
+
+def test_a_mistyped_file_is_answered_with_its_neighbour(hub: Hub, toy: Path) -> None:
+    wrong = toy.with_name("modle.toy")
+    assert hub("inspect", wrong, "--json").error["hint"] == f"did you mean model.toy? (in {toy.parent}/)"
+    far = toy.with_name("nowhere") / "modle.toy"
+    assert hub("inspect", far, "--json").error["hint"] == f"look around: ls {toy.parent}"
+
+
+def integers(name: str, scale: float, zero_point: int) -> TensorSpec:
+    quant = QuantParams(scale=(scale,), zero_point=(zero_point,))
+    return TensorSpec(name=name, dtype=DType.INT8, shape=(Dim.of(1), Dim.of(4)), quant=quant)
+
+
+def test_integers_at_both_ends_are_fed_as_what_they_stand_for() -> None:
+    one = Signature(inputs=(integers("x", 0.5, 3),), outputs=(integers("y", 0.1, 0),))
+    other = Signature(inputs=(integers("x", 0.25, -1),), outputs=(integers("y", 0.2, 5),))
+    found = paired(one, other)
+    fed = np.array([[3, 5, -7, 13]], np.int8)
+    real = to_reals({"x": fed}, found.own, "input")
+    assert real["x"].tolist() == [[0, 1, -5, 5]]
+    assert to_artifact(real, (found.bindings,))["x"].tolist() == [[-1, 3, -21, 19]]
+    assert np.array_equal(to_artifact(real, (found.own,))["x"], fed)
+    given = to_source({"y": np.array([[5, 6, 7, 8]], np.int8)}, (found.bindings,))["y"]
+    assert np.allclose(given, [[0, 0.2, 0.4, 0.6]])
+    assert not hold_alike(one, other)
+    assert hold_alike(one, one)
+    floats = paired(one, Signature(inputs=(spec("x", 1, 4),), outputs=(spec("y", 1, 4),)))
+    assert (floats.bindings, len(floats.own)) == ((), 2)
 
 
 def spec(name: str, *shape: int) -> TensorSpec:

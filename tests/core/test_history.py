@@ -43,6 +43,15 @@ def test_a_gate_of_the_users_own_is_no_history(hub: Hub, faults: Faults, toy: Pa
     assert planned(hub, toy)["routes"][0] == ["faulty.slightly-wrong"]
 
 
+def test_what_went_wrong_by_a_gate_of_the_users_own_is_known_to_that_gate(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path
+) -> None:
+    faults("slightly-wrong")
+    own = ("--max-relative", "1e-5")
+    assert convert(hub, toy, tmp_path / "first.toybin", *own).json["failed_attempts"]
+    assert "failed_attempts" not in convert(hub, toy, tmp_path / "second.toybin", *own).json
+
+
 def test_what_went_wrong_by_the_usual_gate_says_nothing_of_another(
     hub: Hub, faults: Faults, toy: Path, tmp_path: Path
 ) -> None:

@@ -192,6 +192,14 @@ def test_a_range_that_cuts_off_and_a_moved_bias_are_told(tmp_path: Path) -> None
     assert far.failed == 1
 
 
+def test_a_bias_on_a_fine_grid_is_not_cut_off(tmp_path: Path) -> None:
+    source = FLOAT | {"constants": FLOAT["constants"] | {"b": [1, -2, 8, -4]}}
+    less = SOUND | {"constants": SOUND["constants"] | {"b": [1, -2, 5, -4]}, "steps": {"w": 0.01, "b": 1e-5}}
+    said = describe_local(checked(tmp_path, less, source))
+    assert "25.0% of its values are up to" in said
+    assert "cuts off" not in said
+
+
 def test_a_scale_that_lost_its_sign_is_a_fault(tmp_path: Path) -> None:
     turned = SOUND["constants"] | {"w": (-np.array(SOUND["constants"]["w"])).tolist()}
     report = checked(tmp_path, SOUND | {"constants": turned, "steps": {"w": -0.01}})

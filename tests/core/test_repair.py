@@ -115,6 +115,18 @@ def test_without_a_receipt_the_user_names_source_and_data(
     assert ran.json["receipt"]["result"]["state"]["numerics"] == "int8"
 
 
+def test_a_receipt_that_was_edited_is_told(hub: Hub, toy: Path, converted: Path) -> None:
+    receipt = converted.with_name(f"{converted.name}.hub.json")
+    assert "remarks" not in hub("verify", toy, converted, "--json").json
+    said = json.loads(receipt.read_text())
+    receipt.write_text(json.dumps(said))  # laid out otherwise it says the same
+    assert "remarks" not in hub("verify", toy, converted, "--json").json
+    receipt.write_text(json.dumps(said | {"options": said.get("options", {}) | {"seed": 7}}))
+    told = hub("verify", toy, converted, "--json").json["remarks"]
+    assert [remark["code"] for remark in told] == ["receipt-edited"]
+    assert hub("repair", converted, "--json").json["parity"]["remarks"][0]["code"] == "receipt-edited"
+
+
 def test_data_that_is_gone_is_asked_for(hub: Hub, samples: Path, converted: Path) -> None:
     spoil(converted)
     moved = samples.rename(samples.with_name("moved.npz"))
