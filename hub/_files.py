@@ -160,10 +160,14 @@ def check_side_files(side: Iterable[Path], destination: Path, *, force: bool, in
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
-    """The receipt as JSON for people and machines, with the digest that tells one that was edited."""
-    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(receipt))
-    whole = msgspec.json.encode(said | {"digest": receipt_digest(said)})
-    return msgspec.json.format(whole, indent=2) + b"\n"
+    """The receipt as JSON for people and machines."""
+    return msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
+
+
+def with_digest(receipt: Receipt) -> Receipt:
+    """A receipt with what tells whether its file was edited later."""
+    said = msgspec.json.decode(msgspec.json.encode(receipt), type=dict[str, Any])
+    return msgspec.structs.replace(receipt, digest=receipt_digest(said))
 
 
 def receipt_digest(said: Mapping[str, Any]) -> str:

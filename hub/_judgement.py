@@ -94,7 +94,7 @@ def judge(
     edited = edited_words(Path(result.artifact.path)) if receipt else ()
     return msgspec.structs.replace(
         report,
-        remarks=(*edited, *_other_source(request.source, opened, receipt), *pairs.told, *unsteady, *layers),
+        remarks=(*edited, *_other_source(request.source, opened, receipt, made_of), *pairs.told, *unsteady, *layers),
     )
 
 
@@ -169,15 +169,18 @@ def _check_pair(source: Opened, result: Opened, receipt: Receipt) -> None:
     raise UsageError(message, hint=f"give the model that it was made of: {receipt.source.path}")
 
 
-def _other_source(source: Source, opened: Opened, receipt: Receipt | None) -> tuple[Remark, ...]:
+def _other_source(
+    source: Source, opened: Opened, receipt: Receipt | None, followed: Receipt | None
+) -> tuple[Remark, ...]:
     """Say that a result is compared with another model than the one it was made of; a builder's is new every time."""
     if receipt is None or source.builder or receipt.source.sha256 == opened.artifact.sha256:
         return ()
     text = (
         f"{source.label} (sha256 {opened.artifact.sha256[:12]}…) is not the source that the result's receipt names "
-        f"({receipt.source.path}, sha256 {receipt.source.sha256[:12]}…); sizes and changes of inputs and outputs are "
-        "taken from that receipt all the same"
+        f"({receipt.source.path}, sha256 {receipt.source.sha256[:12]}…)"
     )
+    if followed:
+        text += "; sizes and changes of inputs and outputs are taken from that receipt all the same"
     return (Remark("warning", "other-source", text, "give the source that the result was made of, if you meant it"),)
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from hub._bindings import Chain
 from hub._candidate import Candidate
-from hub._files import receipt_digest, receipt_path
+from hub._files import receipt_digest, receipt_path, with_digest
 from hub._goals import wanted_numerics
 from hub._measure import Reference
 from hub._opening import Opened
@@ -84,7 +84,7 @@ def make_receipt(
         raise VerificationError("the last step was not compared", hint="this is a defect in hub")
     performance = proof.performance
     wanted, level = wanted_numerics(request, source), _level(registry, result)
-    return Receipt(
+    made = Receipt(
         receipt_version=RECEIPT_VERSION,
         hub_version=VERSION,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -121,6 +121,7 @@ def make_receipt(
             "system": platform.system(),
         },
     )
+    return with_digest(made)
 
 
 def _level(registry: Registry, result: Candidate) -> ExecutionLevel:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from hub import _plugins, _requirements
-from hub._files import check_output, check_side_files, encode_receipt, publish, receipt_path, sha256_model
+from hub._files import check_output, check_side_files, encode_receipt, publish, receipt_path, sha256_model, with_digest
 from hub._request import Request
 from hub._store import Store, key_of
 from hub._tasks import TaskResult
@@ -46,12 +46,12 @@ def repeated(request: Request) -> Receipt | None:
         return None
     receipt = msgspec.structs.replace(
         receipt,
-        digest="",
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         result=msgspec.structs.replace(receipt.result, path=str(request.destination.absolute())),
         steps=tuple(msgspec.structs.replace(step, cached=True) for step in receipt.steps),
         speed=msgspec.structs.replace(receipt.speed, cached=True) if receipt.speed else None,
     )
+    receipt = with_digest(receipt)
     artifact = folder / "out" / request.destination.name
     side = sorted(file for file in artifact.parent.iterdir() if file != artifact)
     check_side_files(side, request.destination, force=request.force, inputs=inputs)

@@ -61,6 +61,7 @@ def test_a_repeated_conversion_is_delivered_as_it_was(hub: Hub, toy: Path) -> No
     before, after = first.json, again.json
     for receipt in (before, after):
         receipt.pop("created")
+        receipt.pop("digest")
         receipt["steps"] = [step | {"cached": None} for step in receipt["steps"]]
         receipt["speed"] |= {"cached": None}
     assert after == before
