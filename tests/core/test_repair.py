@@ -127,6 +127,16 @@ def test_a_receipt_that_was_edited_is_told(hub: Hub, toy: Path, converted: Path)
     assert hub("repair", converted, "--json").json["parity"]["remarks"][0]["code"] == "receipt-edited"
 
 
+def test_a_builder_that_a_receipt_names_is_not_run_unasked(hub: Hub, converted: Path) -> None:
+    spoil(converted)
+    receipt = converted.with_name(f"{converted.name}.hub.json")
+    said = json.loads(receipt.read_text())
+    receipt.write_text(json.dumps(said | {"source": said["source"] | {"path": "os.path:getcwd"}}))
+    error = hub("repair", converted, "--json").error
+    assert error["code"] == "usage"
+    assert f"hub repair {converted} --source os.path:getcwd" in error["hint"]
+
+
 def test_data_that_is_gone_is_asked_for(hub: Hub, samples: Path, converted: Path) -> None:
     spoil(converted)
     moved = samples.rename(samples.with_name("moved.npz"))

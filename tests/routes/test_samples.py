@@ -106,7 +106,8 @@ def test_channels_last_border(tmp_path: Path) -> None:
 
 def test_builder_with_weights_equals_the_exported_program(tmp_path: Path) -> None:
     weights = ("--weights", TORCH / "digits.safetensors", "--shape", "image=1x1x8x8")
-    convert("samples.digits_torch.model:build", tmp_path / "builder.tflite", *weights)
+    receipt = convert("samples.digits_torch.model:build", tmp_path / "builder.tflite", *weights)
+    assert receipt["source"]["path"] == "samples.digits_torch.model:build"
     convert(TORCH / "digits.pt2", tmp_path / "program.tflite")
     images = np.load(TORCH / "test.npz")["image"][:8]
     np.testing.assert_allclose(
@@ -115,7 +116,9 @@ def test_builder_with_weights_equals_the_exported_program(tmp_path: Path) -> Non
 
 
 def test_a_keras_builder_with_weights_equals_the_saved_model(tmp_path: Path) -> None:
-    convert("samples.digits_keras.train:convolutional", tmp_path / "b.tflite", "--weights", KERAS / "digits.keras")
+    builder = "samples.digits_keras.train:convolutional"
+    receipt = convert(builder, tmp_path / "b.tflite", "--weights", KERAS / "digits.keras")
+    assert receipt["source"]["path"] == builder
     assert accuracy_of(tmp_path / "b.tflite", KERAS / "test.npz", "image") >= 0.97
 
 
