@@ -268,3 +268,14 @@ def test_a_builder_is_as_large_as_its_weights(tmp_path: Path, monkeypatch: pytes
     receipt = convert("seeded_builder:build", tmp_path / "half.tflite", "--fp16", "--shape", "input=1x64")
     assert receipt["source"]["size_bytes"] == 4 * (64 * 64 + 64)
     assert not any(remark["code"] == "not-smaller" for remark in receipt["remarks"])
+
+
+@pytest.mark.scheduled
+def test_what_one_output_keeps_in_the_cache_another_does_not_take_away(tmp_path: Path) -> None:
+    """A file that names its side files is kept once for each name: another run may be publishing the first."""
+    for name in ("one", "two"):
+        run_hub("convert", TORCH / "digits.pt2", "--to", "openvino", "-o", tmp_path / f"{name}.xml")
+    kept = {file.name for file in Path(os.environ["HUB_CACHE_DIR"]).glob("objects/*/*/out/*.xml")}
+    assert {"one.xml", "two.xml"} <= kept
+    receipt = json.loads((tmp_path / "one.xml.hub.json").read_text())
+    assert all(Path(step["artifact"]["path"]).exists() for step in receipt["steps"])
