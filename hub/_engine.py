@@ -244,20 +244,22 @@ class Conversion:
             _effects.check_carried_out(route[-1].edge, opened.summary.signature, candidate, asked)
             if ran.steps:
                 prove_float32(self._runner, opened, ran, reference, ran.steps[-1].parity)
-            candidate = self._layers_proved(opened, ran, candidate, reference)
         except HubError as error:
             raise RouteFailed(prefix, error) from error
         labelled = self._accuracy(candidate, samples, reference) if here else None
         if labelled and labelled.failure:
             lost = VerificationError(f"the result is not the source's: {labelled.failure}")
             raise RouteFailed(prefix, lost, candidate.steps[-1].parity)
+        # before its layers, which take longer: nobody wants them proved of a result that is too slow
+        performance = self._performance(opened, candidate, reference) if here else Performance()
+        candidate = self._layers_proved(opened, ran, candidate, reference)
         self._history.passed(prefix)
         return Proof(
             source=opened,
             result=candidate,
             samples=samples,
             reference=reference,
-            performance=self._performance(opened, candidate, reference) if here else Performance(),
+            performance=performance,
             accuracy=labelled,
         )
 
@@ -273,15 +275,20 @@ class Conversion:
         """Hold what ran last against its float model, layer by layer, and write that into its step.
 
         Raises:
-            VerificationError: A layer is off by more than its own rounding. A range that cuts values off, or a bias
-                that was moved, is told in the receipt.
+            RouteFailed: A layer is off by more than its own rounding. A range that cuts values off, or a bias that was
+                moved, is told in the receipt.
         """
         if self._request.fast or not ran.steps or ran.artifact.state.numerics is Numerics.FP32:
             return candidate
         self._events.started(f"comparing the layers of {ran.artifact.state}")
-        local = measure_local(self._runner, opened.artifact, ran, reference)
+        edges = tuple(step.edge for step in candidate.steps)
+        try:
+            local = measure_local(self._runner, opened.artifact, ran, reference)
+        except HubError as error:
+            raise RouteFailed(edges, error) from error
         if local.failed:
-            raise VerificationError(describe_local(local), hint="the next route, or `--precision` of another kind")
+            wrong = VerificationError(describe_local(local), hint="the next route, or `--precision` of another kind")
+            raise RouteFailed(edges, wrong)
         last = len(ran.steps) - 1
         steps = [
             msgspec.structs.replace(step, local=local) if place == last else step
