@@ -28,6 +28,12 @@ ADDS = frozenset({"Add", "ADD"})
 _CLIPPING = frozenset({"Clip", "Clamp", "Minimum", "Maximum", "Min", "Max", "MINIMUM", "MAXIMUM"})
 """What a range does too, so that the bounds need not be kept."""
 
+_ACTIVATIONS = frozenset(
+    {"relu", "leakyrelu", "prelu", "elu", "selu", "sigmoid", "logistic", "hardsigmoid", "hsigmoid", "tanh", "softsign"}
+    | {"softplus", "hardswish", "hswish", "swish", "silu", "gelu", "mish"}
+)
+"""Of one number each, in formats' spellings without capitals and underscores; what bounds alone is none of them."""
+
 
 class SharedConstant(NamedTuple):
     """A constant that both models have: where the float layer reads it, its name in either, and its axes."""
@@ -144,6 +150,15 @@ def _likeness(item: SharedConstant, stored: tuple[Stored, Stored]) -> tuple[bool
     return relative_noise(one, other.values) < ALIKE, bool(np.mean(rounded) > 1 / 2)
 
 
+def _is_activation(layer: InnerLayer) -> bool:
+    return layer.operator.lower().replace("_", "") in _ACTIVATIONS
+
+
+def _may_be(float_layer: InnerLayer, layer: InnerLayer) -> bool:
+    """Whether a layer does what one of its name does, or another activation in its place."""
+    return float_layer.operator == layer.operator or (_is_activation(float_layer) and _is_activation(layer))
+
+
 class LayerGraphs:
     """The float model and the result, matched: by what the result's tensors stand for, else by what a layer reads.
 
@@ -208,7 +223,7 @@ class LayerGraphs:
             words = [self.result.tensors[name].stands_for for name in chain]
             for word in words if tensors_only else (*words, layer.name):
                 one = names.get(word)
-                if one and (tensors_only or word != layer.name or one.operator == layer.operator):
+                if one and (tensors_only or word != layer.name or _may_be(one, layer)):
                     if tensors_only or one.outputs[0] not in self.matched:
                         self._match(one, layer)
                     break
@@ -229,7 +244,7 @@ class LayerGraphs:
             if layer.outputs[0] in self.matched:
                 continue
             alike = [other for other in free if other.operator == layer.operator and self._reads_alike(layer, other)]
-            one = self._nearest(layer, alike) if len(alike) > 1 else alike[0] if alike else None
+            one = self._nearest(layer, alike) if len(alike) > 1 else alike[0] if alike else self._other(layer, free)
             if one:
                 self._match(layer, one)
                 free.remove(one)
@@ -256,6 +271,19 @@ class LayerGraphs:
         own = [self.float_name(name) for name in layer.inputs if name and not self.result.tensors[name].constant]
         wanted = [name for name in float_layer.inputs if name and not self.float.tensors[name].constant]
         return own == wanted and not self.moved.keys() & {*layer.inputs}
+
+    def _other(self, float_layer: InnerLayer, free: Sequence[InnerLayer]) -> InnerLayer | None:
+        """Another activation in a float one's place: the wrong one, or the same by another name; values tell.
+
+        What it reads is read as often on both sides, so that it is no step of several that do the same.
+        """
+        found = [layer for layer in free if _is_activation(layer) and self._reads_alike(float_layer, layer)]
+        if not _is_activation(float_layer) or len(found) != 1:
+            return None
+        given = float_layer.inputs[0]
+        wanted = sum(layer.inputs.count(given) for layer in self.float.layers)
+        own = sum(self.float_name(name) == given for layer in self.result.layers for name in layer.inputs if name)
+        return found[0] if own == wanted else None
 
     def _nearest(self, float_layer: InnerLayer, alike: Sequence[InnerLayer]) -> InnerLayer | None:
         """Of layers that read the same the one with the same constants; None where they are rounded too much to tell.

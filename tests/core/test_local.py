@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -176,6 +177,26 @@ def test_another_operator_refuses_and_a_wrong_wire_is_named(tmp_path: Path) -> N
     assert [item.layer for item in other.worst if item.failures] == ["z"]
     wired = checked(tmp_path, SOUND | {"layers": [*LAYERS[:2], ["Sub", ["m", "x"], "z"]]})
     assert "it reads m where the float model's layer reads y" in describe_local(wired)
+
+
+def test_another_activation_in_ones_place_is_compared_with_it() -> None:
+    """By the layer's name, and without one where both alone read the same."""
+    plain = _turned_inside("m", "y")
+    named = _with_operator(_turned_inside("m other", "y"), "LeakyRelu")
+    assert [pair.layer.operator for pair in LayerGraphs(plain, named).pairs()] == ["LeakyRelu", "Relu"]
+    layers = (msgspec.structs.replace(named.layers[0], name="HSigmoid_1"), named.layers[1])
+    unnamed = msgspec.structs.replace(named, layers=layers)
+    assert [pair.layer.operator for pair in LayerGraphs(plain, unnamed).pairs()] == ["LeakyRelu", "Relu"]
+    twice = InnerLayer(name="more", operator="Mul", inputs=("x", "m other"), outputs=("z",))
+    tensors = unnamed.tensors | {"z": InnerTensor(name="z", dtype=DType.FLOAT32)}
+    several = msgspec.structs.replace(unnamed, layers=(*layers, twice), tensors=tensors)
+    assert [pair.layer.operator for pair in LayerGraphs(plain, several).pairs()] == ["Relu"]
+
+
+def _with_operator(inside: Inside, operator: str) -> Inside:
+    """The first layer becomes another."""
+    first = msgspec.structs.replace(inside.layers[0], operator=operator)
+    return msgspec.structs.replace(inside, layers=(first, *inside.layers[1:]))
 
 
 def test_operands_of_a_sum_may_change_places(tmp_path: Path) -> None:

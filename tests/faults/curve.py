@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from docs.verdict import FIGURES, Artifact, Fault, read_figures
+from docs.verdict import DECISION, FIGURES, Artifact, Fault, read_figures
 from hub.spec import Receipt
 from tests.faults.alarms import feeds_of, receipts_in
 from tests.faults.score import Bench, sites_of
@@ -43,6 +43,7 @@ def score(artifact: Path, receipt: Receipt) -> Artifact:
             for item in every
             if not item.equivalence
         ),
+        decision=DECISION,
     )
 
 
