@@ -88,7 +88,7 @@ DECISION = 82
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """One sound artifact, likewise, the faults that were planted into it, and the last decision that the code follows."""
+    """One sound artifact, likewise, the faults that were planted into it, and the decision that the code followed."""
 
     model: str
     backend: str

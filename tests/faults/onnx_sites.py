@@ -81,7 +81,8 @@ class OnnxSites:
             node = next(item for item in model.graph.node if site.where in item.output)
             node.op_type = _RELATIVES.get(node.op_type, node.op_type)
             for attribute in node.attribute:
-                attribute.f *= 100 if attribute.name == "epsilon" else 1
+                if attribute.name == "epsilon":  # to write `f` of any other attribute makes the file invalid
+                    attribute.f *= 100
         elif numbers is not None:
             old = self.stored[site.where]
             changed[site.where] = stored(numbers, old, 128 if old.dtype == np.uint8 else 0)
