@@ -43,6 +43,7 @@ is the core of `vad-onnx`, on which bounds were chosen, from another framework; 
 def request(folder: Path, name: str, target: str, precision: str) -> Request:
     """What makes one artifact; the model and its data are written once."""
     place = folder / name
+    shapes: dict[str, tuple[int, ...]] = {}
     if name in nets.NETS:
         file, given = place / f"{name}.pt2", {}
         model = str(file if file.exists() else nets.write(name, place))
@@ -51,6 +52,9 @@ def request(folder: Path, name: str, target: str, precision: str) -> Request:
         case = backends.MODELS.get(name) or CASES[name]
         flags = fetched_flags(case)
         given = dict(zip(flags[::2], flags[1::2], strict=True))
+        for text in (text for flag, text in zip(flags[::2], flags[1::2], strict=True) if flag == "--shape"):
+            one, _, sizes = text.partition("=")
+            shapes[one] = tuple(int(size) for size in sizes.split("x"))
         model, data = case.model(backends.place_of(case, folder)), backends.samples_of(case, folder)
     constants = {"sr": 16000.0} if "--constant" in given else {}
     return Request(
@@ -58,7 +62,7 @@ def request(folder: Path, name: str, target: str, precision: str) -> Request:
         target=target,
         numerics=Numerics(precision),
         output=str(place / f"{target}.{precision}{SUFFIXES[target]}"),
-        options=ConvertOptions(constants=constants),
+        options=ConvertOptions(constants=constants, shapes=shapes),
         calibration=str(data.calibration),
         test=str(data.test),
         fast=True,
