@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from hub.spec import Dim, ModelSummary, Numerics, Remark, Signature, State, TensorSpec
 from hub_tflite.numerics import PrecisionReport, precision_report
+from hub_tflite.plain import RAW, Written, is_raw, make_plain
+from hub_tflite.plain.variables import NEXT
 from hub_tflitefile.interface import interface_of, quant_params
 from hub_tflitefile.schema import (
     constant,
@@ -33,22 +35,25 @@ _SHOWN = 8
 
 
 def describe_file(path: str | Path) -> ModelSummary:
-    """Reads a file into a summary.
+    """Reads a file into a summary, in its plain form where it is raw.
 
     Raises:
         ModelNotFound: There is no such file.
         ModelUnreadable: It is truncated, corrupt or not TFLite.
+        UnsupportedModel: It is raw, of a kind that has no plain form.
     """
     content = read_bytes(path)
     verify(content, path)
     model = parse(content, path)
+    form = RAW if is_raw(model) else ""
+    written = make_plain(model)
     report = precision_report(model)
     custom = custom_operators(model)
     found = {"schema": str(model.version), "subgraphs": str(len(model.subgraphs)), "buffers": str(len(model.buffers))}
     if model.description:
         found["producer"] = text(model.description)
     return ModelSummary(
-        state=State(format=FORMAT, numerics=report.numerics),
+        state=State(format=FORMAT, numerics=report.numerics, form=form),
         signature=signature_of(model),
         operators=operator_counts(model),
         custom_operators=custom,
@@ -56,7 +61,7 @@ def describe_file(path: str | Path) -> ModelSummary:
         size_bytes=len(content),
         files=(str(Path(path).resolve()),),
         versions=found | {text(entry.name): "present" for entry in model.metadata or []},
-        findings=tuple(_findings(model, content, report, custom)),
+        findings=(*_of_written(written), *_findings(model, content, report, custom)),
         layers=report.layers,
     )
 
@@ -109,6 +114,21 @@ def _index_ranges(model: ModelT, graph: SubGraphT) -> dict[int, tuple[float, flo
 
 
 _STATIC_NUMERICS = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8})
+
+
+def _of_written(written: Written) -> Iterator[Remark]:
+    if written.operators:
+        text = f"{', '.join(written.operators)}: LiteRT has no kernel, read as the plain operators that they stand for"
+        yield Remark("finding", "custom-operators-written", text)
+    if written.states:
+        names = ", ".join(state.name for state in written.states)
+        text = f"state between runs is read as inputs, and as outputs of that name and {NEXT}: {names}"
+        hint = f"--state NAME=NAME{NEXT} keeps one inside where the target can"
+        yield Remark("finding", "state-lifted", text, hint)
+    other = [state.name for state in written.states if not state.starts_at_zero]
+    if other:
+        text = f"before the first run these states are not zero: {', '.join(other)}"
+        yield Remark("finding", "state-starts-elsewhere", text, "feed the file's own first values")
 
 
 def _findings(model: ModelT, content: bytes, report: PrecisionReport, custom: tuple[str, ...]) -> Iterator[Remark]:

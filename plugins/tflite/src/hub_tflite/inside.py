@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hub.spec import InnerLayer, InnerTensor, Inside, Read, StoredConstant, UnsupportedModel
 from hub_tflite.numerics import layer_name
+from hub_tflite.plain import make_plain
 from hub_tflitefile.interface import interface_of, quant_params, unique_names
 from hub_tflitefile.schema import constant, content, dtype_of, new, numbers, operator_name, parse, read_bytes, to_bytes
 from hub_tflitefile.tables import BufferT
@@ -43,7 +44,7 @@ class InsideTflite:
 
     def inside(self, path: Path) -> Inside:
         """Reads the main graph; what QUANTIZE and DEQUANTIZE give stands for what they were given."""
-        model = parse(read_bytes(path), path)
+        model = _plain(path)
         graph = model.subgraphs[0]
         names = unique_names(graph)
         stored = {index for index, tensor in enumerate(graph.tensors) if constant(model, tensor) is not None}
@@ -78,7 +79,7 @@ class InsideTflite:
         Raises:
             UnsupportedModel: One is stored in blocks with scales of their own, or sparsely.
         """
-        model = parse(read_bytes(path), path)
+        model = _plain(path)
         places = {name: index for index, name in enumerate(unique_names(model.subgraphs[0]))}
         return {name: _stored(model, model.subgraphs[0].tensors[places[name]], name) for name in names}
 
@@ -88,7 +89,7 @@ class InsideTflite:
         """Writes a float model whose layers are fed apart from each other."""
         import numpy as np
 
-        model = parse(read_bytes(path), path)
+        model = _plain(path)
         graph = model.subgraphs[0]
         places = {name: index for index, name in enumerate(unique_names(graph))}
         makers = {numbers(operator.outputs)[0]: operator for operator in graph.operators if numbers(operator.outputs)}
@@ -120,9 +121,15 @@ class InsideTflite:
 
     def part(self, path: Path, into: Path, inputs: Mapping[str, Array], output: str) -> Path:
         """Writes what computes a tensor from others; see `hub.spec.CutsOut`."""
-        model = parse(read_bytes(path), path)
+        model = _plain(path)
         places = {name: index for index, name in enumerate(unique_names(model.subgraphs[0]))}
         return _written(model, [places[name] for name in inputs], [places[output]], into / "part.tflite")
+
+
+def _plain(path: Path) -> ModelT:
+    model = parse(read_bytes(path), path)
+    make_plain(model)
+    return model
 
 
 def _written(model: ModelT, inputs: list[int], outputs: list[int], file: Path) -> Path:

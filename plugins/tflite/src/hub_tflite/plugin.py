@@ -6,6 +6,7 @@ from hub.spec import DescribeJob, Edge, Format, Identification, ModelSummary, Nu
 from hub_tflite.convert import QUANTIZING, WIDEN
 from hub_tflite.describe import FORMAT, describe_file
 from hub_tflite.inside import InsideTflite
+from hub_tflite.plain.edge import PLAIN
 from hub_tflite.runtime import LiteRtRuntime
 from hub_tflite.to_onnx.edge import IMPORTER
 from hub_tflite.to_onnx.tf2onnx_edge import TF2ONNX
@@ -34,7 +35,7 @@ def hub_register_formats() -> list[Format]:
 @hookimpl
 def hub_register_edges() -> list[Edge]:
     """Offers the quantization edges and those to ONNX."""
-    return [WIDEN, *QUANTIZING, IMPORTER, TF2ONNX]
+    return [PLAIN, WIDEN, *QUANTIZING, IMPORTER, TF2ONNX]
 
 
 @hookimpl

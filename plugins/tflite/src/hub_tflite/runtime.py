@@ -22,6 +22,7 @@ from hub.spec import (
     UsageError,
 )
 from hub_tflite.execution import execution_of
+from hub_tflite.plain import plain_bytes
 from hub_tflitefile.interface import interface_of, unique_names
 from hub_tflitefile.schema import new, parse, read_bytes, to_bytes, verify
 from hub_tflitefile.tables import TensorMapT
@@ -63,7 +64,7 @@ def _refused(variant: str, action: str, error: Exception) -> StepError:
 
 
 class LiteRtSession:
-    """One opened model. Inputs of another size than the file's are resized to; results are copies.
+    """One opened model, in its plain form. Inputs of another size than the file's are resized to; results are copies.
 
     Args:
         content: Bytes of the file.
@@ -73,10 +74,11 @@ class LiteRtSession:
     Raises:
         ModelUnreadable: The bytes are corrupt.
         StepError: The runtime refuses the model.
+        UnsupportedModel: The model is raw, of a kind that has no plain form.
     """
 
     def __init__(self, content: bytes, variant: str = "", threads: int = 0) -> None:
-        self._content = content
+        self._content = content = plain_bytes(content)
         self._variant = variant
         self._threads = threads
         self._turn = Lock()

@@ -111,6 +111,7 @@ class OperatorT:
     builtinOptions: Any
     builtinOptions2Type: int
     builtinOptions2: Any
+    customOptions: Bytes | None
 
 
 class OperatorCodeT:

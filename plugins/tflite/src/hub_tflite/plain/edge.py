@@ -1,0 +1,61 @@
+"""The edge in front of every other for a raw file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hub.spec import ANY, KEEP, Accepts, ConvertJob, Edge, Gives, Remark, StepError, StepOutput
+from hub_tflite.plain import RAW, Written, make_plain
+from hub_tflite.plain.sequence import STEPS, differing_step
+from hub_tflitefile.schema import read, read_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from hub_tflite.plain.variables import LiftedState
+
+
+def run_plain(job: ConvertJob) -> StepOutput:
+    """Writes `job.source.path` plainly, and holds lifted state against the file's own over several runs.
+
+    Raises:
+        ModelUnreadable: The file is corrupt.
+        UnsupportedModel: It is of a kind that has no plain form.
+        StepError: The lifted form gives something else than the file.
+    """
+    path = Path(job.source.path)
+    model = read(path)
+    written = make_plain(model)
+    content = to_bytes(model)
+    if written.states and not written.operators:
+        _hold(read_bytes(path), content, written.states)
+    Path(job.output).write_bytes(content)
+    return StepOutput(notes=tuple(_notes(written)))
+
+
+def _hold(before: bytes, after: bytes, states: tuple[LiftedState, ...]) -> None:
+    wrong = differing_step(before, after, states)
+    if wrong is not None:
+        raise StepError(f"with its state lifted the model gives something else in run {wrong + 1} of a sequence")
+
+
+def _notes(written: Written) -> Iterator[Remark]:
+    if written.operators:
+        yield Remark("note", "custom-operators-written", f"written as plain operators: {', '.join(written.operators)}")
+    if written.states:
+        proof = "" if written.operators else f"; the same bit for bit over {STEPS} runs of the file in LiteRT"
+        yield Remark("note", "state-lifted", f"{len(written.states)} states became inputs and outputs{proof}")
+
+
+PLAIN = Edge(
+    id="tflite.plain",
+    accepts=(Accepts(format="tflite", numerics=ANY, form=RAW),),
+    gives=Gives(format="tflite", numerics=KEEP),
+    convert=run_plain,
+    keeps_dynamic=True,
+    requires=("ai-edge-litert",),
+    process="tflite",
+    cost=0.1,
+    title="public custom operators and state, written plainly",
+)
+"""From a raw file to one that every other edge takes."""
