@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from hub.spec import ModelRefused, ModelUnreadable, Signature, TensorSpec, UnsupportedModel
+from hub.spec import ModelRefused, ModelUnreadable, Remark, Signature, TensorSpec, UnsupportedModel
 from hub_keras.archive import SAVED_MODEL_FILE
+from hub_keras.frozen import load_frozen
 from hub_keras.loaded import LoadedModel, spec_of, unique
 
 SERVING = "serving_default"
@@ -72,20 +73,59 @@ def load_saved_model(folder: Path, *, allow_pickle: bool) -> LoadedModel:
     """Load a SavedModel through its serving signature. See `hub_keras.load.load_model`."""
     operators = read_operators(folder)
     refuse_code(folder, operators, allow_pickle=allow_pickle)
+    try:
+        loaded = _of_objects(folder, operators)
+    except _NotLoaded as failed:
+        loaded = _of_graph(folder, operators, failed)
+    return loaded
+
+
+class _NotLoaded(Exception):
+    """TensorFlow 2 does not load a folder; the message says why."""
+
+
+def _of_objects(folder: Path, operators: dict[str, int]) -> LoadedModel:
     model = _load(folder)
-    name, function = _serving(model, folder)
+    signatures = dict(getattr(model, "signatures", {}))
+    name = _chosen(list(signatures), folder)
+    function = signatures[name]
     inputs, outputs = _specs(function.structured_input_signature[1]), _specs(function.structured_outputs)
-    signature = Signature(inputs=inputs, outputs=_apart(outputs, [spec.name for spec in inputs]))
     results = [spec.name for spec in outputs]
     weights = list({id(variable): variable for variable in function.graph.variables}.values())
     return LoadedModel(
         call=lambda tensors: _call(function, [spec.name for spec in inputs], results, tensors),
-        signature=signature,
+        signature=Signature(inputs=inputs, outputs=_apart(outputs, [spec.name for spec in inputs])),
         operators={key: count for key, count in operators.items() if key not in _PLUMBING},
         model=model,
         parameters=sum(math.prod(variable.shape) for variable in weights),
         weight_dtypes=tuple(variable.dtype.name for variable in weights),
         versions={"file": "savedmodel", "signature": name, "tensorflow": str(model.tensorflow_version)},
+    )
+
+
+def _of_graph(folder: Path, operators: dict[str, int], failed: _NotLoaded) -> LoadedModel:
+    """Load the graph alone, by the loader of TensorFlow 1."""
+    names: list[str] = []
+
+    def choose(found: Sequence[str]) -> str:
+        names.append(_chosen(found, folder))
+        return names[0]
+
+    try:
+        frozen = load_frozen(folder, choose)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(folder, f"{failed}, nor by its loader of version 1: {error}") from error
+    inputs, outputs = _specs(frozen.inputs), _specs(frozen.outputs)
+    said = f"{failed}; its graph was loaded alone, by the loader of TensorFlow 1"
+    return LoadedModel(
+        call=frozen.call,
+        signature=Signature(inputs=inputs, outputs=_apart(outputs, [spec.name for spec in inputs])),
+        operators={key: count for key, count in operators.items() if key not in _PLUMBING},
+        model=frozen.graph,
+        parameters=sum(math.prod(shape) for shape, _ in frozen.variables),
+        weight_dtypes=tuple(dtype for _, dtype in frozen.variables),
+        findings=(Remark("finding", "graph-alone", said),),
+        versions={"file": "savedmodel", "signature": names[0], "tensorflow": frozen.version},
     )
 
 
@@ -99,18 +139,16 @@ def _load(folder: Path) -> Any:
             f"TensorFlow cannot load {folder}: {error.message}", hint="custom operators are not supported"
         ) from error
     except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise _unreadable(folder, f"cannot be loaded by TensorFlow {tf.__version__}: {error}") from error
+        raise _NotLoaded(f"cannot be loaded by TensorFlow {tf.__version__}: {error}") from error
 
 
-def _serving(model: Any, folder: Path) -> tuple[str, Any]:
-    signatures = dict(getattr(model, "signatures", {}))
-    if SERVING in signatures:
-        return SERVING, signatures[SERVING]
-    if len(signatures) == 1:
-        return next(iter(signatures.items()))
-    names = ", ".join(sorted(signatures)) or "none"
+def _chosen(names: Sequence[str], folder: Path) -> str:
+    if SERVING in names:
+        return SERVING
+    if len(names) == 1:
+        return names[0]
     raise UnsupportedModel(
-        f"{folder} has no signature {SERVING} (signatures: {names})",
+        f"{folder} has no signature {SERVING} (signatures: {', '.join(sorted(names)) or 'none'})",
         hint="save it with signatures={'serving_default': function}",
     )
 
