@@ -173,6 +173,48 @@ def test_savedmodel_that_calls_python_is_refused(tmp_path: Path) -> None:
         cases.describe(tmp_path / "saved")
 
 
+def _with_slots(folder: Path) -> Path:
+    """A dense layer whose optimizer is an object of a kind that TensorFlow 2.21 does not know, as Keras 2 saved it."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    module = tf.Module()
+    module.weight = tf.Variable(np.arange(6, dtype=np.float32).reshape(3, 2) / 7)
+    module.momentum = tf.Variable(np.zeros((3, 2), np.float32))
+    module.optimizer = tf.Module()
+    module.serve = tf.function(
+        lambda x: {"y": tf.nn.relu(x @ module.weight) - 1, "z": tf.reduce_sum(x, -1)},
+        input_signature=[tf.TensorSpec((None, 3), tf.float32, name="x")],
+    )
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve, "other": module.serve})
+    file = folder / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    objects = proto.meta_graphs[0].object_graph_def.nodes
+    places = {child.local_name: child.node_id for child in objects[0].children}
+    optimizer = objects[places["optimizer"]]
+    optimizer.user_object.identifier = "optimizerV1"
+    optimizer.slot_variables.add(
+        original_variable_node_id=places["weight"], slot_name="momentum", slot_variable_node_id=places["momentum"]
+    )
+    file.write_bytes(proto.SerializeToString())
+    return folder
+
+
+def test_savedmodel_that_tensorflow_2_cannot_load(tmp_path: Path) -> None:
+    folder, output = _with_slots(tmp_path / "saved"), tmp_path / "m.tflite"
+    summary = cases.describe(folder)
+    assert [finding.code for finding in summary.findings] == ["graph-alone"]
+    assert "add_slot" in summary.findings[0].text
+    assert summary.parameters == 6
+    assert [(spec.name, str(spec.shape[0])) for spec in summary.signature.inputs] == [("x", "batch")]
+    feeds = {"x": np.float32([[1, -2, 3], [0.5, 0, -1]])}
+    wanted = {"y": np.maximum(feeds["x"] @ (np.arange(6, dtype=np.float32).reshape(3, 2) / 7), 0) - 1,
+              "z": feeds["x"].sum(-1)}  # fmt: skip
+    assert cases.relative_error(cases.reference(folder, feeds), wanted) < 1e-6
+    cases.convert("keras.tflite-frozen", folder, output, ConvertOptions(shapes={"x": (2, 3)}))
+    assert cases.relative_error(cases.run_tflite(output, feeds), wanted) < 1e-6
+
+
 def test_truncated_savedmodel(tmp_path: Path) -> None:
     folder = _export(networks.build("dict_io"), tmp_path / "saved")
     graph = folder / "saved_model.pb"

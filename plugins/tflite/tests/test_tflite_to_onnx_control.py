@@ -15,13 +15,9 @@ from hub_tflite.to_onnx.edge import convert
 from hub_tflitefile.schema import new, to_bytes
 from plugins.tflite.tests.tflite_graphs import INPUT, OUTPUT, Graph, digits, loop, save
 from plugins.tflite.tests.tflite_handmade import single
+from plugins.tflite.tests.tflite_variables import SIZE, subgraph, with_variable
 
 TOLERANCE = 1e-5
-SIZE = (1, 3)
-
-
-def subgraph(made: Graph, inputs: list[int], outputs: list[int]) -> Any:
-    return new("SubGraphT", tensors=made.tensors, inputs=inputs, outputs=outputs, operators=made.operators)
 
 
 def compare(model: Any, folder: Path, feeds: dict[str, Any]) -> set[str]:
@@ -90,26 +86,6 @@ def test_a_branch_may_hand_its_input_on(tmp_path: Path) -> None:
     model = branching()
     model.subgraphs[2].outputs = list(model.subgraphs[2].inputs)
     compare(model, tmp_path, {"truth": np.array([False]), "x": np.ones(SIZE, np.float32)})
-
-
-def with_variable(*, written: bool = False) -> Any:
-    """x + v, with v assigned once; `written` assigns it again in the main graph."""
-    made, first = Graph(), None
-    x, handle = made.tensor("x", SIZE), made.tensor("v", (), "RESOURCE")
-    value, y = made.tensor("value", SIZE), made.tensor("y", SIZE)
-    made.add("CALL_ONCE", [], [], "CallOnceOptions", initSubgraphIndex=1)
-    made.add("VAR_HANDLE", [], [handle], "VarHandleOptions", container=b"", sharedName=b"weights")
-    made.add("READ_VARIABLE", [handle], [value], "ReadVariableOptions")
-    made.add("ADD", [x, value], [y], "AddOptions")
-    if written:
-        made.add("ASSIGN_VARIABLE", [handle, y], [], "AssignVariableOptions")
-    model = made.model([x], [y])
-    first = made.inner()
-    again, start = first.tensor("v", (), "RESOURCE"), first.constant("start", np.full(SIZE, 0.5, np.float32))
-    first.add("VAR_HANDLE", [], [again], "VarHandleOptions", container=b"", sharedName=b"weights")
-    first.add("ASSIGN_VARIABLE", [again, start], [], "AssignVariableOptions")
-    model.subgraphs.append(subgraph(first, [], []))
-    return model
 
 
 def test_a_variable_that_is_written_once_is_a_constant(tmp_path: Path) -> None:

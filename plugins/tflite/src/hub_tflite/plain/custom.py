@@ -63,7 +63,12 @@ def _options(writer: PlainWriter) -> dict[str, float | list[int]]:
     version = writer.model.operatorCodes[writer.operator.opcodeIndex].version
     writer.refuse_unless(version == _POINTS, f"it is of version {version}")
     data = writer.operator.customOptions
-    found: dict[str, float | list[int]] = {} if data is None else flexbuffers.Loads(bytes(data))
+    if data is None or len(data) == 0:
+        return {}
+    try:
+        found: dict[str, float | list[int]] = flexbuffers.Loads(bytes(data))
+    except (ValueError, struct.error) as error:
+        raise UnsupportedModel(f"{writer.name} has no plain form: its options cannot be read ({error})") from error
     return found
 
 
