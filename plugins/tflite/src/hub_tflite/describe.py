@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hub.spec import Dim, ModelSummary, Numerics, Remark, Signature, State, TensorSpec
 from hub_tflite.numerics import PrecisionReport, precision_report
-from hub_tflite.plain import RAW, Written, is_raw, make_plain
+from hub_tflite.plain import RAW, PlainParts, is_raw, make_plain
 from hub_tflite.plain.variables import NEXT
 from hub_tflitefile.interface import interface_of, quant_params
 from hub_tflitefile.schema import (
@@ -116,7 +116,7 @@ def _index_ranges(model: ModelT, graph: SubGraphT) -> dict[int, tuple[float, flo
 _STATIC_NUMERICS = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8})
 
 
-def _of_written(written: Written) -> Iterator[Remark]:
+def _of_written(written: PlainParts) -> Iterator[Remark]:
     if written.operators:
         text = f"{', '.join(written.operators)}: LiteRT has no kernel, read as the plain operators that they stand for"
         yield Remark("finding", "custom-operators-written", text)

@@ -22,7 +22,7 @@ RAW = "raw"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class PlainParts:
     """What of a file was written plainly.
 
     Attributes:
@@ -39,19 +39,19 @@ def is_raw(model: ModelT) -> bool:
     return bool(known_customs(model)) or has_state(model)
 
 
-def make_plain(model: ModelT) -> Written:
+def make_plain(model: ModelT) -> PlainParts:
     """Write a file plainly, in place; nothing changes where it is plain already.
 
     Raises:
         UnsupportedModel: A custom operator or a variable is of a form that has no plain one.
     """
     if not is_raw(model):
-        return Written()
+        return PlainParts()
     operators = write_customs(model)
     states = lift_variables(model) if has_state(model) else ()
     drop_unused(model)
     _drop_codes(model)
-    return Written(operators, states)
+    return PlainParts(operators, states)
 
 
 def plain_bytes(content: bytes) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import ANY, KEEP, Accepts, ConvertJob, Edge, Gives, Remark, StepError, StepOutput
-from hub_tflite.plain import RAW, Written, make_plain
+from hub_tflite.plain import RAW, PlainParts, make_plain
 from hub_tflite.plain.sequence import STEPS, differing_step
 from hub_tflitefile.schema import read, read_bytes, to_bytes
 
@@ -39,7 +39,7 @@ def _hold(before: bytes, after: bytes, states: tuple[LiftedState, ...]) -> None:
         raise StepError(f"with its state lifted the model gives something else in run {wrong + 1} of a sequence")
 
 
-def _notes(written: Written) -> Iterator[Remark]:
+def _notes(written: PlainParts) -> Iterator[Remark]:
     if written.operators:
         yield Remark("note", "custom-operators-written", f"written as plain operators: {', '.join(written.operators)}")
     if written.states:
