@@ -41,10 +41,15 @@ def _hold(before: bytes, after: bytes, states: tuple[LiftedState, ...]) -> None:
 
 def _notes(written: PlainParts) -> Iterator[Remark]:
     if written.operators:
-        yield Remark("note", "custom-operators-written", f"written as plain operators: {', '.join(written.operators)}")
-    if written.states:
-        proof = "" if written.operators else f"; the same bit for bit over {STEPS} runs of the file in LiteRT"
-        yield Remark("note", "state-lifted", f"{len(written.states)} states became inputs and outputs{proof}")
+        yield Remark("note", "plain-form-written", f"{', '.join(written.operators)} became builtin operators")
+    if written.states and not written.operators:
+        said = (
+            f"{len(written.states)} states handed on from outside: the same bit for bit over {STEPS} runs of the file"
+        )
+        yield Remark("note", "state-held-over-runs", said)
+    if written.states and written.operators:
+        said = "its states were not held against the file: LiteRT has no kernel for its custom operators"
+        yield Remark("note", "state-not-held", said)
 
 
 PLAIN = Edge(
