@@ -1,13 +1,14 @@
 """Constants of a result held against the float model's: by the steps of their grids, and what is added by means."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from hub._counterparts import ADDS, LayerPair, SharedConstant, Stored
+from hub._corrections import Correction, is_added
+from hub._counterparts import LayerPair, SharedConstant, Stored
 from hub._layer_bounds import LocalBounds
 from hub.spec import LayerParity
 
@@ -26,7 +27,6 @@ _HUGE = 1e4
 _INT4_LEVELS = 8
 _INT32_END = 2**31 - 3
 _BYTE_LEVELS = 255
-_BIAS_SLOT = 2  # of convolutions and products that add one themselves
 
 
 def judge_constant(
@@ -79,61 +79,73 @@ def judge_constant(
     )
 
 
-def _adds(pair: LayerPair, item: SharedConstant) -> bool:
-    """Whether a constant is what a layer adds."""
-    return pair.layer.operator in ADDS or (
-        item.read.result == pair.float_layer.outputs[0] and item.read.slot == _BIAS_SLOT
-    )
-
-
 def with_moved_biases(
     found: Sequence[LayerParity],
     shared: Sequence[tuple[LayerPair, SharedConstant]],
     stored: tuple[Stored, Stored],
+    corrections: Callable[[Mapping[int, tuple[LayerPair, SharedConstant]]], Mapping[int, Correction]],
     means: "Callable[[Sequence[LayerPair]], dict[str, tuple[Reals, Reals]]]",
 ) -> Iterator[LayerParity]:
-    """Judge again what layers of a model with integers add: no grid bounds it, but means do.
+    """Judge again what layers of a model with integers add: no grid bounds it, but what it is moved for does.
 
-    Quantizers move biases by the mean error that they have measured (bias correction). That is right where the layer's
-    means come nearer to the float model's, over all channels.
+    Quantizers move biases by the mean error that they have measured (bias correction). How NNCF does it is known, so
+    that it can be done again. Moved otherwise it is told, and refused where the layer's means are further from the
+    float model's by it.
 
     Args:
         found: What was said of each constant.
         shared: The constants, in the same order.
         stored: Their values.
+        corrections: By how much biases are moved where they are corrected, by their places, as far as that is known.
         means: What layers of either model give in the mean over the samples, laid out as the float model has it, by the
             result's names; empty where a runtime does not show it.
     """
     moved = {
-        index: pair
+        index: (pair, item)
         for index, ((pair, item), parity) in enumerate(zip(shared, found, strict=True))
-        if parity.failures and _adds(pair, item) and not stored[1][item.name].step.any()
+        if parity.failures and is_added(pair, item) and not stored[1][item.name].step.any()
     }
-    given = means(list(moved.values())) if moved else {}
+    by = {
+        index: item.order.laid_out(stored[1][item.name].values) - stored[0][item.float_name].values
+        for index, (_, item) in moved.items()
+    }
+    predicted = corrections(moved) if moved else {}
+    known = {index: item for index, item in predicted.items() if item.moved.size == by[index].size}
+    corrected = {index for index, correction in known.items() if correction.explains(by[index])}
+    others = {index: pair for index, (pair, _) in moved.items() if index not in corrected}
+    given = means(list(others.values())) if others else {}
     for index, parity in enumerate(found):
-        if index not in moved or not given:
-            yield parity
-            continue
-        pair, item = shared[index]
-        one, other = given[pair.layer.outputs[0]]
-        float_values = stored[0][item.float_name].values
-        by = item.order.laid_out(stored[1][item.name].values) - float_values
-        along = _along(pair, float_values.shape, one.shape)
-        if along is None:
-            yield parity
-            continue
-        rest = tuple(place for place, size in enumerate(along) if size == 1)
-        off, by = (other - one).mean(axis=rest, keepdims=True), by.reshape(along)
-        after, before = float(np.square(off).mean()) ** 0.5, float(np.square(off - by).mean()) ** 0.5
-        if after < before:
+        if index in corrected:
             yield msgspec.structs.replace(parity, failures=(), excess=0.0)
-            continue
-        size = float(np.square(one).mean()) ** 0.5
-        said = f"its means are {after:.2g} off by another bias than the float model's, {before:.2g} with the same"
-        excess = (after - before) / (BIAS_SHARE * size) if size else MOST_EXCESS
-        excess = min(excess, MOST_EXCESS) if math.isfinite(excess) else 1.0  # infinite means say nothing: told
-        failures = (said,) if excess > 1 else ()
-        yield msgspec.structs.replace(parity, failures=failures, excess=excess, cautions=() if failures else (said,))
+        elif index in others and others[index].layer.outputs[0] in given:
+            both = given[others[index].layer.outputs[0]]
+            yield _by_means(others[index], parity, by[index], both, known.get(index))
+        else:
+            yield parity
+
+
+def _by_means(
+    pair: LayerPair, parity: LayerParity, by: "Reals", means: "tuple[Reals, Reals]", known: Correction | None
+) -> LayerParity:
+    """Judge a bias that is moved by what it makes of the layer's means; one that no correction moves so is told."""
+    one, other = means
+    along = _along(pair, by.shape, one.shape)
+    if along is None:
+        return parity
+    rest = tuple(place for place, size in enumerate(along) if size == 1)
+    off, by = (other - one).mean(axis=rest, keepdims=True), by.reshape(along)
+    after, before = float(np.square(off).mean()) ** 0.5, float(np.square(off - by).mean()) ** 0.5
+    size = float(np.square(one).mean()) ** 0.5
+    said = f"its means are {after:.2g} off by another bias than the float model's, {before:.2g} with the same"
+    if after < before:
+        if known is None:
+            return msgspec.structs.replace(parity, failures=(), excess=0.0)
+        most = float(np.abs(by.ravel() - known.moved).max())
+        said = f"its bias is moved, and up to {most:.2g} off what a bias correction makes of it"
+    excess = (after - before) / (BIAS_SHARE * size) if size else MOST_EXCESS
+    excess = min(max(excess, 0.0), MOST_EXCESS) if math.isfinite(excess) else 1.0  # infinite means say nothing: told
+    failures = (said,) if excess > 1 else ()
+    return msgspec.structs.replace(parity, failures=failures, excess=excess, cautions=() if failures else (said,))
 
 
 def _along(pair: LayerPair, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -252,7 +252,7 @@ class Conversion:
             raise RouteFailed(prefix, lost, candidate.steps[-1].parity)
         # before its layers, which take longer: nobody wants them proved of a result that is too slow
         performance = self._performance(opened, candidate, reference) if here else Performance()
-        candidate = self._layers_proved(opened, ran, candidate, reference)
+        candidate = self._layers_proved(opened, ran, candidate, samples, reference)
         self._history.passed(prefix)
         return Proof(
             source=opened,
@@ -271,7 +271,9 @@ class Conversion:
         outputs = outputs_of(self._runner, result, reference)
         return accuracy(samples.labels, reference.outputs, outputs, parity.policy if parity else None)
 
-    def _layers_proved(self, opened: Opened, ran: Candidate, candidate: Candidate, reference: Reference) -> Candidate:
+    def _layers_proved(
+        self, opened: Opened, ran: Candidate, candidate: Candidate, samples: Samples, reference: Reference
+    ) -> Candidate:
         """Hold what ran last against its float model, layer by layer, and write that into its step.
 
         Raises:
@@ -283,7 +285,7 @@ class Conversion:
         self._events.started(f"comparing the layers of {ran.artifact.state}")
         edges = tuple(step.edge for step in candidate.steps)
         try:
-            local = measure_local(self._runner, opened.artifact, ran, reference)
+            local = measure_local(self._runner, opened.artifact, ran, reference, samples.calibration)
         except HubError as error:
             raise RouteFailed(edges, error) from error
         if local.failed:

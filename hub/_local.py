@@ -18,13 +18,15 @@ import msgspec
 import numpy as np
 
 from hub._constants import MOST_EXCESS, judge_constant, with_moved_biases
-from hub._counterparts import LayerGraphs, LayerPair, Stored
+from hub._corrections import Correction, CorrectionSamples, CorrectionSource, correctable, product_of
+from hub._counterparts import LayerGraphs, LayerPair, SharedConstant, Stored
 from hub._grids import ErrorSums, LaidGrid, real_numbers
 from hub._layer_bounds import BOUNDS, FAR_STEPS, GROSS, LocalBounds
 from hub.spec import (
     SQNR_CAP_DB,
     Feeds,
     Format,
+    HubError,
     InnerTensor,
     LayerParity,
     LocalReport,
@@ -118,11 +120,12 @@ class LayerCheck(NamedTuple):
     result: ModelArtifact
     options: RuntimeOptions
 
-    def report(self, samples: Iterable[Feeds]) -> LocalReport:
+    def report(self, samples: Iterable[Feeds], calibration: CorrectionSamples | None = None) -> LocalReport:
         """Hold the result against the float model, layer by layer.
 
         Args:
             samples: Feeds in the result's own terms.
+            calibration: Those that the quantizer had, likewise, where they are at hand.
 
         Returns:
             The report; where nothing can be compared, one that says why.
@@ -142,8 +145,10 @@ class LayerCheck(NamedTuple):
             graphs = LayerGraphs(reader.inside(files[0]), reader.inside(files[1]), held)
             with contextlib.closing(self.runtime.open(self.result, self.options)) as whole:
                 apart = _Apart(self, reader, graphs, whole, list(itertools.islice(samples, SAMPLES)))
+                apart.calibration = calibration or apart.calibration
                 apart.lay_out()
                 pairs = graphs.pairs()
+                apart.by_result = {pair.float_layer.outputs[0]: pair for pair in pairs}
                 if not pairs:
                     return LocalReport(lack="no layer of the result is named as one of the float model")
                 stored = apart.constants(pairs) if self.float_model.size_bytes <= SMALL_BYTES else None
@@ -190,6 +195,8 @@ class _Apart:
         self.bounds = BOUNDS.get(check.result.state.numerics, LocalBounds())
         self.samples = len(feeds)
         self.left_out: dict[str, int] = {}
+        self.calibration = CorrectionSamples(lambda: feeds)
+        self.by_result: Mapping[str, LayerPair] = {}
         self.joint = 0
         self.inner: set[tuple[str, ...]] = set()
 
@@ -229,6 +236,23 @@ class _Apart:
             {name: real_numbers(other[name], tensors[name]) for name in moved},
         )
 
+    def _corrections(self, biases: Mapping[int, tuple[LayerPair, SharedConstant]]) -> dict[int, Correction]:
+        """By how much biases are moved where they are corrected; none where that cannot be computed."""
+        products = {index: product_of(self.graphs, *item) for index, item in biases.items()}
+        pairs = {index: self.by_result.get(product.outputs[0]) for index, product in products.items() if product}
+        known = {index: pair for index, pair in pairs.items() if pair}
+        stored = self.constants(list(known.values()))
+        found = {
+            index: correctable(self.graphs, pair.with_constants(stored), stored[1]) for index, pair in known.items()
+        }
+        check = self.check
+        source = CorrectionSource(self.reader, check.runtime, check.float_model, self.graphs.float, check.options)
+        layers = {index: item for index, item in found.items() if item}
+        try:
+            return source.corrections(layers, self.calibration) if layers else {}
+        except (HubError, RuntimeError, ValueError):  # a layer that does not run apart: the means tell
+            return {}
+
     def _means(self, pairs: Sequence[LayerPair]) -> "dict[str, tuple[Reals, Reals]]":
         """What layers of either model give in the mean over the samples, laid out alike, by the result's names."""
         check, graphs = self.check, self.graphs
@@ -258,7 +282,7 @@ class _Apart:
                 self.inner |= {layer.outputs for layer in pair.inner}
         found = [judge_constant(pair, item, stored, bounds) for pair, item in shared]
         if check.result.state.numerics in _WITH_INTEGERS:
-            found = [*with_moved_biases(found, shared, stored, self._means)]
+            found = [*with_moved_biases(found, shared, stored, self._corrections, self._means)]
         if time.monotonic() > self.start + 2 * SECONDS:
             for _ in compared:
                 self._leave_out(f"{2 * SECONDS:g} seconds were over; its constants were compared")

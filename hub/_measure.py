@@ -219,7 +219,9 @@ def _compared(reference: Reference, folders: dict[str, Path], chain: Chain, poli
     )
 
 
-def measure_local(runner: Runner, source: ModelArtifact, result: Candidate, reference: Reference) -> LocalReport:
+def measure_local(
+    runner: Runner, source: ModelArtifact, result: Candidate, reference: Reference, calibration: tuple[str, str]
+) -> LocalReport:
     """Hold a quantized result against the float model that it was made of, layer by layer; see `hub._local`.
 
     The float model is the last one in float32 and the result's own format on the way to it: its outputs were held
@@ -230,15 +232,21 @@ def measure_local(runner: Runner, source: ModelArtifact, result: Candidate, refe
     floats = [item for item in same if item.state.numerics is Numerics.FP32]
     if not floats or result.artifact.state.numerics is Numerics.FP32:
         return LocalReport(lack="there is no float32 model in its format on the way to it")
-    return compare_layers(runner, floats[-1], result, reference)
+    return compare_layers(runner, floats[-1], result, reference, calibration)
 
 
-def compare_layers(runner: Runner, float_model: ModelArtifact, result: Candidate, reference: Reference) -> LocalReport:
+def compare_layers(
+    runner: Runner,
+    float_model: ModelArtifact,
+    result: Candidate,
+    reference: Reference,
+    calibration: tuple[str, str] = ("", ""),
+) -> LocalReport:
     """Hold a result against a float model in its own format, layer by layer; see `hub._local`."""
     options = run_options(result.options, chain=result.chain)
     subject = runner.subject(result.artifact, options, result.chain, result.runtime)
     try:
-        return runner.local(subject, float_model, reference.inputs)
+        return runner.local(subject, float_model, reference.inputs, calibration)
     except HubError as error:
         return LocalReport(lack=f"the layers could not be run apart: {error.message.splitlines()[0]}")
 

@@ -274,11 +274,26 @@ class Runner:
         done = self.execute(key, lambda _: task, Place(process=runtime.process))
         return msgspec.convert(done.result.value, Execution | None)
 
-    def local(self, subject: Subject, float_model: ModelArtifact, samples: tuple[str, str]) -> LocalReport:
-        """Hold a result against the float model in the same format that it was made of, layer by layer."""
+    def local(
+        self,
+        subject: Subject,
+        float_model: ModelArtifact,
+        samples: tuple[str, str],
+        calibration: tuple[str, str] = ("", ""),
+    ) -> LocalReport:
+        """Hold a result against the float model in the same format that it was made of, layer by layer.
+
+        `samples` and `calibration`, which the quantizer had, are each a folder and what it hangs on.
+        """
         reader = self.registry.formats[subject.artifact.state.format]
-        task = LocalTask(reader=reference_of(reader), subject=subject, float_model=float_model, samples=samples[0])
-        key = f"{self._subject_key('local', (subject,), samples)}-{float_model.sha256}"
+        task = LocalTask(
+            reader=reference_of(reader),
+            subject=subject,
+            float_model=float_model,
+            samples=samples[0],
+            calibration=calibration[0],
+        )
+        key = f"{self._subject_key('local', (subject,), samples)}-{float_model.sha256}-{calibration[1]}"
         done = self.execute(key_of("local", key), lambda _: task, Place(process=reader.process))
         return msgspec.convert(done.result.value, LocalReport)
 

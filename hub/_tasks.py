@@ -115,13 +115,15 @@ STACKS_SIGNAL = signal.SIGUSR1
 class LocalTask(msgspec.Struct, frozen=True, kw_only=True, tag="local"):
     """Hold a result against its float model, layer by layer. Gives a `LocalReport`.
 
-    `reader` makes the format's reader; both models are of that format, and run by the subject's runtime.
+    `reader` makes the format's reader; both models are of that format, and run by the subject's runtime. `calibration`
+    is the folder of the samples that the quantizer had, where they are at hand.
     """
 
     reader: str
     subject: Subject
     float_model: ModelArtifact
     samples: str
+    calibration: str = ""
 
 
 class DiffSide(msgspec.Struct, frozen=True, kw_only=True):

@@ -218,12 +218,19 @@ def _explain(task: ExplainTask) -> Execution | None:
 
 def _local(task: LocalTask) -> LocalReport:
     from hub._bindings import to_artifact
+    from hub._corrections import CorrectionSamples
     from hub._local import LayerCheck
 
     subject = task.subject
     reader, runtime = load_reference(task.reader)(), load_reference(subject.plugin)()
     check = LayerCheck(reader, runtime, task.float_model, subject.artifact, subject.options)
-    return check.report(to_artifact(feeds, subject.chain) for feeds in SampleFolder(task.samples))
+
+    def adapted(folder: str) -> Iterator[Feeds]:
+        return (to_artifact(feeds, subject.chain) for feeds in SampleFolder(folder))
+
+    count = len(SampleFolder(task.calibration)) if task.calibration else 0
+    own = CorrectionSamples(lambda: adapted(task.calibration), count) if count else None
+    return check.report(adapted(task.samples), own)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from hub._bindings import to_artifact
+from hub._corrections import CorrectionSamples
 from hub._local import SAMPLES, LayerCheck
 from hub._plugins import Registry
 from hub.spec import Feeds, LocalReport, ModelArtifact, Numerics, Receipt, RuntimeOptions
@@ -66,21 +67,11 @@ def receipts_in(folders: Iterable[str]) -> Iterator[tuple[Path, Receipt]]:
 
 def feeds_of(receipt: Receipt, count: int = SAMPLES) -> list[Feeds]:
     """Samples in the artifact's terms: the data's where it is still there, else noise."""
-    chain = tuple(step.bindings for step in receipt.steps)
-    specs = [bound for bound in receipt.contract if bound.direction == "input"]
     places = [Path(receipt.calibration.spec).with_name("test.npz")] if receipt.calibration else []
     places += [_SAMPLES_OF_OURS / name / "test.npz" for name in ("digits_torch", "digits_keras")]
-    for place in (place for place in places if place.exists()):
-        arrays = np.load(place)
-        if all(bound.source and bound.source.name in arrays for bound in specs):
-            named = {
-                bound.source.name: [dim.size or 1 for dim in bound.source.shape] for bound in specs if bound.source
-            }
-            rows = range(min(count, *(len(arrays[name]) for name in named)))
-            return [
-                to_artifact({name: _batched(arrays[name][row], shape) for name, shape in named.items()}, chain)
-                for row in rows
-            ]
+    for place in places:
+        if found := _read(place, receipt, count):
+            return found
     draw = np.random.default_rng(0)
     return [
         {
@@ -88,6 +79,29 @@ def feeds_of(receipt: Receipt, count: int = SAMPLES) -> list[Feeds]:
             for spec in receipt.result.signature.inputs
         }
         for _ in range(SAMPLES)
+    ]
+
+
+def calibration_of(receipt: Receipt) -> CorrectionSamples | None:
+    """All samples that the quantizer had, in the artifact's terms; None where they are not there any more."""
+    made_on = receipt.calibration
+    found = _read(Path(made_on.spec), receipt, made_on.calibration_samples) if made_on else []
+    whole = made_on and len(found) == made_on.calibration_samples
+    return CorrectionSamples(lambda: found, len(found)) if whole else None
+
+
+def _read(place: Path, receipt: Receipt, count: int) -> list[Feeds]:
+    """The first samples of a file, in the artifact's terms; none where it is not there, or is of another model."""
+    if not place.exists():
+        return []
+    arrays, chain = np.load(place), tuple(step.bindings for step in receipt.steps)
+    sources = [bound.source for bound in receipt.contract if bound.direction == "input"]
+    named = {source.name: [dim.size or 1 for dim in source.shape] for source in sources if source}
+    if len(named) < len(sources) or not all(name in arrays for name in named):
+        return []
+    return [
+        to_artifact({name: _batched(arrays[name][row], shape) for name, shape in named.items()}, chain)
+        for row in range(min(count, *(len(arrays[name]) for name in named)))
     ]
 
 
@@ -104,7 +118,7 @@ def judge(artifact: Path, receipt: Receipt) -> Found:
     kind = result.state.format
     check = LayerCheck(registry.formats[kind], registry.runtime_for(kind), float_model, result, RuntimeOptions())
     start = time.perf_counter()
-    report = check.report(feeds_of(receipt))
+    report = check.report(feeds_of(receipt), calibration_of(receipt))
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Found(

@@ -31,7 +31,7 @@ from hub.spec import (
     SampleFolder,
     write_sample,
 )
-from tests.faults.alarms import feeds_of, float_model_of
+from tests.faults.alarms import calibration_of, feeds_of, float_model_of
 from tests.faults.inject import FaultSites, Mutant, mutants
 
 SUFFIXES = {"tflite": ".tflite", "onnxruntime": ".onnx", "openvino": ".xml"}
@@ -94,7 +94,7 @@ class Bench:
 
     def __init__(self, receipt: Receipt, feeds: Sequence[Feeds], folder: Path) -> None:
         self.registry, self.folder, self.feeds = Registry(), folder, feeds
-        self.noise = noise_like(feeds)
+        self.noise, self.calibration = noise_like(feeds), calibration_of(receipt)
         self.result = receipt.result
         float_model = float_model_of(receipt)
         assert float_model
@@ -119,7 +119,8 @@ class Bench:
 
     def layers(self, model: ModelArtifact) -> LocalReport:
         """What the check layer by layer says of a model."""
-        report = LayerCheck(self.reader, self.runtime, self.float_model, model, RuntimeOptions()).report(self.feeds)
+        check = LayerCheck(self.reader, self.runtime, self.float_model, model, RuntimeOptions())
+        report = check.report(self.feeds, self.calibration)
         assert not report.lack, report.lack
         return report
 
