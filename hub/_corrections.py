@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     Reals = npt.NDArray[np.float64]
 
-DEVIATIONS = 8.0
+DEVIATIONS = 5.0
 """Standard deviations of the predicted mean that a bias may be off: of few samples, and of as many channels as a model
-has, where sound ones of NNCF's were 4.3 off at most (decision 89)."""
+has, where sound ones of NNCF's were 1.2 off at most (decision 89)."""
 
 ROUNDING = 2e-5
 """Of a layer's largest value: what kernels in float32 add up in another order."""

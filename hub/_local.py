@@ -20,6 +20,7 @@ import numpy as np
 from hub._constants import MOST_EXCESS, judge_constant, with_moved_biases
 from hub._corrections import Correction, CorrectionSamples, CorrectionSource, correctable, product_of
 from hub._counterparts import LayerGraphs, LayerPair, SharedConstant, Stored
+from hub._gains import GainSums, normalizes
 from hub._grids import ErrorSums, LaidGrid, real_numbers
 from hub._layer_bounds import BOUNDS, FAR_STEPS, GROSS, LocalBounds
 from hub.spec import (
@@ -320,6 +321,7 @@ class _Apart:
         shown = list(dict.fromkeys(names))
         own = {tensor: name for name, tensor in graphs.result.inputs.items()}
         sums: dict[tuple[str, SummedUp], ErrorSums] = {}
+        gains = {name: GainSums() for name, pair in wanted.items() if normalizes(pair) and tensors[name].quant}
         with tempfile.TemporaryDirectory(prefix="hub-cut-") as folder, contextlib.ExitStack() as opened:
             values = {
                 item.read: item.order.laid_out(stored[1][item.name].values) for pair in pairs for item in pair.shared
@@ -340,6 +342,8 @@ class _Apart:
                     order = graphs.orders.get(graphs.root(name))
                     grid = LaidGrid.of(tensors[name], there[name].shape, order.laid_out if order else None)
                     sums.setdefault((name, "result"), ErrorSums()).add(one, laid[name], grid)
+                    if grid and name in gains:
+                        gains[name].add(one, laid[name], grid)
                 for _, name, rounded in roundings:
                     if rounded:
                         grid = LaidGrid.of(tensors[name], there[name].shape)
@@ -352,25 +356,35 @@ class _Apart:
             pair = wanted[name] if what == "result" else readers[name]
             parity = _judge_result(pair, tensors[name], what, total, self.bounds)
             said = graphs.wiring(pair) if parity.failures and what == "result" else ""
-            found.append(msgspec.structs.replace(parity, failures=(*parity.failures, said)) if said else parity)
+            parity = msgspec.structs.replace(parity, failures=(*parity.failures, said)) if said else parity
+            gain = gains[name].gain() if name in gains and what == "result" else None
+            if gain and gain.caution:
+                parity = msgspec.structs.replace(parity, gain=gain.off, cautions=(*parity.cautions, gain.caution))
+            found.append(parity)
         return found
 
 
 def _remarks(found: Iterable[LayerParity]) -> Iterator[Remark]:
     """What is told and does not refuse: one remark of a kind, with the worst layer."""
-    hint = "give calibration data like the data that it will see"
     told = [item for item in found if item.cautions]
-    cut, moved = ([item for item in told if (item.what == "constant") == constant] for constant in (False, True))
+    moved = [item for item in told if item.what == "constant"]
+    off = [item for item in told if item.gain]
+    cut = [item for item in told if item.what != "constant" and len(item.cautions) > bool(item.gain)]
+    hint = "give calibration data like the data that it will see"
     if cut:
-        yield Remark("warning", "layer-range-cuts", _worst_words(cut), hint)
+        worst = max(cut, key=lambda item: item.cut_share)
+        yield Remark("warning", "layer-range-cuts", _words(cut, worst, worst.cautions[0]), hint)
     if moved:
-        yield Remark("warning", "layer-bias-moved", _worst_words(moved), hint)
+        yield Remark("warning", "layer-bias-moved", _words(moved, moved[0], moved[0].cautions[0]), hint)
+    if off:
+        worst = max(off, key=lambda item: abs(item.gain))
+        look = "compare its attributes with the source's, its epsilon first"
+        yield Remark("warning", "layer-gain-off", _words(off, worst, worst.cautions[-1]), look)
 
 
-def _worst_words(told: Sequence[LayerParity]) -> str:
-    worst = max(told, key=lambda item: item.cut_share)
+def _words(told: Sequence[LayerParity], worst: LayerParity, said: str) -> str:
     more = f", and {len(told) - 1} more" if len(told) > 1 else ""
-    return f"the layer {worst.layer} ({worst.operator}){more}: {worst.cautions[0]}"
+    return f"the layer {worst.layer} ({worst.operator}){more}: {said}"
 
 
 def describe_local(report: LocalReport) -> str:
