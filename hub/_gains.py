@@ -1,4 +1,4 @@
-"""By how much a layer's gain is off: the slope of its error by its value, which rounding alone has not."""
+"""How norms divide: their gain, as the slope of the error by the value, which rounding alone has not; their epsilon."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from hub._counterparts import LayerPair
 from hub._grids import LaidGrid
+from hub.spec import LayerParity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,6 +20,12 @@ MOST_LEVELS = 2**12
 _LEAST_LEVELS = 32
 """Fewer levels that are met tell no slope from their own rounding."""
 
+
+ALIKE = 0.01
+"""Share by which an epsilon may be another one: formats keep it with as many digits as they like."""
+
+SMALLEST = 2.0**-24
+"""Epsilons below which one is as good as none: the smallest number of float16."""
 
 MOST_OFF = 5e-4
 """Share by which a gain may be off where rounding is known so well."""
@@ -38,20 +45,33 @@ def normalizes(pair: LayerPair) -> bool:
     return any(name == "mvn" or ("norm" in name and not name.startswith("batchnorm")) for name in operators)
 
 
+def with_another_epsilon(pair: LayerPair) -> LayerParity | None:
+    """A norm whose epsilon is not the float one's, for which a narrower type may have too few small numbers."""
+    one, other = pair.float_layer.epsilon, pair.layer.epsilon
+    if one is None or other is None or abs(one - other) <= ALIKE * abs(one) + SMALLEST:
+        return None
+    return _told(pair, f"its epsilon is {other:.3g}, the float model's {one:.3g}")
+
+
+def _told(pair: LayerPair, said: str) -> LayerParity:
+    layer, tensor = pair.layer, pair.float_layer.outputs[0]
+    return LayerParity(layer=layer.name, operator=layer.operator, tensor=tensor, what="norm", cautions=(said,))
+
+
 class Gain(NamedTuple):
     """How much larger a layer's values are than they should be, as a share, and the standard deviation of that."""
 
     off: float
     deviation: float
 
-    @property
-    def caution(self) -> str:
-        """What is to be told of it; empty where rounding explains it."""
+    def told(self, pair: LayerPair) -> LayerParity | None:
+        """What is to be told of it; None where rounding explains it."""
         if abs(self.off) <= max(MOST_OFF, DEVIATIONS * self.deviation):
-            return ""
+            return None
         word = "larger" if self.off > 0 else "smaller"
-        known = f"rounding alone makes {self.deviation:.3%} of it"
-        return f"its values are {abs(self.off):.2%} {word} than they should be, and {known}: it may divide otherwise"
+        return _told(
+            pair, f"its values are {abs(self.off):.2%} {word}, of which rounding explains {self.deviation:.3%}"
+        )
 
 
 class GainSums(msgspec.Struct, kw_only=True):

@@ -20,7 +20,7 @@ import numpy as np
 from hub._constants import MOST_EXCESS, judge_constant, with_moved_biases
 from hub._corrections import Correction, CorrectionSamples, CorrectionSource, correctable, product_of
 from hub._counterparts import LayerGraphs, LayerPair, SharedConstant, Stored
-from hub._gains import GainSums, normalizes
+from hub._gains import GainSums, normalizes, with_another_epsilon
 from hub._grids import ErrorSums, LaidGrid, real_numbers
 from hub._layer_bounds import BOUNDS, FAR_STEPS, GROSS, LocalBounds
 from hub.spec import (
@@ -284,6 +284,7 @@ class _Apart:
         found = [judge_constant(pair, item, stored, bounds) for pair, item in shared]
         if check.result.state.numerics in _WITH_INTEGERS:
             found = [*with_moved_biases(found, shared, stored, self._corrections, self._means)]
+        found += [told for pair in pairs if (told := with_another_epsilon(pair))]
         if time.monotonic() > self.start + 2 * SECONDS:
             for _ in compared:
                 self._leave_out(f"{2 * SECONDS:g} seconds were over; its constants were compared")
@@ -357,40 +358,35 @@ class _Apart:
             parity = _judge_result(pair, tensors[name], what, total, self.bounds)
             said = graphs.wiring(pair) if parity.failures and what == "result" else ""
             parity = msgspec.structs.replace(parity, failures=(*parity.failures, said)) if said else parity
-            gain = gains[name].gain() if name in gains and what == "result" else None
-            if gain and gain.caution:
-                parity = msgspec.structs.replace(parity, gain=gain.off, cautions=(*parity.cautions, gain.caution))
             found.append(parity)
+        norms = ((wanted[name], sums.gain()) for name, sums in gains.items())
+        found += [told for pair, gain in norms if gain and (told := gain.told(pair))]
         return found
 
 
 def _remarks(found: Iterable[LayerParity]) -> Iterator[Remark]:
     """What is told and does not refuse: one remark of a kind, with the worst layer."""
     told = [item for item in found if item.cautions]
-    moved = [item for item in told if item.what == "constant"]
-    off = [item for item in told if item.gain]
-    cut = [item for item in told if item.what != "constant" and len(item.cautions) > bool(item.gain)]
-    hint = "give calibration data like the data that it will see"
-    if cut:
-        worst = max(cut, key=lambda item: item.cut_share)
-        yield Remark("warning", "layer-range-cuts", _words(cut, worst, worst.cautions[0]), hint)
-    if moved:
-        yield Remark("warning", "layer-bias-moved", _words(moved, moved[0], moved[0].cautions[0]), hint)
-    if off:
-        worst = max(off, key=lambda item: abs(item.gain))
-        look = "compare its attributes with the source's, its epsilon first"
-        yield Remark("warning", "layer-gain-off", _words(off, worst, worst.cautions[-1]), look)
+    kinds = {
+        "layer-range-cuts": (("result", "rounding"), "give calibration data like the data that it will see"),
+        "layer-bias-moved": (("constant",), "give calibration data like the data that it will see"),
+        "layer-norm-off": (("norm",), "give the norm its source's epsilon; its outputs are held against the source's"),
+    }
+    for code, (what, hint) in kinds.items():
+        if own := [item for item in told if item.what in what]:
+            yield Remark("warning", code, _worst_words(own), hint)
 
 
-def _words(told: Sequence[LayerParity], worst: LayerParity, said: str) -> str:
+def _worst_words(told: Sequence[LayerParity]) -> str:
+    worst = max(told, key=lambda item: item.cut_share)
     more = f", and {len(told) - 1} more" if len(told) > 1 else ""
-    return f"the layer {worst.layer} ({worst.operator}){more}: {said}"
+    return f"the layer {worst.layer} ({worst.operator}){more}: {worst.cautions[0]}"
 
 
 def describe_local(report: LocalReport) -> str:
     """The worst layer that failed, in one line, and how many others did."""
     first = next(item for item in report.worst if item.failures)
     more = f"; and {report.failed - 1} more" if report.failed > 1 else ""
-    what = {"constant": "a constant of it", "result": "what it gives", "rounding": "what it reads", "wiring": "it"}
+    what = {"constant": "a constant of it", "result": "what it gives", "rounding": "what it reads", "norm": "it"}
     failures = ", ".join(first.failures)
     return f"the layer {first.layer} ({first.operator}) is not the float model's: {what[first.what]}: {failures}{more}"

@@ -53,12 +53,14 @@ class InnerLayer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         operator: As the file calls it.
         inputs: Tensors by `InnerTensor.name`, in the operator's own order; empty where an optional one is left out.
         outputs: Likewise.
+        epsilon: What a norm adds before it divides, where it says so as an attribute.
     """
 
     name: str
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    epsilon: float | None = None
 
 
 class Inside(msgspec.Struct, frozen=True, kw_only=True):

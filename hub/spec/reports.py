@@ -155,12 +155,11 @@ class LayerParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         layer: The result's layer.
         operator: As the file calls it.
         tensor: What was compared: the float model's name.
-        what: A constant, what a layer gives, or what is only rounded.
+        what: A constant, what a layer gives, what is only rounded, or how a norm divides: its gain, its epsilon.
         steps: Error in steps of its grid: the largest of a constant, the root mean square of the others.
         far_share: Share of values more than two steps off.
         cut_share: Share of values that the range cuts off.
         sqnr_db: 10 log10(sum float^2 / sum (result - float)^2), where the values lie on no grid.
-        gain: By how much larger its values are than they should be, as a share, where rounding does not explain it.
         excess: How much of what is allowed that is; above 1 it fails.
         failures: Bounds that do not hold, in words with values: the layer is not the float model's.
         cautions: What is told and does not refuse the result.
@@ -169,12 +168,11 @@ class LayerParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     layer: str
     operator: str
     tensor: str
-    what: Literal["constant", "result", "rounding"]
+    what: Literal["constant", "result", "rounding", "norm"]
     steps: float = 0.0
     far_share: float = 0.0
     cut_share: float = 0.0
     sqnr_db: float = SQNR_CAP_DB
-    gain: float = 0.0
     excess: float = 0.0
     failures: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()

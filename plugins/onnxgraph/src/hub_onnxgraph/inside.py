@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from hub.spec import DType, InnerLayer, InnerTensor, Inside, QuantParams, Read, StoredConstant
 from hub_onnxgraph.graphs import prune
 from hub_onnxgraph.signature import dtype_name, real_inputs
@@ -173,6 +175,7 @@ class _Reading:
                 operator=node.op_type,
                 inputs=tuple(self.source[name] if self.source.get(name) in self.stored else name for name in inputs),
                 outputs=tuple(name for name in node.output if name),
+                epsilon=next((item.f for item in node.attribute if item.name == "epsilon"), None),
             )
         )
 
@@ -213,12 +216,7 @@ class _Reading:
             if name not in read and len(rounded.get(name, ())) == 1
         }
         layers = tuple(
-            InnerLayer(
-                name=layer.name,
-                operator=layer.operator,
-                inputs=layer.inputs,
-                outputs=tuple(given.get(name, name) for name in layer.outputs),
-            )
+            msgspec.structs.replace(layer, outputs=tuple(given.get(name, name) for name in layer.outputs))
             for layer in self.layers
         )
         names = [*self.inputs, *(name for layer in layers for name in (*layer.inputs, *layer.outputs) if name)]

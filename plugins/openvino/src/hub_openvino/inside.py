@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from hub.spec import DType, InnerLayer, InnerTensor, Inside, QuantParams, Read, StoredConstant
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class InsideOpenvino:
                     operator=kind,
                     inputs=tuple(map(_name, sources)),
                     outputs=tuple(map(_name, node.outputs())),
+                    epsilon=node.get_attributes().get("eps"),
                 )
             )
             for port in (*sources, *node.outputs()):
@@ -218,12 +221,7 @@ def _given_rounded(layers: Sequence[InnerLayer], tensors: Mapping[str, InnerTens
     def given(name: str) -> str:
         return rounded[name][0] if name not in read and len(rounded.get(name, ())) == 1 else name
 
-    return tuple(
-        InnerLayer(
-            name=layer.name, operator=layer.operator, inputs=layer.inputs, outputs=tuple(map(given, layer.outputs))
-        )
-        for layer in layers
-    )
+    return tuple(msgspec.structs.replace(layer, outputs=tuple(map(given, layer.outputs))) for layer in layers)
 
 
 def _step(node: openvino.Node, fixed: set[str]) -> Reals:
