@@ -83,7 +83,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         return self.told or max(self.outputs, self.layers) > factor
 
 
-DECISION = 82
+DECISION = 90
 """The last decision that the verdict's code follows: what is measured now is measured with it."""
 
 

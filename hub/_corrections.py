@@ -38,7 +38,7 @@ ROUNDING = 2e-5
 """Of a layer's largest value: what kernels in float32 add up in another order."""
 
 SECONDS = 10.0
-"""After so long no more samples are run."""
+"""For all biases of a model."""
 
 _BIAS_SLOT = 2  # of convolutions and products that add one themselves
 
@@ -152,8 +152,10 @@ class CorrectionSource(NamedTuple):
     inside: Inside
     options: RuntimeOptions
 
-    def corrections(self, layers: Mapping[int, Correctable], samples: CorrectionSamples) -> dict[int, Correction]:
-        """What a correction moves the bias behind each product by.
+    def corrections(
+        self, layers: Mapping[int, Correctable], samples: CorrectionSamples, seconds: float = SECONDS
+    ) -> dict[int, Correction]:
+        """What a correction moves the bias behind each product by; after `seconds` no more samples are run.
 
         As NNCF has it (FastBiasCorrection): the mean of what the float product gives, less what the product of the
         rounded weights gives where each value of a channel is its channel's mean. Where a kernel reaches over the edge
@@ -164,7 +166,7 @@ class CorrectionSource(NamedTuple):
         """
         rows: dict[int, list[Reals]] = {key: [] for key in layers}
         sizes = dict.fromkeys(layers, 0.0)
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + seconds
         with tempfile.TemporaryDirectory(prefix="hub-bias-") as folder, contextlib.ExitStack() as stack:
             cut = self._rounded(layers, Path(folder), stack)
             for given in self._given(layers, samples.feeds(), stack):

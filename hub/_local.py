@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from hub._constants import MOST_EXCESS, judge_constant, with_moved_biases
+from hub._corrections import SECONDS as CORRECTION_SECONDS
 from hub._corrections import Correction, CorrectionSamples, CorrectionSource, correctable, product_of
 from hub._counterparts import LayerGraphs, LayerPair, SharedConstant, Stored
 from hub._gains import GainSums, normalizes, with_another_epsilon
@@ -249,10 +250,16 @@ class _Apart:
         check = self.check
         source = CorrectionSource(self.reader, check.runtime, check.float_model, self.graphs.float, check.options)
         layers = {index: item for index, item in found.items() if item}
+        begun, seconds = (
+            time.monotonic(),
+            CORRECTION_SECONDS * LAYERS_AT_ONCE / max(len(self.by_result), LAYERS_AT_ONCE),
+        )
         try:
-            return source.corrections(layers, self.calibration) if layers else {}
+            return source.corrections(layers, self.calibration, seconds) if layers else {}
         except (HubError, RuntimeError, ValueError):  # a layer that does not run apart: the means tell
             return {}
+        finally:
+            self.start += time.monotonic() - begun  # the time of its own takes none from the layers
 
     def _means(self, pairs: Sequence[LayerPair]) -> "dict[str, tuple[Reals, Reals]]":
         """What layers of either model give in the mean over the samples, laid out alike, by the result's names."""
@@ -367,14 +374,16 @@ class _Apart:
 def _remarks(found: Iterable[LayerParity]) -> Iterator[Remark]:
     """What is told and does not refuse: one remark of a kind, with the worst layer."""
     told = [item for item in found if item.cautions]
-    kinds = {
-        "layer-range-cuts": (("result", "rounding"), "give calibration data like the data that it will see"),
-        "layer-bias-moved": (("constant",), "give calibration data like the data that it will see"),
-        "layer-norm-off": (("norm",), "give the norm its source's epsilon; its outputs are held against the source's"),
-    }
-    for code, (what, hint) in kinds.items():
-        if own := [item for item in told if item.what in what]:
-            yield Remark("warning", code, _worst_words(own), hint)
+    moved, norms = ([item for item in told if item.what == what] for what in ("constant", "norm"))
+    cut = [item for item in told if item.what not in {"constant", "norm"}]
+    hint = "give calibration data like the data that it will see"
+    if cut:
+        yield Remark("warning", "layer-range-cuts", _worst_words(cut), hint)
+    if moved:
+        yield Remark("warning", "layer-bias-moved", _worst_words(moved), hint)
+    if norms:
+        epsilon = "where another epsilon is not meant, convert with another precision or route"
+        yield Remark("warning", "layer-norm-off", _worst_words(norms), epsilon)
 
 
 def _worst_words(told: Sequence[LayerParity]) -> str:
