@@ -11,7 +11,10 @@ import pytest
 
 from hub import _local
 from hub._constants import judge_constant
+from hub._corrections import CorrectionSamples
 from hub._counterparts import LayerGraphs, LayerPair
+from hub._gains import GainSums
+from hub._grids import LaidGrid
 from hub._layer_bounds import LocalBounds, layers_words
 from hub._local import LayerCheck, describe_local
 from hub.spec import (
@@ -53,6 +56,8 @@ class ChainSession:
                 continue
             one, other = (values[name] for name in inputs)
             values[output] = one @ other if operator == "MatMul" else one + other if operator == "Add" else one - other
+            if operator == "LayerNorm":
+                values[output] = one / np.sqrt(np.square(one).mean(-1, keepdims=True) + self._model["epsilon"])
             if output in self._model["grids"]:
                 low, high = (step * STEP for step in self._model["grids"][output])
                 values[output] = np.clip(np.rint(values[output] / STEP) * STEP, low, high)
@@ -105,7 +110,10 @@ class ChainFormat(PlainFormat):
             )
             for name in ["x", *(output for _, _, output in model["layers"])]
         }
-        layers = tuple(InnerLayer(name=o, operator=k, inputs=tuple(i), outputs=(o,)) for k, i, o in model["layers"])
+        layers = tuple(
+            InnerLayer(name=o, operator=k, inputs=tuple(i), outputs=(o,), epsilon=model.get("says"))
+            for k, i, o in model["layers"]
+        )
         return Inside(layers=layers, tensors=tensors | constants, inputs={"x": "x"})
 
     def constants(self, path: Path, names: Sequence[str]) -> Mapping[str, StoredConstant]:
@@ -144,7 +152,13 @@ SOUND = {
 }
 
 
-def checked(folder: Path, result: dict[str, Any], source: dict[str, Any] = FLOAT, reader: Any = None) -> LocalReport:
+def checked(
+    folder: Path,
+    result: dict[str, Any],
+    source: dict[str, Any] = FLOAT,
+    reader: Any = None,
+    data: tuple[Sequence[Any], CorrectionSamples | None] = ((), None),
+) -> LocalReport:
     models = []
     for name, model, numerics in (("float", source, Numerics.FP32), ("result", result, Numerics.INT8)):
         file = folder / f"{name}.json"
@@ -153,7 +167,8 @@ def checked(folder: Path, result: dict[str, Any], source: dict[str, Any] = FLOAT
         signature = Signature(inputs=(), outputs=())
         models.append(ModelArtifact(path=str(file), state=state, signature=signature, sha256=name, size_bytes=1))
     check = LayerCheck(reader or ChainFormat(), ChainRuntime(), *models, RuntimeOptions())
-    return check.report({"x": DRAW.normal(size=(8, 4)).astype(np.float32)} for _ in range(4))
+    samples, calibration = data
+    return check.report(samples or ({"x": DRAW.normal(size=(8, 4)).astype(np.float32)} for _ in range(4)), calibration)
 
 
 def test_a_sound_result_passes(tmp_path: Path) -> None:
@@ -235,6 +250,77 @@ def test_a_bias_that_corrects_the_mean_is_right(tmp_path: Path) -> None:
     result = SOUND | {"constants": {"w": low.tolist(), "b": (B + means).tolist()}}
     models = checked(tmp_path, result, source)
     assert models.failed == 0
+
+
+def _around_one(count: int) -> list[dict[str, Any]]:
+    return [{"x": DRAW.normal(1, size=(8, 4)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_bias_that_is_not_what_a_correction_makes_of_it_is_told(tmp_path: Path, at_hand: bool) -> None:
+    """Whether the quantizer's own samples are at hand, or others; a tenth of a bias, or two that changed places."""
+    had, coarse = _around_one(64), np.rint(W / 0.3) * 0.3
+    x = np.concatenate([sample["x"] for sample in had])
+    corrected = B + (x @ W).mean(axis=0) - x.mean(axis=0) @ coarse
+    data = (_around_one(8), CorrectionSamples(lambda: had, len(had)) if at_hand else None)
+
+    def told(bias: Any) -> list[str]:
+        result = SOUND | {"constants": {"w": coarse.tolist(), "b": bias.tolist()}, "steps": {"w": 0.3}}
+        report = checked(tmp_path, result, data=data)
+        assert not [item for item in report.worst if item.failures and item.tensor != "b"]
+        return [item.tensor for item in report.worst if item.failures or (item.cautions and item.what == "constant")]
+
+    assert not told(corrected)
+    assert not told(B)
+    assert told(corrected[::-1]) == ["b"]
+    more = np.eye(4)[3]  # in one channel
+    assert told(corrected + (0.001 if at_hand else 1.0) * more) == ["b"]
+    assert at_hand or not told(corrected + 0.001 * more)
+
+
+def test_a_bias_behind_a_product_that_does_not_run_apart_is_judged_by_means(tmp_path: Path) -> None:
+    moved = {"constants": SOUND["constants"] | {"b": (B + 0.05).tolist()}}
+    report = checked(tmp_path, SOUND | moved, FLOAT | {"refuses": "m"})
+    assert [remark.code for remark in report.remarks] == ["layer-bias-moved"]
+    assert "its means are" in report.remarks[0].text
+
+
+NORM = {"layers": [["LayerNorm", ["x", "x"], "y"]], "constants": {}, "grids": {"y": (-127, 127)}, "outputs": ["y"]}
+
+
+def test_a_norm_that_divides_by_more_is_told(tmp_path: Path) -> None:
+    """Its values move by a tenth of a step, which is no rounding where all of them are smaller."""
+    source: dict[str, Any] = NORM | {"grids": {}, "epsilon": 0.0}
+    many = [{"x": DRAW.normal(size=(64, 16)).astype(np.float32)} for _ in range(8)]
+    sound = checked(tmp_path, NORM | {"epsilon": 0.0}, source, data=(many, None))
+    assert (sound.failed, sound.layers, sound.remarks) == (0, 1, ())
+    off = checked(tmp_path, NORM | {"epsilon": 0.004}, source, data=(many, None))
+    assert (off.failed, [remark.code for remark in off.remarks]) == (0, ["layer-norm-off"])
+    assert "% smaller, of which rounding explains" in off.remarks[0].text
+
+
+def test_another_epsilon_is_told_however_little_it_does(tmp_path: Path) -> None:
+    source: dict[str, Any] = NORM | {"grids": {}, "epsilon": 0.0, "says": 1e-5}
+    assert not checked(tmp_path, NORM | {"epsilon": 0.0, "says": 1.00001e-5}, source).remarks
+    (told,) = checked(tmp_path, NORM | {"epsilon": 0.0, "says": 1e-3}, source).remarks
+    assert (told.code, "its epsilon is 0.001, the float model's 1e-05" in told.text) == ("layer-norm-off", True)
+
+
+def test_a_gain_is_no_rounding_of_values_that_are_met_often() -> None:
+    """Values in a few places are rounded alike each time: that says nothing of a gain, however many there are."""
+    grid = LaidGrid(np.array(1.0), np.array(-127.0), np.array(127.0))
+    free, often = DRAW.normal(0, 40, 20_000), np.repeat(DRAW.normal(0, 40, 60), 400)
+    for values, gain, found in ((free, 1.0, False), (often, 1.0, False), (free, 0.998, True), (free * 2, 1.0, False)):
+        sums = GainSums()
+        for part in np.split(values, 4):
+            sums.add(part, np.clip(np.rint(part * gain), -127, 127), grid)
+        measured = sums.gain()
+        assert measured
+        assert (abs(measured.off) > 5 * measured.deviation) == found
+        assert measured.off == pytest.approx(gain - 1, abs=5 * measured.deviation)
+    few = GainSums()
+    few.add(np.arange(8.0), np.arange(8.0), grid)
+    assert few.gain() is None
 
 
 def test_what_cannot_be_compared_is_counted_with_its_reason(tmp_path: Path) -> None:

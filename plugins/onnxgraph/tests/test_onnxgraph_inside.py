@@ -47,3 +47,12 @@ def test_a_recurrent_layer_has_a_grid_for_each_weight_and_the_slots_of_the_float
     found = InsideOnnx.constants(file, ["w", "r"])
     assert [float(found[name].values.max()) for name in "wr"] == [0.5, 0.25]
     assert InsideOnnx.inside(file).layers[0].inputs == ("x", "w", "r", "b", "", "", "", "")
+
+
+def test_a_norm_says_its_epsilon(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "w"], ["m"], epsilon=1e-3),
+        helper.make_node("LeakyRelu", ["m"], ["y"], alpha=0.1),
+    ]
+    norm, other = InsideOnnx.inside(saved(tmp_path, nodes, {"w": np.ones(4, np.float32)})).layers
+    assert (norm.epsilon, other.epsilon) == (np.float32(1e-3), None)
