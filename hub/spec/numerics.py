@@ -50,7 +50,7 @@ _MEANING = {
 
 
 STATIC = "static"
-"""Form of a model whose dimensions are all fixed and whose control flow is folded: every tool takes it."""
+"""Form of a model whose dimensions are all fixed; control flow that only a run decides may be left in it."""
 
 PREPARED = "prepared"
 """Form of a model that went through the same preparation and kept its symbolic dimensions."""

@@ -23,8 +23,9 @@ def hub_register_edges() -> list[Edge]:
     """Offer the edges."""
     from hub_keras.edges import EDGES
     from hub_keras.from_onnx import IMPORTER
+    from hub_keras.onnx_tflite import NATIVE
 
-    return [*EDGES, IMPORTER]
+    return [*EDGES, IMPORTER, NATIVE]
 
 
 @hookimpl

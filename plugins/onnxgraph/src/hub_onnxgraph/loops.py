@@ -1,4 +1,4 @@
-"""Loops whose course is known at import time: unrolled."""
+"""Loops whose steps, or the most of them, are known at import time: unrolled."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hub_onnxgraph.table import Attributes, NodeContext
 
 MAX_STEPS = 1024
 """More than so many steps are not unrolled."""
+MAX_WRITTEN = 8192
+"""More than so many nodes are not written for a loop whose every step is masked."""
 Item = TypeVar("Item")
 Stack = Callable[[list[Item], int], Item]
 """Joins results of the steps along a new axis."""
@@ -59,6 +61,41 @@ def unrolled_loop(
         step += 1
     refuse_if(columns and not step, "a scan output of no steps has no known shape")
     return (*values, *(stacked(column, 0) for column in columns))
+
+
+def masked_loop(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+    node: NodeContext,
+    body: onnx.GraphProto,
+    trip_count: Item | None,
+    condition: Item | None,
+    carried: Sequence[Item],
+    chosen: Callable[[Item, Item, Item], Item],
+) -> tuple[Item, ...]:
+    """The results of ONNX's Loop that a computed condition may end early: every step, and what held before the end.
+
+    Args:
+        node: The Loop.
+        body: Its graph.
+        trip_count: The most steps.
+        condition: Whether there is a first step.
+        carried: The values before it.
+        chosen: (condition, a, b) -> a where the condition holds, else b.
+
+    Raises:
+        Refused: The most steps are not known, too many, or the steps' results are collected: as many as a run takes.
+    """
+    refuse_if(node.outputs > len(carried), "a computed condition decides how many steps' results are collected")
+    refuse_if(trip_count is None, "a computed condition alone ends the loop: give it a trip count")
+    limit = int(node.scalar(trip_count, "trip count"))
+    written = limit * max(1, len(body.node))
+    refuse_if(written > MAX_WRITTEN, f"{limit} steps of {len(body.node)} nodes, {MAX_WRITTEN} nodes are written at most")
+    values, no = list(carried), node.constant(np.asarray(False))  # noqa: FBT003 - a condition
+    go = node.constant(np.asarray(True)) if condition is None else condition  # noqa: FBT003 - ONNX's default
+    for step in range(limit):
+        again, *results = node.run(body, [node.constant(np.asarray(step)), go, *values])
+        values = [chosen(go, after, before) for after, before in zip(results, values, strict=True)]
+        go = chosen(go, again, no)
+    return tuple(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

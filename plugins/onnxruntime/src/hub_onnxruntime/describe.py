@@ -53,9 +53,8 @@ def _versions(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def is_static_form(model: onnx.ModelProto) -> bool:
-    """Whether every input has a fixed shape and no `If` is left."""
-    shapes = all(info.is_static for info in inputs_of(model.graph))
-    return shapes and not any(node.op_type == "If" for node in all_nodes(model))
+    """Whether every input has a fixed shape; control flow that only a run decides may be in it."""
+    return all(info.is_static for info in inputs_of(model.graph))
 
 
 def is_prepared_form(model: onnx.ModelProto) -> bool:

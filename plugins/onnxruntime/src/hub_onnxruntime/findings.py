@@ -56,7 +56,7 @@ def _control_flow_findings(model: onnx.ModelProto) -> list[Remark]:
     if not counts:
         return []
     found = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    hint = "If nodes are folded once shapes and constants are fixed (--shape, --constant); Loop and Scan stay."
+    hint = "What fixed shapes and constants decide is folded (--shape, --constant); what values decide stays."
     return [Remark("finding", "control-flow", f"control flow inside: {found}", hint)]
 
 

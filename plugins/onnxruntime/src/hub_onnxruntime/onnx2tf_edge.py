@@ -41,6 +41,7 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
+from hub_onnxruntime.operators import CONTROL_FLOW
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -188,14 +189,13 @@ def _convert(private: Path, folder: Path, inputs: list[str]) -> None:
 
 
 def takes_loopless(summary: ModelSummary, options: ConvertOptions) -> Verdict:
-    """Refuses loops and foreign operators, which onnx2tf writes as operators that no runtime has."""
+    """Refuses control flow and foreign operators, which onnx2tf writes as operators that no runtime has."""
     del options
     if summary.size_bytes >= TFLITE_BYTES:
         return Verdict(support=Support.NEVER, reason="a TFLite file ends at 2 GiB, and the model is larger")
-    loops = [name for name in ("Loop", "Scan") if name in summary.operators]
-    if loops:
-        reason = f"onnx2tf writes {', '.join(loops)} as a custom operator"
-        return Verdict(support=Support.NOTYET, reason=reason, hint="Export the model without loops.")
+    flow = sorted(CONTROL_FLOW & summary.operators.keys())
+    if flow:
+        return Verdict(support=Support.NOTYET, reason=f"onnx2tf writes {', '.join(flow)} as a custom operator")
     if summary.custom_operators:
         return Verdict(support=Support.NEVER, reason=f"foreign operators: {', '.join(summary.custom_operators)}")
     return YES

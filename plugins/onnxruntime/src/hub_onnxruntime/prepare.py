@@ -16,7 +16,7 @@ from hub_onnxgraph.graphs import add_constant, all_nodes, graphs, name_nodes, op
 from hub_onnxgraph.signature import TensorInfo, inputs_of, outputs_of, tensor_info
 from hub_onnxquant.random_inputs import random_feeds, sizes_to_try
 from hub_onnxruntime import large
-from hub_onnxruntime.describe import is_prepared_form, is_static_form
+from hub_onnxruntime.describe import is_prepared_form
 from hub_onnxruntime.files import check, external_files, external_tensors, load, load_structure, save
 from hub_onnxruntime.float32 import compute_in_float32, other_floats
 from hub_onnxruntime.folding import fold_control_flow, fold_small, infer
@@ -295,12 +295,6 @@ def prepare(
     fixed = full_shapes(loaded.infos, loaded.scalars | dict(shapes))
     loaded.notes.extend(write_shapes(loaded.model.graph, fixed))
     model = _rework(source, loaded, fixed, constants, (scratch, seed))
-    if not is_static_form(model):
-        count = sum(node.op_type == "If" for node in all_nodes(model))
-        raise UnsupportedModel(
-            f"{count} If nodes depend on values that only a run gives",
-            hint="Freeze the input that they depend on: --constant INPUT=VALUE, or give shapes that decide them.",
-        )
     _write(model, target, scratch)
     return Preparation(loaded.notes + _open_notes(model), dict(constants))
 

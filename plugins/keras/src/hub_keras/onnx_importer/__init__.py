@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["UnsupportedOperator", "import_onnx", "unsupported_operators"]
 
 
-def import_onnx(model: onnx.ModelProto, io_layout: str = "") -> Imported:
+def import_onnx(model: onnx.ModelProto, io_layout: str = "", *, saved: bool = True) -> Imported:
     """Translate an ONNX model into a Keras functional model.
 
     Args:
         model: A checked model with its external data loaded. Open dimensions become None.
         io_layout: `nhwc` gives inputs and outputs of rank 4 that layout; else they keep the model's own.
+        saved: Whether the model goes into a Keras file; one that does not may hold TensorFlow's own operations.
 
     Returns:
         The model, with the names its inputs and outputs have in it.
@@ -34,7 +35,7 @@ def import_onnx(model: onnx.ModelProto, io_layout: str = "") -> Imported:
     """
     from hub_keras.onnx_importer.importer import KerasImporter
 
-    return KerasImporter(model, io_layout).run()
+    return KerasImporter(model, io_layout, saved=saved).run()
 
 
 def unsupported_operators(model: onnx.ModelProto) -> dict[str, str]:

@@ -32,10 +32,12 @@ class KerasGraph:
         anchor: A tensor that depends on an input; constants that are weights hang on it.
         finished: Operations that make an output of the model.
         advice: How the user fixes the inputs' open sizes; by the name of an open dim, or for all of them at "".
+        saved: Whether the model goes into a Keras file, so that only what Keras brings along may be in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, saved: bool = True) -> None:
         self.current = ""
+        self.saved = saved
         self.anchor: KerasTensor = None
         self._used: set[str] = set()
         self._moved: dict[tuple[int, Permutation], KerasTensor] = {}

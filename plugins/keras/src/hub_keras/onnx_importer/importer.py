@@ -60,10 +60,10 @@ class KerasImporter(Walker):
     framework = "Keras"
     framework_errors = (*Walker.framework_errors, AttributeError)  # a known array where only a tensor is taken
 
-    def __init__(self, model: onnx.ModelProto, io_layout: str = "") -> None:
+    def __init__(self, model: onnx.ModelProto, io_layout: str = "", *, saved: bool = True) -> None:
         self._model = without_functions(model)
         self._last = io_layout == "nhwc"
-        self._graph = KerasGraph()
+        self._graph = KerasGraph(saved=saved)
         self._moved: set[str] = set()
         self._symbols = symbols_of(self._model)
         self._gelus = exact_gelus(self._model.graph)

@@ -1,4 +1,4 @@
-"""Conditions and loops whose course is known at import time: folded and unrolled."""
+"""Conditions and loops: folded and unrolled; where values decide, every branch and step and a choice of results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hub_keras.onnx_importer.ops.shape import gather
 from hub_keras.onnx_importer.registry import NodeContext, op
 from hub_keras.onnx_importer.values import Item, KerasValue, is_constant, scalar
 from hub_onnxgraph import Refused, refuse_if
-from hub_onnxgraph.loops import ScanAxes, unrolled_loop, unrolled_scan
+from hub_onnxgraph.loops import OpenCondition, ScanAxes, masked_loop, unrolled_loop, unrolled_scan
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +29,9 @@ def if_(
     return tuple(_choice(condition, *pair) for pair in pairs)
 
 
-def _choice(condition: KerasValue, a: Item | list[Item], b: Item | list[Item]) -> KerasValue:
+def _choice(condition: Item, a: Item | list[Item], b: Item | list[Item]) -> Item:
+    if is_constant(condition):
+        return a if scalar(condition, "condition") else b
     if isinstance(a, list) or isinstance(b, list):
         raise Refused("a sequence that a computed condition chooses")
     first, second = (item.sizes if isinstance(item, KerasValue) else list(item.shape) for item in (a, b))
@@ -46,8 +48,11 @@ def loop(
     *carried: Item,
     body: onnx.GraphProto,
 ) -> tuple[Item, ...]:
-    """Unrolled: the trip count, and the condition before each step, must be known."""
-    return unrolled_loop(node, body, trip_count, condition, carried, stacked)
+    """Unrolled; each step is masked where a computed condition may end the loop before its trip count."""
+    try:
+        return unrolled_loop(node, body, trip_count, condition, carried, stacked)
+    except OpenCondition:
+        return masked_loop(node, body, trip_count, condition, carried, _choice)
 
 
 @op("Scan", 9, 11, 16, 19, 21, 23, 24, 25)

@@ -45,7 +45,7 @@ def gather_nd(x: Item, indices: Item, *, batch_dims: int = 0) -> KerasValue:
     depth = fixed(indices, -1)
     picked = [size_of(value, axis, "GatherND") for axis in range(batch_dims + depth)]
     inner = [size_of(value, axis, "GatherND") for axis in range(batch_dims + depth, value.ndim)]
-    refuse_if(None in indices.shape, "indices of open size")
+    refuse_if(batch_dims and None in indices.shape, "indices of open size below common axes")
     rows = flat_rows(plain(graph, indices), picked, batch_dims)
     table = ops.reshape(value.plain(), [int(np.prod(picked)), *inner])
     return value.made(ops.take(table, rows, axis=0))
@@ -55,7 +55,7 @@ def flat_rows(indices: KerasTensor, sizes: list[int], batch_dims: int = 0) -> Ke
     """The row numbers of index tuples, when the first axes of these sizes are made one."""
     depth, rank = int(indices.shape[-1]), len(indices.shape)
     strides = [int(np.prod(sizes[i + 1 :])) for i in range(len(sizes))]
-    total = np.zeros(tuple(indices.shape[:-1]), str(indices.dtype))
+    total = np.zeros([] if None in indices.shape else indices.shape[:-1], str(indices.dtype))
     for axis in range(batch_dims):
         total = total + along(np.arange(sizes[axis], dtype=total.dtype), axis, rank - 1) * strides[axis]
     for place in range(depth):
