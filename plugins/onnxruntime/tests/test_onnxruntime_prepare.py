@@ -164,12 +164,11 @@ def test_sparse_tensors_are_stored_in_full(tmp_path: Path) -> None:
         assert np.array_equal(onnx.numpy_helper.to_array(onnx.load(static).graph.initializer[0]), full)
 
 
-def test_an_if_that_only_a_run_decides_is_refused_with_the_flag(tmp_path: Path) -> None:
+def test_an_if_that_only_a_run_decides_stays(tmp_path: Path) -> None:
     source = graphs.saved(graphs.on_flag(), tmp_path / "m.onnx")
-    with pytest.raises(UnsupportedModel, match="If nodes depend on values") as caught:
-        run(source, tmp_path, {"x": (2, 4)})
-    assert "--constant" in caught.value.hint
-    assert not (tmp_path / "static.onnx").exists()
+    done, static = run(source, tmp_path, {"x": (2, 4)})
+    assert "1 If nodes stay" in [note.text for note in done.notes]
+    assert is_static_form(onnx.load(static))
 
 
 @pytest.mark.parametrize("border", [graphs.FLOAT, graphs.DOUBLE])

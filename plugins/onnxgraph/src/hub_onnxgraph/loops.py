@@ -63,7 +63,7 @@ def unrolled_loop(
     return (*values, *(stacked(column, 0) for column in columns))
 
 
-def masked_loop(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+def masked_loop(
     node: NodeContext,
     body: onnx.GraphProto,
     trip_count: Item | None,
@@ -88,7 +88,9 @@ def masked_loop(  # noqa: PLR0913, PLR0917 - the operator's own parameters
     refuse_if(trip_count is None, "a computed condition alone ends the loop: give it a trip count")
     limit = int(node.scalar(trip_count, "trip count"))
     written = limit * max(1, len(body.node))
-    refuse_if(written > MAX_WRITTEN, f"{limit} steps of {len(body.node)} nodes, {MAX_WRITTEN} nodes are written at most")
+    refuse_if(
+        written > MAX_WRITTEN, f"{limit} steps of {len(body.node)} nodes, {MAX_WRITTEN} nodes are written at most"
+    )
     values, no = list(carried), node.constant(np.asarray(False))  # noqa: FBT003 - a condition
     go = node.constant(np.asarray(True)) if condition is None else condition  # noqa: FBT003 - ONNX's default
     for step in range(limit):

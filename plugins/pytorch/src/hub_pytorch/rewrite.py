@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from hub.spec import Remark
+from hub_pytorch.expanded import expand_in
 from hub_pytorch.transposed import rewrite_transposed
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _attribute(owner: object, path: str) -> object:
 
 _SORTS: dict[str, Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]] = {
     "aten.argsort.default": _order,
+    "aten.argsort.stable": _order,
     "aten.sort.default": _sorted,
     "aten.sort.stable": _sorted_stable,
 }
@@ -237,6 +239,7 @@ _REWRITES: tuple[Callable[[torch.fx.GraphModule], tuple[Remark, ...]], ...] = (
     rewrite_same,
     rewrite_pads,
     rewrite_sorts,
+    expand_in,
     fold_constants,
     lay_out_constants,
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from hub.spec import IoBinding, Remark, StepError, StepOutput, TensorSpec, UnsupportedModel
+from hub_pytorch.expanded import expanded
 from hub_pytorch.export import fixed_specs
 from hub_pytorch.load import load_torchscript
 from hub_pytorch.script import script_call, script_inputs
@@ -87,6 +88,7 @@ class OnnxNames(NamedTuple):
 def _export_with_retry(exported: torch.export.ExportedProgram, names: OnnxNames, output: Path) -> tuple[Remark, ...]:
     import torch
 
+    exported, notes = expanded(exported)
     try:
         _export(exported, names, output)
     except torch.onnx.OnnxExporterError as error:
@@ -95,8 +97,8 @@ def _export_with_retry(exported: torch.export.ExportedProgram, names: OnnxNames,
         except (torch.onnx.OnnxExporterError, RuntimeError) as second:
             raise UnsupportedModel(f"torch.onnx cannot express the model: {reason_of(second)}") from second
         text = f"decomposed to core operators first, because torch.onnx failed on the program: {reason_of(error)}"
-        return (Remark("note", "decomposed", text),)
-    return ()
+        return (*notes, Remark("note", "decomposed", text))
+    return notes
 
 
 def _export(exported: torch.export.ExportedProgram, names: OnnxNames, output: Path) -> None:

@@ -30,10 +30,10 @@ def if_(
 
 
 def _choice(condition: Item, a: Item | list[Item], b: Item | list[Item]) -> Item:
-    if is_constant(condition):
-        return a if scalar(condition, "condition") else b
     if isinstance(a, list) or isinstance(b, list):
         raise Refused("a sequence that a computed condition chooses")
+    if is_constant(condition):
+        return a if scalar(condition, "condition") else b
     first, second = (item.sizes if isinstance(item, KerasValue) else list(item.shape) for item in (a, b))
     refuse_if(first != second, f"a computed condition chooses between shapes {first} and {second}")
     refuse_if(condition.ndim > 0 and a.ndim == 0, f"a condition of shape {condition.shape}")

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _COMPLEX = 2
 
 
-def _waves(size: int, count: int, sign: int, dtype: str) -> tuple[Array, Array]:
-    """Cosines and sines [size, count] of the discrete Fourier transform, exact to the dtype."""
-    turns = np.outer(np.arange(size), np.arange(count)) % size
-    angles = turns * (sign * 2 * math.pi / size)
+def _waves(rows: int, columns: int, around: int, dtype: str) -> tuple[Array, Array]:
+    """Cosines and sines [rows, columns] of so many steps around the circle, negative for backwards; exact to dtype."""
+    turns = np.outer(np.arange(rows), np.arange(columns)) % abs(around)
+    angles = turns * (2 * math.pi / around)
     return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
 
 
 def _transform(graph: KerasGraph, x: KerasTensor, count: int, *, inverse: bool) -> KerasTensor:
     """Transform [..., N, 1 or 2] along N to its first `count` frequencies: [..., count, 2]."""
     size, dtype = int(x.shape[-2]), str(x.dtype)
-    cos, sin = (graph.constant(wave) for wave in _waves(size, count, 1 if inverse else -1, dtype))
+    cos, sin = (graph.constant(wave) for wave in _waves(size, count, size if inverse else -size, dtype))
     real = x[(..., 0)]
     parts = [ops.matmul(real, cos), ops.matmul(real, sin)]
     if x.shape[-1] == _COMPLEX:
@@ -53,14 +53,30 @@ def _fit(x: KerasTensor, axis: int, size: int) -> KerasTensor:
 
 def _dft(x: KerasValue, length: Item | None, axis: int, *, inverse: bool, onesided: bool) -> KerasValue:
     where = positive_axis(axis, x.ndim)
-    refuse_if(inverse and onesided, "inverse with onesided")
     size_of(x, where, "DFT")
+    if inverse and onesided:
+        return _real_inverse(x, length, where)
     tensor = x.plain() if length is None else _fit(x.plain(), where, number(scalar(length, "dft_length"), "dft_length"))
     size = int(tensor.shape[where])
     last = x.ndim - 2
     moved = ops.swapaxes(tensor, where, last) if where != last else tensor
     result = _transform(x.graph, moved, size // 2 + 1 if onesided else size, inverse=inverse)
     return x.made(ops.swapaxes(result, where, last) if where != last else result)
+
+
+def _real_inverse(x: KerasValue, length: Item | None, where: int) -> KerasValue:
+    """The real signal [..., N, ..., 1] that has these first N // 2 + 1 frequencies; N is even unless it is given."""
+    tensor, last = x.plain(), x.ndim - 2
+    have = 2 * (int(tensor.shape[where]) - 1)
+    size = have if length is None else number(scalar(length, "dft_length"), "dft_length")
+    count = size // 2 + 1
+    fitted = ops.swapaxes(_fit(tensor, where, count), where, last)
+    # Every frequency stands for its mirror image too, but for the first, and the last of an even length.
+    twice = np.asarray([1 if k in {0, size / 2} else 2 for k in range(count)])[:, None] / size
+    cos, sin = ((wave * twice).astype(x.dtype) for wave in _waves(count, size, size, "float64"))
+    products = [ops.matmul(fitted[(..., i)], x.graph.constant(wave)) for i, wave in enumerate((cos, sin))]
+    made = ops.expand_dims(ops.subtract(*products), axis=-1)
+    return x.made(ops.swapaxes(made, where, last))
 
 
 @op("DFT", 17)

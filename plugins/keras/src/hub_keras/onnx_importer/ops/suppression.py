@@ -1,9 +1,9 @@
-"""NonMaxSuppression, by TensorFlow's operation: only in a model that is converted at once, for no Keras file holds it."""
+"""NonMaxSuppression by TensorFlow's operation, which no Keras file holds: only where the model is converted at once."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hub_keras.onnx_importer.lazy import keras, np
 from hub_keras.onnx_importer.registry import op
@@ -20,7 +20,7 @@ MAX_CALLS = 512
 
 
 @op("NonMaxSuppression", 10, 11)
-def non_max_suppression(  # noqa: PLR0913, PLR0917 - the operator's own parameters
+def non_max_suppression(
     boxes: Item,
     scores: Item,
     most: Item | None = None,
@@ -48,7 +48,7 @@ def non_max_suppression(  # noqa: PLR0913, PLR0917 - the operator's own paramete
 def _operation() -> Callable[..., keras.Operation]:
     """The class, made where Keras is there."""
 
-    class Suppression(keras.Operation):
+    class Suppression(keras.Operation):  # type: ignore[misc] # Keras ships no types
         """Takes boxes [images, count, 4] and scores [images, classes, count]; gives int64 [rows, 3]."""
 
         def __init__(self, kept: int, bounds: tuple[float, float], *, centred: bool) -> None:
@@ -65,7 +65,7 @@ def _operation() -> Callable[..., keras.Operation]:
     return Suppression
 
 
-def _suppressed(boxes: object, scores: object, kept: int, bounds: tuple[float, float], *, centred: bool) -> object:
+def _suppressed(boxes: Any, scores: Any, kept: int, bounds: tuple[float, float], *, centred: bool) -> Any:
     """Padded rows of every image and class, and of these the ones that hold a box."""
     import tensorflow as tf
 

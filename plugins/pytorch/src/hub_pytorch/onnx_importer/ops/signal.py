@@ -43,12 +43,27 @@ def _fit(x: Tensor, axis: int, size: int) -> Tensor:
 
 def _dft(x: Tensor, length: Tensor | None, axis: int, inverse: bool, onesided: bool) -> Tensor:
     axis = positive_axis(axis, x.ndim)
-    refuse_if(inverse and onesided, "inverse with onesided")
+    if inverse and onesided:
+        return _real_inverse(x, length, axis)
     x = x if length is None else _fit(x, axis, scalar(length, "dft_length"))
     size = x.shape[axis]
     moved = torch.transpose(x, axis, x.ndim - 2)
     result = _transform(moved, size // 2 + 1 if onesided else size, inverse)
     return torch.transpose(result, axis, x.ndim - 2)
+
+
+def _real_inverse(x: Tensor, length: Tensor | None, axis: int) -> Tensor:
+    """The real signal [..., N, ..., 1] that has these first N // 2 + 1 frequencies; N is even unless it is given."""
+    size = 2 * (x.shape[axis] - 1) if length is None else scalar(length, "dft_length")
+    count = size // 2 + 1
+    moved = torch.transpose(_fit(x, axis, count), axis, x.ndim - 2)
+    turns = torch.remainder(torch.outer(torch.arange(count), torch.arange(size)), size)
+    angles = turns.to(torch.float64) * (2 * math.pi / size)
+    # Every frequency stands for its mirror image too, but for the first, and the last of an even length.
+    twice = torch.tensor([1 if k in {0, size / 2} else 2 for k in range(count)]).reshape(-1, 1) / size
+    cos, sin = ((wave * twice).to(x.dtype) for wave in (torch.cos(angles), torch.sin(angles)))
+    made = torch.matmul(torch.select(moved, -1, 0), cos) - torch.matmul(torch.select(moved, -1, 1), sin)
+    return torch.transpose(torch.unsqueeze(made, -1), axis, x.ndim - 2)
 
 
 @op("DFT", 17)

@@ -1,0 +1,130 @@
+"""Operators that the exporters have no counterpart for, in operators that they have: exactly, but for rounding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hub.spec import Remark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+
+def _running(x: torch.Tensor, dim: int, joined: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Everything up to each place, joined: in log2(n) steps, each joining with what stands twice as far before."""
+    import torch
+
+    step, size = 1, x.shape[dim]
+    while step < size:
+        first, rest = x.narrow(dim, 0, step), x.narrow(dim, step, size - step)
+        x = torch.cat([first, joined(rest, x.narrow(dim, 0, size - step))], dim)
+        step *= 2
+    return x
+
+
+def _cummax(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of equal elements the last one is named, as PyTorch does."""
+    import torch
+
+    if not x.dim():
+        return x.clone(), torch.zeros_like(x, dtype=torch.int64)
+    most = _running(x, dim, torch.maximum)
+    places = torch.arange(x.shape[dim]).reshape([-1 if i == dim % x.dim() else 1 for i in range(x.dim())])
+    reached = torch.where(x == most, places, torch.zeros_like(places))
+    return most, _running(reached, dim, torch.maximum)
+
+
+def _cummin(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    most, places = _cummax(-x, dim)
+    return -most, places
+
+
+def _logcumsumexp(x: torch.Tensor, dim: int) -> torch.Tensor:
+    import torch
+
+    def joined(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        # Equal infinities have a difference that is no number.
+        apart = torch.where(a == b, torch.zeros_like(a), torch.abs(a - b))
+        return torch.maximum(a, b) + torch.log1p(torch.exp(-apart))
+
+    return _running(x, dim, joined) if x.dim() else x.clone()
+
+
+def _rounded(
+    x: torch.Tensor, scale: float | torch.Tensor, zero: float | torch.Tensor, low: int, high: int
+) -> torch.Tensor:
+    """To the nearest of the numbers that integers from low to high stand for."""
+    import torch
+
+    return (torch.clamp(torch.round(x * (1.0 / scale)) + zero, low, high) - zero) * scale
+
+
+def _fake_quantized(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    return _rounded(x, scale, zero.to(x.dtype), low, high)
+
+
+def _fake_quantized_channels(
+    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int, low: int, high: int
+) -> torch.Tensor:
+    shape = [-1 if i == axis % x.dim() else 1 for i in range(x.dim())]
+    return _rounded(x, scale.reshape(shape), zero.to(x.dtype).reshape(shape), low, high)
+
+
+def _sorted(
+    x: torch.Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """ONNX's TopK is stable: of equal elements the lower index comes first."""
+    import torch
+
+    del stable
+    return torch.sort(x, dim=dim, descending=descending)
+
+
+def _order(x: torch.Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> torch.Tensor:
+    return _sorted(x, stable=stable, dim=dim, descending=descending)[1]
+
+
+EXPANDED: dict[str, Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]] = {
+    "aten.cummax.default": _cummax,
+    "aten.cummin.default": _cummin,
+    "aten.fake_quantize_per_channel_affine.default": _fake_quantized_channels,
+    "aten.fake_quantize_per_tensor_affine.default": _rounded,
+    "aten.fake_quantize_per_tensor_affine.tensor_qparams": _fake_quantized,
+}
+"""Operators that neither torch.onnx nor LiteRT Torch knows."""
+
+FOR_ONNX = {**EXPANDED, "aten.sort.stable": _sorted, "aten.argsort.stable": _order}
+FOR_LITERT = {**EXPANDED, "aten.logcumsumexp.default": _logcumsumexp}
+
+
+def expand_in(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
+    """Write out what LiteRT Torch has no lowering for, in place."""
+    found = [node for node in graph_module.graph.nodes if str(node.target) in FOR_LITERT]
+    names = sorted({_word(str(node.target)) for node in found})
+    for node in found:
+        node.target = FOR_LITERT[str(node.target)]
+    return _note(names)
+
+
+def expanded(exported: torch.export.ExportedProgram) -> tuple[torch.export.ExportedProgram, tuple[Remark, ...]]:
+    """The program with what torch.onnx does not know written out; itself where there is nothing of it."""
+    found = {
+        node.target: FOR_ONNX[str(node.target)]
+        for module in exported.graph_module.modules()
+        for node in getattr(getattr(module, "graph", None), "nodes", ())
+        if str(node.target) in FOR_ONNX
+    }
+    if not found:
+        return exported, ()
+    return exported.run_decompositions(found), _note(sorted({_word(str(target)) for target in found}))
+
+
+def _word(target: str) -> str:
+    return target.removeprefix("aten.").partition(".")[0]
+
+
+def _note(names: list[str]) -> tuple[Remark, ...]:
+    text = f"wrote out in other operators: {', '.join(names)}"
+    return (Remark("note", "operators-written-out", text),) if names else ()
