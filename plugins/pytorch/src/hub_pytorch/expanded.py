@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING
 
 from hub.spec import Remark
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+
+    Function = Callable[..., torch.Tensor]
 
 
 def _running(x: torch.Tensor, dim: int, joined: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -31,9 +34,12 @@ def _cummax(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     if not x.dim():
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
     most = _running(x, dim, torch.maximum)
-    places = torch.arange(x.shape[dim]).reshape([-1 if i == dim % x.dim() else 1 for i in range(x.dim())])
+    # In 32 bits: LiteRT Torch gives the maximum of 64-bit integers in 32.
+    places = torch.arange(x.shape[dim], dtype=torch.int32).reshape(
+        [-1 if i == dim % x.dim() else 1 for i in range(x.dim())]
+    )
     reached = torch.where(x == most, places, torch.zeros_like(places))
-    return most, _running(reached, dim, torch.maximum)
+    return most, _running(reached, dim, torch.maximum).to(torch.int64)
 
 
 def _cummin(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,24 +58,57 @@ def _logcumsumexp(x: torch.Tensor, dim: int) -> torch.Tensor:
     return _running(x, dim, joined) if x.dim() else x.clone()
 
 
+def _to_even(x: torch.Tensor) -> torch.Tensor:
+    """Rounded, halves to even numbers, by floors: TFLite's reference kernels have no rounding."""
+    import torch
+
+    low = torch.floor(x)
+    part, odd = x - low, low - 2 * torch.floor(low * 0.5)
+    return torch.where((part > 0.5) | ((part == 0.5) & (odd == 1)), low + 1, low)  # noqa: PLR2004 - a half
+
+
 def _rounded(
-    x: torch.Tensor, scale: float | torch.Tensor, zero: float | torch.Tensor, low: int, high: int
+    x: torch.Tensor,
+    scale: float | torch.Tensor,
+    zero: float | torch.Tensor,
+    low: int,
+    high: int,
+    nearest: Function | None = None,
 ) -> torch.Tensor:
     """To the nearest of the numbers that integers from low to high stand for."""
     import torch
 
-    return (torch.clamp(torch.round(x * (1.0 / scale)) + zero, low, high) - zero) * scale
+    steps = (nearest or torch.round)(x * (1.0 / scale))
+    return (torch.clamp(steps + zero, low, high) - zero) * scale
 
 
-def _fake_quantized(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, low: int, high: int) -> torch.Tensor:
-    return _rounded(x, scale, zero.to(x.dtype), low, high)
+def _fake_quantized(
+    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, low: int, high: int, nearest: Function | None = None
+) -> torch.Tensor:
+    return _rounded(x, scale, zero.to(x.dtype), low, high, nearest)
 
 
-def _fake_quantized_channels(
-    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int, low: int, high: int
+def _fake_quantized_channels(  # noqa: PLR0913, PLR0917 - as above
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero: torch.Tensor,
+    axis: int,
+    low: int,
+    high: int,
+    nearest: Function | None = None,
 ) -> torch.Tensor:
     shape = [-1 if i == axis % x.dim() else 1 for i in range(x.dim())]
-    return _rounded(x, scale.reshape(shape), zero.to(x.dtype).reshape(shape), low, high)
+    return _rounded(x, scale.reshape(shape), zero.to(x.dtype).reshape(shape), low, high, nearest)
+
+
+def _by_floors(function: Function) -> Function:
+    """The same without an operation that rounds."""
+
+    @wraps(function)
+    def call(*arguments: torch.Tensor | float) -> torch.Tensor:
+        return function(*arguments, nearest=_to_even)
+
+    return call
 
 
 def _sorted(
@@ -96,7 +135,14 @@ EXPANDED: dict[str, Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tenso
 """Operators that neither torch.onnx nor LiteRT Torch knows."""
 
 FOR_ONNX = {**EXPANDED, "aten.sort.stable": _sorted, "aten.argsort.stable": _order}
-FOR_LITERT = {**EXPANDED, "aten.logcumsumexp.default": _logcumsumexp}
+FOR_LITERT = {
+    **EXPANDED,
+    "aten.fake_quantize_per_channel_affine.default": _by_floors(_fake_quantized_channels),
+    "aten.fake_quantize_per_tensor_affine.default": _by_floors(_rounded),
+    "aten.fake_quantize_per_tensor_affine.tensor_qparams": _by_floors(_fake_quantized),
+    "aten.logcumsumexp.default": _logcumsumexp,
+    "aten.round.default": _to_even,
+}
 
 
 def expand_in(graph_module: torch.fx.GraphModule) -> tuple[Remark, ...]:
