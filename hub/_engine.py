@@ -289,8 +289,7 @@ class Conversion:
         except HubError as error:
             raise RouteFailed(edges, error) from error
         if local.failed:
-            wrong = VerificationError(describe_local(local), hint="the next route, or `--precision` of another kind")
-            raise RouteFailed(edges, wrong)
+            raise RouteFailed(edges, VerificationError(describe_local(local)))
         last = len(ran.steps) - 1
         steps = [
             msgspec.structs.replace(step, local=local) if place == last else step

@@ -356,7 +356,7 @@ class Runner:
 
     def build(self, builder: str, weights: str, folder: Path) -> str:
         """Call a user's builder in a worker, and save what it returns; the path, empty where no plugin knows it."""
-        task = BuildTask(builder=builder, weights=weights, search_path=str(Path.cwd()), folder=str(folder))
+        task = BuildTask(function=builder, weights=weights, search_path=str(Path.cwd()), folder=str(folder))
         return str(self.execute("", lambda _: task, Place(process="user")).result.value)
 
     def artifact(self, path: Path, state: State, summary: ModelSummary) -> ModelArtifact:

@@ -77,7 +77,7 @@ class BuildTask(msgspec.Struct, frozen=True, kw_only=True, tag="build"):
     Gives the saved model's path, or an empty one where no plugin knows it.
     """
 
-    builder: str
+    function: str
     weights: str
     search_path: str
     folder: str
@@ -195,7 +195,7 @@ def who_does(task: Task) -> str:
             subjects = both.subjects if isinstance(both, TimeTask) else (both.one.subject, both.other.subject)
             return f"a session of {' or '.join(dict.fromkeys(subject.runtime for subject in subjects))}"
         case SampleTask() | BuildTask():
-            return f"the function {task.function if isinstance(task, SampleTask) else task.builder}"
+            return f"the function {task.function}"
 
 
 class RunOutput(msgspec.Struct, frozen=True, kw_only=True):

@@ -292,9 +292,9 @@ def _build(task: BuildTask) -> str:
     from hub._plugins import Registry
 
     sys.path.insert(0, task.search_path)
-    hooks, model = Registry().manager.hook, load_reference(task.builder)()
+    hooks, model = Registry().manager.hook, load_reference(task.function)()
     if task.weights and not any(hooks.hub_load_weights(model=model, weights=Path(task.weights))):
-        message = f"no plugin loads weights into the {type(model).__name__} of {task.builder}"
+        message = f"no plugin loads weights into the {type(model).__name__} of {task.function}"
         raise UsageError(message, hint="load them in the builder itself, and leave out --weights")
     saved = hooks.hub_save_live_model(model=model, folder=Path(task.folder), example_inputs=None)
     return str(next((path for path in saved if path), ""))

@@ -55,6 +55,7 @@ def test_what_needs_attention_comes_next_and_the_figures_only_when_asked(
     ran = hub("convert", toy, "--to", "toybin", "--int8", "--calibration", samples, "-o", output, "-v")
     kinds = [line.partition(" ")[0] for line in ran.out.splitlines()[1:]]
     told = [kind for kind in kinds if kind in {"warning", "changed", "note", "inputs"}]
+    assert {"note", "inputs"} <= {*told}
     assert told == sorted(told, key=["warning", "changed", "note", "inputs"].index)
     for words in ("static int8", "toybin/int8", "held-out inputs", "peak memory", "32 samples"):
         assert words in ran.out, words
