@@ -239,3 +239,39 @@ def test_the_exact_gelu_is_one_operation(order: str, half: float, becomes: str) 
     x = np.linspace(-4, 4, 10, dtype=np.float32).reshape(2, 5)
     expected = onnx.reference.ReferenceEvaluator(onnx_model).run(None, {"x": x})
     assert error([np.array(model(x))], expected) < PARITY
+
+
+# In a process of its own: TensorFlow dies of it, and is asked with and without a graph.
+_AS_A_GRAPH = """
+import sys
+import keras, numpy as np, tensorflow as tf
+model = keras.models.load_model(sys.argv[1])
+rows = np.load(sys.argv[2])
+np.save(sys.argv[3], tf.function(model, autograph=False)(tf.constant(rows)).numpy())
+"""
+
+
+def test_channels_that_a_sum_widens_run_as_a_graph(tmp_path: Path) -> None:
+    """A convolution, its bias and a sum are one kernel of oneDNN, which crashes on what comes out of `tf.pad`."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "weight": rng.standard_normal((8, 6, 1, 1)).astype(np.float32),
+        "bias": rng.standard_normal(8).astype(np.float32),
+        "pads": np.array([0, 0, 0, 0, 0, 2, 0, 0], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "weight", "bias"], ["convolved"], kernel_shape=[1, 1]),
+        helper.make_node("Pad", ["x", "pads"], ["wide"]),
+        helper.make_node("Add", ["convolved", "wide"], ["y"]),
+    ]
+    border = [helper.make_tensor_value_info(name, 1, [1, count, 64, 64]) for name, count in (("x", 6), ("y", 8))]
+    kept = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "widened", border[:1], border[1:], kept)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    rows = rng.standard_normal((1, 6, 64, 64)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    import_onnx(model).model.save(tmp_path / "model.keras")
+    words = [sys.executable, "-c", _AS_A_GRAPH, *(tmp_path / name for name in ("model.keras", "rows.npy", "y.npy"))]
+    subprocess.run([str(word) for word in words], check=True)
+    (expected,) = onnx.reference.ReferenceEvaluator(model).run(None, {"x": rows})
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-4, atol=1e-4)

@@ -163,8 +163,23 @@ def _pad_constant(x: KerasValue, pairs: list[tuple[int, int]], value: float) -> 
     if not any(map(any, pairs)):
         return x
     kind = "int32" if x.dtype == "bool" else x.dtype
-    padded = ops.pad(cast(x.tensor, kind), pairs, constant_values=float(value) if is_float(kind) else int(value))
+    fill = float(value) if is_float(kind) else int(value)
+    tensor = cast(x.tensor, kind)
+    only_channels = any(pairs[-1]) and not any(map(any, pairs[:-1])) and tensor.shape[-1] != 0
+    padded = _beside(tensor, pairs[-1], fill) if only_channels else ops.pad(tensor, pairs, constant_values=fill)
     return x.like(cast(padded, x.dtype), nonnegative=x.nonnegative and value >= 0)
+
+
+def _beside(tensor: KerasTensor, counts: tuple[int, int], fill: float) -> KerasTensor:
+    """Channels of one value before and after the others.
+
+    Narrow blocks are widened so before a residual sum. TensorFlow 2.21 with oneDNN computes a convolution, its bias and
+    the sum in one kernel, and that crashes where what is added comes out of `pad`.
+    """
+    before, after = (
+        [ops.full_like(ops.repeat(tensor[..., :1], count, axis=-1), fill)] if count else [] for count in counts
+    )
+    return ops.concatenate([*before, tensor, *after], axis=-1)
 
 
 def _cropped(x: KerasValue, pairs: list[tuple[int, int]]) -> KerasValue:
