@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import StepError
-from hub_onnxquant.qdq import Signedness
+from hub.spec import Remark, StepError
+from hub_onnxgraph.graphs import add_constant, all_names, all_nodes, all_tensors, fresh_name, prune
+from hub_onnxquant import weights
+from hub_onnxquant.qdq import Signedness, attributes
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, TensorProto
 
+_STORED = weights.Form(bits=8, block=0, symmetric=True, convolutions=False)
+_FEW = 3
+_TOLD_SHARE = 0.05
 _QUIET = logging.ERROR  # it advises pre-processing, which was done
 
 
@@ -52,6 +58,7 @@ def quantize(model: ModelProto, settings: Dynamic) -> ModelProto:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model, _ = scales_folded(model)
     kind = QuantType.QUInt8 if settings.weights == "uint8" else QuantType.QInt8
     root = logging.getLogger()
     level = root.level
@@ -68,3 +75,66 @@ def quantize(model: ModelProto, settings: Dynamic) -> ModelProto:
         finally:
             root.setLevel(level)
         return onnx.load(target)
+
+
+def scales_folded(model: ModelProto) -> tuple[ModelProto, int]:
+    """Returns a copy whose Gemms have their alpha and beta in their stored weights; and how many had some.
+
+    The tool leaves a Gemm with alpha or beta in float. Where the weights are no constants, both stay.
+    """
+    from onnx import numpy_helper
+
+    model = type(model).FromString(model.SerializeToString())
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    taken, folded = all_names(model.graph), 0
+    for node in model.graph.node:
+        written = attributes(node) if node.op_type == "Gemm" else {}
+        factors = [(1, "alpha", written.get("alpha", 1.0)), (2, "beta", written.get("beta", 1.0))]
+        wanted = [(place, word, factor) for place, word, factor in factors if factor != 1.0]
+        if not wanted or any(node.input[place : place + 1] and node.input[place] not in stored for place, *_ in wanted):
+            continue
+        for place, word, factor in wanted:
+            if node.input[place : place + 1]:
+                array = numpy_helper.to_array(stored[node.input[place]])
+                name = fresh_name(f"{node.input[place]}/{word}", taken)
+                add_constant(model.graph, name, (array * factor).astype(array.dtype))
+                node.input[place] = name
+            kept = [attribute for attribute in node.attribute if attribute.name != word]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+        folded += 1
+    if folded:
+        prune(model.graph)
+    return model, folded
+
+
+def store_narrow(model: ModelProto) -> list[Remark]:
+    """Stores the weights that the tool left in float as int8, in place, but for those of convolutions; says which."""
+    held = weights.quantize(model, Path(), _STORED)
+    names = ", ".join(list(held)[:_FEW])
+    text = f"stored {len(held)} weights that the tool leaves in float as int8, computed with in float, first {names}"
+    return [Remark("note", "weights-stored-narrow", text)] if held else []
+
+
+def left_in_float(model: ModelProto, before: ModelProto) -> list[Remark]:
+    """Warns of weights that are float still, with their share of all and the operators that use them."""
+    left = [tensor for tensor in all_tensors(model) if _counts(tensor)]
+    whole = sum(math.prod(tensor.dims) for tensor in all_tensors(before) if _counts(tensor))
+    share = sum(math.prod(tensor.dims) for tensor in left) / max(whole, 1)
+    if share < _TOLD_SHARE:
+        return []
+    names = {tensor.name for tensor in left}
+    kinds = sorted({node.op_type for node in all_nodes(model) if names & {*node.input}})
+    text = f"{share:.0%} of the weights stay in float, those of {', '.join(kinds)}"
+    return [
+        Remark(
+            "warning", "weights-left-float", text, hint="Try --precision int8-weights, or --int8 with --calibration."
+        )
+    ]
+
+
+def _counts(tensor: TensorProto) -> bool:
+    """Whether a tensor is one of weights: a float matrix or larger."""
+    from onnx import TensorProto
+
+    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1

@@ -18,7 +18,7 @@ from hub_onnxquant import half, weights
 from hub_onnxruntime.files import external_files, load, load_structure
 from hub_onnxruntime.large import LARGE_BYTES, lighten, size_on_disk
 from hub_onnxruntime.quantize.cpu import this_cpu
-from hub_onnxruntime.quantize.dynamic import Dynamic, quantize, weights_for
+from hub_onnxruntime.quantize.dynamic import Dynamic, left_in_float, quantize, store_narrow, weights_for
 from hub_onnxruntime.quantize.source import check_float, open_source, random_judge, tool
 from hub_onnxruntime.rewrites import rewritten
 from hub_onnxruntime.session import OrtSession
@@ -66,6 +66,7 @@ def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
     source = open_source(path)
     signedness, seen = this_cpu()
     settings = Dynamic(operators, weights_for(signedness))
+    said: list[Remark] = []
 
     def apply(_: Dynamic) -> ModelProto:
         model = quantize(source.model, settings)
@@ -74,6 +75,7 @@ def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
                 f"nothing can be quantized on the fly: no {' or '.join(operators)} has stored weights",
                 hint="Use --int8 with --calibration, or --precision int8-weights.",
             )
+        said[:] = store_narrow(model) + left_in_float(model, source.model)
         return model
 
     trials = Trials(source.judge, apply, source.session)
@@ -93,7 +95,7 @@ def dynamic_int8(path: str, operators: tuple[str, ...]) -> Made:
     layers = f"{_on_the_fly(best.model)} layers quantize activations on the fly"
     exact = Remark("note", "weights-signedness", f"{settings.weights} weights: exact on {seen}")
     quantized = Remark("note", "layers-on-the-fly", layers)
-    notes = [*source.notes, exact, *trials.notes, quantized, *_unjudged(source.judge)]
+    notes = [*source.notes, exact, *trials.notes, quantized, *said, *_unjudged(source.judge)]
     return Made(best.model, recipe, notes)
 
 
