@@ -25,12 +25,15 @@ from hub.spec.errors import error_from_code
 
 _AS_IT_IS = {
     Numerics.INT8_MIXED: (Numerics.INT8,),
-    Numerics.INT8_DYNAMIC: (Numerics.INT8_WEIGHTS,),
+    Numerics.INT8_DYNAMIC: (Numerics.INT8_WEIGHTS, Numerics.FP32),
+    Numerics.INT8_WEIGHTS: (Numerics.FP32,),
+    Numerics.INT4_WEIGHTS: (Numerics.FP32,),
     Numerics.FP16: (Numerics.FP32,),
     Numerics.BF16: (Numerics.FP32,),
 }
 """What a source's own precision may be in another format: ONNX counts the layers that multiply, TFLite all of them; and
-half precision is written in float32 where a format has no half, such as Keras."""
+half precision is written in float32 where a format has no half, such as Keras; and a model with integer weights alone,
+or with ranges that are taken at run time, is written as a float copy where a format has no such form."""
 
 _ROUNDING = 0.1
 """Relative error of an output that no precision's rounding explains; 0.67 was measured with two inputs swapped."""
@@ -66,9 +69,11 @@ def refuse_quantizing_twice(found: Numerics, wanted: Numerics, reason: NoRouteEr
         AlreadyQuantized: Another quantized precision was asked for.
     """
     if found != wanted and found.is_quantized and wanted.is_quantized:
+        there = reason.details.get("offered")
+        offered = ", ".join(str(item.value) for item in there) if isinstance(there, list) else ""
         raise AlreadyQuantized(
             f"the model is {found.value} already, and no step leads from there to {wanted.value}",
-            hint=f"{FROM_FLOAT}; without --precision it is converted as it is",
+            hint=f"{FROM_FLOAT}" + (f"; not quantized again, it can be had in {offered}" if offered else ""),
         ) from reason
 
 

@@ -86,13 +86,21 @@ POLICIES: dict[Numerics, ParityPolicy] = {
 """The gate of each precision. `docs/reference/gates.md` is generated from this table."""
 
 
+_ROUNDED = frozenset({Numerics.INT8, Numerics.INT8_MIXED, Numerics.INT16X8, Numerics.INT8_DYNAMIC, Numerics.FP8})
+"""Precisions that round activations."""
+
+
 def gate_of(source: ModelSummary, numerics: Numerics, *, carries: bool = False) -> ParityPolicy:
     """The gate of a result in some precision; `carries` where it keeps the source's own (see `carried`).
 
     A source that computes in half precision is itself off by half's rounding, which a float32 result of it has not: no
     more can be asked of the two than of a half model. One that only stores its weights narrow (`fp16-weights`) computes
-    in float32.
+    in float32. Likewise one that rounds activations to integers, of which the result is a float copy.
     """
+    own = source.state.numerics
+    if numerics == Numerics.FP32 and own in _ROUNDED:
+        why = f"the source rounds to {own.value} at its layers, the result does not: {POLICIES[own].source}"
+        return msgspec.structs.replace(POLICIES[own], numerics=numerics, source=why)
     halves = [
         word for word in (Numerics.BF16, Numerics.FP16) if any(layer.precision == word for layer in source.layers)
     ]

@@ -117,7 +117,7 @@ def make_plan(
         verdicts |= {edge.id: _FIXING for edge in edges if verdicts[edge.id] and not edge.keeps_dynamic}
     # The model as it is closes only the steps that start from it: behind a preparation it is another.
     answers = {edge.id: ask(edge, summary, options) for edge in edges if edge.takes(start)}
-    steps = [step for step in registry.steps if not (step.edge.adopts and start.numerics is Numerics.FP32)]
+    steps = [step for step in registry.steps if _fits(step, start.numerics)]
     usable = [step for step in steps if verdicts[step.edge.id] and (step.source != start or answers[step.edge.id])]
     asked = frozenset(name for name in _HONOURED if getattr(options, name))
     routes = tuple(_routes(usable, summary, goals, options, asked))
@@ -143,6 +143,14 @@ def make_plan(
         }
         raise _no_route(start, goals, left_out, usable, wanting)
     return Plan(routes=routes, left_out=left_out, doubts=_doubts(routes, summary, options))
+
+
+def _fits(step: Step, own: Numerics) -> bool:
+    """Whether a step is one for a model of these numerics: adopted only if it is narrow, and never quantized twice."""
+    if own.is_quantized:
+        return step.source.numerics.is_quantized or not step.target.numerics.is_quantized
+    narrow = own is not Numerics.FP32 and not step.source.numerics.is_quantized
+    return narrow or not step.edge.adopts
 
 
 def _on_the_way(steps: Iterable[Step], start: State, goals: tuple[State, ...], asked: Asked = frozenset()) -> set[str]:

@@ -11,16 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hub._parity import POLICIES, accuracy, binomial_tail, compare, describe_failures
+from hub._parity import POLICIES, accuracy, binomial_tail, compare, describe_failures, gate_of
 from hub.spec import (
     SQNR_CAP_DB,
     EffectError,
+    ModelSummary,
     NothingCompared,
     Numerics,
     OutputParity,
     ParityPolicy,
     ParityReport,
     SampleFolder,
+    Signature,
+    State,
     write_sample,
 )
 from hub.spec.parts import is_classifier
@@ -141,6 +144,21 @@ def test_the_fp16_gate_lets_float16_through(tmp_path: Path) -> None:
     half = judge(tmp_path, only_left(lambda a: a.astype(np.float16).astype(np.float32)), POLICIES[Numerics.FP16])
     assert half.passed, describe_failures(half)
     assert half.worst.sqnr_db == pytest.approx(76, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("own", "held_by"),
+    [
+        (Numerics.INT8_DYNAMIC, Numerics.INT8_DYNAMIC),
+        (Numerics.INT8_WEIGHTS, Numerics.FP32),
+        (Numerics.FP32, Numerics.FP32),
+    ],
+)
+def test_a_float_copy_is_held_by_the_rounding_of_its_source(own: Numerics, held_by: Numerics) -> None:
+    source = ModelSummary(state=State(format="a", numerics=own), signature=Signature(inputs=(), outputs=()))
+    found = gate_of(source, Numerics.FP32)
+    assert (found.numerics, found.sqnr_min_db) == (Numerics.FP32, POLICIES[held_by].sqnr_min_db)
+    assert found.relative_max == POLICIES[held_by].relative_max
 
 
 def test_a_failure_says_the_value_and_the_bound(tmp_path: Path) -> None:

@@ -314,6 +314,24 @@ def test_a_quantized_model_whose_precision_the_target_lacks_is_to_be_given_in_fl
         refuse_quantizing_twice(start.numerics, Numerics.INT8, caught.value)
 
 
+def test_a_quantized_model_is_taken_to_float_and_not_quantized_again(registry: Registry) -> None:
+    start, goal = State(format="a", numerics=Numerics.INT8_DYNAMIC), State(format="d", numerics=Numerics.INT8)
+    offer = (edge("t.float", start, A, adopts=True), edge("t.good", A, D), edge("t.quantize", D, goal, lossy=True))
+    assert ids(plan(registry, *offer, start=start).routes) == [["t.float", "t.good"]]
+    with pytest.raises(NoRouteError) as caught:
+        plan(registry, *offer, start=start, goals=(goal,))
+    with pytest.raises(AlreadyQuantized) as told:
+        refuse_quantizing_twice(start.numerics, goal.numerics, caught.value)
+    assert told.value.hint == f"{FROM_FLOAT}; not quantized again, it can be had in fp32"
+
+
+def test_half_precision_is_not_taken_back_to_float_through_integers(registry: Registry) -> None:
+    half, narrow = State(format="a", numerics=Numerics.FP16), State(format="a", numerics=Numerics.INT8)
+    offer = (edge("t.quantize", half, narrow, lossy=True), edge("t.float", narrow, D, adopts=True))
+    with pytest.raises(NoRouteError):
+        plan(registry, *offer, start=half)
+
+
 def test_the_preferred_goal_comes_first_whatever_it_costs(registry: Registry) -> None:
     pure, mixed = State(format="d", numerics=Numerics.INT8), State(format="d", numerics=Numerics.INT8_MIXED)
     offer = (edge("t.pure", A, pure, cost=9), edge("t.mixed", A, mixed, cost=1))

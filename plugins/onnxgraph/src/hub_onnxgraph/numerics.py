@@ -236,7 +236,8 @@ def numerics_of(model: onnx.ModelProto) -> Numerics:
 def find_numerics(model: onnx.ModelProto) -> FileNumerics:
     """Decides on the one word for a file.
 
-    `int8` needs int8 operands in every operator that multiplies; one in float makes it `int8-mixed`. Below static
+    `int8` needs int8 operands in every operator that multiplies; one in float makes it `int8-mixed`. What only rounds
+    the model's own outputs makes none: a float model may have integers at its ends. Below static
     quantization the weights decide, and the narrowest type names the file.
     """
     nodes = list(scoped_nodes(model))
@@ -245,7 +246,9 @@ def find_numerics(model: onnx.ModelProto) -> FileNumerics:
     found = Counter(word for _, word in computing)
     tables = {word for node, word in layers if node.op_type in TABLE_OPERATORS}
     tables |= {word for node, scope in nodes if (word := _looked_up(node, scope))}
-    numerics = _static_numerics(found, nodes) or _by_weights({*found, *tables}) or _by_elements(model)
+    ends = {value.name for value in model.graph.output} - {name for node, _ in nodes for name in node.input}
+    inner = [(node, scope) for node, scope in nodes if ends.isdisjoint(node.output)]
+    numerics = _static_numerics(found, inner) or _by_weights({*found, *tables}) or _by_elements(model)
     still_float = [node.name or _first(node) for node, word in computing if word in _FLOATS.values()]
     return FileNumerics(numerics, tuple(still_float) if numerics.is_quantized else ())
 

@@ -29,6 +29,7 @@ from hub.spec import (
     takes_unblocked,
 )
 from hub_onnxruntime.describe import OnnxFormat
+from hub_onnxruntime.float_copy import run_float_copy
 from hub_onnxruntime.identify import Kind, probe
 from hub_onnxruntime.onnx2tf_edge import ONNX2TF
 from hub_onnxruntime.operators import ONNXRUNTIME
@@ -107,6 +108,27 @@ WIDEN_DYNAMIC = msgspec.structs.replace(
     adopts=True,
     title="ONNX preparation, half precision in float32, dynamic dims kept",
 )
+_QUANTIZED = (
+    Numerics.INT8,
+    Numerics.INT8_MIXED,
+    Numerics.INT16X8,
+    Numerics.INT8_DYNAMIC,
+    Numerics.INT8_WEIGHTS,
+    Numerics.INT4_WEIGHTS,
+)
+FLOAT_COPY = Edge(
+    id="onnx.float-copy",
+    accepts=(Accepts(format="onnx", numerics=_QUANTIZED),),
+    gives=Gives(format="onnx"),
+    convert=run_float_copy,
+    adopts=True,
+    keeps_dynamic=True,
+    requires=("onnx>=1.17",),
+    process="onnx",
+    cost=0.5,
+    title="float copy",
+)
+"""For formats and precisions that a quantized model has no form in."""
 
 
 @hookimpl
@@ -117,8 +139,8 @@ def hub_register_formats() -> list[Format]:
 
 @hookimpl
 def hub_register_edges() -> list[Edge]:
-    """Offers the preparation, ONNX Runtime's optimization, onnx2tf, and the quantization."""
-    return [PREPARE, PREPARE_DYNAMIC, WIDEN, WIDEN_DYNAMIC, *OPTIMIZING, ONNX2TF, *QUANTIZING, *EQUALIZING]
+    """Offers the preparation, the float copy, ONNX Runtime's optimization, onnx2tf, and the quantization."""
+    return [PREPARE, PREPARE_DYNAMIC, WIDEN, WIDEN_DYNAMIC, FLOAT_COPY, *OPTIMIZING, ONNX2TF, *QUANTIZING, *EQUALIZING]
 
 
 @hookimpl
