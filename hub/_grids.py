@@ -74,6 +74,8 @@ class ErrorSums(msgspec.Struct, kw_only=True):
         far: Values that are more than `FAR_STEPS` off.
         cut: Values that lie more than a step outside.
         ends: Values that lie at an end of the range.
+        samples: Samples.
+        reaches: Sum of how many times the range each sample's own extremes are, where one range is for all channels.
     """
 
     count: int = 0
@@ -84,6 +86,13 @@ class ErrorSums(msgspec.Struct, kw_only=True):
     far: int = 0
     cut: int = 0
     ends: int = 0
+    samples: int = 0
+    reaches: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """How many times the range the extremes of a sample are, in the mean over samples."""
+        return self.reaches / self.samples if self.samples else 0.0
 
     def add(self, wanted: "Reals", found: "Reals", grid: LaidGrid | None) -> None:
         """Add a sample; numbers that are not finite on either side in the same way are equal."""
@@ -104,3 +113,7 @@ class ErrorSums(msgspec.Struct, kw_only=True):
         low, high = (found <= grid.low + grid.scale / 4), (found >= grid.high - grid.scale / 4)
         ends = (low & (grid.low != 0)) | (high & (grid.high != 0))  # a rectifier's zero is no end that cuts
         self.ends += int(np.count_nonzero(ends))
+        if grid.scale.size == 1 and wanted.size:
+            extremes = (float(wanted.max()), float(grid.high.max())), (float(wanted.min()), float(grid.low.min()))
+            self.samples += 1
+            self.reaches += max((extreme / end for extreme, end in extremes if extreme * end > 0), default=0.0)

@@ -38,6 +38,13 @@ class LocalBounds(NamedTuple):
     inner_min_db: float = 30.0
 
 
+REACH = 1 / 0.7
+"""Times a range that the extremes of a sample may be, in the mean over samples, where what is cut off is heard: ranges
+are chosen by such extremes, and those of sound artifacts end at 0.77 of them or later."""
+
+HEARD_CUT = 0.001
+"""Power of what a range cuts off, over that of the layer, below which it does not matter how far it reaches."""
+
 FAR_STEPS = 2.0
 GROSS = 1e-6
 """Noise over signal below which no error of a layer matters, however fine its grid (60 dB)."""

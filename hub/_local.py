@@ -23,7 +23,7 @@ from hub._corrections import Correction, CorrectionSamples, CorrectionSource, co
 from hub._counterparts import LayerGraphs, LayerPair, SharedConstant, Stored
 from hub._gains import GainSums, normalizes, with_another_epsilon
 from hub._grids import ErrorSums, LaidGrid, real_numbers
-from hub._layer_bounds import BOUNDS, FAR_STEPS, GROSS, LocalBounds
+from hub._layer_bounds import BOUNDS, FAR_STEPS, GROSS, HEARD_CUT, REACH, LocalBounds
 from hub.spec import (
     SQNR_CAP_DB,
     Feeds,
@@ -105,8 +105,10 @@ def _judge_result(
     if gross and far > bounds.far_share:
         failures += (f"{far:.1%} of the values are more than {FAR_STEPS:g} steps off",)
     cautions: tuple[str, ...] = ()
-    if cut_noise > bounds.cut_noise and not pair.joint:  # else what is read there may be read otherwise beside it
-        cautions = (f"its range cuts off {cut:.1%} of the values, {cut_noise:.1%} of their power",)
+    short = sums.reach > REACH and cut_noise > HEARD_CUT
+    if (short or cut_noise > bounds.cut_noise) and not pair.joint:  # else what is read there may be read otherwise too
+        ends = f", and ends at {1 / sums.reach:.0%} of a sample's largest" if short else ""
+        cautions = (f"its range cuts off {cut:.1%} of the values, {cut_noise:.1%} of their power{ends}",)
     excess = min(MOST_EXCESS, max(rms / bounds.rms_steps, far / bounds.far_share)) if gross else 0.0
     return msgspec.structs.replace(
         said, steps=rms, far_share=far, cut_share=cut, excess=excess, failures=failures, cautions=cautions

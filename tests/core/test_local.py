@@ -228,6 +228,20 @@ def test_a_range_that_cuts_off_and_a_moved_bias_are_told(tmp_path: Path) -> None
     assert far.failed == 1
 
 
+@pytest.mark.parametrize(("largest", "told"), [((4, 4, 4, 4), True), ((5, 0, 0, 0), False)])
+def test_a_range_that_ends_before_what_every_sample_holds_is_told(
+    tmp_path: Path, largest: tuple[int, ...], told: bool
+) -> None:
+    """Both cut off less than half a percent of the power; the second in one sample of four."""
+    chain: dict[str, Any] = {"layers": [["Add", ["x", "b"], "y"]], "constants": {"b": [0.0]}, "outputs": ["y"]}
+    samples = [{"x": DRAW.uniform(-1.9, 1.9, size=(8, 100)).astype(np.float32)} for _ in largest]
+    for sample, most in zip(samples, largest, strict=True):
+        sample["x"][0, 0] = most
+    report = checked(tmp_path, chain | {"grids": {"y": (-100, 100)}}, chain | {"grids": {}}, data=(samples, None))
+    assert (report.failed, [remark.code for remark in report.remarks]) == (0, ["layer-range-cuts"] if told else [])
+    assert not told or "and ends at 50% of a sample's largest" in report.remarks[0].text
+
+
 def test_a_bias_on_a_fine_grid_is_not_cut_off(tmp_path: Path) -> None:
     source = FLOAT | {"constants": FLOAT["constants"] | {"b": [1, -2, 8, -4]}}
     less = SOUND | {"constants": SOUND["constants"] | {"b": [1, -2, 5, -4]}, "steps": {"w": 0.01, "b": 1e-5}}
