@@ -278,3 +278,18 @@ def test_reader_tells_a_program_whose_integers_are_gone(tmp_path: Path) -> None:
     summary = OnnxFormat().describe(DescribeJob(path=str(source)))
     convert_from_onnx(source, summary.signature, tmp_path / "net.pt2")
     assert PyTorchFormat().describe(DescribeJob(path=str(tmp_path / "net.pt2"))).state.numerics is Numerics.FP32
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_file_is_called_as_programs_of_torch_export_are(count: int, tmp_path: Path) -> None:
+    names = ["sum", "difference"][:count]
+    nodes = [helper.make_node(op, ["a", "b"], [name]) for op, name in zip(["Add", "Sub"], names, strict=False)]
+    ends = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in ["a", "b", *names]}
+    graph = helper.make_graph(nodes, "g", [ends["a"], ends["b"]], [ends[name] for name in names])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    convert_from_onnx(tmp_path / "net.onnx", signature_of(tmp_path / "net.onnx"), tmp_path / "net.pt2")
+    a, b = torch.rand(2, 3), torch.rand(2, 3)
+    got = torch.export.load(tmp_path / "net.pt2").module()(a, b)
+    torch.testing.assert_close(got, a + b if count == 1 else (a + b, a - b))
+    found = PyTorchFormat().describe(DescribeJob(path=str(tmp_path / "net.pt2"))).signature
+    assert [spec.name for spec in found.outputs] == names

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hub.spec import Dim, Remark, Signature, StepOutput, TensorSpec, UnsupportedModel
-from hub_torchprogram import REGISTERING, export_module, is_data_dependent, module_of, save_exported, sized, words
+from hub_torchprogram import (
+    REGISTERING,
+    export_module,
+    is_data_dependent,
+    module_of,
+    name_parameters,
+    save_exported,
+    sized,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,35 +128,36 @@ def open_inputs(graph: torch.fx.GraphModule, signature: Signature) -> tuple[tupl
 
 def export_graph(graph: torch.fx.GraphModule, signature: Signature) -> torch.export.ExportedProgram:
     """Export an imported graph. Raises as `convert_from_onnx`."""
-    return export_positional(graph, signature, *open_inputs(graph, signature))
+    return export_positional(graph, *open_inputs(graph, signature))
 
 
 def export_positional(
-    module: torch.nn.Module, signature: Signature, inputs: tuple[TensorSpec, ...], sizes: Mapping[str, int]
+    module: torch.nn.Module, inputs: tuple[TensorSpec, ...], sizes: Mapping[str, int]
 ) -> torch.export.ExportedProgram:
     """Export a module whose inputs go in and whose outputs come out by position. Raises as `convert_from_onnx`.
 
     Args:
         module: Returns a tensor or a tuple of tensors.
-        signature: Its inputs and outputs.
         inputs: Its inputs, in which every open dimension has a name of its own.
         sizes: Open dimension -> the size to trace it at.
 
     Returns:
-        The ExportedProgram.
+        The ExportedProgram: called by position, it gives one tensor, or a tuple of them.
     """
     names = words([spec.name for spec in inputs])
-    outputs = words([spec.name for spec in signature.outputs])
 
-    def call(**feeds: torch.Tensor) -> dict[str, torch.Tensor]:
-        results = module(*(feeds[name] for name in names))
-        return dict(zip(outputs, results if isinstance(results, tuple | list) else (results,), strict=True))
+    def call(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        results = module(*tensors)
+        given = tuple(results) if isinstance(results, tuple | list) else (results,)
+        return given[0] if len(given) == 1 else given
 
+    called = module_of(call, module)
+    name_parameters(called, names)  # so that the inputs go in by position
     renamed = tuple(
         TensorSpec(name=name, dtype=spec.dtype, shape=spec.shape) for name, spec in zip(names, inputs, strict=True)
     )
     try:
-        return export_module(module_of(call, module), renamed, by_name=True, sizes=sizes)[0]
+        return export_module(called, renamed, sizes=sizes)[0]
     except UnsupportedModel as error:
         if is_data_dependent(error):
             raise

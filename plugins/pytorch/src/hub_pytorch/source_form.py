@@ -235,7 +235,7 @@ def _exported(job: ConvertJob) -> tuple[torch.export.ExportedProgram, Signature]
     from hub_pytorch.from_onnx import export_positional
 
     tables, signature = _asked(job)
-    return export_positional(build_source(Path(job.source.path)), signature, signature.inputs, tables.sizes), signature
+    return export_positional(build_source(Path(job.source.path)), signature.inputs, tables.sizes), signature
 
 
 def _asked(job: ConvertJob) -> tuple[SourceTables, Signature]:

@@ -56,9 +56,13 @@ def interface_of(model: ModelT) -> GraphInterface:
 def _named(graph: SubGraphT, indices: list[int], maps: list[TensorMapT] | None) -> Named:
     if not maps:
         return [(text(graph.tensors[index].name), index) for index in indices]
-    order = {index: place for place, index in enumerate(indices)}
-    pairs = [(text(entry.name), int(entry.tensorIndex)) for entry in maps]
-    return sorted(pairs, key=lambda pair: order.get(pair[1], len(order)))
+    # A tensor that is listed twice has a place for each of its names.
+    free = {index: [place for place, other in enumerate(indices) if other == index] for index in indices}
+    placed = []
+    for entry in maps:
+        places = free.get(int(entry.tensorIndex)) or [len(indices)]
+        placed.append((places.pop(0), (text(entry.name), int(entry.tensorIndex))))
+    return [pair for _, pair in sorted(placed, key=lambda item: item[0])]
 
 
 def signature_def(inputs: Named, outputs: Named) -> SignatureDefT:

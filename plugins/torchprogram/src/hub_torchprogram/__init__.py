@@ -15,6 +15,7 @@ from hub_torchprogram.program import (
     fixed_spec,
     flat_outputs,
     module_of,
+    name_parameters,
     spec_of,
     torch_dtype_of,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "load_exported",
     "module_of",
     "mutated_state",
+    "name_parameters",
     "names_of_symbols",
     "pickle_globals",
     "register_operators",
