@@ -105,7 +105,9 @@ class Tokens(nn.Module):
 class Sorted(nn.Module):
     def forward(self, x: Any) -> dict[str, Any]:
         rising, falling = torch.sort(x), torch.sort(x, dim=0, descending=True, stable=True)
-        return {"rising": rising[0], "order": rising[1], "falling": falling[0], "places": falling[1]}
+        upwards = torch.argsort(x, dim=0)
+        sorted_twice = {"rising": rising[0], "order": rising[1], "falling": falling[0], "places": falling[1]}
+        return {**sorted_twice, "upwards": upwards}
 
 
 class SamePadding(nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hub.spec import ModelUnreadable
-from hub_tflitefile.interface import interface_of, quant_params
+from hub_tflitefile.interface import interface_of, quant_params, signature_def
 from hub_tflitefile.schema import custom_operators, dtype_of, numbers, operator_counts, parse, text, to_bytes
 from plugins.tflite.tests import tflite_graphs as graphs
 from plugins.tflite.tests import tflite_handmade as handmade
@@ -76,3 +76,12 @@ def test_an_old_number_of_a_custom_operator() -> None:
     made.add("CUSTOM", [x], [y])
     made.codes[0].customCode, made.codes[0].builtinCode = b"FlexErf", 0
     assert custom_operators(parse(to_bytes(made.model([x], [y])))) == ("FlexErf",)
+
+
+def test_a_tensor_that_is_listed_twice_keeps_both_places() -> None:
+    model = parse(to_bytes(graphs.classifier()))
+    graph, _, ((_, last),) = interface_of(model)
+    graph.outputs = [last, 0, last]
+    model.signatureDefs = [signature_def([], [("first", last), ("other", 0), ("again", last)])]
+    names = [name for name, _ in interface_of(parse(to_bytes(model))).outputs]
+    assert names == ["first", "other", "again"]
