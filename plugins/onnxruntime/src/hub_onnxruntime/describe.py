@@ -19,6 +19,7 @@ from hub_onnxruntime.float32 import other_floats
 from hub_onnxruntime.large import forget_data, size_on_disk
 from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators
 from hub_onnxruntime.ort_file import load_ort, ort_version
+from hub_onnxruntime.stale import correct_outputs, stale_findings
 
 if TYPE_CHECKING:
     import onnx
@@ -81,6 +82,7 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     bare = load_structure(path)
     outside = external_files(bare, path.parent)
     files, findings = [path, *outside], external_findings(bare) + size_findings(size_on_disk(path, outside))
+    stale = correct_outputs(bare)
     forget_data(bare)
     model = with_inferred_shapes(bare)
     forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
@@ -95,7 +97,7 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
         versions=_versions(model),
-        findings=(*(finding for finder in FINDERS for finding in finder(model)), *findings),
+        findings=(*stale_findings(stale), *(finding for finder in FINDERS for finding in finder(model)), *findings),
         layers=layers_of(model),
     )
 
