@@ -46,7 +46,7 @@ def open_model(runner: Runner, source: Source, options: ConvertOptions) -> Opene
     path = _builder_file(runner, source, options) if source.builder else Path(source.path)
     found = identify(path, runner.registry)
     try:
-        summary = runner.describe(path, found, options)
+        summary = runner.describe(path, found, options, overrides=True)
     except ForeignModel as told:
         saved = runner.build(source.builder, source.weights, runner.folder())
         if not saved:

@@ -141,7 +141,9 @@ class Runner:
             return folder
         return self.store.keep(folder, key, replace=not self._use_cache)
 
-    def describe(self, path: Path, found: Identification, options: ConvertOptions) -> ModelSummary:
+    def describe(
+        self, path: Path, found: Identification, options: ConvertOptions, *, overrides: bool = False
+    ) -> ModelSummary:
         """Have the format's reader describe a model; from the cache only while its files are there, as long as then."""
         reader = self.registry.format(found.format)
         job = DescribeJob(
@@ -152,6 +154,7 @@ class Runner:
             shapes=options.shapes,
             dtypes=options.dtypes,
             submodule=options.submodule,
+            overrides=overrides and bool(options.shapes),
         )
         task = DescribeTask(plugin=reference_of(reader), job=job)
         key = key_of("describe", task, sha256_model(path), self._versions(package_of(reader), ()))
@@ -159,7 +162,7 @@ class Runner:
         summary = msgspec.convert(done.result.value, ModelSummary)
         if done.cached and not _is_whole(summary):
             self.store.forget(key)
-            return self.describe(path, found, options)
+            return self.describe(path, found, options, overrides=overrides)
         return summary
 
     def convert(  # noqa: PLR0913 what a step hangs on, and who is told

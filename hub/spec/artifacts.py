@@ -81,6 +81,8 @@ class DescribeJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         allow_pickle: As `ConvertOptions.allow_pickle`.
         allow_custom_ops: As `ConvertOptions.allow_custom_ops`.
         shapes: Input -> shape that the user gave, for files that hold none (TorchScript, builders).
+        overrides: Whether `shapes` also take the place of sizes that the file declares: it is the user's own model. A
+            reader that can open such sizes describes them as open; others pass over it.
         dtypes: Input -> dtype that the user gave, likewise.
         submodule: As `ConvertOptions.submodule`.
     """
@@ -92,6 +94,7 @@ class DescribeJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, DType] = {}
     submodule: str = ""
+    overrides: bool = False
 
     @property
     def file(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from hub_onnxruntime.float32 import other_floats
 from hub_onnxruntime.large import forget_data, size_on_disk
 from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators
 from hub_onnxruntime.ort_file import load_ort, ort_version
+from hub_onnxruntime.resized import RESIZED, open_sizes, resized_findings
 from hub_onnxruntime.stale import correct_outputs, stale_findings
 
 if TYPE_CHECKING:
@@ -73,8 +75,13 @@ def is_runtime_form(model: onnx.ModelProto) -> bool:
     return not foreign_operators(model)
 
 
-def summarize(path: Path, form: str = "") -> ModelSummary:
-    """Reads an ONNX file. `form` is the form it is expected to be in; it is checked, not believed.
+def summarize(path: Path, form: str = "", sizes: Mapping[str, Sequence[int]] | None = None) -> ModelSummary:
+    """Reads an ONNX file.
+
+    Args:
+        path: The file.
+        form: The form it is expected to be in; it is checked, not believed.
+        sizes: Input -> shape that overrides the declared one: sizes that it contradicts are read as open.
 
     Raises:
         HubError: As `hub_onnxruntime.files.load_structure` and `external_path`.
@@ -82,12 +89,13 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
     bare = load_structure(path)
     outside = external_files(bare, path.parent)
     files, findings = [path, *outside], external_findings(bare) + size_findings(size_on_disk(path, outside))
-    stale = correct_outputs(bare)
+    resized = open_sizes(bare, sizes or {})
+    stale = [] if resized else correct_outputs(bare)
     forget_data(bare)
     model = with_inferred_shapes(bare)
     forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
     holds = forms.get(form)
-    found = form if holds and holds(model) else ""
+    found = RESIZED if resized else form if holds and holds(model) else ""
     return ModelSummary(
         state=State(format="onnx", numerics=numerics_of(model), form=found),
         signature=signature_of(model.graph),
@@ -97,7 +105,12 @@ def summarize(path: Path, form: str = "") -> ModelSummary:
         size_bytes=sum(file.stat().st_size for file in files),
         files=tuple(str(file.resolve()) for file in files),
         versions=_versions(model),
-        findings=(*stale_findings(stale), *(finding for finder in FINDERS for finding in finder(model)), *findings),
+        findings=(
+            *resized_findings(resized),
+            *stale_findings(stale),
+            *(finding for finder in FINDERS for finding in finder(model)),
+            *findings,
+        ),
         layers=layers_of(model),
     )
 
@@ -141,4 +154,6 @@ class OnnxFormat(InsideOnnx, Format):
 
     def describe(self, job: DescribeJob) -> ModelSummary:
         """Reads a model. See `summarize` and `summarize_ort`."""
-        return summarize_ort(job.file) if job.form == ORT_FORM else summarize(job.file, job.form)
+        if job.form == ORT_FORM:
+            return summarize_ort(job.file)
+        return summarize(job.file, job.form, job.shapes if job.overrides else None)

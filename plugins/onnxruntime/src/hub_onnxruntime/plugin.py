@@ -37,6 +37,7 @@ from hub_onnxruntime.optimize import OPTIMIZING
 from hub_onnxruntime.ort_file import is_ort
 from hub_onnxruntime.prepare import prepare, prepare_dynamic
 from hub_onnxruntime.quantize.convert import EQUALIZING, QUANTIZING
+from hub_onnxruntime.resized import RESIZED, resized_file
 from hub_onnxruntime.runtime import OrtRuntime
 
 
@@ -63,6 +64,8 @@ def _prepare(job: ConvertJob) -> StepOutput:
     """Writes the form of the target. See `hub_onnxruntime.prepare`."""
     options = job.options
     source, target, scratch = Path(job.source.path), Path(job.output), Path(job.scratch)
+    if job.source.state.form == RESIZED:
+        source = resized_file(source, scratch, options.shapes)
     run = prepare if job.target.form == STATIC else prepare_dynamic
     done = run(source, target, scratch, options.shapes, options.constants, options.seed)
     bindings = (
@@ -78,7 +81,7 @@ def _prepare(job: ConvertJob) -> StepOutput:
 
 PREPARE = Edge(
     id="onnx.prepare",
-    accepts=(Accepts(format="onnx"),),
+    accepts=(Accepts(format="onnx"), Accepts(format="onnx", form=RESIZED)),
     gives=Gives(format="onnx", form=STATIC),
     convert=_prepare,
     check=takes_standard,
@@ -91,6 +94,7 @@ PREPARE = Edge(
 PREPARE_DYNAMIC = msgspec.structs.replace(
     PREPARE,
     id="onnx.prepare-dynamic",
+    accepts=(Accepts(format="onnx"),),
     gives=Gives(format="onnx", form=PREPARED),
     check=takes_dynamic,
     keeps_dynamic=True,

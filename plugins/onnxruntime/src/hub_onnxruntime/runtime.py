@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import msgspec
 from hub.spec import Execution, ModelArtifact, Remark, Runtime, RuntimeOptions
 from hub_onnxruntime.execution import explain
 from hub_onnxruntime.operators import ONNXRUNTIME, ORT_FORM, RUNTIME_FORM
+from hub_onnxruntime.resized import RESIZED, resized_bytes
 from hub_onnxruntime.session import OrtSession
 
 if TYPE_CHECKING:
@@ -44,5 +46,14 @@ class OrtRuntime(Runtime):
     def open(self, artifact: ModelArtifact, options: RuntimeOptions) -> ExplainedSession:
         """Opens a model. See `OrtSession`."""
         options.check_float32("ONNX Runtime")
-        exact = options.precision != "auto"
-        return ExplainedSession(artifact.path, options.variant, options.threads, device=options.device, exact=exact)
+        content = b""
+        if artifact.state.form == RESIZED:
+            content = resized_bytes(Path(artifact.path), artifact.signature.inputs)
+        return ExplainedSession(
+            artifact.path,
+            options.variant,
+            options.threads,
+            content=content,
+            device=options.device,
+            exact=options.precision != "auto",
+        )
