@@ -1,7 +1,7 @@
 """The check layer by layer: what refuses, what is told, and what is left out, on a format of a few lines."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from hub._gains import GainSums
 from hub._grids import LaidGrid
 from hub._layer_bounds import LocalBounds, layers_words
 from hub._local import LayerCheck, describe_local
+from hub._tasks import LocalTask, Subject
+from hub._worker import _local as hold_layers
 from hub.spec import (
     DescribeJob,
     DType,
@@ -33,10 +35,12 @@ from hub.spec import (
     Read,
     Runtime,
     RuntimeOptions,
+    SampleFolder,
     Signature,
     State,
     StepError,
     StoredConstant,
+    write_sample,
 )
 
 STEP = 0.02
@@ -152,6 +156,16 @@ SOUND = {
 }
 
 
+def _models(folder: Path, result: dict[str, Any], source: dict[str, Any]) -> Iterator[ModelArtifact]:
+    """The float model and the result."""
+    for name, model, numerics in (("float", source, Numerics.FP32), ("result", result, Numerics.INT8)):
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(model))
+        state = State(format="chain", numerics=numerics)
+        signature = Signature(inputs=(), outputs=())
+        yield ModelArtifact(path=str(file), state=state, signature=signature, sha256=name, size_bytes=1)
+
+
 def checked(
     folder: Path,
     result: dict[str, Any],
@@ -159,14 +173,7 @@ def checked(
     reader: Any = None,
     data: tuple[Sequence[Any], CorrectionSamples | None] = ((), None),
 ) -> LocalReport:
-    models = []
-    for name, model, numerics in (("float", source, Numerics.FP32), ("result", result, Numerics.INT8)):
-        file = folder / f"{name}.json"
-        file.write_text(json.dumps(model))
-        state = State(format="chain", numerics=numerics)
-        signature = Signature(inputs=(), outputs=())
-        models.append(ModelArtifact(path=str(file), state=state, signature=signature, sha256=name, size_bytes=1))
-    check = LayerCheck(reader or ChainFormat(), ChainRuntime(), *models, RuntimeOptions())
+    check = LayerCheck(reader or ChainFormat(), ChainRuntime(), *_models(folder, result, source), RuntimeOptions())
     samples, calibration = data
     return check.report(samples or ({"x": DRAW.normal(size=(8, 4)).astype(np.float32)} for _ in range(4)), calibration)
 
@@ -290,6 +297,28 @@ def test_a_bias_that_is_not_what_a_correction_makes_of_it_is_told(tmp_path: Path
     more = np.eye(4)[3]  # in one channel
     assert told(corrected + (0.001 if at_hand else 1.0) * more) == ["b"]
     assert at_hand or not told(corrected + 0.001 * more)
+
+
+def test_a_worker_reads_the_samples_that_the_quantizer_had(tmp_path: Path) -> None:
+    """What is off by less than other samples tell is seen where its own are there."""
+    had, judged = tmp_path / "had", tmp_path / "judged"
+    for folder, count in ((had, 64), (judged, 8)):
+        for index, sample in enumerate(_around_one(count)):
+            write_sample(folder, index, sample)
+    x, coarse = np.concatenate([sample["x"] for sample in SampleFolder(had)]), np.rint(W / 0.3) * 0.3
+    corrected = B + (x @ W).mean(axis=0) - x.mean(axis=0) @ coarse
+    result = SOUND | {"constants": {"w": coarse.tolist(), "b": (corrected + 0.001).tolist()}, "steps": {"w": 0.3}}
+    float_model, artifact = _models(tmp_path, result, FLOAT)
+    where = f"{__name__}:{ChainRuntime.__name__}"
+    task = LocalTask(
+        reader=f"{__name__}:{ChainFormat.__name__}",
+        subject=Subject(runtime="chain", plugin=where, artifact=artifact, options=RuntimeOptions()),
+        float_model=float_model,
+        samples=str(judged),
+    )
+    for given, told in (("", False), (str(had), True)):
+        report = hold_layers(msgspec.structs.replace(task, calibration=given))
+        assert ("layer-bias-moved" in [remark.code for remark in report.remarks]) == told
 
 
 def test_a_bias_behind_a_product_that_does_not_run_apart_is_judged_by_means(tmp_path: Path) -> None:
