@@ -72,7 +72,7 @@ NATIVE = Edge(
     check=takes_native,
     requires=("keras>=3.11", TENSORFLOW, "onnx>=1.17", "hub-onnxgraph", "ai-edge-litert>=2.1"),
     process="keras-tensorflow",
-    cost=2.0,
+    cost=2.9,  # behind the importers, which refuse at once what only this edge takes
     title="ONNX importer in TensorFlow's converter",
 )
 """ONNX to TFLite, for what only TensorFlow's own operations express."""
