@@ -146,6 +146,7 @@ def _warnings(request: Request, proof: Proof, wanted: Numerics, level: Execution
             shape = "x".join(map(str, proof.result.options.shapes[spec.name])) or "a scalar"
             text = f"{spec} stays open in the file; it was compared at {shape} only, the shape that was asked for"
             yield Remark("warning", "compared-at-one-size", text)
+    yield from grown_words(proof.source.artifact.size_bytes, proof.source.summary.parameters or 0, proof.result.steps)
     got = last.artifact.state.numerics
     if got != wanted:
         yield _other_numerics(request, wanted, proof.result.steps)
@@ -210,6 +211,29 @@ def _other_numerics(request: Request, wanted: Numerics, steps: Sequence[StepReco
     kept = ", ".join(names[:_NAMED]) + more
     text = f"{wanted.value} was asked for and is {got.value}: in float stay {kept}"
     return Remark("warning", "precision-mixed", text, "--strict refuses this")
+
+
+_GROWN = 8
+_GROWN_BYTES = 1 << 20
+_WIDEST = 8  # bytes of a parameter
+
+
+def grown_words(before: int, parameters: int, steps: Sequence[StepRecord]) -> Iterator[Remark]:
+    """Warn of a result that is many times as large as its source, and name the step that made it so.
+
+    Args:
+        before: Bytes of the source; code is small where its weights are elsewhere, so its parameters count too.
+        parameters: The source's.
+        steps: Those from it to the result.
+    """
+    least, after = max(before, parameters * _WIDEST), steps[-1].artifact.size_bytes
+    if after < _GROWN * least or after < least + _GROWN_BYTES:
+        return
+    sizes = [least, *(step.artifact.size_bytes for step in steps)]
+    _, guilty = max(zip(sizes, steps, strict=False), key=lambda pair: pair[1].artifact.size_bytes / max(pair[0], 1))
+    text = f"the result is {after / max(before, 1):.0f} times as large as the source: {before} -> {after} bytes"
+    hint = f"{guilty.title} wrote out what the source computes: --avoid {guilty.edge} tries other routes"
+    yield Remark("warning", "many-times-larger", text, hint)
 
 
 def _quantized_warnings(source: ModelArtifact, last: StepRecord, *, holds_kernels: bool) -> Iterator[Remark]:

@@ -15,7 +15,7 @@ import pytest
 from hub._files import sha256_file
 from hub._judgement import as_made
 from hub._opening import Opened
-from hub._receipt import UNNAMED, decode_receipt, kernels_words, read_receipt
+from hub._receipt import UNNAMED, decode_receipt, grown_words, kernels_words, read_receipt
 from hub._request import Request, Source
 from hub.spec import (
     HubError,
@@ -27,6 +27,7 @@ from hub.spec import (
     ParityReport,
     Signature,
     State,
+    StepRecord,
     UsageError,
 )
 
@@ -301,3 +302,26 @@ def test_another_source_than_the_receipts_is_told(hub: Hub, toy: Path, tmp_path:
     changed = hub("verify", toy, written, "--json").json["error"]
     assert changed["code"] == "usage"
     assert "is not the file that its receipt describes: sha256 " in changed["message"]
+
+
+def _step(edge: str, size: int) -> StepRecord:
+    artifact = ModelArtifact(
+        path="m", state=State(format="toy"), signature=Signature(inputs=(), outputs=()), sha256="", size_bytes=size
+    )
+    return StepRecord(edge=edge, title=edge.title(), artifact=artifact, seconds=0.0, peak_memory_bytes=0, cached=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "parameters", "sizes", "told"),
+    [
+        (7_000, 1_700, [7_100, 11_500_000], "1643 times as large"),
+        (7_000, 1_400_000, [7_100, 11_500_000], ""),  # code, whose weights are elsewhere
+        (7_000, 1_700, [500_000, 600_000], ""),  # not much in bytes
+        (9_000_000, 1_700, [18_000_000, 36_000_000], ""),  # from integers to float32
+    ],
+)
+def test_a_result_that_grew_is_told_with_the_step(before: int, parameters: int, sizes: list[int], told: str) -> None:
+    steps = [_step(edge, size) for edge, size in zip(["one.first", "two.second"], sizes, strict=True)]
+    remarks = list(grown_words(before, parameters, steps))
+    assert [told in remark.text for remark in remarks] == [True] * bool(told)
+    assert all("--avoid two.second" in remark.hint for remark in remarks)
