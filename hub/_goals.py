@@ -116,7 +116,7 @@ def all_failed(
     failures: Sequence[RouteFailed], attempts: Sequence[FailedAttempt], wanted: Numerics, offered: set[Numerics],
     noise: str, uncovered: str = "",
 ) -> HubError:  # fmt: skip
-    """One error for all routes: verification where any result was wrong, else the kind of the last that ran and failed.
+    """One error for all routes: verification where a result was wrong, else what came nearest to one.
 
     Args:
         failures: At least one, in order.
@@ -126,15 +126,19 @@ def all_failed(
         noise: What is to be said of the source's own noise.
         uncovered: What the calibration data lacks, which is the hint then.
     """
-    ran = [item for item in failures if not item.refused] or failures
-    code = ran[-1].error.code
+
+    def nearness(item: FailedAttempt) -> tuple[bool, int]:
+        """Whether it ran, and how few steps were left then."""
+        return not item.refused, item.route.index(item.edge) - len(item.route)
+
+    code = max(attempts, key=nearness).code
     if any(item.parity for item in failures):
         code = VerificationError.code
     if any(isinstance(item.error, TooSlow) for item in failures):
         code = TooSlow.code
-    # One cause: of the attempts that say what the error says, one that ran, and got furthest.
+    # One cause: of the attempts that say what the error says, the first of those that came nearest.
     telling = [item for item in attempts if item.code == code] or attempts
-    cause = max(telling, key=lambda item: (not item.refused, item.route.index(item.edge)))
+    cause = max(telling, key=nearness)
     more = f" ({len(attempts) - 1} more ways failed: -v)" if len(attempts) > 1 else ""
     message = f"no route gave a right {wanted.value} model. {cause.title or cause.edge}: {cause.message}{more}{noise}"
     error = error_from_code(code, message, uncovered or _advice(code, failures, wanted, offered))

@@ -269,6 +269,17 @@ def test_the_cause_that_is_named_is_of_a_way_that_ran() -> None:
     assert "a.fp8: NaN on every sample (1 more ways failed: -v)" in error.message
 
 
+def test_the_cause_that_is_named_came_nearest_to_a_result() -> None:
+    """A long way round that broke early, and later, hides no backend's own reason."""
+    last = RouteFailed(("a.prepare", "a.int4"), UnsupportedModel("no weight is in groups of 128"))
+    round_about = RouteFailed(("b.export",), StepError("a name has a dot"))
+    routes = (last.prefix, (*round_about.prefix, "b.load", "a.int4"))
+    attempts = [item.attempt(route, route[-1]) for item, route in zip((last, round_about), routes, strict=True)]
+    error = all_failed([last, round_about], attempts, Numerics.INT4_WEIGHTS, set(), "")
+    assert error.code == "unsupported-model"
+    assert "no weight is in groups of 128" in error.message
+
+
 def test_what_the_calibration_data_lacks_is_the_hint(tmp_path: Path) -> None:
     """Ranges from samples in which the alarm never goes off cut it off in the result."""
     rare, common = np.array([0.001, 0.9], np.float32), np.array([0.002, 0.001], np.float32)
