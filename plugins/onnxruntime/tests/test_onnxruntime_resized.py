@@ -1,4 +1,4 @@
-"""Sizes that a file declares too small, overridden: the same operators at the size that is asked for."""
+"""Files that are read otherwise than they are written: declared sizes that are overridden, dictionaries as tensors."""
 
 from __future__ import annotations
 
@@ -69,3 +69,41 @@ def test_the_operator_that_forbids_it_is_named(tmp_path: Path) -> None:
     session = OrtRuntime().open(artifact, RuntimeOptions())
     with pytest.raises(StepError, match="flatten"):
         session.run({"x": X})
+
+
+def forest(path: Path) -> Path:
+    """A tree of one decision, as scikit-learn's exporters write it: probabilities as a list of dictionaries."""
+    tree = helper.make_node(
+        "TreeEnsembleClassifier", ["x"], ["label", "probs"], domain="ai.onnx.ml", post_transform="NONE",
+        nodes_treeids=[0, 0, 0], nodes_nodeids=[0, 1, 2], nodes_featureids=[1, 0, 0], nodes_values=[0.5, 0.0, 0.0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"], nodes_truenodeids=[1, 0, 0], nodes_falsenodeids=[2, 0, 0],
+        class_treeids=[0, 0, 0, 0], class_nodeids=[1, 1, 2, 2], class_ids=[0, 1, 0, 1],
+        class_weights=[0.75, 0.25, 0.125, 0.875], classlabels_int64s=[3, 7],
+    )  # fmt: skip
+    zipped = helper.make_node("ZipMap", ["probs"], ["p"], domain="ai.onnx.ml", classlabels_int64s=[3, 7])
+    values = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 2]),
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["rows"]),
+        helper.make_value_info("p", helper.make_sequence_type_proto(values)),
+    ]
+    graph = helper.make_graph([tree, zipped], "g", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_dictionaries_are_read_as_the_tensor_of_their_values(tmp_path: Path) -> None:
+    from onnxruntime import InferenceSession
+
+    path = forest(tmp_path / "forest.onnx")
+    artifact, codes = opened(path)
+    assert codes[0] == "dictionaries-as-tensors"
+    assert [str(dim) for dim in artifact.signature.outputs[1].shape] == ["rows", "2"]
+    x = np.float32([[0, 0.4], [0, 0.6], [9, 0.5]])
+    label, rows = InferenceSession(path).run(None, {"x": x})
+    found = OrtRuntime().open(artifact, RuntimeOptions()).run({"x": x})
+    np.testing.assert_array_equal(found["label"], label)
+    np.testing.assert_array_equal(found["p"], np.float32([[row[3], row[7]] for row in rows]))
+    copy = resized_file(path, tmp_path, {})
+    np.testing.assert_array_equal(OrtSession(copy).run({"x": x})["p"], found["p"])

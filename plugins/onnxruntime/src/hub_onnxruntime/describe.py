@@ -20,7 +20,7 @@ from hub_onnxruntime.float32 import other_floats
 from hub_onnxruntime.large import forget_data, size_on_disk
 from hub_onnxruntime.operators import MIN_OPSET, ORT_FORM, RUNTIME_FORM, custom_operators, foreign_operators
 from hub_onnxruntime.ort_file import load_ort, ort_version
-from hub_onnxruntime.resized import RESIZED, open_sizes, resized_findings
+from hub_onnxruntime.resized import RESIZED, cut_zip_maps, open_sizes, resized_findings, zip_map_findings
 from hub_onnxruntime.stale import correct_outputs, stale_findings
 
 if TYPE_CHECKING:
@@ -89,13 +89,14 @@ def summarize(path: Path, form: str = "", sizes: Mapping[str, Sequence[int]] | N
     bare = load_structure(path)
     outside = external_files(bare, path.parent)
     files, findings = [path, *outside], external_findings(bare) + size_findings(size_on_disk(path, outside))
+    cut = cut_zip_maps(bare)
     resized = open_sizes(bare, sizes or {})
     stale = [] if resized else correct_outputs(bare)
     forget_data(bare)
     model = with_inferred_shapes(bare)
     forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
     holds = forms.get(form)
-    found = RESIZED if resized else form if holds and holds(model) else ""
+    found = RESIZED if resized or cut else form if holds and holds(model) else ""
     return ModelSummary(
         state=State(format="onnx", numerics=numerics_of(model), form=found),
         signature=signature_of(model.graph),
@@ -107,6 +108,7 @@ def summarize(path: Path, form: str = "", sizes: Mapping[str, Sequence[int]] | N
         versions=_versions(model),
         findings=(
             *resized_findings(resized),
+            *zip_map_findings(cut),
             *stale_findings(stale),
             *(finding for finder in FINDERS for finding in finder(model)),
             *findings,

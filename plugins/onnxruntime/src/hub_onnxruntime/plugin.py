@@ -94,7 +94,6 @@ PREPARE = Edge(
 PREPARE_DYNAMIC = msgspec.structs.replace(
     PREPARE,
     id="onnx.prepare-dynamic",
-    accepts=(Accepts(format="onnx"),),
     gives=Gives(format="onnx", form=PREPARED),
     check=takes_dynamic,
     keeps_dynamic=True,

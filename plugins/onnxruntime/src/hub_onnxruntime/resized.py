@@ -1,8 +1,8 @@
-"""Sizes that a file declares and that the user overrides: exporters write the example's sizes as if no others went.
+"""Inputs and outputs that are read otherwise than they are written: sizes that the user overrides, and dictionaries.
 
-ONNX Runtime refuses to be fed other sizes than those declared, whatever the operators could take. So the input is given
-open dimensions in their place, in memory or in a copy; whether the operators take the wanted sizes is what running it
-shows.
+Exporters write the example's sizes as if no others went. ONNX Runtime refuses to be fed other sizes than those declared,
+whatever the operators could take. So the input is given open dimensions in their place, in memory or in a copy; whether
+the operators take the wanted sizes is what running it shows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
 RESIZED = "resized"
-"""Form of a file whose declared sizes the user overrides."""
+"""Form of a file whose declared sizes the user overrides, or that writes dictionaries: it is read otherwise."""
 
 
 def open_sizes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[str]:
@@ -45,6 +45,38 @@ def open_sizes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> l
     return changed
 
 
+def cut_zip_maps(model: onnx.ModelProto) -> list[str]:
+    """Give an output that ZipMap writes as dictionaries the tensor of their values, in place; returns them in words.
+
+    Scikit-learn's exporters write class probabilities so: a row of the tensor is a dictionary, a column a class.
+    """
+    from onnx import TensorProto, helper
+
+    graph, cut = model.graph, []
+    outputs = {value.name: value for value in graph.output}
+    for node in list(graph.node):
+        if node.op_type != "ZipMap" or node.output[0] not in outputs:
+            continue
+        name = str(node.output[0])
+        labels = [item.decode() if isinstance(item, bytes) else str(item) for item in _labels(node)]
+        outputs[name].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", len(labels)]))
+        place = list(graph.node).index(node)
+        graph.node[place].CopyFrom(helper.make_node("Identity", [node.input[0]], [name], name=node.name))
+        cut.append(f"{name} (columns {', '.join(labels)})")
+    return cut
+
+
+def _labels(node: onnx.NodeProto) -> Sequence[int | bytes]:
+    found = [[*item.ints, *item.strings] for item in node.attribute if item.name.startswith("classlabels_")]
+    return found[0] if found else []
+
+
+def zip_map_findings(cut: Sequence[str]) -> list[Remark]:
+    """What to tell of them."""
+    text = f"ZipMap writes dictionaries, read as the tensors of their values: {'; '.join(cut)}"
+    return [Remark("finding", "dictionaries-as-tensors", text)] if cut else []
+
+
 def resized_findings(changed: Sequence[str]) -> list[Remark]:
     """What to tell of them."""
     text = (
@@ -60,11 +92,12 @@ def resized_file(source: Path, folder: Path, shapes: Mapping[str, Sequence[int]]
         UnsupportedModel: Its weights are in other files.
     """
     model = load_structure(source)
-    if not open_sizes(model, shapes):
+    cut = cut_zip_maps(model)
+    if not open_sizes(model, shapes) and not cut:
         return source
     if external_tensors(model):
         raise UnsupportedModel(
-            f"{source.name} declares other sizes than those asked for, and has its weights in other files",
+            f"{source.name} is read otherwise than it is written, and has its weights in other files",
             hint="save it as one file first",
         )
     path = folder / "resized.onnx"
@@ -75,6 +108,7 @@ def resized_file(source: Path, folder: Path, shapes: Mapping[str, Sequence[int]]
 def resized_bytes(source: Path, inputs: Sequence[TensorSpec]) -> bytes:
     """Return a file with the dimensions open that are open in a signature, its external data left where it is."""
     model = load_structure(source)
+    cut_zip_maps(model)
     wanted = {spec.name: [0 if dim.size is None else dim.size for dim in spec.shape] for spec in inputs}
     open_sizes(model, wanted)
     content: bytes = model.SerializeToString()
