@@ -1,6 +1,6 @@
 """Inputs and outputs that are read otherwise than they are written: sizes that the user overrides, and dictionaries.
 
-Exporters write the example's sizes as if no others went. ONNX Runtime refuses to be fed other sizes than those declared,
+Exporters write the example's sizes as if no others went. ONNX Runtime refuses to be fed sizes that are not declared,
 whatever the operators could take. So the input is given open dimensions in their place, in memory or in a copy; whether
 the operators take the wanted sizes is what running it shows.
 """
