@@ -115,7 +115,7 @@ not taken for the next one's fault; {} samples are enough, as a layer has many v
   nothing in them is rounded).
 
 Told and not refused, as quantizers do the first two on purpose: a range that cuts off values with 1 % of a layer's
-power, or 0.1 % where it ends before 0.7 of what a sample holds at most (`layer-range-cuts`); a bias that was moved by
+power, or 0.1 % where it ends before 0.65 of what a sample holds at most (`layer-range-cuts`); a bias that was moved by
 something else than what the correction of NNCF, done again on the calibration samples, makes of it
 (`layer-bias-moved`; `hub verify` has no calibration samples and allows for what other samples make of it; where the
 correction cannot be done again, a bias that brings the layer's means nearer to the float model's is right); a norm

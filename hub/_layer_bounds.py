@@ -38,9 +38,9 @@ class LocalBounds(NamedTuple):
     inner_min_db: float = 30.0
 
 
-REACH = 1 / 0.7
+REACH = 1 / 0.65
 """Times a range that the extremes of a sample may be, in the mean over samples, where what is cut off is heard: ranges
-are chosen by such extremes, and those of sound artifacts end at 0.77 of them or later."""
+are chosen by such extremes, and those of sound artifacts end at 0.70 of them or later (decision 90)."""
 
 HEARD_CUT = 0.001
 """Power of what a range cuts off, over that of the layer, below which it does not matter how far it reaches."""
