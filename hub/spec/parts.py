@@ -28,7 +28,7 @@ BLIND_SHARE = 0.05
 _DUST = 1e-6  # of the loudest: below are rounding errors of float32
 _CONSTANT = 0.05  # of a part's root mean square: strides and anchors move by less, and say nothing
 _FEWEST = 4.0  # numbers that make up a part's power: one that fired once is no measure
-_SILENT = 0.1  # of the peak of scores beside them: scores of classes that do not occur
+_SILENT = 0.25  # of the peak of scores beside them: what does not occur; detectors take scores from 0.25 or more
 _MOST = 6  # parts of an output, those of the widest gaps
 _ROWS = 4  # samples from which rows of a batch that are quiet in all of them are no accident of the data
 
