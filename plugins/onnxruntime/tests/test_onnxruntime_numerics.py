@@ -147,6 +147,26 @@ def static_integer() -> Any:
     return net.model()
 
 
+def behind_a_product() -> Any:
+    """Integers that an integer product gives, turned, go into the next one, as ONNX Runtime fuses attention."""
+    net = Net()
+    zero, scale = net.store(0, TensorProto.UINT8), net.scale()
+    weight, flat = net.store(np.eye(4) * 3, TensorProto.INT8), net.store(0, TensorProto.INT8)
+    quantized = net.add("QuantizeLinear", "x", scale, zero)
+    product = net.add("QLinearMatMul", quantized, scale, zero, weight, scale, flat, scale, zero)
+    turned = net.add("Transpose", product, perm=[0, 1])
+    net.made = net.add("Mul", net.add("Cast", net.add("MatMulInteger", turned, weight), to=1), scale)
+    return net.model()
+
+
+def dynamic_moved() -> Any:
+    net = Net()
+    net.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]))
+    net.made = net.add("DequantizeLinear", net.add("Transpose", "q", perm=[0, 1]), "s", "z")
+    net.matmul(net.weight("int8"))
+    return net.model()
+
+
 def activations_only(*, multiplies: bool) -> Any:
     net = Net()
     net.quantize()
@@ -201,7 +221,9 @@ CASES: dict[str, tuple[Any, Numerics]] = {
     "fp8": (lambda: static("float8", "float8"), Numerics.FP8),
     "dynamic, integer operators": (dynamic_integer, Numerics.INT8_DYNAMIC),
     "dynamic, QDQ": (dynamic_qdq, Numerics.INT8_DYNAMIC),
+    "dynamic, moved": (dynamic_moved, Numerics.INT8_DYNAMIC),
     "static, integer operators": (static_integer, Numerics.INT8),
+    "static, behind a product": (behind_a_product, Numerics.INT8),
     "fp16 weights behind a cast": (cast_half, Numerics.FP16),
     "int8 table": (lambda: table("int8"), Numerics.INT8_WEIGHTS),
     "in a branch": (in_branch, Numerics.INT8_WEIGHTS),

@@ -123,7 +123,7 @@ class GraphScope:
     def _dequantized(self, node: onnx.NodeProto) -> OnnxOperand:
         source = self.operand(node.input[0])
         kind = source.type if source.stored else self._quantized_type(node)
-        maker = self.producers.get(node.input[0])
+        maker = self._maker(node.input[0])
         dynamic = maker is not None and maker.op_type == "DynamicQuantizeLinear"
         return OnnxOperand(kind, stored=source.stored, quantized=True, dynamic=dynamic)
 
@@ -133,11 +133,16 @@ class GraphScope:
         return known[0] if known else "uint8"
 
     def is_static(self, name: str) -> bool:
-        """Whether these integers come from a QuantizeLinear, whose range was measured before."""
+        """Whether these integers are on a grid whose range was measured before, not in the run itself."""
+        maker = self._maker(name)
+        return maker is not None and maker.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm"))
+
+    def _maker(self, name: str) -> onnx.NodeProto | None:
+        """What makes a value, behind operators that move or choose it; none where a caller or the file gives it."""
         node = self.producers.get(name)
-        while node is not None and node.op_type in _MOVES and node.input:
+        while node is not None and (node.op_type in _MOVES or node.op_type == "MaxPool") and node.input:
             node = self.producers.get(node.input[0])
-        return node is not None and node.op_type == "QuantizeLinear"
+        return node
 
 
 def _narrows_to(node: onnx.NodeProto) -> str:
