@@ -1,6 +1,6 @@
 """The engine: from a request to a verified artifact and its receipt, or to an error with nothing left behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ from hub._reference import samples_and_reference, uncovered
 from hub._repeat import SEARCH_ENDED, remember
 from hub._request import Request, check_runtime, check_target
 from hub._requirements import versions_of
-from hub._routing import FROM_FLOAT, Plan, judge, make_plan
+from hub._routing import FROM_FLOAT, Plan, Route, edges_of, judge, make_plan
 from hub._runner import Converted, Runner
 from hub._sampling import Samples
 from hub._shapes import bounded, check_names, check_ranges, fix_shapes, open_inputs, range_flags, tell_open
@@ -46,6 +46,7 @@ from hub.spec import (
     Receipt,
     Remark,
     ShapeNeeded,
+    State,
     StepError,
     StepRecord,
     StoreError,
@@ -96,9 +97,8 @@ class Conversion:
             raise UsageError(
                 f"{request.source.label} already is {goals[0]}", hint="ask for another --to or --precision"
             )
-        data = bool(request.calibration)
         try:
-            plan = make_plan(registry, opened.summary, goals, request.options, data=data, avoid=request.avoid)
+            plan = self._planned(opened, goals)
         except NoRouteError as error:
             refuse_quantizing_twice(opened.summary.state.numerics, self._wanted, error)
             raise
@@ -116,6 +116,33 @@ class Conversion:
             return opened, plan
         routes, reasons = self._history.order(plan.routes)
         return opened, msgspec.structs.replace(plan, routes=routes, history=reasons)
+
+    def _planned(self, opened: Opened, goals: tuple[State, ...], failed: Iterable[str] = ()) -> Plan:
+        """The routes that are left where some edges went wrong, of which plugins may have said that they would not."""
+        request = self._request
+        return make_plan(
+            self._runner.registry,
+            opened.summary,
+            goals,
+            request.options,
+            data=bool(request.calibration),
+            avoid=(*request.avoid, *failed),
+        )
+
+    def _routes(self, opened: Opened, plan: Plan) -> Iterator[Route]:
+        """The plan's routes; then those that had no room in it, over none of the edges that went wrong.
+
+        A plan holds few routes, and many of them may begin with one edge that fails.
+        """
+        yield from plan.routes
+        seen = {edges_of(route) for route in plan.routes}
+        goals = goals_of(self._request, self._runner.registry, self._wanted)
+        failed = sorted({item.prefix[-1] for item in self._failures})
+        try:
+            found = self._planned(opened, goals, failed).routes
+        except NoRouteError:
+            return
+        yield from (route for route in found if edges_of(route) not in seen)
 
     def run(self) -> Receipt:
         """Convert, verify, publish.
@@ -162,8 +189,8 @@ class Conversion:
         open_only = False
         dead: set[tuple[str, ...]] = set()
         wrong: set[str] = set()
-        for route in plan.routes:
-            ids = tuple(step.edge.id for step in route)
+        for route in self._routes(opened, plan):
+            ids = edges_of(route)
             if wrong & set(ids) or any(ids[: len(prefix)] == prefix for prefix in dead):
                 continue
             if open_only and not self._keeps_dynamic(route):

@@ -131,7 +131,7 @@ def all_failed(
         """Whether it ran, and how few steps were left then."""
         return not item.refused, item.route.index(item.edge) - len(item.route)
 
-    code = max(attempts, key=nearness).code
+    code = max(reversed(attempts), key=nearness).code
     if any(item.parity for item in failures):
         code = VerificationError.code
     if any(isinstance(item.error, TooSlow) for item in failures):

@@ -68,6 +68,11 @@ Route = tuple[Step, ...]
 Asked = frozenset[str]
 
 
+def edges_of(route: Route) -> tuple[str, ...]:
+    """Ids of a route's edges, in order."""
+    return tuple(step.edge.id for step in route)
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the planner found.
 
@@ -189,7 +194,7 @@ def _routes(
         for most_alike in (MOST_ALIKE, {}):  # what is left over goes to routes that begin as others do
             ways = simple_routes(steps, summary.state, goal, keep_dynamic=keep, asked=asked, most_alike=most_alike)
             for route in ways:
-                ids = tuple(step.edge.id for step in route)
+                ids = edges_of(route)
                 if ids in found:
                     continue
                 if len(first) == room:

@@ -304,6 +304,17 @@ def test_a_declared_change_is_no_fault(hub: Hub, faults: Faults, toy: Path, tmp_
     assert ran.json["parity"]["outputs"][0]["output"] == "y"
 
 
+def test_routes_that_had_no_room_in_the_plan_are_tried_where_all_of_it_failed(
+    hub: Hub, faults: Faults, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub._routing.MAX_ROUTES", 1)
+    faults("raise")
+    ran = hub("convert", toy, "--to", "toybin", "-o", tmp_path / "out.toybin", "--json")
+    assert ran.status == 0, ran.error
+    assert [attempt["edge"] for attempt in ran.json["failed_attempts"]] == ["faulty.raise"]
+    assert ran.json["route"]["edges"] == ["toy.bin"]
+
+
 def test_a_later_route_that_needs_fixed_shapes_gets_them_and_says_so(
     hub: Hub, faults: Faults, toy: Path, tmp_path: Path
 ) -> None:
