@@ -223,6 +223,16 @@ def test_truncated_savedmodel(tmp_path: Path) -> None:
         cases.describe(folder)
 
 
+def test_savedmodel_with_truncated_variables(tmp_path: Path) -> None:
+    """Each loader refuses them with an error of TensorFlow's own, which is no RuntimeError."""
+    folder = _with_slots(tmp_path / "saved")
+    (data,) = (folder / "variables").glob("variables.data-*")
+    data.write_bytes(data.read_bytes()[:10])
+    with pytest.raises(ModelUnreadable, match="nor by its loader of version 1") as refused:
+        cases.describe(folder)
+    assert refused.value.code == "model-unreadable"
+
+
 def test_damaged_weights_are_unreadable(network: Network, tmp_path: Path) -> None:
     import zipfile
 

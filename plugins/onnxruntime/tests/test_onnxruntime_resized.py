@@ -71,7 +71,7 @@ def test_the_operator_that_forbids_it_is_named(tmp_path: Path) -> None:
         session.run({"x": X})
 
 
-def forest(path: Path) -> Path:
+def forest(path: Path, *domains: str) -> Path:
     """A tree of one decision, as scikit-learn's exporters write it: probabilities as a list of dictionaries."""
     tree = helper.make_node(
         "TreeEnsembleClassifier", ["x"], ["label", "probs"], domain="ai.onnx.ml", post_transform="NONE",
@@ -88,15 +88,17 @@ def forest(path: Path) -> Path:
         helper.make_value_info("p", helper.make_sequence_type_proto(values)),
     ]
     graph = helper.make_graph([tree, zipped], "g", ends[:1], ends[1:])
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    opsets = [helper.make_opsetid(domain, {"": 17, "ai.onnx.ml": 3}[domain]) for domain in domains]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     return path
 
 
-def test_dictionaries_are_read_as_the_tensor_of_their_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("domains", [("", "ai.onnx.ml"), ("ai.onnx.ml",)])
+def test_dictionaries_are_read_as_the_tensor_of_their_values(domains: tuple[str, ...], tmp_path: Path) -> None:
+    """Also where the file imports no standard operators, as it writes none."""
     from onnxruntime import InferenceSession
 
-    path = forest(tmp_path / "forest.onnx")
+    path = forest(tmp_path / "forest.onnx", *domains)
     artifact, codes = opened(path)
     assert codes[0] == "dictionaries-as-tensors"
     assert [str(dim) for dim in artifact.signature.outputs[1].shape] == ["rows", "2"]
@@ -106,4 +108,5 @@ def test_dictionaries_are_read_as_the_tensor_of_their_values(tmp_path: Path) -> 
     np.testing.assert_array_equal(found["label"], label)
     np.testing.assert_array_equal(found["p"], np.float32([[row[3], row[7]] for row in rows]))
     copy = resized_file(path, tmp_path, {})
+    onnx.checker.check_model(onnx.load(copy), full_check=True)
     np.testing.assert_array_equal(OrtSession(copy).run({"x": x})["p"], found["p"])

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hub_onnxruntime.describe import summarize
+from hub_onnxruntime.large import KEPT_BYTES
 from hub_onnxruntime.session import OrtSession
 
 
@@ -62,6 +63,31 @@ def test_a_rank_follows_from_sizes_that_are_computed(tmp_path: Path) -> None:
     path = saved(tmp_path, nodes, [1, "length"], 12)
     assert len(summarize(path).signature.outputs[0].shape) == 3
     assert OrtSession(path).run({"x": np.ones((1, 1, 8, 8), np.float32)})["y"].shape == (1, 1, 72)
+
+
+def test_a_reshape_whose_sizes_are_an_attribute(tmp_path: Path) -> None:
+    """As it is up to opset 4: it has one operand."""
+    path = saved(tmp_path, [CONVOLUTION, helper.make_node("Reshape", ["c"], ["y"], shape=[1, 72])], [1, 72], 4)
+    assert [dim.size for dim in summarize(path).signature.outputs[0].shape] == [1, 72]
+    assert OrtSession(path).run({"x": np.ones((1, 1, 8, 8), np.float32)})["y"].shape == (1, 72)
+
+
+@pytest.mark.parametrize("size", [8, 1024])
+def test_large_weights_are_forgotten_before_shapes_are_inferred(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inference copies what it is given; the sizes that it finds are the same."""
+    given = []
+    inferred = onnx.shape_inference.infer_shapes
+    monkeypatch.setattr(
+        onnx.shape_inference, "infer_shapes", lambda model: given.append(model.ByteSize()) or inferred(model)
+    )
+    weight = numpy_helper.from_array(np.ones((size, size), np.float32), "w")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, size]) for name, rows in (("x", 1), ("y", 2))]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    assert [dim.size for dim in summarize(tmp_path / "m.onnx").signature.outputs[0].shape] == [1, size]
+    assert max(given) < KEPT_BYTES
 
 
 def test_pools_that_round_up_keep_what_is_declared(tmp_path: Path) -> None:

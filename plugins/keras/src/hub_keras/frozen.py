@@ -49,7 +49,7 @@ def load_frozen(folder: Path, choose: Callable[[Sequence[str]], str]) -> FrozenS
 
     Raises:
         UnsupportedModel: The signature looks something up in a table, whose content a frozen graph does not have.
-        OSError, ValueError, RuntimeError: TensorFlow 1's loader does not take it either.
+        OSError, ValueError, RuntimeError, tf.errors.OpError: TensorFlow 1's loader does not take it either.
     """
     import tensorflow as tf
 

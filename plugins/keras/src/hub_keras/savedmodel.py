@@ -105,6 +105,8 @@ def _of_objects(folder: Path, operators: dict[str, int]) -> LoadedModel:
 
 def _of_graph(folder: Path, operators: dict[str, int], failed: _NotLoaded) -> LoadedModel:
     """Load the graph alone, by the loader of TensorFlow 1."""
+    import tensorflow as tf
+
     names: list[str] = []
 
     def choose(found: Sequence[str]) -> str:
@@ -113,7 +115,7 @@ def _of_graph(folder: Path, operators: dict[str, int], failed: _NotLoaded) -> Lo
 
     try:
         frozen = load_frozen(folder, choose)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unreadable(folder, f"{failed}, nor by its loader of version 1: {error}") from error
     inputs, outputs = _specs(frozen.inputs), _specs(frozen.outputs)
     said = f"{failed}; its graph was loaded alone, by the loader of TensorFlow 1"

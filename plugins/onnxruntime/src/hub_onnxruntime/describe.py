@@ -91,8 +91,8 @@ def summarize(path: Path, form: str = "", sizes: Mapping[str, Sequence[int]] | N
     files, findings = [path, *outside], external_findings(bare) + size_findings(size_on_disk(path, outside))
     cut = cut_zip_maps(bare)
     resized = open_sizes(bare, sizes or {})
-    stale = [] if resized else correct_outputs(bare)
     forget_data(bare)
+    stale = [] if resized else correct_outputs(bare)
     model = with_inferred_shapes(bare)
     forms = {"static": is_static_form, "prepared": is_prepared_form, RUNTIME_FORM: is_runtime_form}
     holds = forms.get(form)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.spec import Remark, TensorSpec, UnsupportedModel
+from hub_onnxgraph.graphs import opset_of
 from hub_onnxgraph.signature import real_inputs
 from hub_onnxruntime.files import external_tensors, load_structure, save
+from hub_onnxruntime.operators import MIN_OPSET
 
 if TYPE_CHECKING:
     import onnx
@@ -63,6 +65,8 @@ def cut_zip_maps(model: onnx.ModelProto) -> list[str]:
         place = list(graph.node).index(node)
         graph.node[place].CopyFrom(helper.make_node("Identity", [node.input[0]], [name], name=node.name))
         cut.append(f"{name} (columns {', '.join(labels)})")
+    if cut and not opset_of(model):  # a file of ai.onnx.ml alone need not import what Identity is of
+        model.opset_import.append(helper.make_opsetid("", MIN_OPSET))
     return cut
 
 

@@ -28,7 +28,8 @@ def correct_outputs(model: onnx.ModelProto) -> list[StaleOutput]:
     """Give outputs the shape that is computed where the declared one contradicts it, in place; returns which.
 
     Shapes are inferred from inputs and operators alone. ONNX's inference is wrong of pools with `ceil_mode` (it says 6
-    where the runtime gives 5), so that a file with one keeps what it declares.
+    where the runtime gives 5), so that a file with one keeps what it declares. The model is copied several times:
+    large tensors had better be forgotten before.
     """
     if any(_rounds_up(node) for node in all_nodes(model)):
         return []
@@ -59,7 +60,10 @@ def _rounds_up(node: onnx.NodeProto) -> bool:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shapes that follow from its inputs; ONNX Runtime's integer operators as floats, if need be."""
+    """The model with the shapes that follow from its inputs; ONNX Runtime's integer operators as floats, if need be.
+
+    A float copy computes with the weights: there is none where some of them are not in the model.
+    """
     import onnx
 
     from hub_onnxruntime.float_copy import float_copy
@@ -108,7 +112,8 @@ def _reshaped(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
     single |= {name for name, node in makers.items() if node.op_type == "Unsqueeze"}
     single |= {name for name, node in makers.items() if node.op_type == "Constant" and _is_one(node)}
     for node in graph.node:
-        sizes = makers.get(node.input[1]) if node.op_type == "Reshape" else None
+        # Up to opset 4 the sizes are an attribute.
+        sizes = makers.get(node.input[1]) if node.op_type == "Reshape" and len(node.input) > 1 else None
         if sizes is not None and sizes.op_type == "Concat" and single.issuperset(sizes.input):
             yield node.output[0], len(sizes.input)
 
