@@ -79,7 +79,7 @@ def test_as_many_results_as_a_run_takes_are_refused() -> None:
         import_onnx(until(collects=True))
 
 
-def suppression(center: int) -> onnx.ModelProto:
+def suppression(center: int, iou: float = 0.4) -> onnx.ModelProto:
     nodes = [
         helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "iou", "least"], ["kept"],
                          center_point_box=center),
@@ -90,16 +90,14 @@ def suppression(center: int) -> onnx.ModelProto:
         [value("boxes", FLOAT, [2, 9, 4]), value("scores", FLOAT, [2, 3, 9])],
         [value("kept", INT64, ["n", 3]), value("chosen", FLOAT, ["n", 4])],
     )
-    numbers = {"most": np.int64(4), "iou": np.float32(0.4), "least": np.float32(0.7), "columns": np.array([0, 2])}
+    numbers = {"most": np.int64(4), "iou": np.float32(iou), "least": np.float32(0.7), "columns": np.array([0, 2])}
     return model(nodes, ends, **numbers)
 
 
-@pytest.mark.parametrize("center", [0, 1])
-def test_suppression_is_that_of_onnx_runtime_in_tflite(center: int, tmp_path: Path) -> None:
+def suppressing_tflite(made: onnx.ModelProto, folder: Path) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
-    made = suppression(center)
-    onnx.save(made, tmp_path / "m.onnx")
+    onnx.save(made, folder / "m.onnx")
     inputs = (("boxes", (2, 9, 4)), ("scores", (2, 3, 9)))
     signature = Signature(
         inputs=tuple(
@@ -112,15 +110,21 @@ def test_suppression_is_that_of_onnx_runtime_in_tflite(center: int, tmp_path: Pa
         ),
     )
     source = ModelArtifact(
-        path=str(tmp_path / "m.onnx"), state=State(format="onnx", form="static"), signature=signature, sha256="",
+        path=str(folder / "m.onnx"), state=State(format="onnx", form="static"), signature=signature, sha256="",
         size_bytes=0,
     )  # fmt: skip
     job = ConvertJob(
-        target=State(format="tflite"), source=source, output=str(tmp_path / "m.tflite"), scratch=str(tmp_path),
+        target=State(format="tflite"), source=source, output=str(folder / "m.tflite"), scratch=str(folder),
         options=ConvertOptions(),
     )  # fmt: skip
     NATIVE.convert(job)
-    runner = Interpreter(str(tmp_path / "m.tflite"), num_threads=1).get_signature_runner()
+    return Interpreter(str(folder / "m.tflite"), num_threads=1).get_signature_runner()
+
+
+@pytest.mark.parametrize("center", [0, 1])
+def test_suppression_is_that_of_onnx_runtime_in_tflite(center: int, tmp_path: Path) -> None:
+    made = suppression(center)
+    runner = suppressing_tflite(made, tmp_path)
     rng = np.random.default_rng(center)
     counts = set()
     for _ in range(4):
@@ -133,6 +137,21 @@ def test_suppression_is_that_of_onnx_runtime_in_tflite(center: int, tmp_path: Pa
         np.testing.assert_array_equal(got["chosen"], chosen)
         counts.add(len(kept))
     assert len(counts) > 1  # the size depends on the values
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 1.0])
+def test_a_box_stays_at_an_overlap_that_equals_the_bound(overlap: float, tmp_path: Path) -> None:
+    """Two boxes of sizes that are powers of two, so that no rounding is in their overlap; the others score nothing."""
+    made = suppression(0, overlap)
+    second = {0.0: [0, 1, 1, 2], 0.5: [0, 0, 1, 0.5], 1.0: [0, 0, 1, 1]}[overlap]
+    boxes = np.tile(np.float32([5, 5, 6, 6]), (2, 9, 1))
+    boxes[:, :2] = [[0, 0, 1, 1], second]
+    scores = np.zeros((2, 3, 9), np.float32)
+    scores[..., :2] = [0.9, 0.8]
+    feeds = {"boxes": boxes, "scores": scores}
+    kept, _ = runtime(made, feeds)
+    assert len(kept) == 2 * 3 * 2
+    np.testing.assert_array_equal(suppressing_tflite(made, tmp_path)(**feeds)["kept"], kept)
 
 
 def test_a_keras_file_holds_no_suppression() -> None:

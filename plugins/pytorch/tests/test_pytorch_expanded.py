@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from hub.spec import UnsupportedModel
 from hub_pytorch.expanded import EXPANDED, FOR_LITERT, FOR_ONNX, expanded
 from hub_pytorch.onnx_importer import import_onnx
 from hub_pytorch.to_onnx import OnnxNames, _export_with_retry
@@ -78,6 +79,41 @@ def test_torch_onnx_takes_the_program(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
     for got, wanted in zip(session.run(None, {"x": X.numpy()}), module(X), strict=True):
         np.testing.assert_array_equal(got, wanted.numpy())
+
+
+class Running(nn.Module):
+    """A running extreme."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(x, 1)
+
+
+@pytest.mark.parametrize("function", [torch.cummax, torch.cummin])
+def test_an_open_size_is_not_written_out_for_the_examples(function: Any, tmp_path: Path) -> None:
+    """Steps for 8 places would see only the last 8 of 16: right along a fixed dimension, refused along an open one."""
+    places = torch.export.export(
+        Running(function), (X[:, :2].repeat(1, 4),), dynamic_shapes=[{1: torch.export.Dim("n")}]
+    )
+    with pytest.raises(UnsupportedModel, match=r"whose size s\d+ is open"):
+        _export_with_retry(places, OnnxNames(["x"], ["y", "at"], {}), tmp_path / "places.onnx")
+
+    rows = torch.export.export(Running(function), (X,), dynamic_shapes=[{0: torch.export.Dim("n")}])
+    _export_with_retry(rows, OnnxNames(["x"], ["y", "at"], {}), tmp_path / "rows.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "rows.onnx"), providers=["CPUExecutionProvider"])
+    for x in (X, torch.cat([X, X.flip(1), X])):
+        for got, wanted in zip(session.run(None, {"x": x.numpy()}), function(x, 1), strict=True):
+            np.testing.assert_array_equal(got, wanted.numpy())
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, torch.int64])
+def test_the_smallest_integers_are_minima(kind: torch.dtype) -> None:
+    ends = torch.iinfo(kind)
+    x = torch.tensor([1, 0, ends.max, ends.min, 1], dtype=kind)
+    torch.testing.assert_close(EXPANDED["aten.cummin.default"](x, 0), torch.cummin(x, 0))
 
 
 def test_a_program_without_them_stays_itself() -> None:

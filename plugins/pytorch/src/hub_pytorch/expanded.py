@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING
 
-from hub.spec import Remark
+from hub.spec import Remark, UnsupportedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
 
 def _running(x: torch.Tensor, dim: int, joined: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Everything up to each place, joined: in log2(n) steps, each joining with what stands twice as far before."""
+    """Everything up to each place, joined: in log2(n) steps, each joining with what stands twice as far before.
+
+    Raises:
+        UnsupportedModel: The dimension is open, so that the number of steps would be the example's.
+    """
     import torch
 
     step, size = 1, x.shape[dim]
+    if not isinstance(size, int):
+        raise UnsupportedModel(
+            f"a running maximum, minimum or logarithm of sums along dimension {dim}, whose size {size} is open: "
+            "it is written out in as many steps as its size asks for",
+            hint="fix that size of the input: --shape NAME=... (`hub inspect` names the inputs)",
+        )
     while step < size:
         first, rest = x.narrow(dim, 0, step), x.narrow(dim, step, size - step)
         x = torch.cat([first, joined(rest, x.narrow(dim, 0, size - step))], dim)
@@ -28,23 +38,33 @@ def _running(x: torch.Tensor, dim: int, joined: Callable[[torch.Tensor, torch.Te
 
 
 def _cummax(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    return _extreme(x, dim, torch.maximum)
+
+
+def _cummin(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    # Not the maximum of -x: the smallest integer has no negative, and unsigned ones have none at all.
+    import torch
+
+    return _extreme(x, dim, torch.minimum)
+
+
+def _extreme(
+    x: torch.Tensor, dim: int, joined: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Of equal elements the last one is named, as PyTorch does."""
     import torch
 
     if not x.dim():
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
-    most = _running(x, dim, torch.maximum)
+    found = _running(x, dim, joined)
     # In 32 bits: LiteRT Torch gives the maximum of 64-bit integers in 32.
     places = torch.arange(x.shape[dim], dtype=torch.int32).reshape(
         [-1 if i == dim % x.dim() else 1 for i in range(x.dim())]
     )
-    reached = torch.where(x == most, places, torch.zeros_like(places))
-    return most, _running(reached, dim, torch.maximum).to(torch.int64)
-
-
-def _cummin(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    most, places = _cummax(-x, dim)
-    return -most, places
+    reached = torch.where(x == found, places, torch.zeros_like(places))
+    return found, _running(reached, dim, torch.maximum).to(torch.int64)
 
 
 def _logcumsumexp(x: torch.Tensor, dim: int) -> torch.Tensor:

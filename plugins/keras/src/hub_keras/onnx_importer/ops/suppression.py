@@ -72,7 +72,8 @@ def _suppressed(boxes: Any, scores: Any, kept: int, bounds: tuple[float, float],
     if centred:
         middle, half = boxes[..., :2], boxes[..., 2:] * 0.5
         boxes = tf.concat([middle - half, middle + half], -1)
-    # TFLite drops a box at an overlap that equals the bound, ONNX above it: the next float makes them one.
+    # TFLite drops a box at an overlap that equals the bound, ONNX above it: the next float makes them one. Above 1 too,
+    # where ONNX drops none: TensorFlow's own kernel would refuse that bound, but only TFLite's runs what is made here.
     overlap = np.nextafter(np.float32(bounds[0]), np.float32(np.inf))
     rows, held = [], []
     for image in range(scores.shape[0]):
