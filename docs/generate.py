@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from docs.remarks import said_remarks
-from hub._layer_bounds import BOUNDS, FAR_STEPS, LocalBounds
+from hub._corrections import FEWEST
+from hub._layer_bounds import BOUNDS, FAR_STEPS, HEARD_CUT, REACH, LocalBounds
 from hub._local import MOST_BYTES, SAMPLES
 from hub._parity import POLICIES, carried
 from hub._plugins import Registry
@@ -59,7 +60,8 @@ def gates_page() -> str:
     )
     least = (bounds.sqnr_min_db for bounds in (plain, halves, short, dynamic))
     joint = plain.joint_min_db, halves.joint_min_db, plain.plain_min_db
-    local = (SAMPLES, plain.rms_steps, FAR_STEPS, *least, *joint, MOST_BYTES >> 20)
+    ends = plain.cut_noise, HEARD_CUT, 1 / REACH, FEWEST
+    local = (SAMPLES, plain.rms_steps, FAR_STEPS, *least, *joint, *ends, MOST_BYTES >> 20)
     kept = _KEPT.format(carried(Numerics.INT8).sqnr_min_db, *local)
     return _MADE + "# Gates\n\n" + _GATES_TEXT + head + "\n".join(rows) + "\n\n" + why + kept
 
@@ -114,13 +116,13 @@ not taken for the next one's fault; {} samples are enough, as a layer has many v
   operator is written as five), and come to less than {:g} dB beside one step of their grid (fp16 {:g}, {:g} where
   nothing in them is rounded).
 
-Told and not refused, as quantizers do the first two on purpose: a range that cuts off values with 1 % of a layer's
-power, or 0.1 % where it ends before 0.65 of what a sample holds at most (`layer-range-cuts`); a bias that was moved by
-something else than what the correction of NNCF, done again on the calibration samples, makes of it
-(`layer-bias-moved`; `hub verify` has no calibration samples and allows for what other samples make of it; where the
-correction cannot be done again, a bias that brings the layer's means nearer to the float model's is right); a norm
-whose epsilon is another one, or whose values are larger or smaller in all than its rounding explains
-(`layer-norm-off`).
+Told and not refused, as quantizers do the first two on purpose: a range that cuts off values with {:.1%} of a layer's
+power, or {:.1%} where it ends before {:.2f} of what a sample holds at most (`layer-range-cuts`); a bias that was moved
+by something else than what the correction of NNCF, done again on the calibration samples, makes of it
+(`layer-bias-moved`; `hub verify` has no calibration samples and allows for what other samples make of it, {} of them or
+more; where the correction cannot be done again, a bias that brings the layer's means nearer to the float model's is
+right, and where a layer does not run apart, that is said: `correction-unknown`); a norm whose epsilon is another one
+(`layer-epsilon-off`), or whose values are larger or smaller in all than its rounding explains (`layer-norm-off`).
 
 What cannot be compared is counted with its reason in the receipt (`left_out` of the step's `local`) and is no
 fault: a layer whose result the float model has nothing for, an operator that does not run alone. Models of more than

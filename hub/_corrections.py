@@ -40,6 +40,10 @@ ROUNDING = 2e-5
 SECONDS = 10.0
 """For all biases of a model."""
 
+FEWEST = 8
+"""Samples that are not the quantizer's own, of which a mean tells something: of fewer their spread is not known, and a
+tolerance as wide as that explains any bias."""
+
 _BIAS_SLOT = 2  # of convolutions and products that add one themselves
 
 
@@ -133,6 +137,10 @@ class CorrectionSamples(NamedTuple):
     feeds: Callable[[], Iterable[Feeds]]
     all_there: int = 0
 
+    def tell(self, count: int) -> bool:
+        """Whether the mean over `count` of these, with their spread, says what a correction is."""
+        return count == self.all_there or count >= (2 if self.all_there else FEWEST)
+
     def spread(self, count: int) -> float:
         """Deviations of the mean over `count` of these from the quantizer's, of the samples' own standard deviation.
 
@@ -159,10 +167,11 @@ class CorrectionSource(NamedTuple):
 
         As NNCF has it (FastBiasCorrection): the mean of what the float product gives, less what the product of the
         rounded weights gives where each value of a channel is its channel's mean. Where a kernel reaches over the edge
-        these differ by more than rounding.
+        these differ by more than rounding. A layer of which too few samples were run has none.
 
         Raises:
             UnsupportedModel: The runtime does not show what is inside.
+            StepError: A layer does not run apart.
         """
         rows: dict[int, list[Reals]] = {key: [] for key in layers}
         sizes = dict.fromkeys(layers, 0.0)
@@ -177,7 +186,11 @@ class CorrectionSource(NamedTuple):
                     sizes[key] = max(sizes[key], float(np.abs(real).max()))
                 if time.monotonic() > until:
                     break
-        return {key: _mean(np.stack(some), samples.spread(len(some)), sizes[key]) for key, some in rows.items() if some}
+        return {
+            key: _mean(np.stack(some), samples.spread(len(some)), sizes[key])
+            for key, some in rows.items()
+            if some and samples.tell(len(some))
+        }
 
     def _rounded(self, layers: Mapping[int, Correctable], folder: Path, stack: contextlib.ExitStack) -> Session:
         """The products by themselves, with the result's weights."""

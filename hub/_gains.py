@@ -1,6 +1,6 @@
 """How norms divide: their gain, as the slope of the error by the value, which rounding alone has not; their epsilon."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -50,12 +50,12 @@ def with_another_epsilon(pair: LayerPair) -> LayerParity | None:
     one, other = pair.float_layer.epsilon, pair.layer.epsilon
     if one is None or other is None or abs(one - other) <= ALIKE * abs(one) + SMALLEST:
         return None
-    return _told(pair, f"its epsilon is {other:.3g}, the float model's {one:.3g}")
+    return _told(pair, "epsilon", f"its epsilon is {other:.3g}, the float model's {one:.3g}")
 
 
-def _told(pair: LayerPair, said: str) -> LayerParity:
+def _told(pair: LayerPair, what: Literal["norm", "epsilon"], said: str) -> LayerParity:
     layer, tensor = pair.layer, pair.float_layer.outputs[0]
-    return LayerParity(layer=layer.name, operator=layer.operator, tensor=tensor, what="norm", cautions=(said,))
+    return LayerParity(layer=layer.name, operator=layer.operator, tensor=tensor, what=what, cautions=(said,))
 
 
 class Gain(NamedTuple):
@@ -70,7 +70,7 @@ class Gain(NamedTuple):
             return None
         word = "larger" if self.off > 0 else "smaller"
         return _told(
-            pair, f"its values are {abs(self.off):.2%} {word}, of which rounding explains {self.deviation:.3%}"
+            pair, "norm", f"its values are {abs(self.off):.2%} {word}, of which rounding explains {self.deviation:.3%}"
         )
 
 

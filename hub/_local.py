@@ -28,7 +28,6 @@ from hub.spec import (
     SQNR_CAP_DB,
     Feeds,
     Format,
-    HubError,
     InnerTensor,
     LayerParity,
     LocalReport,
@@ -41,6 +40,7 @@ from hub.spec import (
     RuntimeOptions,
     Session,
     ShowsIntermediates,
+    StepError,
     UnsupportedModel,
 )
 
@@ -182,7 +182,7 @@ class LayerCheck(NamedTuple):
             failed=failed,
             excess=max(item.excess for item in found),
             worst=tuple(worst[: min(max(failed, 8), 32)]),
-            remarks=tuple(_remarks(found)),
+            remarks=(*_remarks(found), *_uncorrected(apart.uncorrected)),
         )
 
 
@@ -199,6 +199,7 @@ class _Apart:
         self.bounds = BOUNDS.get(check.result.state.numerics, LocalBounds())
         self.samples = len(feeds)
         self.left_out: dict[str, int] = {}
+        self.uncorrected: dict[str, int] = {}
         self.calibration = CorrectionSamples(lambda: feeds)
         self.by_result: Mapping[str, LayerPair] = {}
         self.joint = 0
@@ -258,7 +259,8 @@ class _Apart:
         )
         try:
             return source.corrections(layers, self.calibration, seconds) if layers else {}
-        except (HubError, RuntimeError, ValueError):  # a layer that does not run apart: the means tell
+        except (StepError, UnsupportedModel) as error:  # a layer that does not run apart: the means tell
+            self.uncorrected[error.message] = self.uncorrected.get(error.message, 0) + len(layers)
             return {}
         finally:
             self.start += time.monotonic() - begun  # the time of its own takes none from the layers
@@ -376,16 +378,28 @@ class _Apart:
 def _remarks(found: Iterable[LayerParity]) -> Iterator[Remark]:
     """What is told and does not refuse: one remark of a kind, with the worst layer."""
     told = [item for item in found if item.cautions]
-    moved, norms = ([item for item in told if item.what == what] for what in ("constant", "norm"))
-    cut = [item for item in told if item.what not in {"constant", "norm"}]
+    moved, gains, others = ([item for item in told if item.what == what] for what in ("constant", "norm", "epsilon"))
+    cut = [item for item in told if item.what not in {"constant", "norm", "epsilon"}]
     hint = "give calibration data like the data that it will see"
     if cut:
         yield Remark("warning", "layer-range-cuts", _worst_words(cut), hint)
     if moved:
         yield Remark("warning", "layer-bias-moved", _worst_words(moved), hint)
-    if norms:
-        epsilon = "where another epsilon is not meant, convert with another precision or route"
-        yield Remark("warning", "layer-norm-off", _worst_words(norms), epsilon)
+    if gains:
+        grid = (
+            "where so much matters, try --precision fp16, or another route: --avoid EDGE (`hub plan` names the edges)"
+        )
+        yield Remark("warning", "layer-norm-off", _worst_words(gains), grid)
+    if others:
+        epsilon = "where it is not meant, leave out the edge that wrote it: --avoid EDGE (`hub plan` names the edges)"
+        yield Remark("warning", "layer-epsilon-off", _worst_words(others), epsilon)
+
+
+def _uncorrected(reasons: Mapping[str, int]) -> Iterator[Remark]:
+    """Of how many biases a correction could not be done again, and why."""
+    for why, count in reasons.items():
+        text = f"biases judged by their layers' means alone: {count}, as no correction could be done again: {why}"
+        yield Remark("note", "correction-unknown", text)
 
 
 def _worst_words(told: Sequence[LayerParity]) -> str:
@@ -398,6 +412,6 @@ def describe_local(report: LocalReport) -> str:
     """The worst layer that failed, in one line, and how many others did."""
     first = next(item for item in report.worst if item.failures)
     more = f"; and {report.failed - 1} more" if report.failed > 1 else ""
-    what = {"constant": "a constant of it", "result": "what it gives", "rounding": "what it reads", "norm": "it"}
+    what = {"constant": "a constant of it", "result": "what it gives", "rounding": "what it reads"}
     failures = ", ".join(first.failures)
     return f"the layer {first.layer} ({first.operator}) is not the float model's: {what[first.what]}: {failures}{more}"

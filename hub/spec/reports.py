@@ -168,7 +168,7 @@ class LayerParity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     layer: str
     operator: str
     tensor: str
-    what: Literal["constant", "result", "rounding", "norm"]
+    what: Literal["constant", "result", "rounding", "norm", "epsilon"]
     steps: float = 0.0
     far_share: float = 0.0
     cut_share: float = 0.0

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from hub import _local
+from hub import _corrections, _local
 from hub._constants import judge_constant
-from hub._corrections import CorrectionSamples
+from hub._corrections import FEWEST, CorrectionSamples
 from hub._counterparts import LayerGraphs, LayerPair
 from hub._gains import GainSums
 from hub._grids import LaidGrid
@@ -299,6 +299,16 @@ def test_a_bias_that_is_not_what_a_correction_makes_of_it_is_told(tmp_path: Path
     assert at_hand or not told(corrected + 0.001 * more)
 
 
+@pytest.mark.parametrize("count", [1, FEWEST - 1, FEWEST])
+def test_a_bias_that_is_moved_the_wrong_way_is_seen_on_few_samples(tmp_path: Path, count: int) -> None:
+    """By six times what the correction is: on one sample the spread, taken for as large as the mean, explained it."""
+    coarse = np.rint(W / 0.3) * 0.3
+    wrong = B - 6 * (W - coarse).sum(axis=0)  # of inputs around one
+    result = SOUND | {"constants": {"w": coarse.tolist(), "b": wrong.tolist()}, "steps": {"w": 0.3}}
+    report = checked(tmp_path, result, data=(_around_one(count), None))
+    assert "b" in [item.tensor for item in report.worst if item.failures or item.cautions]
+
+
 def test_a_worker_reads_the_samples_that_the_quantizer_had(tmp_path: Path) -> None:
     """What is off by less than other samples tell is seen where its own are there."""
     had, judged = tmp_path / "had", tmp_path / "judged"
@@ -324,8 +334,23 @@ def test_a_worker_reads_the_samples_that_the_quantizer_had(tmp_path: Path) -> No
 def test_a_bias_behind_a_product_that_does_not_run_apart_is_judged_by_means(tmp_path: Path) -> None:
     moved = {"constants": SOUND["constants"] | {"b": (B + 0.05).tolist()}}
     report = checked(tmp_path, SOUND | moved, FLOAT | {"refuses": "m"})
-    assert [remark.code for remark in report.remarks] == ["layer-bias-moved"]
+    assert [remark.code for remark in report.remarks] == ["layer-bias-moved", "correction-unknown"]
     assert "its means are" in report.remarks[0].text
+    assert report.remarks[1].text.startswith("biases judged by their layers' means alone: 1,")
+    assert report.remarks[1].text.endswith("m has no kernel")
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError, ValueError, KeyError])
+def test_a_mistake_in_the_correction_itself_is_loud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: type[Exception]
+) -> None:
+    def wrong(*_: object) -> None:
+        raise mistake("planted")
+
+    monkeypatch.setattr(_corrections, "_by_channel", wrong)
+    moved = {"constants": SOUND["constants"] | {"b": (B + 0.05).tolist()}}
+    with pytest.raises(mistake, match="planted"):
+        checked(tmp_path, SOUND | moved)
 
 
 NORM = {"layers": [["LayerNorm", ["x", "x"], "y"]], "constants": {}, "grids": {"y": (-127, 127)}, "outputs": ["y"]}
@@ -340,13 +365,15 @@ def test_a_norm_that_divides_by_more_is_told(tmp_path: Path) -> None:
     off = checked(tmp_path, NORM | {"epsilon": 0.004}, source, data=(many, None))
     assert (off.failed, [remark.code for remark in off.remarks]) == (0, ["layer-norm-off"])
     assert "% smaller, of which rounding explains" in off.remarks[0].text
+    assert ("--avoid EDGE" in off.remarks[0].hint, "epsilon" in off.remarks[0].hint) == (True, False)
 
 
 def test_another_epsilon_is_told_however_little_it_does(tmp_path: Path) -> None:
     source: dict[str, Any] = NORM | {"grids": {}, "epsilon": 0.0, "says": 1e-5}
     assert not checked(tmp_path, NORM | {"epsilon": 0.0, "says": 1.00001e-5}, source).remarks
     (told,) = checked(tmp_path, NORM | {"epsilon": 0.0, "says": 1e-3}, source).remarks
-    assert (told.code, "its epsilon is 0.001, the float model's 1e-05" in told.text) == ("layer-norm-off", True)
+    assert (told.code, "its epsilon is 0.001, the float model's 1e-05" in told.text) == ("layer-epsilon-off", True)
+    assert "--avoid EDGE" in told.hint
 
 
 def test_a_gain_is_no_rounding_of_values_that_are_met_often() -> None:

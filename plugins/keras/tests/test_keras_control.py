@@ -12,7 +12,18 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hub.spec import ConvertJob, ConvertOptions, Dim, DType, ModelArtifact, ModelSummary, Signature, State, TensorSpec
+from hub.spec import (
+    ConvertJob,
+    ConvertOptions,
+    Dim,
+    DType,
+    ModelArtifact,
+    ModelSummary,
+    Signature,
+    State,
+    TensorSpec,
+    UnsupportedModel,
+)
 from hub_keras.onnx_importer import UnsupportedOperator, import_onnx
 from hub_keras.onnx_tflite import NATIVE
 from plugins.keras.tests import onnx_node_judge as judge
@@ -139,11 +150,11 @@ def test_suppression_is_that_of_onnx_runtime_in_tflite(center: int, tmp_path: Pa
     assert len(counts) > 1  # the size depends on the values
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_a_box_stays_at_an_overlap_that_equals_the_bound(overlap: float, tmp_path: Path) -> None:
     """Two boxes of sizes that are powers of two, so that no rounding is in their overlap; the others score nothing."""
     made = suppression(0, overlap)
-    second = {0.0: [0, 1, 1, 2], 0.5: [0, 0, 1, 0.5], 1.0: [0, 0, 1, 1]}[overlap]
+    second = {0.0: [0, 1, 1, 2], 0.5: [0, 0, 1, 0.5]}[overlap]
     boxes = np.tile(np.float32([5, 5, 6, 6]), (2, 9, 1))
     boxes[:, :2] = [[0, 0, 1, 1], second]
     scores = np.zeros((2, 3, 9), np.float32)
@@ -152,6 +163,12 @@ def test_a_box_stays_at_an_overlap_that_equals_the_bound(overlap: float, tmp_pat
     kept, _ = runtime(made, feeds)
     assert len(kept) == 2 * 3 * 2
     np.testing.assert_array_equal(suppressing_tflite(made, tmp_path)(**feeds)["kept"], kept)
+
+
+def test_a_bound_of_one_is_refused(tmp_path: Path) -> None:
+    """The next float is no overlap, and TFLite names one of two equal boxes twice there."""
+    with pytest.raises(UnsupportedModel, match="overlaps up to 1"):
+        suppressing_tflite(suppression(0, 1.0), tmp_path)
 
 
 def test_a_keras_file_holds_no_suppression() -> None:

@@ -39,6 +39,8 @@ def non_max_suppression(
         return np.zeros((0, 3), "int64")
     bounds = [default if item is None else float(scalar(item, "a threshold")) for item, default in (
         (iou, 0.0), (least, float("-inf")))]  # fmt: skip
+    # At 1 the next float is no overlap: TensorFlow refuses such a bound, and TFLite gave one of two equal boxes twice.
+    refuse_if(bounds[0] >= 1, f"overlaps up to {bounds[0]:g} stay, TensorFlow's operation takes bounds below 1")
     made = _operation()(kept, (bounds[0], bounds[1]), centred=bool(center_point_box))
     made.name = graph.unique(graph.current)
     return KerasValue(graph, made(value_of(graph, boxes).plain(), value_of(graph, scores).plain()), (0, 1))
@@ -72,8 +74,7 @@ def _suppressed(boxes: Any, scores: Any, kept: int, bounds: tuple[float, float],
     if centred:
         middle, half = boxes[..., :2], boxes[..., 2:] * 0.5
         boxes = tf.concat([middle - half, middle + half], -1)
-    # TFLite drops a box at an overlap that equals the bound, ONNX above it: the next float makes them one. Above 1 too,
-    # where ONNX drops none: TensorFlow's own kernel would refuse that bound, but only TFLite's runs what is made here.
+    # TFLite drops a box at an overlap that equals the bound, ONNX above it: the next float makes them one.
     overlap = np.nextafter(np.float32(bounds[0]), np.float32(np.inf))
     rows, held = [], []
     for image in range(scores.shape[0]):
