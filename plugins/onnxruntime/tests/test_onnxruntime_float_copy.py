@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hub_onnxgraph.numerics import numerics_of
 from hub_onnxruntime.float_copy import float_copy
 
 Floats = npt.NDArray[np.float32]
+MICROSOFT = "com.microsoft"
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((16, 3, 8, 8)).astype(np.float32)
 
@@ -119,12 +120,19 @@ def test_a_copy_is_float_and_nearer_to_what_was_quantized(
     assert sqnr(wanted, found) > max(30, sqnr(wanted, narrow) - 1)
 
 
-def _made(nodes: list[onnx.NodeProto], kinds: dict[str, tuple[int, list[int]]], constants: dict[str, Any]) -> Any:
+def _made(
+    nodes: list[onnx.NodeProto],
+    kinds: Mapping[str, tuple[int, Sequence[int | str]]],
+    constants: Mapping[str, Any],
+    opset: int = 21,
+) -> onnx.ModelProto:
     infos = {name: helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in kinds.items()}
     weights = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     outputs = [info for name, info in infos.items() if name == "y"]
     graph = helper.make_graph(nodes, "g", [info for name, info in infos.items() if name != "y"], outputs, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)], ir_version=10
+    )
 
 
 def test_weights_alone_are_exactly_what_their_integers_stand_for() -> None:
@@ -184,3 +192,176 @@ def test_integers_that_are_computed_with_are_refused() -> None:
     model = _made(nodes, ends, {"s": np.float32(0.5), "z": np.uint8(0), "mask": np.full((1, 4), 254, np.uint8)})
     with pytest.raises(UnsupportedModel, match="BitwiseAnd"):
         float_copy(model)
+
+
+ROW: dict[str, tuple[int, Sequence[int | str]]] = {name: (TensorProto.FLOAT, [1, 4]) for name in ("x", "y")}
+FOUR = RNG.uniform(-0.9, 0.9, (1, 4)).astype(np.float32)
+
+
+def _holds(model: onnx.ModelProto, x: npt.NDArray[Any], step: float) -> None:
+    """The copy is float, and gives what ONNX Runtime gives of the file itself, but for its rounding."""
+    wanted = InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    float_copy(model)
+    onnx.checker.check_model(model, full_check=True)
+    found = InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    assert found.dtype == wanted.dtype
+    assert np.abs(wanted).max() > 8 * step
+    np.testing.assert_allclose(found.astype(float), wanted.astype(float), atol=step)
+
+
+def _node(kind: str, inputs: str, output: str, domain: str = "", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, [name.strip("-") for name in inputs.split()], [output], domain=domain, **attributes)
+
+
+def test_integers_that_are_cast_are_the_integers() -> None:
+    nodes = [
+        _node("QuantizeLinear", "x s z", "q"),
+        _node("Cast", "q", "c", to=TensorProto.FLOAT),
+        _node("Sub", "c f", "d"),
+        _node("Mul", "d s", "y"),
+    ]
+    constants = {"s": np.float32(0.01), "z": np.uint8(120), "f": np.float32(120)}
+    _holds(_made(nodes, ROW, constants), FOUR, 0.006)
+    nodes[1] = _node("Cast", "q", "c", to=TensorProto.INT32)
+    constants |= {"f": np.int32(120), "s2": np.float32(1)}
+    with pytest.raises(UnsupportedModel, match="INT32"):
+        float_copy(_made([*nodes[:3], _node("Cast", "d", "y", to=TensorProto.FLOAT)], ROW, constants))
+
+
+@pytest.mark.parametrize(("scale", "zero"), [(0.02, 120), (0.01, 100), (0.02, 0)])
+def test_a_reader_reads_with_its_own_scale_and_zero_point(scale: float, zero: int) -> None:
+    nodes = [_node("QuantizeLinear", "x s z", "q"), _node("DequantizeLinear", "q t u", "y")]
+    constants = {"s": np.float32(0.01), "z": np.uint8(120), "t": np.float32(scale), "u": np.uint8(zero)}
+    _holds(_made(nodes, ROW, constants), FOUR, 0.011)
+
+
+@pytest.mark.parametrize("zero", ["", "z"])
+def test_a_product_without_a_zero_point_is_one_of_the_integers(zero: str) -> None:
+    nodes = [
+        _node("QuantizeLinear", "x s z", "q"),
+        _node("MatMulInteger", f"q w {zero}", "m"),
+        _node("Cast", "m", "y", to=TensorProto.FLOAT),
+    ]
+    weights = RNG.integers(-9, 9, (4, 4)).astype(np.int8)
+    _holds(_made(nodes, ROW, {"s": np.float32(0.01), "z": np.uint8(128), "w": weights}), FOUR, 18)
+
+
+def test_a_zero_point_that_is_computed_is_not_taken_for_zero() -> None:
+    nodes = [
+        _node("Cast", "k", "z", to=TensorProto.INT8),
+        _node("DequantizeLinear", "w s z", "r"),
+        _node("MatMul", "x r", "y"),
+    ]
+    ends = ROW | {"k": (TensorProto.FLOAT, [])}
+    with pytest.raises(UnsupportedModel, match="z, which"):
+        float_copy(_made(nodes, ends, {"w": np.eye(4, dtype=np.int8), "s": np.float32(1)}))
+
+
+def test_ends_are_those_of_the_type_that_is_written() -> None:
+    nodes = [
+        _node("QuantizeLinear", "x s", "q", output_dtype=TensorProto.INT8),
+        _node("DequantizeLinear", "q s", "y"),
+    ]
+    _holds(_made(nodes, ROW, {"s": np.float32(0.005)}), FOUR, 0.003)
+
+
+def test_scales_in_half_precision_make_weights_in_half_precision() -> None:
+    nodes = [
+        _node("QuantizeLinear", "x s z", "q"),
+        _node("DequantizeLinear", "q s z", "d"),
+        _node("DequantizeLinear", "w s", "r"),
+        _node("MatMul", "d r", "y"),
+    ]
+    ends = {name: (TensorProto.FLOAT16, [1, 4]) for name in ("x", "y")}
+    constants = {"s": np.float16(0.0625), "z": np.int8(3), "w": RNG.integers(-99, 99, (4, 4)).astype(np.int8)}
+    _holds(_made(nodes, ends, constants), FOUR.astype(np.float16), 0.5)
+
+
+IMAGE: dict[str, tuple[int, Sequence[int | str]]] = {
+    "x": (TensorProto.FLOAT, [1, 4, 3, 3]),
+    "y": (TensorProto.FLOAT, [1, 4, 3, 3]),
+}
+GRID = {"s": np.float32(0.01), "z": np.uint8(120), "t": np.float32(0.02), "u": np.uint8(100)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "attributes"),
+    [
+        ("QLinearAdd", "q s z q s z t u", {}),
+        ("QLinearMul", "q s z q s z t u", {}),
+        ("QLinearSigmoid", "q s z t u", {}),
+        ("QLinearLeakyRelu", "q s z t u", {"alpha": 0.5}),
+        ("QLinearSoftmax", "q s z t u", {"axis": 1, "opset": 13}),
+        ("QLinearGlobalAveragePool", "q s z t u", {"channels_last": 0}),
+        ("QLinearAveragePool", "q s z t u", {"kernel_shape": [2, 2]}),
+        ("QLinearConcat", "t u q s z q s z", {"axis": 1}),
+    ],
+)
+def test_operators_of_onnx_runtime_are_what_they_are_named_for(
+    kind: str, inputs: str, attributes: dict[str, Any]
+) -> None:
+    nodes = [
+        _node("QuantizeLinear", "x s z", "q"),
+        _node(kind, inputs, "r", MICROSOFT, **attributes),
+        _node("DequantizeLinear", "r t u", "y"),
+    ]
+    ends = IMAGE | {"y": (TensorProto.FLOAT, ["n", "c", "h", "w"])}
+    _holds(_made(nodes, ends, GRID), RNG.uniform(-0.9, 0.9, (1, 4, 3, 3)).astype(np.float32), 0.021)
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_gemm_of_integers_has_its_bias_and_a_scale_for_each_column(turned: int) -> None:
+    nodes = [_node("QuantizeLinear", "x s z", "q"), _node("QGemm", "q s z w c v b", "y", MICROSOFT, transB=turned)]
+    weights = RNG.integers(-99, 99, (3, 4) if turned else (4, 3)).astype(np.int8)
+    columns = {"c": np.array([0.01, 0.02, 0.03], np.float32), "v": np.zeros(3, np.int8)}
+    constants = GRID | columns | {"w": weights, "b": np.array([900, -500, 300], np.int32)}
+    _holds(_made(nodes, ROW | {"y": (TensorProto.FLOAT, [1, 3])}, constants), FOUR, 0.05)
+
+
+def test_integers_from_outside_are_read_in_the_opset_of_the_file() -> None:
+    nodes = [_node("QLinearConv", "x s z w s v t u", "q"), _node("DequantizeLinear", "q t u", "y")]
+    ends = {"x": (TensorProto.UINT8, [1, 4, 3, 3]), "y": (TensorProto.FLOAT, [1, 4, 3, 3])}
+    constants = GRID | {"w": RNG.integers(-99, 99, (4, 4, 1, 1)).astype(np.int8), "v": np.int8(0)}
+    _holds(_made(nodes, ends, constants, 11), RNG.integers(0, 255, (1, 4, 3, 3)).astype(np.uint8), 0.011)
+
+
+def _with_body() -> onnx.ModelProto:
+    pair = [_node("QuantizeLinear", "x s z", "q"), _node("DequantizeLinear", "q s z", "r")]
+    result = [helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 4])]
+    body = helper.make_graph(pair, "then", [], result)
+    same = helper.make_graph([_node("Identity", "x", "i")], "else", [], [
+        helper.make_tensor_value_info("i", TensorProto.FLOAT, [1, 4])
+    ])  # fmt: skip
+    branch = helper.make_node("If", ["yes"], ["y"], then_branch=body, else_branch=same)
+    return _made([branch], ROW, GRID | {"yes": np.ones((), bool)})
+
+
+def _in_blocks() -> onnx.ModelProto:
+    node = _node("MatMulNBits", "x w s", "y", MICROSOFT, K=16, N=4, bits=4, block_size=16)
+    ends = {"x": (TensorProto.FLOAT, [1, 16]), "y": (TensorProto.FLOAT, [1, 4])}
+    constants = {"w": np.zeros((4, 1, 8), np.uint8), "s": np.ones(4, np.float32)}
+    return _made([node], ends, constants)
+
+
+def _of_two_scales() -> onnx.ModelProto:
+    nodes = [_node("DequantizeLinear", "w s", "r", axis=0), _node("MatMul", "x r", "y")]
+    constants = {"w": np.eye(4, dtype=np.int8), "s": np.array([1, 2], np.float32)}
+    return _made(nodes, ROW, constants)
+
+
+def _of_floats() -> onnx.ModelProto:
+    return _made([_node("Neg", "x", "y")], ROW, {})
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (_with_body, "QuantizeLinear q"),
+        (_in_blocks, "MatMulNBits y"),
+        (_of_two_scales, r"shape \(2,\)"),
+        (_of_floats, "no operator on integers"),
+    ],
+)
+def test_what_has_no_float_copy_is_refused_by_name(build: Callable[[], onnx.ModelProto], named: str) -> None:
+    with pytest.raises(UnsupportedModel, match=named):
+        float_copy(build())

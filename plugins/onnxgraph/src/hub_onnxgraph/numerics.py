@@ -40,9 +40,9 @@ DYNAMIC_OPERATORS = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 TABLE_OPERATORS = frozenset({"Gather", "GatherElements", "GatherND"})
 """Operators that read rows of a table: their weights are stored, not computed with."""
 
-_BLOCK_OPERATORS = frozenset({"MatMulNBits", "GatherBlockQuantized"})
+BLOCK_OPERATORS = frozenset({"MatMulNBits", "GatherBlockQuantized"})
 _QUANTIZE = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
-_CONVERSIONS = frozenset({*_QUANTIZE, "DequantizeLinear"})
+CONVERSIONS = frozenset({*_QUANTIZE, "DequantizeLinear"})
 _MOVES = frozenset({
     "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Split", "Concat", "Pad", "Expand",
     "Tile", "DepthToSpace", "SpaceToDepth", "Dropout", "Gather",
@@ -176,7 +176,7 @@ def _in_graph(graph: onnx.GraphProto, outer: GraphScope) -> Iterable[tuple[onnx.
 def precision_of(node: onnx.NodeProto, scope: GraphScope) -> str:
     """Returns one operator's precision: `int8`, `int16x8`, `int8-dynamic`, `int4-weights`, `fp16`, `fp32` …."""
     kind = node.op_type
-    if kind in _CONVERSIONS:
+    if kind in CONVERSIONS:
         return "conversion"
     if kind in STATIC_OPERATORS:
         return "int8"
@@ -184,7 +184,7 @@ def precision_of(node: onnx.NodeProto, scope: GraphScope) -> str:
         return "int8" if scope.is_static(node.input[0]) else "int8-dynamic"
     if kind in DYNAMIC_OPERATORS:
         return "int8-dynamic"
-    if kind in _BLOCK_OPERATORS:
+    if kind in BLOCK_OPERATORS:
         return "int8-weights" if block_bits(node) == 8 else "int4-weights"  # noqa: PLR2004 - the operator's own numbers
     return _of_operands(kind, [scope.operand(name) for name in node.input if name], scope.types.get(_first(node), ""))
 
@@ -274,7 +274,7 @@ def multiplies(node: onnx.NodeProto) -> bool:
         | STATIC_OPERATORS
         | INTEGER_OPERATORS
         | DYNAMIC_OPERATORS
-        | _BLOCK_OPERATORS
+        | BLOCK_OPERATORS
     )
     return node.op_type in every and (node.op_type != "Einsum" or len(node.input) > 1)
 
