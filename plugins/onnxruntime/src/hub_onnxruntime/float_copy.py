@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from hub_onnxgraph.graphs import Array
 
 _MOVES = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Split",
-    "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "ReduceMax", "ReduceMin", "Reshape", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """Operators that take integers and floats alike, and give what their first input holds."""
 _MICROSOFT = "com.microsoft"
@@ -653,17 +653,23 @@ def _move(copy: FloatCopy, node: onnx.NodeProto) -> None:
 
 
 def _keep_integer_outputs(copy: FloatCopy) -> None:
-    """A model's own integer outputs are rounded as before."""
+    """A model's own integer outputs are rounded as before.
+
+    Raises:
+        UnsupportedModel: One is what an integer product gives.
+    """
     outputs = {value.name for value in copy.graph.output}
     for name in sorted(outputs & copy.stands.keys()):
-        node = copy.makers[name]
-        real = copy.stands[name].real
-        if node.op_type == "QuantizeLinear":
-            copy.emit("QuantizeLinear", [real, *node.input[1:]], name, [] if node.domain else node.attribute)
-        elif node.op_type in {*_FLOAT_OF, _CONCAT}:
-            copy.emit("QuantizeLinear", [real, *(part for part in _result_grid(node) if part)], name)
-        else:
+        node, found = copy.makers[name], copy.stands[name]
+        if found.whole:
             raise UnsupportedModel(f"the output {name} is an integer that {node.op_type} makes: no float copy of it")
+        if node.op_type in _MOVES:
+            copy.scalar(found.scale)
+        while node.op_type in _MOVES:
+            node = copy.makers[node.input[0]]
+        written = node.attribute if node.op_type == "QuantizeLinear" and not node.domain else []
+        grid = [part for part in (found.scale, found.zero) if part]
+        copy.emit("QuantizeLinear", [found.real, *grid], name, written)
 
 
 def run_float_copy(job: ConvertJob) -> StepOutput:
