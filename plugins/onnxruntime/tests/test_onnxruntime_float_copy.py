@@ -327,14 +327,14 @@ def test_integers_from_outside_are_read_in_the_opset_of_the_file() -> None:
 
 def test_integers_that_are_moved_to_an_output_stay() -> None:
     nodes = [
-        _node("QuantizeLinear", "x s", "q", output_dtype=TensorProto.INT8),
-        _node("DequantizeLinear", "q s", "d"),
+        _node("QuantizeLinear", "x s z", "q"),
+        _node("DequantizeLinear", "q s z", "d"),
         _node("Add", "d d", "e"),
-        _node("QuantizeLinear", "e s", "p", output_dtype=TensorProto.INT8),
+        _node("QuantizeLinear", "e s z", "p"),
         _node("Reshape", "p to", "r"),
         _node("ReduceMax", "r over", "y"),
     ]
-    constants = {"s": np.float32(0.02), "to": np.array([2, 2]), "over": np.array([1])}
+    constants = {"s": np.float32(0.02), "z": np.int8(5), "to": np.array([2, 2]), "over": np.array([1])}
     _holds(_made(nodes, ROW | {"y": (TensorProto.INT8, [2, 1])}, constants), FOUR, 2)
 
 
