@@ -141,18 +141,22 @@ def all_failed(
     cause = max(telling, key=nearness)
     more = f" ({len(attempts) - 1} more ways failed: -v)" if len(attempts) > 1 else ""
     message = f"no route gave a right {wanted.value} model. {cause.title or cause.edge}: {cause.message}{more}{noise}"
-    error = error_from_code(code, message, uncovered or _advice(code, failures, wanted, offered))
+    named = next(failure for failure, item in zip(failures, attempts, strict=True) if item is cause)
+    error = error_from_code(code, message, uncovered or _advice(code, failures, named, wanted, offered))
     error.log = next((item.log for item in reversed(attempts) if item.log), "")
     error.details = {"attempts": list(attempts)}
     return error
 
 
-def _advice(code: str, failures: Sequence[RouteFailed], wanted: Numerics, offered: set[Numerics]) -> str:
+def _advice(
+    code: str, failures: Sequence[RouteFailed], named: RouteFailed, wanted: Numerics, offered: set[Numerics]
+) -> str:
     if code == TooSlow.code:
         return "accept what was measured: a lower --require-speedup, or none"
     hinted = [item for item in failures if item.error.hint]
     if code in {StepTimeout.code, StepOutOfMemory.code, UnsupportedModel.code, ShapeNeeded.code} and hinted:
-        return min(hinted, key=lambda item: len(item.prefix)).error.hint  # what stops it earliest stops most routes
+        # Else of what stops it earliest, which stops most routes.
+        return named.error.hint or min(hinted, key=lambda item: len(item.prefix)).error.hint
     measured = [item.parity for item in failures if item.parity] if code == VerificationError.code else []
     if measured and all(report.inputs == "random" for report in measured):
         error = min(output.relative for report in measured for output in report.outputs if output.failures)

@@ -16,7 +16,7 @@ from hub._disk import full_disk_told
 from hub._goals import RouteFailed, all_failed
 from hub._reference import beyond
 from hub.cli.executed import shortened
-from hub.spec import Numerics, StepError, StoreError, UnsupportedModel, VerificationError, write_sample
+from hub.spec import Numerics, ShapeNeeded, StepError, StoreError, UnsupportedModel, VerificationError, write_sample
 
 Hub = Callable[..., Any]
 Faults = Callable[..., None]
@@ -278,6 +278,18 @@ def test_the_cause_that_is_named_came_nearest_to_a_result() -> None:
     error = all_failed([last, round_about], attempts, Numerics.INT4_WEIGHTS, set(), "")
     assert error.code == "unsupported-model"
     assert "no weight is in groups of 128" in error.message
+
+
+@pytest.mark.parametrize("own", ["give --shape x=2x3", ""])
+def test_the_hint_is_of_the_cause_that_is_named(own: str) -> None:
+    """Where that has one; else of what breaks first."""
+    near = RouteFailed(("a.prepare", "a.build"), ShapeNeeded("x is open", hint=own))
+    early = RouteFailed(("b.export",), UnsupportedModel("no FFT", hint="leave out the FFT"))
+    routes = (near.prefix, (*early.prefix, "b.load", "a.build"))
+    attempts = [item.attempt(route, route[-1]) for item, route in zip((near, early), routes, strict=True)]
+    error = all_failed([near, early], attempts, Numerics.FP32, set(), "")
+    assert "x is open" in error.message
+    assert error.hint == (own or "leave out the FFT")
 
 
 def test_what_the_calibration_data_lacks_is_the_hint(tmp_path: Path) -> None:

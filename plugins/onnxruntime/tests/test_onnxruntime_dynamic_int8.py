@@ -1,4 +1,4 @@
-"""Dynamic int8: no weights stay in float without a word."""
+"""Dynamic int8: matrices are stored as int8, and weights that stay in float are told where they are many."""
 
 from __future__ import annotations
 
@@ -85,6 +85,15 @@ def test_folded_scales_compute_the_same(tmp_path: Path) -> None:
     made, count = scales_folded(onnx.load(path))
     assert count == 2
     assert not {attribute.name for node in made.graph.node for attribute in node.attribute} & {"alpha", "beta"}
+    assert sqnr(path, made) > 100
+
+
+@pytest.mark.parametrize("inputs", [["x", "w"], ["x", "w", ""]])
+def test_a_beta_of_nothing_is_dropped(inputs: list[str], tmp_path: Path) -> None:
+    node = helper.make_node("Gemm", inputs, ["y"], name="only", alpha=0.5, beta=3.0)
+    path = saved(tmp_path, [node], ([3, WIDTH], [3, 32]), w=drawn(WIDTH, 32))
+    made, count = scales_folded(onnx.load(path))
+    assert (count, list(made.graph.node[0].attribute)) == (1, [])
     assert sqnr(path, made) > 100
 
 

@@ -91,12 +91,13 @@ def scales_folded(model: ModelProto) -> tuple[ModelProto, int]:
         written = attributes(node) if node.op_type == "Gemm" else {}
         factors = [(1, "alpha", written.get("alpha", 1.0)), (2, "beta", written.get("beta", 1.0))]
         wanted = [(place, word, factor) for place, word, factor in factors if factor != 1.0]
-        if not wanted or any(node.input[place : place + 1] and node.input[place] not in stored for place, *_ in wanted):
+        given = dict(enumerate(node.input))  # without a C, or with one that is "", beta scales nothing
+        if not wanted or any(given.get(place) and given[place] not in stored for place, *_ in wanted):
             continue
         for place, word, factor in wanted:
-            if node.input[place : place + 1]:
-                array = numpy_helper.to_array(stored[node.input[place]])
-                name = fresh_name(f"{node.input[place]}/{word}", taken)
+            if given.get(place):
+                array = numpy_helper.to_array(stored[given[place]])
+                name = fresh_name(f"{given[place]}/{word}", taken)
                 add_constant(model.graph, name, (array * factor).astype(array.dtype))
                 node.input[place] = name
             kept = [attribute for attribute in node.attribute if attribute.name != word]
