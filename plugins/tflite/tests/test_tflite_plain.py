@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from flatbuffers import flexbuffers
 
-from hub.spec import ConvertJob, ModelArtifact, StepError, UnsupportedModel
+from hub.spec import ConvertJob, ConvertOptions, ModelArtifact, StepError, UnsupportedModel
 from hub_tflite.describe import describe_file
 from hub_tflite.plain import RAW, make_plain
 from hub_tflite.plain.edge import PLAIN
@@ -20,7 +21,7 @@ from hub_tflite.plain.variables import LiftedState
 from hub_tflite.runtime import VARIANTS, LiteRtSession
 from hub_tflitefile.schema import operator_counts, read, to_bytes
 from plugins.tflite.tests.tflite_graphs import Graph
-from plugins.tflite.tests.tflite_variables import SIZE, with_variable
+from plugins.tflite.tests.tflite_variables import SIZE, first_value, with_small_state, with_variable
 
 Floats = npt.NDArray[np.float32]
 RNG = np.random.default_rng(0)
@@ -204,14 +205,21 @@ def test_other_forms_are_refused(name: str, options: bytes, reason: str, tmp_pat
         describe_file(file)
 
 
-def plain(source: Path) -> Path:
+def plain(source: Path, states: dict[str, str] | None = None) -> Path:
     summary = describe_file(source)
     artifact = ModelArtifact(
         path=str(source), state=summary.state, signature=summary.signature, sha256="", size_bytes=summary.size_bytes
     )
     result = source.with_name("plain.tflite")
     target = PLAIN.gives.states(summary.state.numerics)[0]
-    PLAIN.convert(ConvertJob(target=target, source=artifact, output=str(result), scratch=str(source.parent)))
+    job = ConvertJob(
+        target=target,
+        source=artifact,
+        output=str(result),
+        scratch=str(source.parent),
+        options=ConvertOptions(states=states or {}),
+    )
+    PLAIN.convert(job)
     return result
 
 
@@ -237,13 +245,64 @@ def test_state_that_is_lifted_wrongly_is_seen() -> None:
     before, model = to_bytes(with_variable(written=True)), with_variable(written=True)
     (state,) = make_plain(model).states
     assert differing_step(before, to_bytes(model), [state]) is None
-    other = LiftedState(state.name, state.output, state.first + np.float32(1), state.zero)
+    other = LiftedState(state.name, state.output, state.first + np.float32(1))
     assert differing_step(before, to_bytes(model), [other]) == 0
+    forget(model)
+    assert differing_step(before, to_bytes(model), [state]) == 1
+
+
+def forget(model: Any) -> None:
+    """Give the state that was fed as that of the next run."""
     (signature,) = model.signatureDefs
     forgotten = signature.inputs[1].tensorIndex
     model.subgraphs[0].outputs = [signature.outputs[0].tensorIndex, forgotten]
     signature.outputs[1].tensorIndex = forgotten
+
+
+def test_small_integers_are_drawn_from_all_of_their_range() -> None:
+    """An int16 state of less than a hundred steps would round to nothing, forgotten or not."""
+    before, model = to_bytes(with_small_state()), with_small_state()
+    (state,) = make_plain(model).states
+    assert differing_step(before, to_bytes(model), [state]) is None
+    forget(model)
     assert differing_step(before, to_bytes(model), [state]) == 1
+
+
+@pytest.mark.parametrize(("start", "kept"), [(0.0, True), (0.5, False)])
+def test_a_state_is_kept_inside_where_it_starts_at_0(start: float, kept: bool, tmp_path: Path) -> None:
+    source = tmp_path / "state.tflite"
+    source.write_bytes(to_bytes(with_variable(written=True, start=start)))
+    lifted, *others = describe_file(source).findings
+    assert ("--state weights=weights_next" in lifted.hint) is kept
+    assert ["weights (0.5)" in finding.text for finding in others] == ([] if kept else [True])
+    if kept:
+        plain(source, {"weights": "weights_next"})
+    else:
+        with pytest.raises(UnsupportedModel, match=r"starts weights \(0\.5\)"):
+            plain(source, {"weights": "weights_next"})
+
+
+def test_an_integer_state_that_stands_for_0_does_not_start_at_0() -> None:
+    """`--state` starts at the integer 0, which is 128 steps away here."""
+    state = LiftedState("s", "s_next", np.full(SIZE, -128, np.int8))
+    assert (state.starts_at_zero, str(state)) == (False, "s (int8 -128)")
+    assert str(LiftedState("s", "s_next", np.int16([3, -1]))) == "s (int16 from -1 to 3)"
+
+
+@pytest.mark.parametrize("other", ["branch", "computed"])
+def test_variables_that_other_graphs_touch_are_refused(other: str) -> None:
+    """A branch may write what the main graph only reads; a table's import would be lost with the first values."""
+    model = with_variable(written=True)
+    if other == "branch":
+        made = Graph()
+        made.codes, made.buffers = model.operatorCodes, model.buffers
+        model.subgraphs.append(first_value(made, np.ones(SIZE, np.float32), b"weights"))
+        reason = "the graph number 2 uses variables"
+    else:
+        model.subgraphs[1].operators.append(model.subgraphs[0].operators[3])
+        reason = "ADD runs once before the first run"
+    with pytest.raises(UnsupportedModel, match=reason):
+        make_plain(model)
 
 
 def test_the_edge_refuses_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

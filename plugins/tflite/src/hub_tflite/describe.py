@@ -123,12 +123,13 @@ def _of_written(written: PlainParts) -> Iterator[Remark]:
     if written.states:
         names = ", ".join(state.name for state in written.states)
         text = f"state between runs is read as inputs, and as outputs of that name and {NEXT}: {names}"
-        hint = f"--state NAME=NAME{NEXT} keeps one inside where the target can"
+        kept = [f"--state {state.name}={state.output}" for state in written.states if state.starts_at_zero]
+        hint = f"{kept[0]} keeps one inside where the target can" if kept else ""
         yield Remark("finding", "state-lifted", text, hint)
-    other = [state.name for state in written.states if not state.starts_at_zero]
+    other = [str(state) for state in written.states if not state.starts_at_zero]
     if other:
-        text = f"before the first run these states are not zero: {', '.join(other)}"
-        yield Remark("finding", "state-starts-elsewhere", text, "feed the file's own first values")
+        text = f"before the first run these states are not stored as 0: {', '.join(other)}"
+        yield Remark("finding", "state-starts-elsewhere", text, "feed these values in the first run")
 
 
 def _findings(model: ModelT, content: bytes, report: PrecisionReport, custom: tuple[str, ...]) -> Iterator[Remark]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.spec import ANY, KEEP, Accepts, ConvertJob, Edge, Gives, Remark, StepError, StepOutput
+from hub.spec import ANY, KEEP, Accepts, ConvertJob, Edge, Gives, Remark, StepError, StepOutput, UnsupportedModel
 from hub_tflite.plain import RAW, PlainParts, make_plain
 from hub_tflite.plain.sequence import STEPS, differing_step
 from hub_tflitefile.schema import read, read_bytes, to_bytes
@@ -20,17 +20,28 @@ def run_plain(job: ConvertJob) -> StepOutput:
 
     Raises:
         ModelUnreadable: The file is corrupt.
-        UnsupportedModel: It is of a kind that has no plain form.
+        UnsupportedModel: It is of a kind that has no plain form, or a state to be kept inside would start elsewhere.
         StepError: The lifted form gives something else than the file.
     """
     path = Path(job.source.path)
     model = read(path)
     written = make_plain(model)
+    _refuse_other_starts(written.states, job.options.states)
     content = to_bytes(model)
     if written.states and not written.operators:
         _hold(read_bytes(path), content, written.states)
     Path(job.output).write_bytes(content)
     return StepOutput(notes=tuple(_notes(written)))
+
+
+def _refuse_other_starts(states: tuple[LiftedState, ...], kept: Mapping[str, str]) -> None:
+    """A state that is kept inside starts at 0, in the result and in what it is measured against."""
+    other = [str(state) for state in states if state.name in kept and not state.starts_at_zero]
+    if other:
+        raise UnsupportedModel(
+            f"--state starts at 0, and the file starts {', '.join(other)}",
+            hint="leave out --state for it, and feed that value in the first run",
+        )
 
 
 def _hold(before: bytes, after: bytes, states: tuple[LiftedState, ...]) -> None:

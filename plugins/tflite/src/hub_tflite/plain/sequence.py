@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STEPS = 8
 """Runs that are compared. A state that is lost, swapped or taken too late shows in the second or third."""
+_SMALL = 2  # bytes of the integers that quantization computes in
 
 
 class _Model:
@@ -42,16 +43,24 @@ class _Model:
         return {name: self.interpreter.get_tensor(place).copy() for name, place in self.outputs.items()}
 
     def drawn(self, rng: np.random.Generator) -> dict[str, Array]:
-        """Draw each input: every integer that its type has up to 100, or a normal number."""
+        """Draw each input: all that a small integer type holds, wide integers from 0 to 99, or normal numbers.
+
+        Wide integers count or pick something; small ones stand for reals, which a part of their range can round away.
+        """
         import numpy as np
 
         made: dict[str, Array] = {}
         names = {place: name for name, place in self.inputs.items()}
         for detail in self.interpreter.get_input_details():
             kind, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
-            low = -100 if kind == np.int8 else 0
-            array = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(low, 100, shape).astype(np.float64)
-            made[names[detail["index"]]] = array.astype(kind)
+            if kind.kind == "f":
+                array = rng.standard_normal(shape)
+            elif kind.kind == "b":
+                array = rng.integers(0, 2, shape)
+            else:
+                low, high = (np.iinfo(kind).min, np.iinfo(kind).max) if kind.itemsize <= _SMALL else (0, 99)
+                array = rng.integers(low, high, shape, endpoint=True)
+            made[names[detail["index"]]] = np.asarray(array, kind)
         return made
 
 

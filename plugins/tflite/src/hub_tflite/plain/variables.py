@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from hub_tflitefile.tables import ModelT, OperatorT, SubGraphT, TensorT
+    from hub_tflitefile.tables import ModelT, OperatorT, SubGraphT
 
     Array = npt.NDArray[np.generic]
 
 NEXT = "_next"
 """What the output of a state has behind the state's name."""
+
+_FIRST = frozenset({"ASSIGN_VARIABLE", "VAR_HANDLE"})
+"""Operators of a graph that stores first values and does nothing else."""
+_VARIABLES = _FIRST | {"READ_VARIABLE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +36,22 @@ class LiftedState:
         name: The variable's name, and the input's.
         output: The output's name.
         first: Its value before the first run.
-        zero: What stands for 0.0 in it: a scale's zero point.
     """
 
     name: str
     output: str
     first: Array
-    zero: int
 
     @property
     def starts_at_zero(self) -> bool:
-        """Whether the first value is 0.0 everywhere."""
-        return bool((self.first == self.zero).all())
+        """Whether the first value is 0 as it is stored, where `--state` starts: of integers the 0, whatever it means."""
+        return not self.first.any()
+
+    def __str__(self) -> str:
+        """The name and the first value: "weights (0.5)", "weights (int8 from -128 to 3)"."""
+        low, high = self.first.min(), self.first.max()
+        kind = "" if self.first.dtype.kind == "f" else f"{self.first.dtype} "
+        return f"{self.name} ({kind}{low})" if low == high else f"{self.name} ({kind}from {low} to {high})"
 
 
 def has_state(model: ModelT) -> bool:
@@ -115,7 +123,8 @@ def lift_variables(model: ModelT) -> tuple[LiftedState, ...]:
     An input is named like the variable, and its output has `_next` behind that.
 
     Raises:
-        UnsupportedModel: A variable is used in a loop or branch, or its first value is computed.
+        UnsupportedModel: A variable is used in a loop, branch or other signature, its first value is computed, or more
+            than that is done before the first run.
     """
     add_signature(model)
     graph, inputs, outputs = interface_of(model)
@@ -131,7 +140,7 @@ def lift_variables(model: ModelT) -> tuple[LiftedState, ...]:
     for variable, place in lift.given.items():
         if variable not in lift.written:
             continue
-        state = _state(lift, variable, graph.tensors[place], taken)
+        state = _state(lift, variable, taken)
         taken |= {state.name, state.output}
         states.append(state)
         graph.inputs = [*numbers(graph.inputs), place]
@@ -162,13 +171,11 @@ def _keep_initialized(lift: _Lift) -> None:
         lift.graph.tensors[lift.given[variable]].buffer = len(lift.model.buffers) - 1
 
 
-def _state(lift: _Lift, variable: str, tensor: TensorT, taken: set[str]) -> LiftedState:
+def _state(lift: _Lift, variable: str, taken: set[str]) -> LiftedState:
     name = variable
     while name in taken or f"{name}{NEXT}" in taken:
         name += "_state"
-    quantization = tensor.quantization
-    points = [] if quantization is None else numbers(quantization.zeroPoint)
-    return LiftedState(name, f"{name}{NEXT}", _first(lift, variable), points[0] if points else 0)
+    return LiftedState(name, f"{name}{NEXT}", _first(lift, variable))
 
 
 def _first(lift: _Lift, variable: str) -> Array:
@@ -196,27 +203,44 @@ def _own_output(lift: _Lift, place: int) -> int:
 
 
 def _first_values(model: ModelT) -> dict[str, Array]:
-    """Variable -> the constant that a graph behind a CALL_ONCE gives it."""
+    """Variable -> the constant that a graph behind a CALL_ONCE gives it.
+
+    Raises:
+        UnsupportedModel: Such a graph does more, or a variable is in a graph of another kind.
+    """
+    main, _, _ = interface_of(model)
+    calls = [operator for operator in main.operators if operator_name(model, operator) == "CALL_ONCE"]
+    initial = {int(call.builtinOptions.initSubgraphIndex) for call in calls}
+    for place, graph in enumerate(model.subgraphs):
+        names = {operator_name(model, operator) for operator in graph.operators}
+        if place in initial and names - _FIRST:
+            others = ", ".join(sorted(names - _FIRST))
+            raise UnsupportedModel(f"{others} runs once before the first run: the file's state cannot be lifted")
+        if place not in initial and graph is not main and names & _VARIABLES:
+            where = text(graph.name) or f"number {place}"
+            raise UnsupportedModel(f"the graph {where} uses variables beside the main one: they cannot be lifted")
+    found: dict[str, Array] = {}
+    for place in sorted(initial):
+        found |= _assigned(model, model.subgraphs[place])
+    return found
+
+
+def _assigned(model: ModelT, graph: SubGraphT) -> dict[str, Array]:
+    """Variable -> the constant that a graph assigns to it."""
     import numpy as np
 
     found: dict[str, Array] = {}
-    main, _, _ = interface_of(model)
-    calls = [operator for operator in main.operators if operator_name(model, operator) == "CALL_ONCE"]
-    for call in calls:
-        graph = model.subgraphs[int(call.builtinOptions.initSubgraphIndex)]
-        handles: dict[int, str] = {}
-        for operator in graph.operators:
-            name = operator_name(model, operator)
-            if name == "VAR_HANDLE":
-                handles[numbers(operator.outputs)[0]] = variable_name(operator)
-            elif name == "ASSIGN_VARIABLE":
-                handle, value = numbers(operator.inputs)
-                tensor = graph.tensors[value]
-                data = constant(model, tensor)
-                if data is None:
-                    continue
-                kind = "?" if type_name(tensor) == "BOOL" else dtype_of(tensor).value
-                found[handles[handle]] = np.frombuffer(bytes(data), kind).reshape(numbers(tensor.shape))
+    handles: dict[int, str] = {}
+    for operator in graph.operators:
+        if operator_name(model, operator) == "VAR_HANDLE":
+            handles[numbers(operator.outputs)[0]] = variable_name(operator)
+            continue
+        handle, value = numbers(operator.inputs)
+        tensor = graph.tensors[value]
+        data = constant(model, tensor)
+        if data is not None:
+            kind = "?" if type_name(tensor) == "BOOL" else dtype_of(tensor).value
+            found[handles[handle]] = np.frombuffer(bytes(data), kind).reshape(numbers(tensor.shape))
     return found
 
 
