@@ -44,7 +44,7 @@ class LiftedState:
 
     @property
     def starts_at_zero(self) -> bool:
-        """Whether the first value is 0 as it is stored, where `--state` starts: of integers the 0, whatever it means."""
+        """Whether the first value is 0 as it is stored, where `--state` starts: the integer 0, if it is one."""
         return not self.first.any()
 
     def __str__(self) -> str:
