@@ -53,6 +53,7 @@ class _Model:
         names = {place: name for name, place in self.inputs.items()}
         for detail in self.interpreter.get_input_details():
             kind, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
+            array: npt.NDArray[np.generic]
             if kind.kind == "f":
                 array = rng.standard_normal(shape)
             elif kind.kind == "b":
