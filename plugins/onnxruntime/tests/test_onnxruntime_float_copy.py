@@ -15,8 +15,9 @@ from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from hub.spec import Numerics, UnsupportedModel
+from hub_onnxgraph.graphs import raise_opset
 from hub_onnxgraph.numerics import numerics_of
-from hub_onnxruntime.float_copy import float_copy
+from hub_onnxruntime.float_copy import float_copy, needed_opset
 
 Floats = npt.NDArray[np.float32]
 MICROSOFT = "com.microsoft"
@@ -336,6 +337,20 @@ def test_integers_that_are_moved_to_an_output_stay() -> None:
     ]
     constants = {"s": np.float32(0.02), "z": np.int8(5), "to": np.array([2, 2]), "over": np.array([1])}
     _holds(_made(nodes, ROW | {"y": (TensorProto.INT8, [2, 1])}, constants), FOUR, 2)
+
+
+def test_sixteen_bits_at_the_ends_need_the_opset_that_has_them() -> None:
+    """ONNX Runtime's own QuantizeLinear has them in any; a copy has ONNX's."""
+    nodes = [
+        _node("QuantizeLinear", "x s z", "q", MICROSOFT),
+        _node("DequantizeLinear", "q s z", "d", MICROSOFT),
+        _node("Neg", "d", "e"),
+        _node("QuantizeLinear", "e s z", "y", MICROSOFT),
+    ]
+    ends = ROW | {"y": (TensorProto.UINT16, [1, 4])}
+    model = _made(nodes, ends, {"s": np.float32(0.001), "z": np.uint16(30000)}, 13)
+    raised, _ = raise_opset(model, needed_opset(model))
+    _holds(raised, FOUR, 1)
 
 
 def _with_body() -> onnx.ModelProto:

@@ -41,6 +41,8 @@ _MOVES = frozenset({
 _MICROSOFT = "com.microsoft"
 _CLIP_OF_OPERANDS = 11
 """Opset from which Clip takes its bounds as operands."""
+_WORDS_OF_STANDARD = 21
+"""Opset from which ONNX's own QuantizeLinear has 16 bits; ONNX Runtime's has them in any."""
 
 
 _SOFTMAX_OF_ONE_AXIS = 13
@@ -672,13 +674,24 @@ def _keep_integer_outputs(copy: FloatCopy) -> None:
         copy.emit("QuantizeLinear", [found.real, *grid], name, written)
 
 
+def needed_opset(model: onnx.ModelProto) -> int:
+    """Returns the least opset that a model's float copy can be written in."""
+    from onnx import TensorProto
+
+    kinds = {TensorProto.INT16, TensorProto.UINT16}
+    words = {tensor.name for tensor in model.graph.initializer if tensor.data_type in kinds}
+    ours = [node for node in model.graph.node if node.domain == _MICROSOFT and node.op_type in CONVERSIONS]
+    return _WORDS_OF_STANDARD if any(words & {*node.input} for node in ours) else _CLIP_OF_OPERANDS
+
+
 def run_float_copy(job: ConvertJob) -> StepOutput:
     """Writes the float copy of `job.source.path`.
 
     Raises:
         UnsupportedModel: An operator on integers has no float copy here.
     """
-    model, notes = raise_opset(load(Path(job.source.path)), _CLIP_OF_OPERANDS)
+    source = load(Path(job.source.path))
+    model, notes = raise_opset(source, needed_opset(source))
     done = float_copy(model)
     check(model, Path(job.output).parent)
     save(model, Path(job.output))
