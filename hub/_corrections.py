@@ -167,7 +167,8 @@ class CorrectionSource(NamedTuple):
 
         As NNCF has it (FastBiasCorrection): the mean of what the float product gives, less what the product of the
         rounded weights gives where each value of a channel is its channel's mean. Where a kernel reaches over the edge
-        these differ by more than rounding. A layer of which too few samples were run has none.
+        these differ by more than rounding. A layer of which too few samples were run has none, nor one with another
+        number of channels in each sample (weights on the left of a product).
 
         Raises:
             UnsupportedModel: The runtime does not show what is inside.
@@ -189,7 +190,7 @@ class CorrectionSource(NamedTuple):
         return {
             key: _mean(np.stack(some), samples.spread(len(some)), sizes[key])
             for key, some in rows.items()
-            if some and samples.tell(len(some))
+            if samples.tell(len(some)) and len({row.shape for row in some}) == 1
         }
 
     def _rounded(self, layers: Mapping[int, Correctable], folder: Path, stack: contextlib.ExitStack) -> Session:

@@ -276,7 +276,7 @@ class _Apart:
                     return {}
                 with contextlib.closing(session.intermediate(list(dict.fromkeys(asked)))) as inner:
                     given = [inner.run(sample) for sample in self.feeds]
-            found.append({name: np.mean([item[name].astype(np.float64) for item in given], axis=0) for name in asked})
+            found.append({name: _mean_of([item[name].astype(np.float64) for item in given]) for name in asked})
         return {own: (found[0][name], graphs.laid_out(own, found[1][own])) for own, name in names.items()}
 
     def compare(self, pairs: Sequence[LayerPair], stored: tuple[Stored, Stored], seconds: float) -> list[LayerParity]:
@@ -373,6 +373,13 @@ class _Apart:
         norms = ((wanted[name], sums.gain()) for name, sums in gains.items())
         found += [told for pair, gain in norms if gain and (told := gain.told(pair))]
         return found
+
+
+def _mean_of(arrays: "Sequence[Reals]") -> "Reals":
+    """Of all samples; along an axis that has another size in each, as sentences have, their own means first."""
+    sizes = [set(some) for some in zip(*(array.shape for array in arrays), strict=True)]
+    varying = tuple(place for place, some in enumerate(sizes) if len(some) > 1)
+    return np.asarray(np.mean([array.mean(axis=varying, keepdims=True) for array in arrays], axis=0), np.float64)
 
 
 def _remarks(found: Iterable[LayerParity]) -> Iterator[Remark]:

@@ -309,6 +309,22 @@ def test_a_bias_that_is_moved_the_wrong_way_is_seen_on_few_samples(tmp_path: Pat
     assert "b" in [item.tensor for item in report.worst if item.failures or item.cautions]
 
 
+@pytest.mark.parametrize("left", [True, False])
+def test_a_moved_bias_is_judged_where_each_sample_has_another_size(tmp_path: Path, left: bool) -> None:
+    """By its correction; with the weights on the left, whose products have other channels in each sample, by means."""
+    layers = [["MatMul", ["w", "x"] if left else ["x", "w"], "m"], ["Add", ["m", "b"], "y"]]
+    source = FLOAT | {"layers": layers, "outputs": ["y"]}
+    bias = B[:, None] if left else B
+    source |= {"constants": {"w": W.tolist(), "b": bias.tolist()}}
+    result = SOUND | {"layers": layers, "outputs": ["y"]}
+    result |= {"constants": {"w": SOUND["constants"]["w"], "b": (bias + 9).tolist()}}
+    shapes = [(4, 3 + place) if left else (3 + place, 4) for place in range(FEWEST)]
+    data = [{"x": DRAW.normal(size=shape).astype(np.float32)} for shape in shapes]
+    report = checked(tmp_path, result, source, data=(data, None))
+    (said,) = [item for item in report.worst if item.tensor == "b"]
+    assert "off by another bias than the float model's" in said.failures[0]
+
+
 def test_a_worker_reads_the_samples_that_the_quantizer_had(tmp_path: Path) -> None:
     """What is off by less than other samples tell is seen where its own are there."""
     had, judged = tmp_path / "had", tmp_path / "judged"
