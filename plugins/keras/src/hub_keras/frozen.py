@@ -52,6 +52,7 @@ def load_frozen(folder: Path, choose: Callable[[Sequence[str]], str]) -> FrozenS
         OSError, ValueError, RuntimeError, tf.errors.OpError: TensorFlow 1's loader does not take it either.
     """
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     one = tf.compat.v1
     with tf.Graph().as_default() as graph, one.Session(graph=graph) as session:
@@ -69,7 +70,8 @@ def load_frozen(folder: Path, choose: Callable[[Sequence[str]], str]) -> FrozenS
     tensors = [
         {key: wrapped.graph.get_tensor_by_name(name) for key, name in side.items()} for side in (inputs, outputs)
     ]
-    called = wrapped.prune(list(tensors[0].values()), list(tensors[1].values()))
+    # Inlined at once: a function that calls functions is not frozen a second time, as converters do.
+    called = convert_variables_to_constants_v2(wrapped.prune(list(tensors[0].values()), list(tensors[1].values())))
     return FrozenSignature(
         inputs=tensors[0],
         outputs=tensors[1],

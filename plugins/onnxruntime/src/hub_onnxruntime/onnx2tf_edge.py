@@ -41,7 +41,6 @@ from hub.spec import (
     UnsupportedModel,
     Verdict,
 )
-from hub_onnxruntime.operators import CONTROL_FLOW
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -190,6 +189,8 @@ def _convert(private: Path, folder: Path, inputs: list[str]) -> None:
 
 def takes_loopless(summary: ModelSummary, options: ConvertOptions) -> Verdict:
     """Refuses control flow and foreign operators, which onnx2tf writes as operators that no runtime has."""
+    from hub_onnxruntime.operators import CONTROL_FLOW  # needs what the toolchain of `convert` lacks
+
     del options
     if summary.size_bytes >= TFLITE_BYTES:
         return Verdict(support=Support.NEVER, reason="a TFLite file ends at 2 GiB, and the model is larger")
