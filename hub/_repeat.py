@@ -76,8 +76,9 @@ def remember(store: Store, request: Request, receipt: Receipt, artifact: Path, s
         return
     with store.scratch() as scratch:
         folder = scratch / "conversion"
-        publish(artifact, encode_receipt(receipt), folder / "out" / artifact.name, side)
-        receipt_path(folder / "out" / artifact.name).rename(folder / "receipt.json")
+        named = folder / "out" / request.destination.name  # a cached step may have another
+        publish(artifact, encode_receipt(receipt), named, side)
+        receipt_path(named).rename(folder / "receipt.json")
         (folder / "result.json").write_bytes(msgspec.json.encode(TaskResult(seconds=0.0, peak_memory_bytes=0)))
         store.keep(folder, key, replace=True)
 

@@ -70,6 +70,17 @@ def test_a_repeated_conversion_is_delivered_as_it_was(hub: Hub, toy: Path) -> No
     assert hub("verify", toy, written, "--json").status == 0
 
 
+def test_a_conversion_to_another_name_is_repeated_under_that_name(hub: Hub, toy: Path) -> None:
+    """Its steps come from the cache, under the name that they had the first time."""
+    convert(hub, toy)
+    other = toy.with_name("other.toybin")
+    for _ in range(2):
+        ran = hub("convert", toy, "--to", "toybin", "--fp16", "-o", other, "--force", "--json")
+        assert ran.status == 0, ran.err
+        assert ran.json["result"]["path"] == str(other)
+        assert hashlib.sha256(other.read_bytes()).hexdigest() == ran.json["result"]["sha256"]
+
+
 def test_a_repeated_conversion_imports_no_plugin(hub: Hub, toy: Path) -> None:
     convert(hub, toy)
     words = ["convert", str(toy), "--to", "toybin", "--fp16", "-o", str(toy.with_name("out.toybin")), "--force"]
